@@ -112,11 +112,13 @@ def _id(row: Row, where: str) -> str:
             return whole(value, "item", where)
         case Number(literal) if is_integer(literal):
             return literal
-    raise misfit(where, f"item is {kind_of(value)}; an id, a text or an integer, is needed")
+    what = "empty" if isinstance(value, str) else kind_of(value)
+    raise misfit(where, f"item is {what}; an id, a text or an integer, is needed")
 
 
 def _text(row: Row, where: str) -> str:
     value = row.get("text")
     if not isinstance(value, str) or not value.strip():
-        raise misfit(where, f"text is {kind_of(value)}; what the item is, in words, is needed")
+        what = "empty" if isinstance(value, str) else kind_of(value)
+        raise misfit(where, f"text is {what}; what the item is, in words, is needed")
     return whole(value, "text", where)
