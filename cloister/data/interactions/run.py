@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +98,7 @@ def sequence_file(
     report = SequenceReport(persons=len(written), too_few=kept.persons - len(written), **tally)
     with new_logged_file(out) as (writer, content):
         for number, (person, items) in enumerate(written, 1):
-            writer.add({"person": person, "items": list(items)}, f"{source.name}, person {number}")
+            writer.add({"person": person, "items": items}, f"{source.name}, person {number}")
         writer.end()
         digest = sha256_of(source)
         origin = {"name": source.name, "sha256": digest}
@@ -159,7 +159,7 @@ class _Kept:
                 continue
             own.append((moment, item))
 
-    def sequences(self, fewest: int) -> list[tuple[str, Sequence[str]]]:
+    def sequences(self, fewest: int) -> list[tuple[str, list[str]]]:
         found = []
         for person, had in self._of.items():
             had.sort(key=lambda one: one[0])  # stable: equal times stay as they come
