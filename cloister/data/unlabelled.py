@@ -16,8 +16,8 @@ from cloister.data.values import Row, kind_of, shown
 from cloister.errors import DataError, MisfitError
 from cloister.files import bad_file
 
-# The input of a prediction: a text, two texts, a sentence's words, a person's items as their ids, or
-# a conversation's turns.
+# The input of a prediction: a text, two texts, a sentence's words, a person's items as their ids,
+# or a conversation's turns.
 Unlabelled = str | tuple[str, ...] | tuple[Message, ...]
 
 
