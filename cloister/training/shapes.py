@@ -155,15 +155,16 @@ def cut(full: Sequence[bool], counts: tuple[int, ...], edge: int) -> list[tuple[
     return passes
 
 
-def cost(records: int, counts: tuple[int, ...], edge: int) -> int:
+def cost(records: int, counts: tuple[int, ...], edge: int, *, full: bool = False) -> int:
     """Cost of the cheapest cut of some records, in tokens; each pass costs PASS_TOKENS more.
 
     Args:
         records: Of one edge.
         counts: The row counts to choose from, ascending.
         edge: Padded tokens of a record.
+        full: Whether the records have no padding, so that every pass has a dummy or they go alone.
     """
-    return sum(rows * edge + PASS_TOKENS for rows, _ in cut([False] * records, counts, edge))
+    return sum(rows * edge + PASS_TOKENS for rows, _ in cut([full] * records, counts, edge))
 
 
 def records_at_an_edge(expected_batch_size: int, max_length: int) -> int:

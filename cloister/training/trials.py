@@ -112,10 +112,14 @@ class Machine:
         return found if all(t is not None and t.agrees(tried[0]) for t in tried) else ()
 
     def _cost(self, counts: tuple[int, ...], edge: int) -> int:
-        """Cost of a small, a usual and a large Poisson batch."""
+        """Cost of a small, a usual and a large Poisson batch.
+
+        At the last edge most records are those that were cut to its length.
+        """
+        full = edge == self._task.max_length
         spread = math.isqrt(self._records)
         sizes = (self._records - spread, self._records, self._records + spread)
-        return sum(cost(size, counts, edge) for size in sizes)
+        return sum(cost(size, counts, edge, full=full) for size in sizes)
 
     def _groups(
         self, edge: int, counts: tuple[int, ...], probes: tuple[Example, ...]

@@ -93,6 +93,8 @@ def test_a_cut_costs_what_its_passes_do() -> None:
         passes = cut([False] * records, counts, 24)
         assert cost(records, counts, 24) == sum(24 * rows + PASS_TOKENS for rows, _ in passes)
     assert cost(6, (8,), 16) < cost(6, (1,), 16) < cost(6, (64,), 16)
+    # Full records need a row of padding beside them: of two rows one is a dummy.
+    assert cost(6, (2,), 64) < cost(6, (1,), 64) < cost(6, (2,), 64, full=True)
 
 
 def test_a_record_beyond_the_last_edge_has_no_shape() -> None:
