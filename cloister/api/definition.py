@@ -46,6 +46,7 @@ COLUMNS = (
     "labels",
     "label_separator",
     "score",
+    "items",
 )
 
 
@@ -94,6 +95,7 @@ class Study:
         labels: Column of a text's labels, a list of them.
         label_separator: Separates several labels in one cell of text; absent: a list is needed.
         score: Column of a text's score.
+        items: Column of a person's items, oldest first.
         site: Column that names the site, if rows name theirs.
         person: Column that names the person.
         lora: The section `[lora]`.
@@ -138,6 +140,7 @@ class Study:
         labels: str | None = None,
         label_separator: str | None = None,
         score: str | None = None,
+        items: str | None = None,
         site: str | None = None,
         person: str | None = None,
         lora: Section | None = None,
@@ -148,7 +151,7 @@ class Study:
     ) -> None:
         columns = (
             *(text, text_b, label, tokens, tags, messages, site, person),
-            *(labels, label_separator, score),
+            *(labels, label_separator, score, items),
         )
         source, dealing = source_of(data)
         if rounds is not None and "num_rounds" in table_of("federation", federation):

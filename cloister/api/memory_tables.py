@@ -17,6 +17,7 @@ from cloister.bounds import shortened
 from cloister.data.config import DataConfig
 from cloister.data.records import (
     ChatRecord,
+    ItemsRecord,
     LabelsRecord,
     Message,
     PairRecord,
@@ -125,6 +126,8 @@ def _row_of(record: Record, columns: DataConfig) -> dict[str, object]:
         row = {columns.text: record.text, columns.labels_column: list(record.labels)}
     elif isinstance(record, ScoreRecord):
         row = {columns.text: record.text, columns.score_column: record.score}
+    elif isinstance(record, ItemsRecord):
+        row = {columns.items_column: list(record.items)}
     elif isinstance(record, ChatRecord):
         row = _chat_row(record, columns)
     else:

@@ -38,6 +38,7 @@ GENERATED: dict[RecordKind, str] = {
     "pairs": SYNTHETIC,
     "labels": "synthetic:referrals",
     "score": "synthetic:answers",
+    "items": "synthetic:shops",
 }
 # The column of a pair's second text if none is named.
 SECOND = "text_b"
@@ -64,7 +65,8 @@ class DataConfig:
         train: A file (JSONL, JSON, CSV, TSV, CoNLL, Parquet, Arrow; text also with `.gz`), a hub
             id (`owner/name` or `owner/name:config`), or a built-in generator: `synthetic:hospitals`
             (one label, also of pairs where the task reads pairs), `synthetic:referrals` (several),
-            `synthetic:answers` (scores). Absent: the generator of the task's records.
+            `synthetic:answers` (scores), `synthetic:shops` (people's items). Absent: the generator
+            of the task's records.
         test: The public test set, likewise; absent only where `train` brings its own (hub ids and
             the generators).
         validation: A public validation set, for early stopping; absent: none.
@@ -89,6 +91,8 @@ class DataConfig:
         label_separator: What parts several labels that stand in one cell of text, as in a CSV file
             (`";"`); absent: a list is needed.
         score: Column of a text's score; absent: `score`.
+        items: Column of what a person had, oldest first: a list of ids, or a text of ids with
+            blanks between them; absent: `items`.
         encoding: Of the text of `train`, and of public sets with the same ending: `gb18030`,
             `latin-1`, `utf-16`, …; absent: UTF-8, as of public sets with another ending.
         fold: Of a simulation, `2/5`: the second of five parts of `train` is held out as the test
@@ -129,6 +133,9 @@ class DataConfig:
     )
     score: Column | None = field(
         default=None, metadata={**LATER, **called("score_column grade mark")}
+    )
+    items: Column | None = field(
+        default=None, metadata={**LATER, **called("items_column history sequence item_ids")}
     )
     encoding: EncodingName | None = field(default=None, metadata={**LATER, **called("charset")})
     separator: SeparatorName | None = field(
@@ -174,6 +181,11 @@ class DataConfig:
     def score_column(self) -> str:
         """Returns the column of a text's score."""
         return self.score or "score"
+
+    @property
+    def items_column(self) -> str:
+        """The column of a person's items."""
+        return self.items or "items"
 
     def form(self, source: str) -> FileForm | None:
         """Returns the form of a source's file, from its ending and this section.

@@ -13,6 +13,7 @@ _WORDS = {
     "pairs": "pairs of texts",
     "labels": "texts with several labels",
     "score": "texts with a score",
+    "items": "people's items",
 }
 
 
@@ -52,6 +53,10 @@ def generated(source: str, kind: RecordKind, *, train: bool) -> list[Record]:
         from cloister.data.synthetic_answers import marked_answers
 
         halves = marked_answers()
+    elif kind == "items":
+        from cloister.data.synthetic_shops import shop_customers
+
+        halves = shop_customers()
     elif kind == "pairs":
         from cloister.data.synthetic_pairs import hospital_claims
 

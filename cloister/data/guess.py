@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cloister.data.load import file_rows
 from cloister.data.records import RecordKind
+from cloister.data.sequences import items_of_cell
 from cloister.data.tag_schemes import KNOWN
 from cloister.data.targets import score_of_cell
 from cloister.data.unit_column import UNIT
@@ -52,6 +53,8 @@ LABELS = (
     "outcome rating grade y 标签 类别 分类 意图 情感 科室 诊断 主题 等级"
 )
 SEVERAL = "labels tags topics categories classes genres codes keywords"
+# What a person had; whole names are compared.
+ITEMS = ("items", "item_ids", "history", "sequence", "basket", "purchases", "clicks")
 SCORES = "score scores grade mark marks points rating"
 PERSONS = (
     "patient person customer client user subject member student employee speaker author mrn "
@@ -83,7 +86,8 @@ class Guess:
     Attributes:
         kind: The kind of record; None: the columns fit no task.
         columns: The file's columns, by role: `text` and `label`, with `text_b` for pairs, `labels`
-            or `score`, `tokens` and `tags`, or `messages`; also `person` and `site` if they exist.
+            or `score`, `tokens` and `tags`, `items`, or `messages`; also `person` and `site` if
+            they exist.
         names: All columns.
         rows: Number of rows.
         records: Number of records: rows with the same `UNIT` are one record and its copies.
@@ -218,6 +222,11 @@ def _records(
         chats = [name for name in names if _all(rows, name, _is_chat)]
         if chats:
             return "messages", {"messages": chats[0]}
+    if wanted in (None, "items"):
+        ids = [name for name in names if name not in taken and _all(rows, name, _is_ids)]
+        had = [name for name in ids if name.lower() in ITEMS or wanted == "items"]
+        if had:
+            return "items", {"items": had[0]}
     if wanted in (None, "tokens"):
         lists = [name for name in names if _all(rows, name, _is_texts)]
         tags = [name for name in lists if _all(rows, name, _is_tags)]
@@ -260,6 +269,14 @@ def _is_chat(value: Value) -> bool:
         and bool(value)
         and all(isinstance(turn, Mapping) and {"role", "content"} <= turn.keys() for turn in value)
     )
+
+
+def _is_ids(value: Value) -> bool:
+    """Whether a value is ids of items: a list, or a text, as `data.sequences` reads them."""
+    try:
+        return bool(items_of_cell(value, "", ""))
+    except MisfitError:
+        return False
 
 
 def _is_texts(value: Value) -> bool:

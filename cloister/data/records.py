@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-RecordKind = Literal["text", "pairs", "tokens", "messages", "labels", "score"]
+RecordKind = Literal["text", "pairs", "tokens", "messages", "labels", "score", "items"]
 # Records with one label.
 ONE_LABEL: frozenset[RecordKind] = frozenset({"text", "pairs"})
 # Records of one text.
 ONE_TEXT: frozenset[RecordKind] = frozenset({"text", "labels", "score"})
 # Records that the network turns into one vector, which the head reads: one row of outputs.
-POOLED: frozenset[RecordKind] = ONE_LABEL | ONE_TEXT
+POOLED: frozenset[RecordKind] = ONE_LABEL | ONE_TEXT | {"items"}
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
@@ -100,5 +100,19 @@ class ScoreRecord:
     unit: str | None = None
 
 
-Record = TextRecord | TokenRecord | ChatRecord | LabelsRecord | ScoreRecord
+@dataclass(frozen=True, slots=True)
+class ItemsRecord:
+    """What a person had of a public catalogue, oldest first.
+
+    Attributes:
+        items: Ids of at least one item, in order of time.
+    """
+
+    items: tuple[str, ...]
+    site: str | None = None
+    person: str | None = None
+    unit: str | None = None
+
+
+Record = TextRecord | TokenRecord | ChatRecord | LabelsRecord | ScoreRecord | ItemsRecord
 Records = Sequence[Record]

@@ -11,6 +11,7 @@ from cloister.data.chat_rows import OTHERS, PAIR, preferred, turns_in, turns_of
 from cloister.data.guess import first_rows, guess_columns, is_spaceless
 from cloister.data.records import Message, RecordKind
 from cloister.data.schema import words_of
+from cloister.data.sequences import items_of_cell
 from cloister.data.values import Number, Row, Value, is_integer, kind_of
 from cloister.errors import MisfitError, UsageError
 
@@ -22,6 +23,7 @@ OWN: Mapping[RecordKind, tuple[str, ...]] = {
     "messages": ("messages",),
     "labels": ("text", "labels"),
     "score": ("text", "score"),
+    "items": ("items",),
 }
 
 
@@ -44,6 +46,7 @@ class Roles:
         labels: A text's labels, several or none.
         label_separator: Separates labels in a cell of text; None: they are a list.
         score: A text's score.
+        items: A person's items, oldest first.
         guessed: The roles that the user did not give.
     """
 
@@ -61,6 +64,7 @@ class Roles:
     labels: str | None = None
     label_separator: str | None = None
     score: str | None = None
+    items: str | None = None
     guessed: tuple[str, ...] = ()
 
     def columns(self) -> dict[str, str]:
@@ -85,8 +89,8 @@ def find_roles(
         label_separator: Separates labels in a cell of text; None: a list is needed.
 
     Raises:
-        UsageError: A given column is not in the first rows, no column of texts is found, or none
-            whose labels the separator separates.
+        UsageError: A given column is not in the first rows or has two roles, no column of texts is
+            found, or none whose labels the separator separates.
         DataError: The file is damaged or has no row.
     """
     first = first_rows(rows)
@@ -98,6 +102,7 @@ def find_roles(
                 f"--{role.replace('_', '-')} {name}: no such column in the first {len(first)} rows "
                 f"(found: {listed(names)}); give one of these"
             )
+    _check_one_role(chosen)
     kind, found = guess_columns(names, first)
     if kind is None and not chosen.keys() & {"text", "tokens"} and _is_chat(first):
         kind, found = "messages", {k: v for k, v in found.items() if k in ("person", "site")}
@@ -123,6 +128,15 @@ def find_roles(
     )
 
 
+def _check_one_role(chosen: Mapping[str, str]) -> None:
+    """Refuses one column for two roles; a record's id may be its person's."""
+    by_column: dict[str, str] = {}
+    for role, name in chosen.items():
+        if role != "id" and (other := by_column.setdefault(name, role)) != role:
+            first, second = (f"--{one.replace('_', '-')}" for one in (other, role))
+            raise UsageError(f"{first}, {second}: {name} given for both; name two columns")
+
+
 def _kind(
     guessed: RecordKind | None,
     found: Mapping[str, str],
@@ -137,6 +151,8 @@ def _kind(
         return "labels"
     if "score" in chosen:
         return "score"
+    if "items" in chosen:
+        return "items"
     if "text_b" in chosen or (guessed == "pairs" and not chosen.keys() & {"text", "label"}):
         return "pairs"
     if "text" in chosen or "label" in chosen:
@@ -163,8 +179,21 @@ def _turns(row: Row, column: str | None, where: str) -> tuple[Message, ...] | No
     return turns_in(row, where)
 
 
+def refuse_items(roles: Roles, command: str) -> None:
+    """Refuses people's items where a command needs their texts.
+
+    Raises:
+        UsageError: The rows are people's items.
+    """
+    if roles.kind == "items":
+        raise UsageError(
+            f"{command}: the rows are people's items (column {roles.items}), ids without a text; "
+            "run it on the public file of items"
+        )
+
+
 def text_of(row: Row, roles: Roles, where: str) -> str:
-    """Returns a row's text, both texts, words or turns, as one text.
+    """Returns a row's text, both texts, words, ids of items or turns, as one text.
 
     Raises:
         MisfitError: The row has none.
@@ -177,6 +206,9 @@ def text_of(row: Row, roles: Roles, where: str) -> str:
         if turns is None:
             raise misfit(where, "no conversation; messages, or another form's columns, are needed")
         return "\n".join(turn.content for turn in turns)
+    if roles.kind == "items":
+        column = roles.items or "items"
+        return " ".join(items_of_cell(row.get(column), column, where))
     text = _text(row, roles.text or "text", where)
     return f"{text}\n{_text(row, roles.text_b, where)}" if roles.text_b is not None else text
 

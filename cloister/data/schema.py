@@ -13,6 +13,7 @@ from cloister.data.config import DataConfig
 from cloister.data.records import (
     ONE_LABEL,
     ChatRecord,
+    ItemsRecord,
     LabelsRecord,
     PairRecord,
     Record,
@@ -21,6 +22,7 @@ from cloister.data.records import (
     TextRecord,
     TokenRecord,
 )
+from cloister.data.sequences import items_of_cell
 from cloister.data.source import RECIPE, DataOrigin
 from cloister.data.tag_schemes import BIO, KNOWN, as_bio
 from cloister.data.targets import labels_in_cell, labels_of_cell, score_of_cell
@@ -75,6 +77,7 @@ class Reading:
             "messages": (columns.messages, *PAIR, *OTHERS),
             "labels": (columns.text, columns.labels_column),
             "score": (columns.text, columns.score_column),
+            "items": (columns.items_column,),
         }[self.kind]
         if self.sites:
             read += (columns.site,)
@@ -146,6 +149,9 @@ class Reading:
             return _tokens(self, row, where, site, person)
         if self.kind == "messages":
             return _chat(self, row, where, site, person)
+        if self.kind == "items":
+            cell = self._value(row, columns.items_column, "items", where)
+            return ItemsRecord(items_of_cell(cell, columns.items_column, where), site, person)
         text = self._text(row, columns.text, "text", where)
         if self.kind == "pairs":
             second = self._text(row, columns.second, "text_b", where)

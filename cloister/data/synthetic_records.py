@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from cloister.data.records import (
     ChatRecord,
+    ItemsRecord,
     LabelsRecord,
     Message,
     PairRecord,
@@ -33,7 +34,7 @@ def nobody_s_records(
 
     Args:
         kind: The kind of record that the task reads.
-        labels: Class names or tags; none for conversations.
+        labels: Class names, tags or ids of items; none for conversations.
         persons: Number of persons.
         each: Most records of one person; persons have 1, 2, … records in turn.
         scores: The lowest and the highest score, which the records have.
@@ -52,6 +53,9 @@ def nobody_s_records(
                 records.append(LabelsRecord(" ".join(text), several, person=name))
             elif kind == "score":
                 records.append(ScoreRecord(" ".join(text), draw.choice(scores), person=name))
+            elif kind == "items":
+                had = draw.sample(labels, min(len(text), len(labels)))
+                records.append(ItemsRecord(tuple(had), person=name))
             elif kind == "pairs":
                 half = len(text) // 2 or 1
                 parts = " ".join(text[:half]), " ".join(text[half:])

@@ -1,4 +1,4 @@
-"""Reads rows without labels, for predictions: one or two texts, words, or a conversation."""
+"""Reads rows without labels, for predictions: one or two texts, words, items, or a conversation."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from cloister.data.config import DataConfig
 from cloister.data.load import file_rows
 from cloister.data.records import Message, RecordKind
 from cloister.data.schema import LISTED, words_of
+from cloister.data.sequences import items_of_cell
 from cloister.data.source import RELEASED
 from cloister.data.values import Row, kind_of, shown
 from cloister.errors import DataError, MisfitError
 from cloister.files import bad_file
 
-# The input of a prediction: a text, two texts, a sentence's words, or a conversation's turns.
+# The input of a prediction: a text, two texts, a sentence's words, a person's items as their ids,
+# or a conversation's turns.
 Unlabelled = str | tuple[str, ...] | tuple[Message, ...]
 
 
@@ -32,6 +34,8 @@ def read_unlabelled(path: Path, kind: RecordKind, columns: DataConfig) -> list[U
     """
     pair = (columns.text, columns.second)
     own = {"tokens": columns.tokens, "messages": columns.messages}.get(kind, columns.text)
+    if kind == "items":
+        own = columns.items_column
     needed = pair if kind == "pairs" else tuple(dict.fromkeys((own, columns.text)))
     try:
         found: list[Unlabelled] = []
@@ -39,6 +43,10 @@ def read_unlabelled(path: Path, kind: RecordKind, columns: DataConfig) -> list[U
             where = f"{path.name}, row {number}"
             if kind == "pairs":
                 found.append((_text(row, pair[:1], where), _text(row, pair[1:], where)))
+            elif kind == "items":
+                if row.get(own) is None:
+                    raise _missing(row, (own,), where)
+                found.append(items_of_cell(row[own], own, where))
             else:
                 found.append(_unlabelled(row, kind, needed, where))
     except OSError as error:

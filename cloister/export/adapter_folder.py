@@ -4,6 +4,8 @@ adapter_config.json, adapter_model.safetensors   LoRA, for `PeftModel.from_pretr
 head.safetensors                                 the head's `weight` [C, H] and `bias` [C]
 tokenizer.json, tokenizer_config.json            chat only: the base's tokenizer
 chat_template.jinja                              chat only: the template that training rendered
+items.jsonl, items.safetensors                   recommendation only: the public items, and their
+                                                 `vectors` [C, H]
 cloister.json                                    model, adapters, task, column names and seed
 README.md                                        model and privacy card
 """
@@ -28,6 +30,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.data.config import DataConfig
 from cloister.errors import MOST_PROBLEMS, AdapterFormatError, BadFileError
 from cloister.evidence.fingerprint import MOST_TOLD
+from cloister.export.items import load_items, placed_items, save_items
 from cloister.export.stack import save_stacked, stacked_config
 from cloister.fields import as_table, read_section
 from cloister.files import open_file
@@ -40,6 +43,7 @@ from cloister.models.state import write_adapter
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.plugins import read_task
+from cloister.tasks.recommendation import Recommendation
 from cloister.training.workspace import Workspace, open_workspace
 
 # Version of the format of cloister.json.
@@ -94,6 +98,8 @@ def export(folder: Path, workspace: Workspace, adapter: Adapter, about: ReleaseF
             network.backbone.save_pretrained(str(folder), save_embedding_layers=False)
     if network.head is not None:
         save_file(_head_tensors(network.head, network.center), folder / "head.safetensors")
+    if isinstance(workspace.task, Recommendation):
+        about = dataclasses.replace(about, task=save_items(folder, workspace, about.task))
     if isinstance(workspace.task, CausalChat):
         _save_tokenizer(folder, workspace.tokenizer, workspace.task.template.text)
     document = {
@@ -243,7 +249,15 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
     model = dataclasses.replace(about.model, center=None)  # export merged it into the head
     if base is not None:
         model = dataclasses.replace(model, base=str(base))
-    workspace = open_workspace(model, lora_config, about.task, about.task.labels, about.seed)
+    about = dataclasses.replace(about, task=placed_items(folder, about.task))
+    workspace = open_workspace(
+        model,
+        lora_config,
+        about.task,
+        about.task.labels,
+        about.seed,
+        items=load_items(folder, about.task),
+    )
     network = workspace.network
     network.pooling = about.pooling or network.pooling
     try:
@@ -256,10 +270,9 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
         if network.head is not None:
             head = load_file(folder / "head.safetensors")
             rows, columns = head["weight"].shape
-            if rows != len(workspace.task.labels):
-                raise ValueError(
-                    f"the head has {rows} outputs, the task {len(workspace.task.labels)}"
-                )
+            outputs = len(workspace.task.labels) if network.items is None else columns
+            if rows != outputs:
+                raise ValueError(f"the head has {rows} outputs, the task {outputs}")
             network.head = nn.Linear(columns, rows).to(network.device)
             network.head.load_state_dict(head)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:

@@ -29,6 +29,7 @@ def guess_words(kind: TaskKind) -> str:
         "token-classification": "finding nothing",
         "scoring": "always giving one score",
         "multi-label-classification": "always giving the same labels",
+        "recommendation": "always showing the ten most frequent next items",
     }.get(kind, "always guessing the most frequent label")
 
 

@@ -105,6 +105,15 @@ task = json.load(open("adapter/cloister.json", encoding="utf-8"))["task"]
     logits = features.float().cpu() @ head["weight"].T + head["bias"]
 {predicted}
 """
+# People, as the texts of their last items.
+PEOPLE = """\
+items = [json.loads(line) for line in open("adapter/items.jsonl", encoding="utf-8")]
+vectors = load_file("adapter/items.safetensors")["vectors"]
+places = {{one["item"]: place for place, one in enumerate(items)}}
+people = [["…", "…"]]  # ids of what each person has, oldest first
+had = [list(dict.fromkeys(places[item] for item in person[-{most}:])) for person in people]
+texts = ["{between}".join(items[n]["text"] for n in reversed(some[-{last}:])) for some in had]
+"""
 # The prediction from logits [B, C], by task.
 PREDICTED = {
     "multi-label-classification": """\
@@ -115,6 +124,13 @@ predicted = [
     "scoring": """\
 low, high = task["score_range"]
 predicted = (low + (high - low) * logits[:, 0].double().sigmoid()).tolist()""",
+    "recommendation": """\
+scores, predicted = logits @ vectors.T, []
+for row, some in zip(scores, had):
+    row[some] = -torch.inf
+    best = row.topk(min(10, len(items) - len(some)))
+    ids = [items[place]["item"] for place in best.indices.tolist()]
+    predicted.append(list(zip(ids, best.values.tolist())))""",
 }
 ONE_LABEL = 'predicted = [task["labels"][index] for index in logits.argmax(1).tolist()]'
 

@@ -25,6 +25,7 @@ from cloister.export.script_parts import (
     PAIRS,
     PART,
     PART_CONFIG,
+    PEOPLE,
     PREDICTED,
     PROMPTED,
     QUANTIZED,
@@ -41,8 +42,9 @@ from cloister.models.pooling import Pooling
 from cloister.models.unpacked import unpacked_sha256
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskKind
-from cloister.tasks.cut import most_characters
+from cloister.tasks.cut import MOST_ITEMS, most_characters
 from cloister.tasks.pairs import TextPairs
+from cloister.tasks.recommendation import BETWEEN, Recommendation
 from cloister.tasks.sequence import SequenceClassification
 from cloister.training.generation import reply_ends, reply_room
 from cloister.training.workspace import Workspace
@@ -68,6 +70,7 @@ class Loading:
         prompt: For a chat: largest number of tokens of a prompt.
         new: For a chat: largest number of tokens of a reply.
         between: For pairs: text that is written before the second text.
+        last: For recommendation: how many of a person's items are read.
         segments: For pairs: whether the base reads which of the two texts each token belongs to.
         ends: For a chat: token ids that end a reply.
         stop: For a chat: text that ends a reply; empty if a token ends it.
@@ -95,6 +98,7 @@ class Loading:
     new: int = 0
     between: str = ""
     segments: bool = False
+    last: int = 0
     ends: tuple[int, ...] = ()
     stop: str = ""
     unpacked: str = ""
@@ -133,6 +137,8 @@ def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
         return replace(plain, around=(task.prompt.before, task.prompt.behind))
     if isinstance(task, TextPairs):
         return replace(plain, between=task.before, segments=network.tells_segments)
+    if isinstance(task, Recommendation):
+        return replace(plain, last=task.last)
     if not isinstance(task, CausalChat):
         return plain
     new, room = reply_room(limits_of(network.base, network.virtual_tokens).positions)
@@ -217,6 +223,9 @@ def loading_script(loading: Loading) -> str:
         second = f"{json.dumps(loading.between)} + second" if loading.between else "second"
         batch = PAIRS.format(**numbers, second=second) + PADDED.format(**numbers)
         batch += SEGMENTS if loading.segments else ""
+    if loading.kind == "recommendation":
+        people = PEOPLE.format(most=MOST_ITEMS, last=loading.last, between=BETWEEN)
+        batch = people + batch.removeprefix('texts = ["…"]\n')
     return opening + SEQUENCES.format(
         batch=batch,
         leading=leading,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from cloister.data.records import POOLED, RecordKind
 from cloister.errors import RefusedError, UsageError
 from cloister.models.attach import adapter_trains, attach
@@ -38,7 +40,8 @@ def build_network(
         model: The `[model]` section.
         lora: The `[lora]` section.
         records: The kind of record that the task reads; decides the head.
-        outputs: C, the head's outputs; ignored for a causal LM.
+        outputs: C, the head's outputs; ignored for a causal LM, and for items, whose vectors the
+            network gets later (`models.item_vectors`).
         seed: The study's seed, from which adapters and head get the same initial values at every
             site.
         words: For a head that starts at the labels' words: the token ids of each label.
@@ -76,6 +79,8 @@ def build_network(
     if records in POOLED:
         pooling = choose_pooling(folder, backbone, model.pooling, model.normalize)
     rows = None
+    if records == "items":  # from a person's vector to one that items' vectors are compared with
+        outputs, rows = hidden, torch.eye(hidden)
     if head_kind == "label-words":
         rows = word_rows(backbone, words, lambda: load_backbone(folder, model, causal=True))
     head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed, rows)

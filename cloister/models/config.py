@@ -13,7 +13,7 @@ from cloister.fields import LATER, called, check_bounds
 
 Train = Literal["both", "b", "b-moving", "b-kept", "alternate", "none"]
 Head = Literal["linear", "lora", "frozen", "label-words"]
-Method = Literal["lora", "bitfit", "ia3", "prompt", "prefix", "adalora"]
+Method = Literal["lora", "bitfit", "ia3", "prompt", "prefix", "adalora", "bottleneck"]
 VectorMode = Literal["mean", "cls", "pooler", "last"]
 PoolingMode = Literal["auto", "mean", "cls", "pooler", "last", "trained"]
 
@@ -161,7 +161,7 @@ class LoraConfig:
             Lester et al. 2021, arXiv:2104.08691), `prefix`: keys and values before those of each
             layer (prefix tuning; Li & Liang 2021, arXiv:2101.00190); both reach all layers,
             whatever `top_layers` says. Of others than `lora`, `b` and `both` train the whole
-            adapter. `adalora` is refused, with the reason.
+            adapter. `adalora` and `bottleneck` are refused, with the reason.
         tokens: Of `prompt` and `prefix`, how many vectors; a record has as many tokens less to
             itself. Absent: 20, beyond which Lester et al. found little gain (section 3.2).
         freeze: Tensors that stay at their start and never travel, by patterns of their names as
@@ -245,6 +245,13 @@ class LoraConfig:
                 "without noise, which no ledger would charge, and each site would choose other "
                 "ranks, which cannot be averaged; leave it out, and set ranks by name with "
                 "rank_pattern"
+            )
+        if self.method == "bottleneck":
+            raise UsageError(
+                'method: "bottleneck" given; peft and transformers have no form for layers between '
+                "a base's own (Houlsby et al. 2019), so nobody could load the adapter without "
+                "Cloister; leave it out: lora on up_proj and down_proj (or the base's names for "
+                "them) adapts the same place with as many parameters"
             )
         if self.train not in ("b", "both"):
             raise UsageError(

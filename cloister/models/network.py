@@ -65,6 +65,8 @@ class Network(nn.Module):
         is_float32: Whether the whole base computes in float32: neither shorter floats nor
             quantized.
         center: The vector that is subtracted from a sequence's before the head, [H]; None: nothing.
+        items: The vectors of the public items, by which the head's output is multiplied, [C, H];
+            None: the head's outputs are the logits.
         prefix: The cache of its frozen layers' states; None: they are not cached.
         checkpoints: Its layers with recomputed activations; None: activations are kept.
         is_prompted: Whether vectors are put before each text, so that all layers are adapted.
@@ -85,6 +87,8 @@ class Network(nn.Module):
         self.pooling = pooling
         self.center: Tensor | None
         self.register_buffer("center", None, persistent=False)
+        self.items: Tensor | None
+        self.register_buffer("items", None, persistent=False)
         self.prefix: FrozenPrefix | None = None
         self.checkpoints: CheckpointedLayers | None = None
         self._token_head: TokenHead | Literal[False] | None = False  # not looked for yet
@@ -129,6 +133,8 @@ class Network(nn.Module):
         if features.dim() == 2 and rows % multiple:
             features = F.pad(features, (0, 0, 0, multiple - rows % multiple))
         scores: Tensor = self.head(features)
+        if self.items is not None:
+            scores = scores @ self.items.T
         return scores[:rows]
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
@@ -291,17 +297,17 @@ def make_head(
         outputs: C.
         r: Rank of a low-rank step.
         seed: The study's seed.
-        rows: For `label-words`, the weight's initial values, float32 [C, H].
+        rows: The weight's initial values, float32 [C, H], if they are neither random nor zero.
     """
     head: nn.Module
     head = LowRankHead(hidden, outputs, r) if kind == "lora" else nn.Linear(hidden, outputs)
     generator = torch.Generator().manual_seed(child_seed(seed, "head"))
     with torch.no_grad():
         for name, parameter in sorted(head.named_parameters()):
-            if parameter.dim() == 1 or name == "up.weight" or kind == "linear":
-                parameter.zero_()
-            elif rows is not None:
+            if rows is not None and name in ("weight", "start.weight"):
                 parameter.copy_(rows)
+            elif parameter.dim() == 1 or name == "up.weight" or kind == "linear":
+                parameter.zero_()
             else:
                 parameter.normal_(0.0, HEAD_DEVIATION, generator=generator)
     return head

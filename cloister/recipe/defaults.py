@@ -24,6 +24,13 @@ TASK_DEFAULTS: Mapping[str, Mapping[str, Mapping[str, object]]] = {
 }
 
 
+# What a generator's records need of their task.
+_OF_GENERATOR: Mapping[str, Mapping[str, object]] = {
+    "scoring": {"score_range": [0.0, float(HIGHEST)], "score_step": 1.0},
+    "recommendation": {"items": GENERATED["items"]},
+}
+
+
 def with_task_defaults(tables: Mapping[str, object]) -> dict[str, object]:
     """Returns a user's sections, with the defaults of their task for values that are absent.
 
@@ -56,7 +63,7 @@ def _kind(tables: Mapping[str, object]) -> str:
 def _with_generator(tables: Mapping[str, object]) -> Mapping[str, object]:
     """Returns the sections with the task's generator, if no training data are named.
 
-    For scores the generator's scale is filled in too.
+    For scores the generator's scale is filled in too, and for people's items its catalogue.
     """
     task, data = tables.get("task", {}), tables.get("data", {})
     kind = _kind(tables)
@@ -65,5 +72,8 @@ def _with_generator(tables: Mapping[str, object]) -> Mapping[str, object]:
     source = GENERATED.get(BUILT_IN[kind].records, SYNTHETIC)
     if source == SYNTHETIC or data.get("train", source) != source:
         return tables
-    scale = {"score_range": [0.0, float(HIGHEST)], "score_step": 1.0} if kind == "scoring" else {}
-    return {**tables, "data": {**data, "train": source}, "task": {**scale, **task}}
+    return {
+        **tables,
+        "data": {**data, "train": source},
+        "task": {**_OF_GENERATOR.get(kind, {}), **task},
+    }

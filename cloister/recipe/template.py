@@ -31,6 +31,7 @@ ROLES = {
     "label": "the column of their classes",
     "labels": "the column of their labels, a list (in CSV: set label_separator)",
     "score": "the column of their scores",
+    "items": "the column of what each person had, oldest first: a list of ids",
     "tokens": "the column of a sentence's words",
     "tags": "the column of their tags (O, B-…, I-…)",
     "messages": "the column of a conversation's turns (role, content)",
@@ -116,6 +117,11 @@ score_range = [0, 6]     # DECLARED: the lowest and the highest score; others ar
 score_step = 1           # between two grades; without it every number in the range is a score
 """
         if task == "scoring"
+        else """\
+items = "items.jsonl"    # PUBLIC: columns item and text; all parties need the same file
+last_items = 10          # of a person's items, the last so many are read
+"""
+        if task == "recommendation"
         else """\
 # labels = ["…", "…"]    # absent: those of the public test set, never of the private records
 """

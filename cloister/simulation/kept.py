@@ -41,7 +41,7 @@ def by_content(most: int) -> Callable[[Callable[[Recipe], Made]], Callable[[Reci
 
 
 def stamps_of(recipe: Recipe) -> tuple[Stamp, ...]:
-    """Returns stamps of the files on this machine that a recipe names: its records and its base.
+    """Returns stamps of the files on this machine that a recipe names: records, items and base.
 
     Raises:
         BadFileError: A file exists but cannot be read, or its name is not valid.
@@ -54,7 +54,8 @@ def stamps_of(recipe: Recipe) -> tuple[Stamp, ...]:
 
 def _stamps_of(recipe: Recipe) -> tuple[Stamp, ...]:
     data = recipe.data
-    named = [Path(source) for source in (data.train, data.test, data.validation) if source]
+    sources = (data.train, data.test, data.validation, recipe.task.items)
+    named = [Path(source).expanduser() for source in sources if source]
     base = Path(recipe.model.base).expanduser()
     inside = sorted(base.iterdir()) if base.is_dir() else [base]
     return tuple(stamp_of(path) for path in (*named, *inside) if path.is_file())

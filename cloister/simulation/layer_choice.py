@@ -14,16 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from cloister.data.load import load
 from cloister.data.records import Record, TextRecord
-from cloister.errors import RefusedError, UsageError
-from cloister.files import stamp_of
+from cloister.errors import UsageError
 from cloister.recipe import Recipe
+from cloister.recipe.private_file import refuse_private_file, refuse_private_records
 
 if TYPE_CHECKING:
     from cloister.training.layer_probe import LayerScores
-
-# Largest share of records that may also be in the training data: public collections repeat short
-# texts. A file with a larger share has the private records in it.
-MOST_SHARED = 0.1
 
 # The note on the records, shown with every table.
 MUST_BE_PUBLIC = (
@@ -124,9 +120,9 @@ def choose_layers(
     place = Path(public)
     if not place.is_file():
         raise UsageError(f"--layers: no such file: {public}; give a file of public records")
-    _refuse_private_file(recipe, place)
+    refuse_private_file(recipe, place, "--layers")
     records = _texts(load(str(place), "test", "text", recipe.data))
-    _refuse_private_records(recipe, records)
+    refuse_private_records(recipe, records, "--layers")
     test = recipe.data.test
     is_test = test is not None and Path(test).is_file() and Path(test).samefile(place)
     warnings = (
@@ -147,44 +143,6 @@ def choose_layers(
     )
     return LayerTable(
         source=place.name, prompt=recipe.task.prompt, found=found, warnings=tuple(warnings)
-    )
-
-
-def _private_file(recipe: Recipe) -> Path | None:
-    """Returns the study's training file; None: the training data are not a file here."""
-    train = Path(recipe.data.train)
-    return train if train.is_file() else None
-
-
-def _refuse_private_file(recipe: Recipe, place: Path) -> None:
-    """Refuses the training file under any path, link or as a copy."""
-    private = _private_file(recipe)
-    if private is None:
-        return
-    if place.samefile(private) or stamp_of(place).sha256 == stamp_of(private).sha256:
-        raise _private(place, recipe.data.train)
-
-
-def _refuse_private_records(recipe: Recipe, records: list[TextRecord]) -> None:
-    """Refuses records of which more than the share `MOST_SHARED` are in the training data.
-
-    A site's own records would be, with or without others added to them.
-    """
-    private = _private_file(recipe)
-    if private is None:
-        return
-    data = recipe.data
-    known = _texts(load(str(private), "train", "text", data, sites=data.partition == "column"))
-    pairs = {(record.text, record.label) for record in known}
-    shared = sum((record.text, record.label) in pairs for record in records)
-    if shared > MOST_SHARED * len(records):
-        raise _private(Path("these records"), recipe.data.train)
-
-
-def _private(place: Path, train: str) -> RefusedError:
-    return RefusedError(
-        f"--layers: {place} are the study's private records (data.train, {train}); a choice "
-        "made on them reveals something about them, and no ledger charges it: give a public file"
     )
 
 

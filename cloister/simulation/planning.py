@@ -46,7 +46,7 @@ def _count(recipe: Recipe) -> int:
     Raises:
         CloisterError: Data or base are not on this machine, or the recipe names no data.
     """
-    is_known = bool(recipe.task.labels) or recipe.task.records in ("messages", "score")
+    is_known = bool(recipe.task.labels) or recipe.task.records in ("messages", "score", "items")
     if recipe.has_stand_in and not is_known:
         raise DataError(
             "data.train: missing; give --set data.train=… and --set data.test=…, or list the "

@@ -38,6 +38,7 @@ from cloister.simulation.kept import by_content
 from cloister.simulation.partition import partition
 from cloister.simulation.plans import plans_of
 from cloister.simulation.policies import simulated_budget, simulated_policy
+from cloister.tasks.items_hash import with_items_sha256
 from cloister.tasks.public_labels import study_labels
 from cloister.training.machine import on_machine
 from cloister.training.memory import kept_moments
@@ -108,7 +109,8 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
             f"data.site: {odd[0]!r} is not valid as a site's name: files are named after it, so it "
             "must not contain / or \\ or begin with a dot; rename it in the records"
         )
-    resolved = dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, labels=labels))
+    task = with_items_sha256(dataclasses.replace(recipe.task, labels=labels))
+    resolved = dataclasses.replace(recipe, task=task)
     coupled = couples_units(Path(data.train).expanduser())
     plans = plans_of(recipe, tuple(sites))
     return SimulatedStudy(resolved, sites, test, validation, plans, coupled)

@@ -76,6 +76,11 @@ def plan_sweep(
         raise UsageError(f"--sweep: {swept[0]} given twice; give all of its values in one --sweep")
     if "study.seed" in swept:
         raise UsageError("--sweep study.seed: seeds cannot be swept; give --seeds N")
+    if "data.fold" in swept:
+        raise UsageError(
+            "--sweep data.fold: the folds together cost more than each alone; give --folds K, "
+            "which states the ε of all of them"
+        )
     count = seeds
     for _, values in axes:
         count *= len(values)

@@ -168,6 +168,7 @@ def test_a_ledger_that_was_taken_away_leaves_no_epsilon(swept: Path, tmp_path: P
         (["privacy.epsilon=1", "privacy.epsilon=2"], "given twice"),
         (["study.seed=1,2"], "give --seeds N"),
         (["privacy.epsilon=1,1"], "duplicate value"),
+        (["data.fold=1/2,2/2"], "--folds K"),
         (["privacy.epsilon="], "values separated by commas"),
         (["privacy.epsilon=1,,2"], "values separated by commas"),
         (["federation.num_rounds=" + ",".join(map(str, range(1, 1003)))], "at most 1,000"),

@@ -14,7 +14,7 @@ from cloister.data.augment.copies import METHODS, Method, Paraphrase, Variation
 from cloister.data.augment.synonyms import Synonyms
 from cloister.data.detected import Detected, detect_form
 from cloister.data.outputs import check_new, json_text, new_file
-from cloister.data.roles import Roles, find_roles
+from cloister.data.roles import Roles, find_roles, refuse_items
 from cloister.data.step_log import log_of
 from cloister.data.step_writing import DataStep, check_no_log, write_step
 from cloister.data.unit_column import AUGMENT, UNIT, is_augmented
@@ -170,6 +170,7 @@ def augment_file(
         if is_augmented(form.path):
             raise _twice(form.path)
         roles = find_roles(form.rows(), options.columns)
+        refuse_items(roles, "augment")
         with new_file(out) as (writer, content):
             report = _write(form, roles, options, writer.add, progress)
             writer.end()

@@ -16,7 +16,7 @@ from cloister.data.clean.rules import RULES
 from cloister.data.detected import Detected, detect_form
 from cloister.data.outputs import check_place
 from cloister.data.records import ONE_LABEL
-from cloister.data.roles import find_roles, written
+from cloister.data.roles import find_roles, refuse_items, written
 from cloister.data.step_log import steps_of
 from cloister.data.unit_column import UNIT
 from cloister.data.values import Row, shown
@@ -93,6 +93,7 @@ def clean_file(path: Path, out: Path, options: CleanOptions | None = None) -> Cl
     check_place(log_to)
     detected = detect_form(path, options.encoding, options.separator, quotes=options.quotes)
     roles = find_roles(detected.rows(), options.columns, options.keep, options.label_separator)
+    refuse_items(roles, "clean")
     if roles.kind not in (*ONE_LABEL, "score") and output_form(out).kind == "csv":
         raise UsageError(
             f"--out {out}: {roles.kind} are lists, which a CSV cannot hold; end it in .jsonl"

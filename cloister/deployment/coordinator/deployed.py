@@ -41,6 +41,7 @@ from cloister.server.study import ServerStudy
 from cloister.server.voice import Signed
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.build import labels_of
+from cloister.tasks.items_hash import with_items_sha256
 from cloister.training.machine import on_machine
 from cloister.training.proof import proven
 from cloister.training.workspace import open_workspace
@@ -103,7 +104,8 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
     labels = recipe.task.labels or labels_of(
         [*_public(recipe, "test"), *_public(recipe, "validation")], recipe.task.kind
     )
-    task = dataclasses.replace(recipe.task, labels=tuple(labels))
+    items = recipe.task.items and _absolute(recipe.task.items)
+    task = dataclasses.replace(recipe.task, labels=tuple(labels), items=items)
     data = dataclasses.replace(
         recipe.data,
         test=_absolute(recipe.data.test),
@@ -112,6 +114,7 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
     model = recipe.model
     if model.sha256 is None:
         model = dataclasses.replace(model, sha256=check_base(find_base(model.base), None))
+    task = with_items_sha256(task)
     return validated(dataclasses.replace(recipe, model=model, task=task, data=data))
 
 

@@ -103,10 +103,13 @@ def exact_bytes(terms: StudyTerms) -> tuple[int, int]:
 
 
 def _loaded(file: SiteFile, recipe: Recipe, base: str) -> Workspace:
+    task = recipe.task
+    if task.items is not None:  # this site's own copy, which must have the study's hash
+        task = replace(task, items=file.items)
     return open_workspace(
         replace(recipe.model, base=base),
         recipe.lora,
-        recipe.task,
+        task,
         recipe.task.labels,
         recipe.study.seed,
         frozen_cache_gib=file.machine.frozen_cache_gib,

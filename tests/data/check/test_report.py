@@ -189,6 +189,13 @@ def test_a_separator_of_labels_without_a_column_of_them_is_one_message(tmp_path:
         look(put(tmp_path, [{"text": "x", "label": "a;b"}]), label_separator=";")
 
 
+def test_a_column_has_one_role_but_a_person_s_number_may_number_records(tmp_path: Path) -> None:
+    file = put(tmp_path, [{"text": "x", "label": "a", "who": "p"}])
+    with pytest.raises(UsageError, match="--label, --person: label given for both"):
+        look(file, columns={"label": "label", "person": "label"})
+    look(file, columns={"text": "text", "label": "label", "person": "who", "id": "who"})
+
+
 def test_nothing_of_a_hostile_file_acts_in_the_page(tmp_path: Path) -> None:
     evil = "</svg><script>alert(1)</script>\u202e\x1b[31m\"'"
     rows = [{"text": evil, "label": evil, "patient": evil, evil: evil} for _ in range(3)]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cloister.client.site_file import RecordsConfig, SiteFile, read_site
+from cloister.client.declared_records import RecordsConfig
+from cloister.client.site_file import SiteFile, read_site
 from cloister.client.stamp import ContentStamp
 from cloister.data.records import TextRecord
 from cloister.data.step_log import log_of
