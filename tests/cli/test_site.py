@@ -239,7 +239,7 @@ def test_the_column_that_makes_the_units_is_the_ledger_s_for_life(
     for command in ("init", "budget show", "doctor"):
         assert run(["site", *command.split(), str(path)]) in (3, 9)
         told = "".join(capsys.readouterr())
-        assert "privacy.person: site in the file, and the data set's ledger" in told
+        assert "privacy.person: site in the file, but the data set's ledger" in told
         assert 'write privacy.person = "person" into the file again' in told
 
 

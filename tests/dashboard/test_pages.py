@@ -108,7 +108,7 @@ def test_the_site_s_pages_show_what_left_what_is_left_and_why_not(
         "One study may cost",
         "1 bundle came along",
         "its base model is not accepted",
-        "has joined no federation",
+        "has not joined a federation",
         'href="audit.html"',
     ):
         assert words in page, words
