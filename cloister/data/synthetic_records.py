@@ -1,4 +1,4 @@
-"""Synthetic records of any task's kind: for audits, which may look at what they give."""
+"""Generates records of any task's kind, for audits, which may inspect every result of them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def nobody_s_records(
     each: int,
     scores: tuple[float, float] = (0.0, 1.0),
 ) -> list[Record]:
-    """Makes records of so many persons.
+    """Makes records of a given number of persons.
 
     Args:
-        kind: What the task reads.
+        kind: The kind of record that the task reads.
         labels: Class names, tags or ids of items; none for conversations.
-        persons: How many.
-        each: Most records of one person; they have 1, 2, … of them in turn.
+        persons: Number of persons.
+        each: Most records of one person; persons have 1, 2, … records in turn.
         scores: The lowest and the highest score, which the records have.
     """
     draw = random.Random(0)

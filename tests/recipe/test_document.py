@@ -373,14 +373,14 @@ def test_what_is_not_the_canonical_text_of_a_study_is_refused(text: str) -> None
 
 def test_a_site_holds_a_study_to_the_rules_that_need_no_strategy() -> None:
     text = changed(GOLDEN, "training", "expected_batch_size", value=2000)
-    assert "drawn with a probability above 1" in problems(text)
+    assert "sample rate would be above 1" in problems(text)
 
 
 def test_a_study_too_long_for_a_site_is_refused_where_it_is_sent() -> None:
     labels = [f"{number:0250d}" for number in range(5000)]
     recipe = parse_recipe("", [f"task.labels={labels[:1000]}"])
     task = dataclasses.replace(recipe.task, labels=tuple(labels))
-    with pytest.raises(RecipeError, match="bytes; sites read 1048576"):
+    with pytest.raises(RecipeError, match="bytes; at most 1048576 are read"):
         sent_document(dataclasses.replace(recipe, task=task))
 
 

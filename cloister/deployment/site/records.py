@@ -138,12 +138,14 @@ def read_records(file: SiteFile) -> SiteRecords:
             if unnamed is not None:
                 nameless.append(Misfit(row, unnamed.reason, str(unnamed)))
     if ContentStamp.of(path).sha256 != before.sha256:
-        raise DataError(f"{path}: was written while it was read; do it again once it is whole")
+        raise DataError(
+            f"{path}: changed while it was read; run the command again once it is complete"
+        )
     if not records:
         raise DataError(_none_fits(file, misfits))
     if file.policy.privacy.unit is Unit.PERSON and len(nameless) == len(records):
         raise DataError(
-            f"{path}: not one person is told apart in {counted(len(records), 'record')}, and "
+            f"{path}: no record of {counted(len(records), 'record')} names a person, but "
             f"{file.path.name} declares persons as the units ({_first(nameless)}); correct "
             "privacy.person in site.toml, or that column"
         )
@@ -162,15 +164,15 @@ def _check_coupling(file: SiteFile, sha256: str) -> None:
     if coupled and not file.site.couples_units:
         why = coupled[0].get("why", f"{coupled[0].get('command')} looked at more than one unit")
         raise DataError(
-            f"{file.data}: {why}, so ε is about the units of this file and not of those before it; "
-            f"set site.couples_units = true in {file.path.name} (ledger, certificates and cards "
-            "then say so), or make the file without that step"
+            f"{file.data}: {why}, so ε is about the units of this file and not about those of its "
+            f"source; set site.couples_units = true in {file.path.name} (ledger, certificates and "
+            "cards then say so), or make the file without that step"
         )
 
 
 def _none_fits(file: SiteFile, misfits: Sequence[Misfit]) -> str:
     if not misfits:
-        return f"{file.data}: has no row; correct site.data in site.toml, or fill the file"
+        return f"{file.data}: has no rows; correct site.data in site.toml, or fill the file"
     rows = "its one row does not fit" if len(misfits) == 1 else f"none of {len(misfits)} rows fits"
     return (
         f"{file.data}: {rows} what {file.path.name} declares ({_first(misfits)}); "

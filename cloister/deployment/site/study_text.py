@@ -212,7 +212,7 @@ def _asker(file: SiteFile) -> dict[str, Any]:
     try:
         invite = SiteMembership.of(file).invite
     except CloisterError:
-        said = "nobody that this site has joined (cloister site join)"
+        said = "no coordinator: this site has not joined one (cloister site join)"
         return {
             "coordinator": None,
             "address": None,
@@ -231,7 +231,7 @@ def _asker(file: SiteFile) -> dict[str, Any]:
         "key": key,
         "in_words": (
             f"{invite.coordinator} at {invite.address}, fingerprint {invite.fingerprint}, "
-            f"its questions signed by {key or 'a key that this site has not taken yet'}"
+            f"its questions signed by {key or 'a key that this site does not have yet'}"
         ),
     }
 
@@ -243,7 +243,7 @@ def _budget(terms: StudyTerms) -> dict[str, Any]:
         ledger = open_ledger(file)
         verdict = verify(LedgerFile(file.ledger).entries(), str(file.ledger))
     except CloisterError as error:
-        said = f"cannot be told: {str(error).splitlines()[0]}"
+        said = f"not known:  {str(error).splitlines()[0]}"
         return {"epsilon": None, "rounds_left": None, "is_covered": False, "in_words": said}
     budget = verdict.history.budget
     limit = (
