@@ -60,13 +60,10 @@ def refuted(site: Audited) -> set[str]:
     return {check.name for check in conformance(*site, plan(), CONFIG) if check.refuted}
 
 
-# Every base, every kind of task and every unit is in the quick ones; BERT, labels of texts and
-# persons are in the last tests here.
+# Every base and every unit is in the quick ones, each form of a record (labels of texts with BERT in
+# the last tests here); what a task adds, its loss, `training/test_isolation.py` looks at.
 QUICK = {
-    ("bert", "multi-label-classification", Unit.RECORD),
-    ("bert", "scoring", Unit.PERSON),
     ("gpt2", "token-classification", Unit.RECORD),
-    ("bert", "text-pairs", Unit.PERSON),
     ("llama", "causal-lm", Unit.PERSON),
 }
 
@@ -80,6 +77,9 @@ QUICK = {
         for base, kind in (
             ("bert", "sequence-classification"),
             ("bert", "token-classification"),
+            ("bert", "multi-label-classification"),
+            ("bert", "scoring"),
+            ("bert", "text-pairs"),
             ("gpt2", "causal-lm"),
             *((base, kind) for base, kind, _ in sorted(QUICK)),
         )
