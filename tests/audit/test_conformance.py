@@ -60,8 +60,9 @@ def refuted(site: Audited) -> set[str]:
     return {check.name for check in conformance(*site, plan(), CONFIG) if check.refuted}
 
 
-# Every base and every unit is in the quick ones, each form of a record (labels of texts with BERT in
-# the last tests here); what a task adds, its loss, `training/test_isolation.py` looks at.
+# Every base and every unit is in the quick ones (labels of texts, with BERT, in the last tests
+# here). What other tasks add is a loss: the contract of tasks and `training/test_isolation.py` try
+# each.
 QUICK = {
     ("gpt2", "token-classification", Unit.RECORD),
     ("llama", "causal-lm", Unit.PERSON),

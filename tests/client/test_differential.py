@@ -91,24 +91,14 @@ def recipe_of(base: Path, assignments: Sequence[str]) -> Recipe:
 Lives = Callable[..., list[Seen]]
 
 
-@pytest.fixture(scope="module")
-def proven(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The proofs of each study, by the first of its wards: one machine proves it once."""
-    return tmp_path_factory.mktemp("proven")
-
-
 @pytest.fixture
-def live(tmp_path: Path, proven: Path, monkeypatch: pytest.MonkeyPatch) -> Lives:
+def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lives:
     """The life of a study at a ward of these rows."""
     count = iter(range(100))
 
     def one(recipe: Recipe, rows: Sequence[object], base: Path, **options: str) -> list[Seen]:
-        first, folder = proven / recipe.digest(), tmp_path / str(next(count))
-        ward = Ward.open(folder, rows, base, monkeypatch, proofs=first, **options)
-        seen = ward.life(recipe)
-        if ward.proofs.exists() and not first.exists():
-            shutil.copy(ward.proofs, first)
-        return seen
+        folder = tmp_path / str(next(count))
+        return Ward.open(folder, rows, base, monkeypatch, **options).life(recipe)
 
     return one
 
