@@ -89,7 +89,7 @@ def test_companions_slots_and_rows_change_no_bit(
     ("family", "kind", "dtype"),
     [
         ("bert", "sequence-classification", "float32"),
-        ("llama", "causal-lm", "bfloat16"),
+        pytest.param("llama", "causal-lm", "bfloat16", marks=pytest.mark.nightly),
         pytest.param("bert", "sequence-classification", "bfloat16", marks=pytest.mark.nightly),
         pytest.param("llama", "causal-lm", "float32", marks=pytest.mark.nightly),
     ],
