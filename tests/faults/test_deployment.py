@@ -96,14 +96,15 @@ def canary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first(live: Federation, canary: Path) -> Path:
     """The folder of a finished study of three rounds, by a hostile coordinator.
 
-    It came with code, and with less noise than the sites' policies allow. Its superlink is killed
-    between two rounds, its executor in one.
+    It came with code, and with less noise than the sites' policies allow. Its superlink and its
+    gate are killed between two rounds, its executor in one.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(control, "empty_bundle", lambda: hostile_bundle(canary))
         place = live.submit("first", 3, "privacy.noise_multiplier=0.3", "strategy.name=fedadam")
     live.wait_closed("first", 1)
-    assert live.kill("server", "superlink")
+    for victim in ("superlink", "gate"):
+        assert live.kill("server", victim)
     live.wait_answered("first", 2)  # so that what is asked again was released
     assert live.kill("server", "executor")
     assert live.wait_ended("first") is RunStatus.FINISHED, read_run(place).error
