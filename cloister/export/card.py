@@ -1,4 +1,4 @@
-"""The README of a released adapter: its model card and its privacy card."""
+"""Writes the README of a released adapter: its model card and its privacy card."""
 
 from __future__ import annotations
 
@@ -30,20 +30,21 @@ class Card:
         base: The base model, as the recipe names it.
         base_sha256: SHA-256 of its weights.
         kind: The task.
-        labels: Its outputs' names.
+        labels: Names of the outputs.
         loading: How base and adapter are loaded.
         parameters: Number of trained parameters.
         rounds: Rounds closed.
-        mode: How it was federated, in words.
+        mode: How the study was federated, in words.
         metric: Name of the primary metric.
         test: Scores on the public test set.
-        untrained: Scores before round 1, of those that were computed.
-        plain_test: The plain twin's scores; None: no twin was run.
-        majority: What saying the same of every test record reaches; None without labels.
-        sites: By site, what its certificate or ledger states; where there is none, why, in words.
-        recipe_digest: Of the study's recipe.
+        untrained: Scores before round 1; empty or None where they were not computed.
+        plain_test: Scores of the same study without privacy; None: that was not run.
+        majority: The score of one constant answer for every test record; None without labels.
+        sites: By site, what its certificate or ledger states; a text where there is none, which
+            says why.
+        recipe_digest: Digest of the study's recipe.
         is_personal: Whether each site kept a part of its adapter.
-        central: Noise that the coordinator added besides.
+        central: The noise that the coordinator added; None: it added none.
         label_counts: How many records of the public test set have each label; empty: unknown.
     """
 
@@ -74,11 +75,11 @@ class Card:
 
     @property
     def unknown(self) -> dict[str, str]:
-        """Returns, for each other site, the reason why its promise is not known."""
+        """Returns the sites whose promise is not known, each with the reason."""
         return {name: why for name, why in self.sites.items() if isinstance(why, str)}
 
 
-# Why a deployed site is not in a card's table.
+# The reason that a card gives for a deployed site without a certificate.
 NO_CERTIFICATE = "no certificate: nothing is known of what it was promised"
 
 # What a card calls an adapter, by method.
@@ -189,7 +190,7 @@ def _scores(card: Card) -> str:
 
 
 def _balance(card: Card) -> str:
-    """How unequal the test set's classes are: of the study's labels, absent ones too."""
+    """Returns how unequal the test set's classes are; labels with no test record count too."""
     counts = {**dict.fromkeys(card.labels, 0), **card.label_counts}
     most = max(counts, key=lambda label: counts[label])
     least = min(counts, key=lambda label: counts[label])
@@ -283,13 +284,13 @@ def _clip(plan: Plan) -> str:
 
 
 def _coupled(known: Mapping[str, SiteFacts]) -> list[str]:
-    """At which sites ε is about the units of a file that came of steps which coupled them."""
+    """Names the sites whose file came from a step that coupled units, which limits their ε."""
     sites = [site for site, one in known.items() if one.couples_units]
     return [f"\n{', '.join(sites)}: {COUPLED}."] if sites else []
 
 
 def _origin(known: Mapping[str, SiteFacts]) -> list[str]:
-    """What the figures are, and where they can be checked."""
+    """Says what the figures mean, and how they can be checked."""
     return [
         "",
         "The promise was fixed before anything was sent, and holds however early the study "
@@ -303,7 +304,7 @@ def _origin(known: Mapping[str, SiteFacts]) -> list[str]:
 
 
 def _against(known: Mapping[str, SiteFacts]) -> list[str]:
-    """Against whom the promised ε holds, and what holds against others."""
+    """Says against whom the promised ε holds, and what is promised against others."""
     lines = []
     for against in dict.fromkeys(one.promise.against for one in known.values()):
         sites = [site for site, one in known.items() if one.promise.against == against]
@@ -334,7 +335,7 @@ def _shared(plan: Plan, alone: Sequence[Stated | None]) -> list[str]:
 
 
 def _of_whole_sites(card: Card) -> list[str]:
-    """What noise at the coordinator adds to the promise."""
+    """Says what the coordinator's noise adds to the promise."""
     plan = card.central
     if plan is None:
         return []

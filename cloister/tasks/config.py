@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cloister.bounds import (
     LARGE,
     MOST_NAME,
+    MOST_PATH,
     SMALL,
     Between,
     ByName,
@@ -17,6 +18,7 @@ from cloister.bounds import (
     listed,
     shortened,
 )
+from cloister.data.public_file import is_sha256
 from cloister.data.records import RecordKind
 from cloister.errors import UsageError
 from cloister.fields import ELSEWHERE, LATER, called, check_bounds, whole_table
@@ -51,6 +53,8 @@ ClassWeight = tuple[
     Annotated[float, Between(LEAST_WEIGHT, MOST_WEIGHT)],
 ]
 Score = Annotated[float, Between(-LARGE, LARGE)]
+# A person's last items that are read as one text: of 128 tokens ten titles fill most.
+LAST_ITEMS, MOST_LAST = 10, 1000
 # Options of a plug-in: a few numbers and words.
 MOST_OPTIONS = 2**16
 
@@ -116,6 +120,11 @@ class TaskConfig:
         score_range: Of scoring, needed: the lowest and the highest score, `[low, high]`.
         score_step: Of scoring: what parts two grades, as 1 for whole marks; absent: every number in
             the range is a score.
+        items: Of recommendation, needed: the PUBLIC file of what there is to recommend, with
+            columns `item` and `text`, or the generator `synthetic:shops`. Each party has a copy.
+        items_sha256: SHA-256 of that file, which is in the study's digest; absent in a recipe:
+            filled in from the file.
+        last_items: Of recommendation: how many of a person's last items are read; absent: 10.
     """
 
     kind: TaskKind | TaskName = field(
@@ -149,6 +158,13 @@ class TaskConfig:
     score_step: Annotated[float, Between(SMALL, LARGE)] | None = field(
         default=None, metadata={**LATER, **called("step")}
     )
+    items: Annotated[str, Text(MOST_PATH, least=1)] | None = field(
+        default=None, metadata={**LATER, **called("catalogue catalog items_file item_texts")}
+    )
+    items_sha256: Annotated[str, Text(64)] | None = field(default=None, metadata=LATER)
+    last_items: Annotated[int, Between(1, MOST_LAST)] | None = field(
+        default=None, metadata={**LATER, **called("history window max_history last_k")}
+    )
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -181,6 +197,7 @@ class TaskConfig:
             )
         self._check_weights()
         self._check_scale()
+        self._check_items()
 
     def _check_weights(self) -> None:
         if self.class_weights is None:
@@ -215,6 +232,27 @@ class TaskConfig:
             )
         if (fault := ScoreScale.of(self.score_range, self.score_step).fault()) is not None:
             raise UsageError(fault)
+
+    def _check_items(self) -> None:
+        if self.kind != "recommendation":
+            for name in ("items", "items_sha256", "last_items"):
+                if getattr(self, name) is not None:
+                    raise UsageError(
+                        f"{name}: given for {shortened(self.kind)}; it is of recommendation alone"
+                    )
+            return
+        if self.labels:
+            raise UsageError(
+                "labels: given for recommendation, whose outputs are the items of task.items; "
+                "leave them out"
+            )
+        if self.items is None:
+            raise UsageError(
+                "items: none given; recommendation needs the public file of what there is to "
+                "recommend, with columns item and text"
+            )
+        if self.items_sha256 is not None and not is_sha256(self.items_sha256):
+            raise UsageError("items_sha256: 64 lower-case hexadecimal digits are needed")
 
     @property
     def records(self) -> RecordKind:

@@ -18,6 +18,7 @@ from cloister.models.center import feature_center
 from cloister.models.checkpointing import CheckpointedLayers
 from cloister.models.config import LoraConfig, Method, ModelConfig
 from cloister.models.device import check_devices, find_device
+from cloister.models.item_vectors import ItemVectors, item_vectors
 from cloister.models.kinds import read_config
 from cloister.models.limits import limits_of
 from cloister.models.lora import factor
@@ -30,6 +31,7 @@ from cloister.tasks.build import build_task, padding_id
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.fit import Limits, check_fit
 from cloister.tasks.label_words import label_tokens
+from cloister.tasks.recommendation import Recommendation
 from cloister.tasks.task import Example, Task
 from cloister.training.config import TrainingConfig
 from cloister.training.free_memory import free_at_start
@@ -133,6 +135,7 @@ def open_workspace(
     attention: str | None = None,
     processes: int | None = None,
     gradient_checkpointing: bool = False,
+    items: ItemVectors | None = None,
 ) -> Workspace:
     """Finds, checks and loads the base, and puts adapters and head on it.
 
@@ -152,8 +155,11 @@ def open_workspace(
         processes: `machine.processes`; what is kept of frozen layers is shared out among them.
             None: one.
         gradient_checkpointing: Whether activations are computed again in the backward pass.
+        items: Of recommendation, the items' vectors where they are known; None: the base makes
+            them.
 
     Raises:
+        DataError: The public items are not here, or are not the study's.
         ModelFileError: The base is missing, damaged or not the expected one, or its tokenizer is
             another base's.
         UsageError: The sections do not fit the base.
@@ -195,6 +201,9 @@ def open_workspace(
         )
     if model.center is not None:
         network.center = feature_center(network, bound, model.center)
+    if isinstance(bound, Recommendation):
+        made = items or item_vectors(network, bound)
+        network.items, network.center = made.vectors.to(network.device), made.center
     if gradient_checkpointing:
         layers = int(network.base.config.get_text_config().num_hidden_layers)
         network.checkpoints = CheckpointedLayers(network.backbone, layers)
