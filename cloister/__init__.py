@@ -50,7 +50,7 @@ __all__ = [
     "simulate",
 ]
 
-# Where each public name is, and what it is called there.
+# The module of each public name, and its name there.
 _PLACES = {
     "Adapter": ("cloister.adapter.tensors", "Adapter"),
     "CloisterError": ("cloister.errors", "CloisterError"),

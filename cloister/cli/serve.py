@@ -33,13 +33,14 @@ def serve(
         ),
     ] = None,
     rate: Annotated[
-        int | None, typer.Option(min=1, help="Requests a minute of each caller. Absent: any.")
+        int | None,
+        typer.Option(min=1, help="Most requests per minute of each caller. Absent: no limit."),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds until an answer must have begun.")
+        float, typer.Option(min=0.1, help="Seconds within which an answer must begin.")
     ] = 30.0,
     batch_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens that are gathered for one pass of the network.")
+        int, typer.Option(min=1, help="Most tokens that are batched for one pass of the network.")
     ] = BATCH_TOKENS,
     queue: Annotated[
         int, typer.Option(min=1, help="Requests that may wait; the next gets status 429.")
@@ -54,7 +55,7 @@ def serve(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="The base model's folder here. Absent: as the adapter names it."),
+        typer.Option(help="The base model's folder here. Absent: the adapter's own."),
     ] = None,
 ) -> None:
     """Serve a finished adapter: predictions, chat in OpenAI's form, metrics, and a page to try it.
@@ -75,7 +76,7 @@ def serve(
             "cloister serve-token NAME --tokens FILE makes one; pass --tokens FILE here"
         )
     if (certificate is None) != (key is None):
-        raise UsageError("--certificate and --key belong together; give both or none")
+        raise UsageError("--certificate and --key: give both or none")
     _check_tls(certificate, key)
     from cloister.cli.dashboard import listen
 
@@ -95,7 +96,7 @@ def serve(
 def serve_token(
     name: Annotated[str, typer.Argument(help="The caller, in your own words: letters and digits.")],
     tokens: Annotated[
-        Path, typer.Option(metavar="FILE", help="The token file; made if it is not there.")
+        Path, typer.Option(metavar="FILE", help="The token file; created if it does not exist.")
     ],
 ) -> None:
     """Make a token for a caller of `cloister serve`, and print it once.
@@ -126,7 +127,7 @@ def _check_tls(certificate: Path | None, key: Path | None) -> None:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
     except OSError as error:  # ssl.SSLError among them
         raise BadFileError(
-            f"{certificate}, {key}: no certificate with its key can be read ({error}); both are "
+            f"{certificate}, {key}: certificate and key cannot be read ({error}); both are "
             "needed in PEM, the key without a password"
         ) from error
 
@@ -138,4 +139,7 @@ def _announce(place: socket, host: str, *, is_secure: bool) -> None:
     scheme = "https" if is_secure else "http"
     typer.echo(f"{scheme}://{at}:{place.getsockname()[1]}/ (Ctrl-C ends it)", err=True)
     if not is_secure and not is_loopback(host):
-        typer.echo("not encrypted: give --certificate and --key, or put TLS before it", err=True)
+        typer.echo(
+            "not encrypted: give --certificate and --key, or put a TLS proxy in front of it",
+            err=True,
+        )
