@@ -58,14 +58,14 @@ def _log_moments(rate: float, noise: float, orders: Floats) -> Floats:
 
 
 def _whole(rate: float, noise: float, order: int) -> float:
-    """log A of an order that is a whole number: a sum of so many terms and one."""
+    """Log A of an order that is a whole number: a sum of so many terms and one."""
     i = np.arange(order + 1.0)
     terms = _log_binomial(float(order), i) + i * math.log(rate) + (order - i) * math.log1p(-rate)
     return float(np.logaddexp.reduce(terms + (i * i - i) / (2 * noise**2)))
 
 
 def _between(rate: float, noise: float, orders: Floats) -> Floats:
-    """log A of other orders: two series each, added until both fall and are negligible."""
+    """Log A of other orders: two series each, added until both fall and are negligible."""
     found = np.full(len(orders), math.inf)
     is_open = np.ones(len(orders), dtype=bool)
     sums, last = np.full((2, len(orders)), -math.inf), np.full((2, len(orders)), -math.inf)
