@@ -195,7 +195,7 @@ def test_a_living_site_is_not_written_over(place: Path) -> None:
         restore(place / "b.tar", place / "other")
     (place / "some").mkdir()
     (place / "some" / "file").touch()
-    with pytest.raises(UsageError, match="holds something already"):
+    with pytest.raises(UsageError, match="is not empty"):
         restore(place / "b.tar", place / "some")
     (place / "empty").mkdir()
     assert restore(place / "b.tar", place / "empty").ledger.verdict.releases == ROUNDS
