@@ -41,10 +41,13 @@ def plan() -> Plan:
 
 
 def audited(base: Path, kind: TaskKind, unit: Unit = Unit.PERSON) -> Audited:
-    labels = () if kind in ("causal-lm", "scoring") else ("a", "b", "c")
+    labels = () if kind in ("causal-lm", "scoring", "recommendation") else ("a", "b", "c")
     lora = LoraConfig(train="both", top_layers=0)
-    scale = {"score_range": (0.0, 5.0), "score_step": 1.0} if kind == "scoring" else {}
-    task = TaskConfig(kind=kind, max_length=32, **scale)  # type: ignore[arg-type]
+    needed = {
+        "scoring": {"score_range": (0.0, 5.0), "score_step": 1.0},
+        "recommendation": {"items": "synthetic:shops"},
+    }.get(kind, {})
+    task = TaskConfig(kind=kind, max_length=32, **needed)  # type: ignore[arg-type]
     workspace = open_workspace(ModelConfig(base=str(base)), lora, task, labels, 0)
     ends = score_ends(workspace.task)
     records = nobody_s_records(record_kind(kind), workspace.task.labels, 6, 3, ends)
@@ -82,6 +85,7 @@ QUICK = {
             ("bert", "scoring"),
             ("bert", "text-pairs"),
             ("gpt2", "causal-lm"),
+            ("bert", "recommendation"),
             *((base, kind) for base, kind, _ in sorted(QUICK)),
         )
         for unit in Unit

@@ -228,7 +228,7 @@ def test_a_name_that_stands_there_twice_is_refused(tmp_path: Path, name: str) ->
     path = write(tmp_path, "invite")
     line = next(line for line in path.read_text().splitlines() if f'"{name}": ' in line)
     path.write_text(path.read_text().replace(line, f"{line.rstrip(',')},\n{line}", 1))
-    with pytest.raises(BadFileError, match="a name twice in one object"):
+    with pytest.raises(BadFileError, match="duplicate name in an object"):
         read_invite(path, NOW)
 
 
