@@ -15,7 +15,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command("export")
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter.")],
     formats: Annotated[
@@ -83,6 +83,48 @@ def export(
         typer.echo("no public test set was at hand: --test FILE scores on one", err=True)
     for name, folder in done.folders.items():
         typer.echo(f"{name}: {folder}", err=True)
+
+
+@app.command("card")
+def card(
+    run: Annotated[Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter.")],
+    statement: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SITE=FILE", help="A site's own account of its records; may be repeated."
+        ),
+    ] = None,
+    use: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What the model is meant for.")
+    ] = None,
+    bias: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What was found by group of persons.")
+    ] = None,
+    robustness: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What was found on disturbed texts.")
+    ] = None,
+) -> None:
+    """Put people's own words on a finished model's card, as quotations; print where it is.
+
+    Example: cloister model card runs/clinics --statement st-marys=st-marys.txt --use use.txt
+    """
+    from cloister.errors import UsageError
+    from cloister.export.adapter_folder import adapter_folder
+    from cloister.export.card_words import add_words, read_words
+
+    statements = {}
+    for one in statement or []:
+        site, equals, file = one.partition("=")
+        if not (equals and site and file):
+            raise UsageError(f"--statement {one}: SITE=FILE is needed")
+        statements[site] = read_words(Path(file))
+    given = {"use": use, "bias": bias, "robustness": robustness}
+    words = {place: read_words(file) for place, file in given.items() if file is not None}
+    if not words and not statements:
+        raise UsageError("no words given; name a file by --statement, --use, --bias, --robustness")
+    folder = adapter_folder(run)
+    add_words(folder, words, statements)
+    typer.echo(folder / "README.md")
 
 
 def _cells(

@@ -9,6 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloister.evidence.site_facts import SiteFacts
+from cloister.export.card_sections import (
+    data_by_site,
+    intended_use,
+    limits,
+    not_measured,
+    unexamined,
+)
+from cloister.export.front_matter import front_matter
 from cloister.export.guessing import guess_words, guessing, is_no_better
 from cloister.export.snippets import Loading, loading_script
 from cloister.ledger.stated import COUPLED, Basis, Stated, shown
@@ -105,21 +113,49 @@ def write_card(folder: Path, card: Card) -> None:
 def render(card: Card) -> str:
     """Renders the card as Markdown, with the front matter that model hubs read."""
     sections = [
-        f"---\nbase_model: {card.base}\nlibrary_name: peft\ntags: [{card.loading.method}, "
-        f"federated-learning"
-        f"{', differential-privacy' if _is_private(card) else ''}]\n---\n",
+        front_matter(
+            base=card.base,
+            library="peft",
+            kind=card.kind,
+            tags=[card.loading.method, "federated-learning"]
+            + ["differential-privacy"] * _is_private(card),
+            name=card.name,
+            scores=card.test,
+        ),
         f"# {card.name}\n",
         f"{_KINDS[card.loading.method]} for `{card.base}` ({card.kind}), trained by "
         f"{len(card.sites)} sites that kept their records: {card.rounds} rounds, {card.mode}, "
         f"{card.parameters:,} trained parameters.\n",
         *([_PERSONAL] if card.is_personal else []),
+        intended_use(card.kind, card.labels),
         _scores(card),
         _privacy(card),
+        limits(card.kind, card.loading.max_length, is_private=_is_private(card)),
+        unexamined(),
+        data_by_site({name: _known(one) for name, one in card.sites.items()}),
+        not_measured(
+            card.test,
+            has_untrained=bool(card.untrained),
+            has_twin=bool(card.plain_test),
+            is_private=_is_private(card),
+        ),
         _loading(card.loading),
         f"## Origin\n\n- base weights, SHA-256: `{card.base_sha256}`\n"
         f"- recipe, SHA-256: `{card.recipe_digest}`\n",
     ]
     return "\n".join(sections)
+
+
+def _known(site: SiteFacts | str) -> str:
+    """What a site's certificate says of its records."""
+    if isinstance(site, str):
+        return f"Of its records nothing is known here ({site})."
+    told = [
+        f"What is protected is one {_unit(plan)}; a step drew each with probability "
+        f"{plan.sample_rate:.4g}, which the site declared and did not count."
+        for plan in site.plans
+    ]
+    return " ".join(dict.fromkeys(told))
 
 
 def _loading(loading: Loading) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cloister.export.forms.finished import Finished
-from cloister.export.forms.measuring import Row
+from cloister.export.forms.measuring import FormRow
 from cloister.export.forms.public_test import PublicTest
 from cloister.export.forms.table import Form
 from cloister.export.front_matter import PIPELINES, front_matter, without_front_matter
@@ -19,7 +19,7 @@ _LOADING, _AFTER, _PRIVACY = "## Loading", "## Origin", "## Privacy"
 
 
 def form_card(
-    finished: Finished, name: str, form: Form, rows: Sequence[Row], public: PublicTest | None
+    finished: Finished, name: str, form: Form, rows: Sequence[FormRow], public: PublicTest | None
 ) -> str:
     """Renders the card as Markdown.
 
@@ -38,6 +38,8 @@ def form_card(
             library=form.library,
             kind=task.kind,
             tags=["federated-learning", "cloister", name],
+            name=_title(own),
+            scores=_scores(rows, name, task.primary_metric),
         ),
         f"# {_title(own)} ({name})\n",
         f"A model for `{task.kind}`, trained by federated learning with Cloister on "
@@ -62,7 +64,12 @@ def form_card(
     return "\n".join(lines)
 
 
-def table_lines(rows: Sequence[Row], metric: str, public: PublicTest | None) -> list[str]:
+def _scores(rows: Sequence[FormRow], name: str, metric: str) -> dict[str, float]:
+    scored = [row.score for row in rows if row.form == name and row.score is not None]
+    return {metric: scored[0]} if scored else {}
+
+
+def table_lines(rows: Sequence[FormRow], metric: str, public: PublicTest | None) -> list[str]:
     """The table of forms in Markdown, with what its figures are."""
     lines = [
         f"| form | MB on disk | ms for one text | {metric} | logits differ by |",

@@ -21,7 +21,7 @@ CALLS, WARM_UP = 15, 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class FormRow:
     """A form's line in the table.
 
     Attributes:

@@ -15,7 +15,7 @@ from cloister.errors import UsageError
 from cloister.evidence.fingerprint import adapter_files, adapter_sha256
 from cloister.export.forms.card import form_card
 from cloister.export.forms.finished import Finished, open_finished, probe_batches
-from cloister.export.forms.measuring import Row, difference, latency, score, size_of
+from cloister.export.forms.measuring import FormRow, difference, latency, score, size_of
 from cloister.export.forms.public_test import PublicTest, public_test
 from cloister.export.forms.table import FORMS, Form, check_fits, form_of
 from cloister.files import bad_file
@@ -41,7 +41,7 @@ class Export:
     """
 
     folders: dict[str, Path]
-    rows: tuple[Row, ...]
+    rows: tuple[FormRow, ...]
     metric: str
     test: str | None
 
@@ -53,7 +53,7 @@ def export_model(
     *,
     base: str | None = None,
     test: str | Path | None = None,
-    on_stage: Callable[[str], None] = lambda stage: None,
+    on_stage: Callable[[str], None] | None = None,
 ) -> Export:
     """Writes a finished run's model for systems without Cloister.
 
@@ -63,7 +63,7 @@ def export_model(
         out: A new folder: of one format its files; of several a folder of each.
         base: The base's folder or hub id on this machine; None: as the adapter names it.
         test: A file of public records to score; None: the run's public test set, if any.
-        on_stage: Called with what begins.
+        on_stage: Called with what begins; None: nobody is told.
 
     Returns:
         The folders, and size, latency and score of each form.
@@ -84,14 +84,15 @@ def export_model(
     if not names:
         raise UsageError(f"no format given; choose from {', '.join(FORMS)}")
     forms = {name: form_of(name) for name in names}
+    say = on_stage or (lambda stage: None)
     target = Path(out)
     if os.path.lexists(target):
         raise UsageError(f"{target} exists already and is not overwritten; choose another --out")
-    on_stage("loading the base model")
+    say("loading the base model")
     finished = open_finished(Path(run), base)
     check_fits(finished, names)
     public = public_test(finished, None if test is None else Path(test))
-    on_stage("measuring the adapter on its base")
+    say("measuring the adapter on its base")
     with torch.no_grad():
         inputs = [finished.network.inputs(batch) for batch in probe_batches(finished)]
         expected = [finished.logits(one) for one in inputs]
@@ -100,7 +101,7 @@ def export_model(
     with staging(target, "exported") as stage:
         inside = stage / "forms"
         for name, form in forms.items():
-            on_stage(f"writing {name}")
+            say(f"writing {name}")
             folder = inside / name if len(forms) > 1 else inside
             folder.mkdir(parents=True)
             _write(finished, name, form, folder)
@@ -133,9 +134,9 @@ def _write(finished: Finished, name: str, form: Form, folder: Path) -> None:
         ) from error
 
 
-def _trained(finished: Finished, public: PublicTest | None) -> Row:
+def _trained(finished: Finished, public: PublicTest | None) -> FormRow:
     weights = sum(p.stat().st_size for p in finished.workspace.folder.glob("*.safetensors"))
-    return Row(
+    return FormRow(
         form=TRAINED,
         bytes=size_of(finished.folder) + weights,
         milliseconds=latency(finished, finished.logits),
@@ -151,10 +152,10 @@ def _row(
     folder: Path,
     expected: Sequence[torch.Tensor],
     public: PublicTest | None,
-) -> Row:
+) -> FormRow:
     size = size_of(folder)
     if form.read is None:
-        return Row(form=name, bytes=size, milliseconds=None, score=None, difference=None)
+        return FormRow(form=name, bytes=size, milliseconds=None, score=None, difference=None)
     logits = form.read(finished, folder)
     gap = difference(finished, expected, logits)
     if form.is_exact and not gap <= CLOSE:
@@ -165,7 +166,7 @@ def _row(
             f"{gap:.1e} of the largest; at most {CLOSE:g} is rounding), so it is not written; "
             "choose another format, and report this architecture"
         )
-    return Row(
+    return FormRow(
         form=name,
         bytes=size,
         milliseconds=latency(finished, logits),
@@ -186,7 +187,9 @@ def _facts(finished: Finished) -> dict[str, object]:
     }
 
 
-def _table(finished: Finished, rows: Sequence[Row], public: PublicTest | None) -> dict[str, object]:
+def _table(
+    finished: Finished, rows: Sequence[FormRow], public: PublicTest | None
+) -> dict[str, object]:
     return {
         "metric": finished.task.primary_metric,
         "scored_on": None if public is None else public.words,
