@@ -270,7 +270,11 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
         if network.head is not None:
             head = load_file(folder / "head.safetensors")
             rows, columns = head["weight"].shape
-            outputs = len(workspace.task.labels) if network.items is None else columns
+            outputs = len(workspace.task.labels)
+            if network.items is not None:  # the head ends in the vectors' space
+                if network.items.shape != (outputs, columns):
+                    raise ValueError(f"vectors {list(network.items.shape)} for {outputs} items")
+                outputs = columns
             if rows != outputs:
                 raise ValueError(f"the head has {rows} outputs, the task {outputs}")
             network.head = nn.Linear(columns, rows).to(network.device)
