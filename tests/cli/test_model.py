@@ -74,6 +74,14 @@ def test_private_records_are_refused_under_any_name(
         assert run(["model", "export", str(finished), *form, "--test", str(file)]) == 4
         assert "the study's private records" in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
+    again = tmp_path / "again"  # whose own test set is a copy of them
+    shutil.copytree(finished, again)
+    recipe = (again / "recipe.toml").read_text()
+    (again / "recipe.toml").write_text(
+        recipe.replace(str(train.with_name("test.jsonl")), str(copy))
+    )
+    assert run(["model", "export", str(again), *form]) == 4
+    assert "data.test: " in capsys.readouterr().err
     assert run(["model", "export", str(finished), *form, "--test", str(public), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)["scored_on"]
     assert said == "public.jsonl, which its owner declared public (1 records)"

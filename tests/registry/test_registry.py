@@ -117,6 +117,8 @@ def test_nobody_promotes_for_another(registry: Registry, adapters: list[Path]) -
             registry.promote(adapters[0], "triage", NOW, by=by, key=key)
     with pytest.raises(UsageError, match="signed promotions alone"):
         registry.promote(adapters[0], "triage", NOW, by="ann")
+    with pytest.raises(RefusedError, match="the approvers are ann, bo"):
+        registry.rollback("triage", NOW, by="cy", key=PEOPLE["cy"])
     registry.promote(adapters[0], "triage", NOW, by="ann", key=PEOPLE["ann"])
     # An entry that somebody writes past the command counts only with the person's signature.
     [own] = registry.log("triage")
@@ -140,6 +142,19 @@ def test_a_changed_log_is_no_log(registry: Registry, adapters: list[Path]) -> No
             registry.current("triage")
     registry.store.write(place, content)
     assert registry.current("triage") == sha256(adapters[2])
+
+
+def test_another_model_s_log_promotes_nothing(registry: Registry, adapters: list[Path]) -> None:
+    """Its signatures are good, and are about the other one."""
+    two_people(registry)
+    for by in ("ann", "bo"):
+        registry.promote(adapters[0], "demo", NOW, by=by, key=PEOPLE[by])
+    for name in ("000001.json", "000002.json"):
+        content = registry.store.read(f"models/demo/log/{name}")
+        assert content is not None
+        registry.store.write(f"models/triage/log/{name}", content)
+    with pytest.raises(LedgerError, match="entry 1 of triage: not chained"):
+        registry.current("triage")
 
 
 def test_changed_files_are_not_loaded(registry: Registry, adapters: list[Path]) -> None:
