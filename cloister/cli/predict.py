@@ -47,7 +47,7 @@ def predict(
         ),
     ] = None,
     top: Annotated[
-        int | None, typer.Option(min=1, help="Of recommendation: items of each list. Absent: 10.")
+        int | None, typer.Option(min=1, help="For recommendation: items in each list. Absent: 10.")
     ] = None,
     device: Annotated[
         str | None,
@@ -87,7 +87,7 @@ def predict(
             f"--out {out}: predictions of {about.task.kind} do not fit a table; name a .jsonl file"
         )
     if top is not None and records != "items":
-        raise UsageError(f"--top {top}: of recommendation alone; this adapter's task is another")
+        raise UsageError(f"--top {top}: for recommendation only; leave it out")
     inputs: Sequence[Input]
     if data is not None:
         inputs = read_unlabelled(data, records, about.data)

@@ -93,7 +93,7 @@ def read_site_facts(path: Path, now: datetime) -> SiteView:
 def _membership(membership: SiteMembership, now: datetime) -> tuple[str, str, str]:
     """Returns the coordinator's address, when the site's access ends, and any problem."""
     if not (membership.path / "invite.json").exists():
-        return "", "", "this site has joined no federation yet (cloister site join)"
+        return "", "", "this site has not joined a federation yet (cloister site join)"
     try:
         address = membership.invite.address
         if not membership.is_welcome():

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from cloister.cli.main import run
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.run import simulate
+from tests.support.models import tiny_bert
 from tests.support.studies import small_recipe
 
 
@@ -85,12 +86,16 @@ def test_one_message_and_its_code(
     asked = [
         (["--format", "merged"], 2, "these fit: sentence-transformers, onnx, int8, int4"),
         (["--format", "tflite"], 2, "not known; choose from merged"),
-        (["--format", "onnx", "--test", str(tmp_path / "none")], 2, "is no file here"),
+        (["--format", "onnx", "--test", str(tmp_path / "none")], 2, "no such file"),
     ]
     for options, code, said in asked:
         assert run(["model", "export", str(finished), *options, "--out", out]) == code
         assert said in capsys.readouterr().err
-    assert run(["model", "export", str(tmp_path), "--format", "onnx", "--out", out]) == 3
+    other = tiny_bert(finished.parent / "other", seed=7)
+    form = ["--format", "onnx", "--out", out]
+    assert run(["model", "export", str(finished), *form, "--base", str(other)]) == 3
+    assert "the study needs" in capsys.readouterr().err
+    assert run(["model", "export", str(tmp_path), *form]) == 3
     assert list(tmp_path.iterdir()) == []
 
 

@@ -42,7 +42,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-@pytest.mark.parametrize("given", ["cuda", "cuda:0", "mps"])
+@pytest.mark.parametrize("asked", ["cuda", "cuda:0", "mps"])
 def test_what_is_not_here_is_refused_and_nothing_falls_back(
     bert: Path, no_gpu: pytest.MonkeyPatch, asked: str
 ) -> None:

@@ -68,12 +68,13 @@ def test_a_version_is_its_files_and_comes_back_as_they_were(
 
 
 def test_a_rollback_is_another_entry(registry: Registry, adapters: list[Path]) -> None:
-    for adapter in adapters[:2]:
+    for adapter in adapters:
         registry.promote(adapter, "triage", NOW, by="ann")
-    assert registry.current("triage") == sha256(adapters[1])
+    assert registry.current("triage") == sha256(adapters[2])
     said = registry.rollback("triage", NOW, by="bo")
-    assert said.version == registry.current("triage") == sha256(adapters[0])
-    assert [one.entry.kind for one in registry.log("triage")] == ["promote", "promote", "rollback"]
+    assert said.version == registry.current("triage") == sha256(adapters[1])
+    kinds = [one.entry.kind for one in registry.log("triage")]
+    assert kinds == ["promote"] * 3 + ["rollback"]
     chain = [one.entry.previous for one in registry.log("triage")]
     assert chain[1:] == [one.sha256 for one in registry.log("triage")][:-1]
 

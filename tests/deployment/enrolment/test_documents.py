@@ -160,7 +160,7 @@ def test_a_paper_of_another_authority_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_paper_is_not_taken_for_another(tmp_path: Path, kind: str) -> None:
     for other in [one for one in KINDS if one != kind]:
-        with pytest.raises(BadFileError, match=f"the {kind} was given; the {other} is needed"):
+        with pytest.raises(BadFileError, match=f"is the {kind}; the {other} is needed"):
             read(write(tmp_path, kind), other)
         with pytest.raises(BadFileError, match=f"the {other} is damaged"):
             read(

@@ -186,7 +186,7 @@ def test_a_living_site_is_not_written_over(place: Path) -> None:
         restore(place / "b.tar", place / "ward")
     go_on(file, 3, 3)
     before = tree(place / "ward")
-    with pytest.raises(UsageError, match=r"7 entries where the backup's has 5: .* roll back"):
+    with pytest.raises(UsageError, match=r"7 entries and the backup's only 5: .* roll back"):
         restore(place / "b.tar", place / "ward")
     AgentFolder.of(file).service.write_text(json.dumps({"pid": os.getpid()}))
     assert tree(place / "ward").keys() - before.keys() == {"ward.agent/service.json"}
@@ -195,7 +195,7 @@ def test_a_living_site_is_not_written_over(place: Path) -> None:
         restore(place / "b.tar", place / "other")
     (place / "some").mkdir()
     (place / "some" / "file").touch()
-    with pytest.raises(UsageError, match="holds something already"):
+    with pytest.raises(UsageError, match="is not empty"):
         restore(place / "b.tar", place / "some")
     (place / "empty").mkdir()
     assert restore(place / "b.tar", place / "empty").ledger.verdict.releases == ROUNDS
@@ -410,7 +410,7 @@ def test_members_that_no_site_has_are_refused(place: Path) -> None:
             restore(place / "c.tar", place / "new")
     for name in ("ledger", "ledger.key", "ledger.head", "site.toml"):
         write_archive(place / "c.tar", about, {n: p for n, p in files.items() if n != name})
-        with pytest.raises(BadFileError, match="holds no"):
+        with pytest.raises(BadFileError, match="has no"):
             restore(place / "c.tar", place / "new")
     write_archive(place / "c.tar", about | {"hash": "0" * 64}, files)
     with pytest.raises(LedgerError, match="not the one in its manifest"):
