@@ -46,7 +46,9 @@ def deltas_at(distribution: Any, epsilons: Sequence[float]) -> Floats:
         What `distribution.get_delta_for_epsilon` returns, but for floats' last bits.
     """
     at = np.asarray(epsilons, dtype=np.float64)
-    return np.max([_deltas(side.to_dense_pmf(), at) for side in _sides(distribution)], axis=0)
+    found = [_deltas(side.to_dense_pmf(), at) for side in _sides(distribution)]
+    larger: Floats = np.max(found, axis=0)
+    return larger
 
 
 def _sides(distribution: Any) -> tuple[Any, ...]:
