@@ -63,10 +63,8 @@ def site(folder: Path, rows: list[object], task: str = "sequence-classification"
 def test_a_row_with_an_item_that_the_site_does_not_declare_is_left_out(tmp_path: Path) -> None:
     rows = [{"items": ["x", "y"]}, {"items": ["x", "z"]}, {"items": "y x"}]
     file = site(tmp_path, list(rows))
-    text = file.path.read_text().replace('task = "sequence-classification"', "task = TASK")
-    text = text.replace("TASK", '"recommendation"').replace(
-        'labels = ["a", "b"]', 'items = "i.csv"'
-    )
+    text = file.path.read_text().replace("sequence-classification", "recommendation", 1)
+    text = text.replace('labels = ["a", "b"]', 'items = "i.csv"')
     file.path.write_text(text.replace('person = "person"', ""))
     (tmp_path / "i.csv").write_text("item,text\nx,one\ny,two\n")
     found = read_records(read_site(file.path))
