@@ -61,7 +61,11 @@ def test_scores_the_wrong_way_round_bound_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("true", "claimed"),
-    [((0.5, 1.0), (1.0, 1.0)), ((1.0, 1.0), (1.0, 0.2)), ((0.5, 0.3), (1, 0.3))],
+    [
+        ((0.5, 1.0), (1.0, 1.0)),
+        ((1.0, 1.0), (1.0, 0.2)),
+        pytest.param((0.5, 0.3), (1, 0.3), marks=pytest.mark.nightly),
+    ],
 )
 def test_less_noise_or_more_sampling_than_claimed_is_refuted(
     true: tuple[float, float], claimed: tuple[float, float]

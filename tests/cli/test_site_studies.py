@@ -207,7 +207,7 @@ def test_the_short_spelling_is_for_the_folder_of_site_toml(
 def test_nobody_approves_what_they_were_not_asked_about(site: Path, capsys: Read) -> None:
     digest = study().digest()
     for words, said in (
-        ([digest], "there is no terminal for the question"),
+        ([digest], "there is no terminal to ask the question"),
         ([digest[:12], "--yes"], "the whole digest of the study is needed"),
         (["ef" * 32, "--yes"], "has asked here"),
         (["abc", "--yes"], "at least the first 8"),

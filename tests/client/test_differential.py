@@ -123,10 +123,12 @@ def usual(live: Lives, lived: dict[tuple[object, ...], list[Seen]]) -> Lives:
     return one
 
 
-# Beside these, the fair study is put to every record.
-USUAL = ("a label that nobody names", "a secret")
+# Studies that the site refuses meet one record, the fair one every record.
+USUAL = ("a secret",)
 ASKED = {
     "a fair study": tuple(RECORDS),
+    "labels of its own": ("a label that nobody names", "a secret"),
+    "more labels": ("a label that nobody names", "a secret"),
     "records cut short": ("a long text", "a secret"),
     "longer than the base": ("a long text", "a secret"),
     "by person": ("a record more", "a secret"),
@@ -199,7 +201,14 @@ CONVERSATIONS: dict[str, list[dict[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CONVERSATIONS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "5 MB",
+        "1,000 turns",
+        *(pytest.param(n, marks=pytest.mark.nightly) for n in ("a reply of 5 MB", "1,000 replies")),
+    ],
+)
 def test_no_answer_depends_on_how_large_a_conversation_is(
     name: str, llama: Path, live: Lives, usual: Lives
 ) -> None:
@@ -227,7 +236,11 @@ def test_the_studies_are_answered_in_every_way(bert: Path, usual: Lives) -> None
 
 @pytest.mark.parametrize(
     "condition",
-    ["'4711' in m['content']", "m['content'][0] == 't'", "messages | length == 3"],
+    [
+        "'4711' in m['content']",
+        pytest.param("m['content'][0] == 't'", marks=pytest.mark.nightly),
+        "messages | length == 3",
+    ],
 )
 def test_a_chat_template_answers_no_question_about_a_record(
     condition: str, llama: Path, live: Lives, usual: Lives
@@ -243,7 +256,10 @@ def test_a_chat_template_answers_no_question_about_a_record(
         assert live(recipe, [*chats(), row], llama, **ward) == plain
 
 
-@pytest.mark.parametrize("condition", ["'4711' in m['content']", "messages | length == 3"])
+@pytest.mark.parametrize(
+    "condition",
+    ["'4711' in m['content']", pytest.param("messages | length == 3", marks=pytest.mark.nightly)],
+)
 def test_the_base_s_own_template_answers_no_question_about_a_record(
     condition: str, llama: Path, tmp_path: Path, live: Lives, usual: Lives
 ) -> None:

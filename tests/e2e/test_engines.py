@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import flwr.simulation
 import pytest
 from flwr.app import Context, RecordDict, UserConfig
 
@@ -68,6 +67,8 @@ def local(assignments: list[str], tmp_path_factory: pytest.TempPathFactory) -> A
 @pytest.fixture
 def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many workers of Ray's, each of which loads torch."""
+    import flwr.simulation
+
     real = flwr.simulation.run_simulation
 
     def simulation(backend_config: dict[str, Any], **named: Any) -> None:

@@ -155,7 +155,7 @@ TAGGERS = {
 }
 
 
-@pytest.mark.parametrize("length", [60, 8])
+@pytest.mark.parametrize("length", [pytest.param(60, marks=pytest.mark.nightly), 8])
 def test_scripts_tag_words_as_cloister_does(tmp_path: Path, plain: Run, length: int) -> None:
     workspaces = {}
     for name, kind in TAGGERS.items():

@@ -78,7 +78,23 @@ REFERENCE: dict[str, tuple[list[Mechanism], float, float, float]] = {
 }
 
 
-@pytest.mark.parametrize("name", REFERENCE)
+# Of each kind one in `make test`.
+QUICK = {
+    "G1",
+    "A1, Abadi et al. 2016",
+    "L1, a site of 2,000 records",
+    "Q1, tiny rate",
+    "N1, little noise",
+    "H1",
+    "H4, with metrics",
+    "C1",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.nightly) for name in REFERENCE],
+)
 def test_three_accountants_agree_with_the_reference(name: str) -> None:
     mechanisms, delta, pld, rdp = REFERENCE[name]
     events = [event(*mechanism) for mechanism in mechanisms]
