@@ -127,8 +127,8 @@ def _lines(predictions: Sequence[Prediction]) -> str:
 
 def _table(predictions: Sequence[Prediction], names: Sequence[str]) -> str:
     """CSV with one row per input: the label with each label's probability, the labels as a JSON
-    list with theirs, or score and grade; and whether the text was cut."""
-    from cloister.serving.predictions import Classified, Labelled, Scored
+    list with theirs, score and grade, or the nearest passages; and whether the text was cut."""
+    from cloister.serving.predictions import Classified, Labelled, Retrieved, Scored
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -143,6 +143,13 @@ def _table(predictions: Sequence[Prediction], names: Sequence[str]) -> str:
             grade = "" if one.grade is None else f"{one.grade:g}"
             cut = str(one.is_cut).lower()
             row = {"score": f"{one.score:.6g}", "grade": grade, "is_cut": cut}
+        elif isinstance(one, Retrieved):
+            for place, found in enumerate(one.passages, 1):
+                row |= {
+                    f"passage {place}": found.id,
+                    f"similarity {place}": f"{found.similarity:.6f}",
+                }
+            row["is_cut"] = str(one.is_cut).lower()
         if isinstance(one, Classified | Labelled):
             row |= {f"probability of {name}": f"{one.probabilities[name]:.6f}" for name in names}
         if number == 0:
@@ -178,7 +185,7 @@ def _show(model: Model, predictions: Sequence[Prediction]) -> None:
 
 
 def _line(prediction: Prediction) -> str:
-    from cloister.serving.predictions import Classified, Labelled, Scored, Tagged
+    from cloister.serving.predictions import Classified, Labelled, Retrieved, Scored, Tagged
 
     if isinstance(prediction, Classified):
         ranked = sorted(prediction.probabilities.items(), key=lambda pair: -pair[1])
@@ -191,6 +198,9 @@ def _line(prediction: Prediction) -> str:
     if isinstance(prediction, Scored):
         grade = "" if prediction.grade is None else f"  (grade {prediction.grade:g})"
         return f"{prediction.score:.3f}{grade}"
+    if isinstance(prediction, Retrieved):
+        nearest = prediction.passages[:SHOWN_LABELS]
+        return ", ".join(f"{one.id} {one.similarity:.3f}" for one in nearest)
     if isinstance(prediction, Tagged):
         found = [
             f"{one.type}: {one.text} ({one.start}-{one.end}, {one.probability:.3f})"

@@ -184,8 +184,8 @@ class RecordsConfig:
 
     Attributes:
         task: The task that they are labelled for: a built-in kind, or a plug-in's name.
-        labels: Class names, or entity types without their B-/I- prefix, from a public code book;
-            none for conversations and scores.
+        labels: Class names, entity types without their B-/I- prefix, or ids of public passages,
+            from a public code book; none for conversations and scores.
         score_range: Of scoring: the lowest and the highest score that there may be.
         score_step: Of scoring: what parts two grades; absent: every number in the range is a score.
     """
@@ -210,7 +210,7 @@ class RecordsConfig:
                 raise UsageError("labels: scored texts have none; leave the key out")
             TaskConfig(kind="scoring", score_range=self.score_range, score_step=self.score_step)
             return
-        fewest = 2 if self.task in ("sequence-classification", "text-pairs") else 1
+        fewest = 2 if self.task in ("sequence-classification", "text-pairs", "retrieval") else 1
         if len(self.labels) < fewest:
             raise UsageError(
                 f"labels: {len(self.labels)} given; at least {fewest} are needed: list every "

@@ -40,6 +40,8 @@ GENERATED: dict[RecordKind, str] = {
     "labels": "synthetic:referrals",
     "score": "synthetic:answers",
 }
+# Of retrieval, whose records are texts with one label too.
+QUESTIONS = "synthetic:questions"
 # The column of a pair's second text, where none is named.
 SECOND = "text_b"
 
@@ -65,7 +67,8 @@ class DataConfig:
         train: A file (JSONL, JSON, CSV, TSV, CoNLL, Parquet, Arrow; text also with `.gz`), a hub
             id (`owner/name` or `owner/name:config`), or a built-in generator: `synthetic:hospitals`
             (one label, also of pairs where the task reads pairs), `synthetic:referrals` (several),
-            `synthetic:answers` (scores). Absent: the generator of the task's records.
+            `synthetic:answers` (scores), `synthetic:questions` (retrieval). Absent: the generator
+            of the task's records.
         test: The public test set, likewise; absent only where `train` brings its own (hub ids and
             the generators).
         validation: A public validation set, for early stopping; absent: none.

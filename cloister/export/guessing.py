@@ -16,7 +16,9 @@ def guessing(kind: TaskKind, majority: float | None) -> float | None:
         kind: The task.
         majority: What saying the same of every test record reaches; None where there are no labels.
     """
-    if kind not in BUILT_IN:  # what a plug-in's metric is for guesses, only it could say
+    # What a plug-in's metric is for guesses, only it could say; rankings are compared with those
+    # of the untrained base.
+    if kind not in BUILT_IN or kind == "retrieval":
         return None
     # Tags are scored by F1 of entities, which is 0 for whoever finds none; scores by kappa or by
     # correlation, which are 0 for whoever gives one score to all.

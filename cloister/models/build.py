@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import nn
+
 from cloister.data.records import POOLED, RecordKind
 from cloister.errors import RefusedError, UsageError
 from cloister.models.attach import adapter_trains, attach
@@ -15,6 +17,7 @@ from cloister.models.freezing import frozen_names
 from cloister.models.layers import end_after
 from cloister.models.lora import factor, is_residual
 from cloister.models.network import Network, adapter_name, make_head
+from cloister.models.passage_head import PassageHead
 from cloister.models.pooling import Pooling, choose_pooling
 from cloister.models.word_rows import word_rows
 
@@ -30,6 +33,7 @@ def build_network(
     *,
     device: str | None = None,
     attention: str | None = None,
+    compares: bool = False,
 ) -> Network:
     """Loads the base, attaches adapters and a head.
 
@@ -43,6 +47,8 @@ def build_network(
         words: Of a head that starts at the labels' words, the token ids of each label.
         device: `machine.device`, what it computes on; None: the GPU where there is one.
         attention: `machine.attention`, how it is computed; None: as transformers chooses.
+        compares: Whether the outputs are cosines with public passages, whose vectors the caller
+            sets (`models.passage_head`).
 
     Returns:
         The network on the device, with everything trained that the section says.
@@ -77,7 +83,11 @@ def build_network(
     rows = None
     if head_kind == "label-words":
         rows = word_rows(backbone, words, lambda: load_backbone(folder, model, causal=True))
-    head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed, rows)
+    head: nn.Module | None
+    if compares:
+        head = PassageHead(head_kind, hidden, outputs, lora.r, seed)
+    else:
+        head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed, rows)
     if lora.method == "prompt" and pooling is not None and pooling.mode == "pooler":
         raise UsageError(
             "model.pooling: pooler reads the first state, which is a prompt's own; set "

@@ -21,11 +21,14 @@ from cloister.export.adapter_folder import (
 from cloister.models.limits import limits_of
 from cloister.serving.inputs import Input, Sentence, as_chat, as_pair, as_plain_text, as_sentence
 from cloister.serving.predictions import (
+    MOST_FOUND,
     Classified,
     Entity,
     Labelled,
+    NearPassage,
     Prediction,
     Replied,
+    Retrieved,
     Scored,
     Tagged,
 )
@@ -34,6 +37,7 @@ from cloister.tasks.chat import CausalChat
 from cloister.tasks.cut import most_characters
 from cloister.tasks.multilabel import THRESHOLD, MultiLabelClassification
 from cloister.tasks.pairs import TextPairs
+from cloister.tasks.retrieval import Retrieval
 from cloister.tasks.scoring import Scoring
 from cloister.tasks.sequence import SequenceClassification
 from cloister.tasks.task import Example
@@ -44,6 +48,9 @@ from cloister.training.config import PLAIN_TOKENS
 from cloister.training.generation import reply_room, reply_to
 from cloister.training.units import singles
 from cloister.training.workspace import Workspace
+
+# Tasks whose input is one text, of which the network makes one row of outputs.
+OneText = SequenceClassification | MultiLabelClassification | Scoring | Retrieval
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ class Model:
                 for pair, logits in zip(pairs, rows, strict=True)
             ]
         # `about_adapter` refuses plug-ins
-        assert isinstance(task, SequenceClassification | MultiLabelClassification | Scoring)
+        assert isinstance(task, OneText)
         texts = [as_plain_text(one, number) for number, one in enumerate(given, 1)]
         rows = self._logits([encode_bare(task, text) for text in texts])
         return [
@@ -214,10 +221,13 @@ def about_adapter(folder: str | Path) -> ReleaseFacts:
     return about
 
 
-def _of_text(
-    task: SequenceClassification | MultiLabelClassification | Scoring, logits: Tensor, is_cut: bool
-) -> Prediction:
+def _of_text(task: OneText, logits: Tensor, is_cut: bool) -> Prediction:
     """What a text's logits, [C], say."""
+    if isinstance(task, Retrieval):
+        best = logits.topk(min(MOST_FOUND, len(task.labels)))
+        nearest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        found = (NearPassage(task.labels[at], task.passages[at], value) for at, value in nearest)
+        return Retrieved(tuple(found), is_cut)
     if isinstance(task, Scoring):
         score = task.scale.score(float(logits.double().sigmoid()[0]))
         stepped = task.scale.step is not None

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,8 +44,11 @@ def plan() -> Plan:
 def audited(base: Path, kind: TaskKind, unit: Unit = Unit.PERSON) -> Audited:
     labels = () if kind in ("causal-lm", "scoring") else ("a", "b", "c")
     lora = LoraConfig(train="both", top_layers=0)
-    scale = {"score_range": (0.0, 5.0), "score_step": 1.0} if kind == "scoring" else {}
-    task = TaskConfig(kind=kind, max_length=32, **scale)  # type: ignore[arg-type]
+    options: dict[str, Any] = {
+        "scoring": {"score_range": (0.0, 5.0), "score_step": 1.0},
+        "retrieval": {"passages": (("a", "chest pain"), ("b", "itchy rash"))},
+    }.get(kind, {})
+    task = TaskConfig(kind=kind, max_length=32, **options)
     workspace = open_workspace(ModelConfig(base=str(base)), lora, task, labels, 0)
     ends = score_ends(workspace.task)
     records = nobody_s_records(record_kind(kind), workspace.task.labels, 6, 3, ends)
@@ -81,6 +85,7 @@ QUICK = {
             ("bert", "sequence-classification"),
             ("bert", "token-classification"),
             ("gpt2", "causal-lm"),
+            ("bert", "retrieval"),
             *((base, kind) for base, kind, _ in sorted(QUICK)),
         )
         for unit in Unit

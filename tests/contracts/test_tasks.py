@@ -73,6 +73,8 @@ SCORED = [
     for record, score in zip(TEXTS, (0.0, 2.0, 3.0, 1.0), strict=True)
 ]
 
+PASSAGES = (("a", "the patient has a fever at rest"), ("b", "mild cough and no pain"))
+
 
 @dataclass(frozen=True)
 class Case:
@@ -94,6 +96,7 @@ CASES = [
     Case("causal-lm", tiny_llama, (), CHATS),
     Case("multi-label-classification", tiny_bert, ("a", "b"), SEVERAL),
     Case("scoring", tiny_bert, (), SCORED, {"score_range": (0.0, 3.0), "score_step": 1.0}),
+    Case("retrieval", tiny_bert, (), TEXTS, {"passages": PASSAGES}),
 ]
 WEIGHED = [
     replace(CASES[0], options={"class_weights": {"a": 3.0}}),

@@ -36,6 +36,13 @@ def pairs(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Version:
 
 
 @pytest.fixture(scope="session")
+def finder(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Version:
+    passages = (("ward", "the patient has a fever"), ("home", "mild cough and no pain"))
+    task = TaskConfig(kind="retrieval", passages=passages, max_length=LENGTH)
+    return open_version(exported(tmp_path_factory.mktemp("finder"), bert, task), None, None)
+
+
+@pytest.fixture(scope="session")
 def tagger(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Version:
     task = TaskConfig(kind="token-classification", labels=("BODY", "SIGN"), max_length=LENGTH)
     return open_version(exported(tmp_path_factory.mktemp("tags"), bert, task), None, None)

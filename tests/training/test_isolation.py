@@ -40,6 +40,7 @@ CASES = [
     ("bert", "sequence-classification", {}),
     ("bert", "sequence-classification", {"head": "lora", "train": "b"}),
     ("bert", "token-classification", {}),
+    ("bert", "retrieval", {"head": "linear"}),
     ("gpt2", "causal-lm", {}),
     ("gpt2", "sequence-classification", {"head": "frozen"}),
     ("llama", "causal-lm", {}),
@@ -53,6 +54,8 @@ ONCE = {("bert", "token-classification"), ("gpt2", "causal-lm"), ("llama", "caus
 
 
 def every_night(family: str, kind: str, dtype: str) -> list[pytest.MarkDecorator]:
+    if kind == "retrieval":  # its product has a quick test of its own (models/test_passage_head)
+        return [pytest.mark.nightly]
     is_quick = (family, kind) in ONCE or (family == "bert" and dtype == "float32")
     return [] if is_quick else [pytest.mark.nightly]
 

@@ -13,7 +13,8 @@ const TEXTS = {
     gone: "The service does not answer. See whether it runs.",
     tasks: { "sequence-classification": "labels for texts", "token-classification": "entities in texts",
              "causal-lm": "a chat", "text-pairs": "labels for pairs of texts",
-             "multi-label-classification": "several labels for texts", scoring: "scores of texts" },
+             "multi-label-classification": "several labels for texts", scoring: "scores of texts",
+             retrieval: "passages that answer" },
   },
   zh: {
     language: "语言", title: "试用模型", token: "令牌", text: "文本",
@@ -25,7 +26,8 @@ const TEXTS = {
     busy: "目前请求过多,请几秒后再试。",
     gone: "服务没有响应,请检查它是否在运行。",
     tasks: { "sequence-classification": "文本分类", "token-classification": "实体识别", "causal-lm": "对话",
-             "text-pairs": "文本对分类", "multi-label-classification": "多标签分类", scoring: "评分" },
+             "text-pairs": "文本对分类", "multi-label-classification": "多标签分类", scoring: "评分",
+             retrieval: "段落检索" },
   },
 };
 // Labels that are shown; a study may have thousands.
@@ -94,6 +96,18 @@ function classified(found) {
   return nodes;
 }
 
+// Passages, nearest first: what a query found, or what a reply cites.
+function passages(found) {
+  const list = made("ol", "", "passages");
+  for (const one of found) {
+    const item = made("li");
+    const name = one.title || one.id || one.file;
+    item.append(made("b", name), made("span", one.similarity.toFixed(3)), made("p", one.text));
+    list.append(item);
+  }
+  return list;
+}
+
 function scored(found) {
   const grade = found.grade === null ? "" : ` (${words.grade} ${found.grade})`;
   return [made("p", `${found.score.toFixed(2)}${grade}`, "label")];
@@ -148,6 +162,7 @@ async function predict(text) {
   const found = document_.predictions[0];
   last = () => {
     const nodes = found.entities ? tagged(found, text)
+      : found.passages ? [passages(found.passages)]
       : found.probabilities ? classified(found) : scored(found);
     if (found.is_cut) nodes.push(made("p", words.cut, "cut"));
     show(...nodes);
