@@ -23,7 +23,7 @@ from cloister.tasks.task import IGNORE, BatchShape, Example
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.passes import Pass, Row
 from cloister.training.proof import prove
-from cloister.training.shapes import one_by_one
+from cloister.training.shapes import edges, one_by_one
 from cloister.training.synthetic_batches import SyntheticBatches
 from cloister.training.workspace import Workspace, open_workspace
 
@@ -89,7 +89,16 @@ def _batched(tokens: int) -> tuple[Callable[[], object], Callable[[], object]]:
     """A clipped sum in the shapes that the proof found, and one record at a time."""
     workspace = _opened("bfloat16", tokens)
     network, task = workspace.network, workspace.task
-    recipe = parse_recipe("", ["task.kind=causal-lm", f"task.max_length={tokens}"])
+    # The proof keeps the row counts that batches of this size cost least with.
+    batch = ALONE * len(edges(tokens))
+    recipe = parse_recipe(
+        "",
+        [
+            "task.kind=causal-lm",
+            f"task.max_length={tokens}",
+            f"training.expected_batch_size={batch}",
+        ],
+    )
     plan, _ = next(plans_by_size(recipe))
     shapes = prove(workspace, plan, recipe.training).shapes
     print(f"row counts that are bit-equal at {tokens} tokens: {shapes.rows(tokens)}", flush=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cloister.api.simulating import resume, simulate
     from cloister.api.study_plan import StudyPlan
     from cloister.errors import CloisterError
+    from cloister.export.forms.writing import Export, export_model
     from cloister.privacy.config import PrivacyConfig as Privacy
     from cloister.serving.model import Model, load
     from cloister.strategies.strategy import ServerState, Strategy, Traits
@@ -30,6 +31,7 @@ __all__ = [
     "Adapter",
     "CloisterError",
     "Epsilon",
+    "Export",
     "Model",
     "Privacy",
     "Result",
@@ -41,6 +43,7 @@ __all__ = [
     "Traits",
     "__version__",
     "epsilon",
+    "export_model",
     "load",
     "partition",
     "resume",
@@ -52,6 +55,7 @@ _PLACES = {
     "Adapter": ("cloister.adapter.tensors", "Adapter"),
     "CloisterError": ("cloister.errors", "CloisterError"),
     "Epsilon": ("cloister.api.epsilon_value", "Epsilon"),
+    "Export": ("cloister.export.forms.writing", "Export"),
     "Model": ("cloister.serving.model", "Model"),
     "Privacy": ("cloister.privacy.config", "PrivacyConfig"),
     "Result": ("cloister.api.run_result", "Result"),
@@ -62,6 +66,7 @@ _PLACES = {
     "Task": ("cloister.tasks.task", "Task"),
     "Traits": ("cloister.strategies.strategy", "Traits"),
     "epsilon": ("cloister.api.epsilon_value", "epsilon"),
+    "export_model": ("cloister.export.forms.writing", "export_model"),
     "load": ("cloister.serving.model", "load"),
     "partition": ("cloister.api.dealing", "partition"),
     "resume": ("cloister.api.simulating", "resume"),

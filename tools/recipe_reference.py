@@ -33,19 +33,19 @@ value in force, and names those without a value in `absent`. All sections but `[
 `[tracking]` are sent to the sites and covered by the study's digest.
 """
 
-# What stands at the head of each section on the page, in the order in which a study is thought of.
+# The first line of each section on the page, in the order in which one plans a study.
 SECTIONS = {
     "study": "What the study is called, and the root of what may be repeated.",
     "model": "The frozen base model.",
     "lora": "What is trained on top of it.",
-    "task": "What is learnt from a record.",
+    "task": "The task that is learnt from a record.",
     "data": "Records, their columns, and how a simulation deals them to sites.",
-    "training": "What a site does in a round.",
-    "privacy": "What every site is promised.",
+    "training": "A site's training in a round.",
+    "privacy": "The promise to every site.",
     "federation": "Rounds, quorum and patience.",
     "strategy": "How updates become the next adapter ([the methods](strategies.md)).",
-    "machine": "Memory for training: of whoever runs, and no part of the study.",
-    "tracking": "Of the coordinator, and no part of the study.",
+    "machine": "Settings of the machine that runs, such as memory; not part of the study.",
+    "tracking": "Settings of the coordinator; not part of the study.",
 }
 
 

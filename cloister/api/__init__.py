@@ -1,1 +1,1 @@
-"""The Python API: what `import cloister` offers, over the rooms that do the work."""
+"""The Python API: the names that `import cloister` offers, over the rooms that do the work."""

@@ -1,4 +1,4 @@
-"""`cloister.partition`: how a simulation deals one table or file to sites."""
+"""`cloister.partition`: deals one table or file to the sites of a simulation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cloister.data.config import Partition
 
 @dataclass(frozen=True, eq=False)
 class Dealt:
-    """Training data with how it is dealt to sites; made by `cloister.partition`.
+    """Training data and the way in which they are dealt to sites; made by `cloister.partition`.
 
     Attributes:
         data: A table, or a source of a recipe.
@@ -27,7 +27,7 @@ def partition(
     by: Partition | None = None,
     alpha: float | None = None,
 ) -> Dealt:
-    """States how a simulation deals training data to sites.
+    """Sets how a simulation deals training data to sites.
 
     >>> import cloister as cl
     >>> rows = [{"text": "chest pain", "label": "cardiology"}] * 100
@@ -39,9 +39,9 @@ def partition(
         data: A pandas.DataFrame, pyarrow.Table, datasets.Dataset or list of dicts; or a file, a
             hub id or `synthetic:hospitals`.
         sites: Number of sites.
-        by: `iid`; `dirichlet`, label shares drawn for each site; `quantity`, sizes drawn; `column`,
-            the rows' own site column; `person`, each person to one site. Absent: `dirichlet` with
-            an `alpha`, else `iid`.
+        by: `iid`; `dirichlet`: label shares are drawn for each site; `quantity`: sizes are drawn;
+            `column`: by the rows' site column; `person`: each person to one site. Absent:
+            `dirichlet` with an `alpha`, else `iid`.
         alpha: Concentration of `dirichlet` and `quantity`: smaller is more skewed.
     """
     implied = "iid" if alpha is None else "dirichlet"

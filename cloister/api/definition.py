@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cloister.simulation.layer_choice import LayerTable
     from cloister.strategies.strategy import Strategy
 
-# What a study's columns may be called otherwise, and what parts labels in one, as in `[data]`.
+# Arguments for names of columns, and for the separator of labels, as in `[data]`.
 COLUMNS = (
     "text",
     "text_b",
@@ -46,14 +46,16 @@ COLUMNS = (
     "labels",
     "label_separator",
     "score",
+    "items",
 )
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Study:
-    """A study: a recipe with, where the data are in memory, their records.
+    """A study: a recipe and, for data in memory, their records.
 
-    Two studies are equal if their recipes are, every default stated, and their records in memory.
+    Two studies are equal if their recipes, with every default, and their records in memory are
+    equal.
 
     >>> import cloister as cl
     >>> study = cl.Study(data="train.csv", test="test.csv", privacy=cl.Privacy(epsilon=3))
@@ -67,49 +69,49 @@ class Study:
 
     Args:
         model: The base (a hub id or a folder), or the whole section `[model]`.
-        task: The task's kind, a class of one's own (docs/extending.md), or the whole section
+        task: The task's kind, your own class (docs/extending.md), or the whole section
             `[task]`.
         data: Training data: a file, hub id or `synthetic:hospitals` whose rows name their sites;
-            `cloister.partition(…)` of such or of a table in memory; or a table for each site by the
-            site's name. A table is a pandas.DataFrame, pyarrow.Table, datasets.Dataset or list of
-            dicts. Absent: the quickstart's.
+            `cloister.partition(…)` of one of these or of a table in memory; or a dict with a table
+            for each site's name. A table is a pandas.DataFrame, pyarrow.Table, datasets.Dataset or
+            list of dicts. Absent: the data of the quickstart.
         test: The public test set: a table, file or hub id.
-        validation: A public validation set, likewise.
-        privacy: What every site is promised: `cloister.Privacy(…)`.
-        strategy: A strategy's name, an object or class of one's own (docs/extending.md), or the
-            whole section `[strategy]`. The recipe names the class by its import path and states an
-            object's dataclass fields; one of a script or notebook runs in this process alone.
+        validation: A public validation set: a table, file or hub id.
+        privacy: The promise to every site: `cloister.Privacy(…)`.
+        strategy: A strategy's name, your own object or class (docs/extending.md), or the whole
+            section `[strategy]`. The recipe names the class by its import path and has an object's
+            dataclass fields; a class of a script or notebook runs in this process only.
         rounds: Rounds of the study: `federation.num_rounds`.
-        name: What the study is called; absent: `study`, or the quickstart's name without `data`.
-        seed: Root of everything that may be reproducible.
+        name: The study's name; absent: `study`, or the quickstart's name without `data`.
+        seed: Root of all randomness that may be reproducible.
         public_records: The declared number of records of a site, or one for each site in order of
-            their names. Never taken from the data: the sample rate follows from it.
-        text: Column of a text; likewise `text_b`, `label`, `tokens`, `tags`, `messages`, `labels`,
-            `score`, `site`, `person`.
+            their names. It is never counted from the data, because the sample rate depends on it.
+        text: Column of a text.
         text_b: Column of a pair's second text.
-        label: Column of its label.
+        label: Column of a text's label.
         tokens: Column of a sentence's words.
-        tags: Column of their tags.
+        tags: Column of the words' tags.
         messages: Column of a conversation.
         labels: Column of a text's labels, a list of them.
-        label_separator: What parts several labels in one cell of text; absent: a list is needed.
+        label_separator: Separates several labels in one cell of text; absent: a list is needed.
         score: Column of a text's score.
-        site: Column that names the site, where rows name theirs.
+        items: Column of a person's items, oldest first.
+        site: Column that names the site, if rows name theirs.
         person: Column that names the person.
-        lora: The section `[lora]`; likewise `training`, `federation`, `machine`, `tracking`.
+        lora: The section `[lora]`.
         training: The section `[training]`.
         federation: The section `[federation]`.
         machine: The section `[machine]`.
         tracking: The section `[tracking]`.
 
     Attributes:
-        recipe: Every field with its value. Where rows are in memory it names no real file.
-        tables: Records in memory by what they are: `train`, `test`, `validation`.
+        recipe: Every field with its value. For rows in memory it does not name a real file.
+        tables: Records in memory by split: `train`, `test`, `validation`.
 
     Raises:
         RecipeError: Fields are invalid or contradict each other; all problems at once.
         DataError: A row in memory lacks what the task needs.
-        UsageError: Data are of a type that holds no rows.
+        UsageError: Data are of a type without rows.
     """
 
     recipe: Recipe
@@ -138,6 +140,7 @@ class Study:
         labels: str | None = None,
         label_separator: str | None = None,
         score: str | None = None,
+        items: str | None = None,
         site: str | None = None,
         person: str | None = None,
         lora: Section | None = None,
@@ -148,11 +151,11 @@ class Study:
     ) -> None:
         columns = (
             *(text, text_b, label, tokens, tags, messages, site, person),
-            *(labels, label_separator, score),
+            *(labels, label_separator, score, items),
         )
         source, dealing = source_of(data)
         if rounds is not None and "num_rounds" in table_of("federation", federation):
-            raise UsageError("rounds, federation: num_rounds given by both; give it by one")
+            raise UsageError("rounds, federation: both give num_rounds; give only one of them")
         sections: dict[str, object] = {
             "study": given(name=_name(name, data), seed=seed),
             "model": headed("model", "base", model),
@@ -180,7 +183,7 @@ class Study:
 
     @classmethod
     def of(cls, recipe: Recipe, tables: Mapping[str, tuple[Record, ...]] | None = None) -> Study:
-        """A recipe as a study, every default stated."""
+        """Returns a recipe as a study, with every default."""
         study = cls.__new__(cls)
         object.__setattr__(study, "recipe", recipe.resolved())
         object.__setattr__(study, "tables", dict(tables or {}))
@@ -191,12 +194,12 @@ class Study:
         """Reads a recipe: a file, or its text.
 
         Args:
-            source: A path, or a text. A string of one line without `=` and `[` is a path, as is
-                one that ends with `.toml`.
+            source: A path, or a text. A string of one line without `=` and `[`, or one that ends
+                with `.toml`, is a path.
 
         Raises:
-            BadFileError: The file is missing, or it is not valid TOML.
-            RecipeError: Anything in it is invalid; all problems at once.
+            BadFileError: The file is missing or not valid TOML.
+            RecipeError: Fields are invalid; all problems at once.
         """
         if not isinstance(source, str) or _is_path(source):
             return cls.of(read_recipe(Path(source)))
@@ -206,39 +209,37 @@ class Study:
             raise BadFileError(f"the text is not valid TOML: {error}; correct it") from error
 
     def to_toml(self) -> str:
-        """The recipe as TOML, every value stated; `Study.from_toml` reads it back equal.
+        """Returns the recipe as TOML with every value; `Study.from_toml` reads an equal study.
 
         Raises:
-            UsageError: Data are in memory, which a recipe cannot name.
+            UsageError: Data are in memory, and a recipe can only name files.
         """
         if self.tables:
             raise UsageError(
-                f"data: {', '.join(self.tables)} in memory, and a recipe names files; write both "
-                "with study.save(folder)"
+                f"data: {', '.join(self.tables)} in memory, but a recipe names only files; write "
+                "both with study.save(folder)"
             )
         return self.recipe.to_toml()
 
     def save(self, folder: str | PathLike[str]) -> Study:
         """Writes `study.toml` into a folder, and data in memory into `data/` in it.
 
-        The files of data are readable by their owner alone.
+        Only their owner can read the files of data.
 
         Args:
-            folder: Made where it is missing.
+            folder: Created if it is missing.
 
         Returns:
             The study that reads these files; `Study.from_toml(folder / "study.toml")` equals it.
 
         Raises:
-            UsageError: There is a study already.
+            UsageError: The folder has a study already.
             BadFileError: The folder cannot be written.
         """
         place = Path(folder).absolute()
         file = place / "study.toml"
         if file.exists():
-            raise UsageError(
-                f"{file} exists already and is not written over; choose another folder"
-            )
+            raise UsageError(f"{file} exists already and is not overwritten; choose another folder")
         saved = Study.of(self.written(place / "data"))
         try:
             place.mkdir(parents=True, exist_ok=True)
@@ -248,13 +249,13 @@ class Study:
         return saved
 
     def named(self, folder: Path) -> Recipe:
-        """The recipe with data in memory named as files of a folder."""
+        """Returns the recipe, in which data in memory are named as files of a folder."""
         names = {name: str(place) for name, place in places(self.tables, folder).items()}
         data = dataclasses.replace(self.recipe.data, **names)  # type: ignore[arg-type]
         return dataclasses.replace(self.recipe, data=data)
 
     def written(self, folder: Path) -> Recipe:
-        """The recipe with data in memory named, and written, as files of a folder.
+        """Writes data in memory as files of a folder, and returns the recipe that names them.
 
         Raises:
             BadFileError: The folder cannot be written.
@@ -264,7 +265,7 @@ class Study:
         return self.named(folder)
 
     def plan(self) -> StudyPlan:
-        """What the study promises, the noise, and ε over rounds; nothing is trained.
+        """Returns the study's promise, its noise, and ε over rounds; nothing is trained.
 
         Raises:
             UsageError: Privacy is off.
@@ -279,15 +280,16 @@ class Study:
         return dataclasses.replace(found, recipe=self.recipe.digest())
 
     def layers(self, public: object) -> LayerTable:
-        """How well a linear probe reads each layer of the base, to choose `model.layers` by.
+        """Returns how well a linear probe reads each layer of the base, to choose `model.layers`.
 
         Args:
-            public: A file or table of texts with labels. They must be public: what is chosen on
-                private records tells of them, and no ledger charges it.
+            public: A file or table of texts with labels. They must be public: a choice that is made
+                on private records reveals something about them, and no ledger charges it.
 
         Raises:
             RefusedError: The study's private records are given.
-            UsageError: The task reads no texts with labels, or the base cannot end earlier.
+            UsageError: The task does not read texts with labels, or the base's layers cannot be
+                cut.
             DataError: A row lacks what the task needs, or a label has too few records.
         """
         from cloister.quiet import keep_quiet
@@ -303,7 +305,7 @@ class Study:
                 write_tables({"public": rows}, place / "public", self.recipe.data)
                 source = str(places({"public": rows}, place / "public")["public"])
             if source is None:
-                raise UsageError("public: none given; a file or table of public records is needed")
+                raise UsageError("public: missing; a file or table of public records is needed")
             return choose_layers(self.written(place / "data"), source)
 
     def __repr__(self) -> str:
@@ -322,7 +324,7 @@ class Study:
 
 
 def _name(name: str | None, data: object) -> str | None:
-    """What a study is called; with data of its own and no name it is not the quickstart."""
+    """Returns a study's name; a study with its own data is not named as the quickstart."""
     return "study" if name is None and data is not None else name
 
 

@@ -1,4 +1,4 @@
-"""`cloister.epsilon`: ε of subsampled Gaussian steps, as a value that says what it is of."""
+"""`cloister.epsilon`: ε of subsampled Gaussian steps, with unit, δ, accountant and adversary."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from cloister.ledger.stated import Stated, shown
 from cloister.privacy.units import Neighbouring, Unit
 
 Accountant = Literal["pld", "rdp", "prv"]
-# Noise multiplier, sample rate, and how often the mechanism runs.
+# Noise multiplier, sample rate, and number of steps.
 Steps = tuple[float, float, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epsilon:
-    """An ε with all that it is of; `float()` gives the number.
+    """An ε with everything that it needs to be understood; `float()` returns the number.
 
     Attributes:
-        epsilon: ε; ∞ where nothing is protected.
+        epsilon: ε; ∞: nothing is protected.
         delta: δ.
-        unit: Whose presence is hidden.
-        neighbouring: Which data sets are neighbours.
-        accountant: By what ε was found.
-        against: Against whom it holds, in words.
-        of_what: Whether it is a promise, and of what, in words; empty: of the steps as given.
+        unit: The privacy unit, whose presence is protected.
+        neighbouring: The definition of neighbouring data sets.
+        accountant: The accountant that computed ε.
+        against: The adversary against whom it holds, in words.
+        of_what: What it is the ε of, and whether it is a promise, in words; empty: the given steps.
     """
 
     epsilon: float
@@ -43,7 +43,7 @@ class Epsilon:
 
     @classmethod
     def of(cls, stated: Stated) -> Epsilon:
-        """A figure of a ledger or a plan."""
+        """Returns an ε of a ledger or plan as this value."""
         return cls(
             epsilon=stated.epsilon,
             delta=stated.delta,
@@ -66,7 +66,7 @@ class Epsilon:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """For machines; ∞ is null."""
+        """Returns JSON values; ∞ is null."""
         return {
             "epsilon": json_number(self.epsilon),
             "delta": self.delta,
@@ -96,12 +96,12 @@ def epsilon(
 
     Args:
         noise_multiplier: Standard deviation of the noise over the clip bound.
-        sample_rate: Probability of a unit to be in a batch.
-        steps: How often the mechanism runs.
+        sample_rate: Probability that a unit is in a batch.
+        steps: Number of steps.
         delta: δ of the guarantee.
         events: Further steps to compose: noise multiplier, sample rate and number of each.
-        accountant: `pld` is the value that Cloister reports; `rdp` and `prv` are second opinions.
-        unit: Whose presence is hidden: what `sample_rate` is the rate of.
+        accountant: `pld` is the value that Cloister reports; `rdp` and `prv` are for comparison.
+        unit: The privacy unit: what is sampled with `sample_rate`.
 
     Raises:
         UsageError: A value is missing or out of its range.
@@ -130,7 +130,7 @@ def epsilon(
     elif accountant != "pld":
         raise UsageError(f"accountant: {accountant!r} given; pld, rdp or prv is needed")
     if found is None:
-        raise RefusedError("accountant prv: it does not converge on these values; use pld or rdp")
+        raise RefusedError("accountant: prv does not converge for these values; use pld or rdp")
     return Epsilon(epsilon=found, delta=delta, unit=Unit(unit), accountant=accountant)
 
 
@@ -145,10 +145,10 @@ def _triples(events: object) -> list[Steps]:
 
 
 def _number(name: str, value: object) -> float:
-    """A finite number of Python's or NumPy's.
+    """Returns a finite number of Python or NumPy.
 
     Raises:
-        UsageError: It is something else.
+        UsageError: The value is not one.
     """
     if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)

@@ -1,7 +1,7 @@
-"""Data in memory: tables of several libraries read as records, and written as JSON lines.
+"""Reads tables in memory, of several libraries, as records, and writes them as JSON lines.
 
-A table is held to the same rules as a file, so that the same rows give the same records, whichever
-library holds them: identifiers and labels are texts or integers, and nothing is guessed.
+The same rules apply as for a file, so that the same rows give the same records with every library:
+identifiers and labels are texts or integers, and no type is guessed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from cloister.bounds import shortened
 from cloister.data.config import DataConfig
 from cloister.data.records import (
     ChatRecord,
+    ItemsRecord,
     LabelsRecord,
     Message,
     PairRecord,
@@ -42,10 +43,10 @@ NEEDED = "a pandas.DataFrame, pyarrow.Table, datasets.Dataset or list of dicts i
 
 
 def is_table(value: object) -> bool:
-    """Whether a value holds rows, as far as its type says.
+    """Returns whether a value is a table, by its type.
 
     Raises:
-        UsageError: It holds several tables, of which none is named.
+        UsageError: It has several tables, and none is named.
     """
     if _is_a(value, "datasets", "DatasetDict", "IterableDatasetDict"):
         raise UsageError(
@@ -62,15 +63,15 @@ def records_in(
 
     Args:
         table: A pandas.DataFrame, pyarrow.Table, datasets.Dataset or list of dicts.
-        name: What messages call it.
-        kind: What the task reads.
+        name: Its name in messages.
+        kind: The kind of record that the task reads.
         columns: Column names.
-        train: Whether the rows are training data, which name persons where `columns` does.
+        train: Whether the rows are training data, which name persons if `columns` does.
         sites: Whether each row must name its site.
 
     Raises:
-        UsageError: It is no table.
-        DataError: It has no rows, or one lacks what the task needs; with the row's number, from 1.
+        UsageError: It is not a table.
+        DataError: It has no rows, or one lacks what the task needs; the row's number is from 1.
     """
     if isinstance(table, str | PathLike):
         raise UsageError(
@@ -85,21 +86,21 @@ def records_in(
     )
     records = tuple(reading.record(row, name, number) for number, row in enumerate(rows, 1))
     if not records:
-        raise DataError(f"{name}: no records")
+        raise DataError(f"{name}: no records; give at least one row")
     return records
 
 
 def places(tables: Iterable[str], folder: Path) -> dict[str, Path]:
-    """Where `write_tables` writes each table."""
+    """Returns the path to which `write_tables` writes each table."""
     return {name: folder / f"{name}.jsonl" for name in tables}
 
 
 def write_tables(tables: Mapping[str, Sequence[Record]], folder: Path, columns: DataConfig) -> None:
-    """Writes records as JSON lines that read back equal, in files that their owner alone may read.
+    """Writes records as JSON lines that read back equal, in files that only their owner can read.
 
     Args:
-        tables: Records by what they are: `train`, `test` or `validation`.
-        folder: Made where it is missing.
+        tables: Records by split: `train`, `test` or `validation`.
+        folder: Created if it is missing.
         columns: Column names.
 
     Raises:
@@ -125,6 +126,8 @@ def _row_of(record: Record, columns: DataConfig) -> dict[str, object]:
         row = {columns.text: record.text, columns.labels_column: list(record.labels)}
     elif isinstance(record, ScoreRecord):
         row = {columns.text: record.text, columns.score_column: record.score}
+    elif isinstance(record, ItemsRecord):
+        row = {columns.items_column: list(record.items)}
     elif isinstance(record, ChatRecord):
         row = _chat_row(record, columns)
     else:
@@ -139,7 +142,7 @@ def _row_of(record: Record, columns: DataConfig) -> dict[str, object]:
 
 
 def _chat_row(record: ChatRecord, columns: DataConfig) -> dict[str, object]:
-    """A text that is learnt whole, a preference's two conversations, or one conversation."""
+    """Returns the row of a text that is learnt whole, a preference, or a conversation."""
     if record.text is not None:
         return {columns.messages: record.text}
     if record.rejected is not None:
@@ -152,7 +155,7 @@ def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
 
 
 def _is_a(value: object, library: str, *names: str) -> bool:
-    """Whether a value is of a library's type; the library is never loaded for the question."""
+    """Returns whether a value is of a library's type, without loading the library."""
     module = sys.modules.get(library)
     kinds = tuple(getattr(module, name) for name in names if hasattr(module, name))
     return isinstance(value, kinds)
@@ -174,7 +177,7 @@ def _list_rows(rows: Sequence[object], name: str) -> Iterator[Row]:
 
 
 def _value(cell: object) -> Value:
-    """A cell of a Python object, as JSON would have it."""
+    """Returns a Python object as a cell's value, as JSON would have it."""
     item = getattr(cell, "item", None)
     if callable(item) and _is_a(cell, "numpy", "generic"):
         cell = item()
@@ -191,7 +194,7 @@ def _value(cell: object) -> Value:
 
 
 def _rows(table: Any, name: str, reading: Reading) -> Iterator[Row]:
-    """Rows of a table that Arrow can hold: the columns that are read; of others the names alone."""
+    """Yields the rows of a table that Arrow can hold; for columns that are not read only names."""
     import pyarrow as pa
 
     from cloister.data.arrow_rows import class_names, rows_of
@@ -201,10 +204,10 @@ def _rows(table: Any, name: str, reading: Reading) -> Iterator[Row]:
     read = [column for column in dict.fromkeys(reading.columns_read) if column in held]
     repeated = [column for column in read if held.count(column) > 1]
     if repeated:
-        raise DataError(f"{name}: two columns are called {repeated[0]!r}; rename one")
+        raise DataError(f"{name}: duplicate column {repeated[0]!r}; rename one")
     others: Row = {column: Unusable("a column that is not read") for column in held}
     names: Mapping[str, tuple[str, ...]] = {}
-    if not read:  # a message then says which columns there are
+    if not read:  # one row, so that a message can list the columns
         yield from [others] * bool(len(table))
         return
     if is_frame:
@@ -226,13 +229,13 @@ def _names(table: Any) -> list[str]:
 
 
 def _array(column: Any, name: str) -> Any:
-    """A pandas column as Arrow has it; what is missing (None, NaN, NA) is null."""
+    """Converts a pandas column to Arrow; missing values (None, NaN, NA) become null."""
     import pyarrow as pa
 
     try:
         return pa.array(column, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise DataError(
-            f"{name}: column {str(column.name)!r} holds values of several kinds, or of one that "
-            "has no one spelling; write all as text"
+            f"{name}: column {str(column.name)!r} has values of several kinds, or of a kind with "
+            "several spellings; convert all to text"
         ) from error

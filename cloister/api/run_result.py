@@ -1,4 +1,4 @@
-"""`cloister.Result`: what a simulation came to, as tables, and where it left everything."""
+"""`cloister.Result`: the results of a simulation, as tables, and its folder."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class Result:
-    """A finished simulation.
+    """The result of a finished simulation.
 
-    Where `simulate` was given no `out`, its folder is a private temporary one, which is removed
-    with the result; `save` keeps it.
+    Without `out` in `simulate` the folder is a private temporary one, which is removed with the
+    result; `save` keeps a copy.
 
     Attributes:
-        finished: What the run came to, as the command line has it.
-        warnings: What was allowed but seldom meant, one line each.
+        finished: The run's outcome, as the command line has it.
+        warnings: Settings that are allowed but probably a mistake, one line each.
     """
 
     def __init__(self, finished: Finished, warnings: tuple[str, ...] = ()) -> None:
@@ -38,34 +38,36 @@ class Result:
 
     @property
     def folder(self) -> Path:
-        """The run's folder: recipe, figures, adapter with its card, ledgers."""
+        """Returns the run's folder: recipe, figures, adapter with its card, ledgers."""
         return self.finished.run_dir
 
     @property
     def test(self) -> Mapping[str, float]:
-        """Scores on the public test set, by name."""
+        """Returns the scores on the public test set, by name."""
         return self.finished.test
 
     @property
     def metric(self) -> str:
-        """The name of the task's primary metric, one of `test`."""
+        """Returns the name of the task's primary metric, a key of `test`."""
         return self.finished.metric
 
     @property
     def epsilon(self) -> Epsilon:
-        """The largest ε that a site's ledger promises, with all that it is of."""
+        """Returns the largest ε that a site's ledger promises, with unit, δ and accountant."""
         return Epsilon.of(
             max((site.promise for site in self.finished.sites), key=lambda one: one.epsilon)
         )
 
     @property
     def rounds(self) -> pd.DataFrame:
-        """A row for each closed round, by its number; row 0 has the scores of the untrained
-        adapter, and of all else nothing.
+        """Returns a table with a row for each closed round, by its number.
 
-        Columns: scores as `test_accuracy`; the largest ε that the sites' ledgers then promised
-        (`sites` says what it is of); bytes sent by and to all sites; seconds; and how many sites
-        were missing, retired (their budget is spent) and refused.
+        Row 0 has only the scores of the untrained adapter.
+
+        Columns: scores, such as `test_accuracy`; the largest ε that the sites' ledgers promised
+            then
+        (`sites` has its unit and δ); bytes sent by and to all sites; seconds; and the numbers of
+        sites that were missing, retired (their budget is spent) and refused.
         """
         import pandas as pd
 
@@ -74,9 +76,9 @@ class Result:
 
     @property
     def sites(self) -> pd.DataFrame:
-        """A row for each site, by its name: ε promised with all that it is of, and its plan.
+        """Returns a table with a row for each site: its promised ε with unit and δ, and its plan.
 
-        `epsilon_spent` is of the steps that were taken: an indication, and no promise.
+        `epsilon_spent` is the ε of the steps that were taken: an indication, not a promise.
         """
         import pandas as pd
 
@@ -101,23 +103,23 @@ class Result:
         return pd.DataFrame(rows).set_index("site")
 
     def to_json(self) -> dict[str, Any]:
-        """For machines, as `cloister simulate --json` prints it; ∞ is null."""
+        """Returns JSON values, as `cloister simulate --json` prints them; ∞ is null."""
         return self.finished.to_json()
 
     def save(self, folder: str | PathLike[str]) -> Path:
         """Copies the run's folder, so that it can be loaded, compared and checked later.
 
-        Records that were in memory are left out: a run is what one passes on. Keep them with
-        `Study.save`.
+        Records that were in memory are left out, because a run's folder may be passed on. Keep them
+        with `Study.save`.
 
         Args:
-            folder: A new one.
+            folder: A new folder.
 
         Returns:
             The folder's absolute path.
 
         Raises:
-            UsageError: The folder holds something already.
+            UsageError: The folder exists already.
             BadFileError: It cannot be written.
         """
         place = Path(folder).absolute()
@@ -125,7 +127,7 @@ class Result:
             if place.exists() and (not place.is_dir() or any(place.iterdir())):
                 raise UsageError(f"{place} exists already; choose a new folder")
             if place.resolve().is_relative_to(self.folder.resolve()):
-                raise UsageError(f"{place} is in the run's own folder; choose one outside of it")
+                raise UsageError(f"{place} is inside of the run's folder; choose one outside of it")
             shutil.copytree(self.folder, place, ignore=self._records, dirs_exist_ok=True)
             moved = self.to_json() | {"run_dir": str(place)}
             write_whole(

@@ -1,4 +1,4 @@
-"""What Python arguments come to as sections of a recipe."""
+"""Converts Python arguments to sections of a recipe."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from cloister.tasks.plugins import named as named_task
 
 # A section of a recipe: its fields by name, or its dataclass.
 Section = Mapping[str, object] | Any
-# What the recipe names where rows are in memory and no file was written yet. Each study's rows are
-# beside it; these names only let the rules of `[data]` hold.
+# The sources in a recipe whose rows are in memory and not yet written. The rows are kept beside the
+# recipe; these names only satisfy the rules of `[data]`.
 IN_MEMORY = "in-memory/{}.jsonl"
 
 
 def table_of(name: str, section: Section | None) -> dict[str, object]:
-    """A section's fields, from a mapping or its dataclass.
+    """Returns a section's fields, from a mapping or its dataclass.
 
     Args:
-        name: The section's, for messages.
-        section: As it was given; None: no field.
+        name: The section's name, for messages.
+        section: The user's value; None: no field.
 
     Raises:
         UsageError: It is neither.
@@ -50,12 +50,12 @@ def table_of(name: str, section: Section | None) -> dict[str, object]:
 
 
 def headed(name: str, key: str, section: object) -> dict[str, object]:
-    """A section that may be given by its first field alone.
+    """Returns a section's fields; the user may give only the value of its first field.
 
     Args:
-        name: The section's, for messages.
-        key: That field.
-        section: As it was given.
+        name: The section's name, for messages.
+        key: The first field's name.
+        section: The user's value.
     """
     if isinstance(section, str | PathLike):
         return {key: str(section)}
@@ -63,19 +63,19 @@ def headed(name: str, key: str, section: object) -> dict[str, object]:
 
 
 def strategy_table(strategy: object) -> dict[str, object]:
-    """The section `[strategy]`; a strategy of one's own is named in it, with its options."""
+    """Returns the section `[strategy]`; it names the user's own strategy, with its options."""
     if strategy is None or isinstance(strategy, str | Mapping | StrategyConfig | PluginStrategy):
         return headed("strategy", "name", strategy)
     if not isinstance(strategy, type) and not hasattr(strategy, "aggregate"):
         raise UsageError(
-            f"strategy: {shortened(strategy)} given; a strategy's name, a class or object of one's "
-            "own that derives from cloister.Strategy, or a dict of the section's fields, is needed"
+            f"strategy: {shortened(strategy)} given; a strategy's name, a class or object that "
+            "derives from cloister.Strategy, or a dict of the section's fields, is needed"
         )
     return named_strategy(strategy).table()  # type: ignore[arg-type]
 
 
 def task_table(task: object) -> dict[str, object]:
-    """The section `[task]`; a task of one's own is named in it."""
+    """Returns the section `[task]`; it names the user's own task."""
     if not isinstance(task, type):
         return headed("task", "kind", task)
     kind, plugin = named_task(task)
@@ -83,20 +83,20 @@ def task_table(task: object) -> dict[str, object]:
 
 
 def given(**fields: object) -> dict[str, object]:
-    """The fields that have a value."""
+    """Returns the fields that have a value."""
     return {key: value for key, value in fields.items() if value is not None}
 
 
 def source_of(data: object) -> tuple[object, dict[str, object]]:
-    """The training data themselves, and the fields of `[data]` that say how they are dealt."""
+    """Returns the training data, and the fields of `[data]` that say how they are dealt."""
     if isinstance(data, Dealt) and isinstance(data.data, Mapping):
-        raise UsageError("data: sites given to be dealt; give them as data, without partition")
+        raise UsageError("data: a dict of sites needs no partition; give it as data")
     if isinstance(data, Dealt):
         return data.data, data.fields
     if is_table(data):
         raise UsageError(
-            "data: one table given, without its sites; deal it with "
-            'cloister.partition(table, sites=5), or by="column" where rows name their sites'
+            "data: one table given, without sites; deal it with "
+            'cloister.partition(table, sites=5), or by="column" if rows name their sites'
         )
     if isinstance(data, Mapping):
         return data, {"sites": len(data), "partition": "column"}
@@ -104,10 +104,10 @@ def source_of(data: object) -> tuple[object, dict[str, object]]:
 
 
 def stated(source: object, split: str) -> str | None:
-    """What the recipe names as a source.
+    """Returns a source as the recipe names it.
 
     Raises:
-        UsageError: It is no source and no table.
+        UsageError: It is neither a source nor a table.
     """
     if source is None or isinstance(source, str):
         return source

@@ -1,4 +1,4 @@
-"""`cloister.simulate` and `cloister.resume`: a whole federated study on this machine."""
+"""`cloister.simulate` and `cloister.resume`: run a whole federated study on this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cloister.server.run_directory import RunDirectory
     from cloister.simulation.run import Events
 
-# Gets each closed round as metrics.jsonl has it.
+# Is called with each closed round, in the form of metrics.jsonl.
 Progress = Callable[[Mapping[str, Any]], object]
 EngineName = Literal["local", "ray"]
 
@@ -35,27 +35,27 @@ def simulate(
     twin: bool = False,
     progress: Progress | Events | None = None,
 ) -> Result:
-    """Runs a study: every site's training, noise and accounting as they run at an institution.
+    """Runs a study: each site's training, noise and accounting are those of a real institution.
 
     >>> import cloister as cl
     >>> study = cl.Study(rounds=40, privacy=cl.Privacy(epsilon=3))
     >>> result = cl.simulate(study)  # doctest: +SKIP
     >>> print(result.test["accuracy"], result.epsilon)  # doctest: +SKIP
 
-    (Skipped: forty rounds of the quickstart take minutes; `tests/api/test_sketch.py` runs the same
-    on a tiny base.)
+    (Skipped, because forty rounds of the quickstart take minutes; `tests/api/test_sketch.py` runs
+    the same on a tiny base.)
 
     Args:
         study: The study.
-        out: The run's folder, a new one; it keeps everything, with data in memory as files of
-            their owner alone (`data/`), so that an interrupted run can be resumed. Absent: a
+        out: A new folder for the run, which keeps everything, and data in memory as files that only
+            their owner can read (`data/`), so that an interrupted run can be resumed. Absent: a
             private temporary folder, removed with the result.
-        engine: `local`, in this process, or `ray`, Flower's runtime.
-        twin: Whether the same study also runs without privacy.
-        progress: Called with each closed round; absent: nobody is told.
+        engine: `local`: in this process; `ray`: Flower's runtime.
+        twin: Whether to run the same study also without privacy.
+        progress: Is called with each closed round; absent: nothing is called.
 
     Raises:
-        CloisterError: Anything that ends the study; closed rounds stay in `out`.
+        CloisterError: Any error that ends the study; closed rounds stay in `out`.
     """
     if not isinstance(study, Study):
         raise UsageError(
@@ -92,17 +92,17 @@ def resume(
     twin: bool = False,
     progress: Progress | Events | None = None,
 ) -> Result:
-    """Goes on with an unfinished run after its last closed round; see `simulate`.
+    """Continues an unfinished run after its last closed round; see `simulate`.
 
     Args:
-        folder: The run's, which its own `recipe.toml` describes.
+        folder: The run's folder, with its `recipe.toml`.
         engine: `local` or `ray`.
         twin: Whether the same study also runs without privacy.
         progress: Called with each closed round; absent: nobody is told.
 
     Raises:
-        UsageError: The folder is not a run's.
-        CloisterError: Anything that ends the study.
+        UsageError: The folder is not that of a run.
+        CloisterError: Any error that ends the study.
     """
     _check_options(engine, progress)
     keep_quiet()
@@ -119,17 +119,17 @@ def run_study(
     twin: bool,
     progress: Progress | Events | None,
 ) -> Result:
-    """Runs a study in a folder that is there, or goes on in it; see `simulate`.
+    """Runs a study in a folder, or continues it; see `simulate`.
 
     Args:
-        recipe: The study; its data are files, hub ids or the generator's.
+        recipe: The study; its data are files, hub ids or a generator.
         run: The folder, new or of an unfinished run.
         engine: `local` or `ray`.
         twin: Whether the same study also runs without privacy.
-        progress: Whom to tell.
+        progress: Is called with each closed round.
 
     Raises:
-        CloisterError: Anything that ends the study; closed rounds stay in the folder.
+        CloisterError: Any error that ends the study; closed rounds stay in the folder.
     """
     from cloister.api.run_result import Result
     from cloister.recipe import warnings
@@ -154,10 +154,10 @@ def run_study(
 
 
 def _check_options(engine: object, progress: object) -> None:
-    """Refuses at once what would end a run after its first round.
+    """Refuses at once options that would only fail after the first round.
 
     Raises:
-        UsageError: There is no such engine, or `progress` cannot be called.
+        UsageError: The engine is unknown, or `progress` cannot be called.
     """
     known = get_args(EngineName)
     if engine not in known:

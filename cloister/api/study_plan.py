@@ -1,4 +1,4 @@
-"""What a study promises, before anything is trained: the noise, ε over rounds, and to whom."""
+"""Computes a study's promise before anything is trained: the noise, ε over rounds, adversary."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
     from cloister.privacy.plan import Plan
     from cloister.recipe import Recipe
 
-# Rounds at which ε is shown, as shares of the study.
+# Rounds for which ε is shown, as shares of the study.
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
-# Share of absent records that a test for presence may accuse; attacks are compared at such rates
-# (Carlini et al. 2022, arXiv:2112.03570: 0.1 % and 1 %).
+# False positive rate of a test for membership, at which attacks are usually compared (Carlini et
+# al. 2022, arXiv:2112.03570: 0.1 % and 1 %).
 FALSE_POSITIVES = 0.01
-# Records of one person that the price is shown for, where the unit is a record.
+# Numbers of records of one person for which ε is shown, if the unit is a record.
 GROUPS = (2, 4, 8)
-# Of an ε, after the decimal point.
+# Digits of an ε after the decimal point.
 PLACES = 3
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A study's plans; `print()` says what is promised to whom.
+    """The plans of a study; `print()` shows what is promised to whom.
 
     Attributes:
         recipe: The study's digest.
-        sites: What the plan of each group of equal sites comes to, by name.
-        warnings: What is allowed but seldom meant.
+        sites: The figures of each group of equal sites, by name.
+        warnings: Settings that are allowed but probably a mistake.
     """
 
     recipe: str
@@ -39,11 +39,11 @@ class StudyPlan:
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`; ∞ is null."""
+        """Returns JSON values for `--json`; ∞ is null."""
         return {"recipe": self.recipe, "plans": list(self.sites), "warnings": list(self.warnings)}
 
     def lines(self) -> list[tuple[str, str]]:
-        """The text by lines: what opens a line and should stand out, and the rest of it."""
+        """Returns the text's lines, each as its emphasized beginning and its rest."""
         lines: list[tuple[str, str]] = []
         for facts in self.sites:
             lines += _site_lines(facts)
@@ -73,11 +73,11 @@ class StudyPlan:
 
 
 def plan_study(recipe: Recipe) -> StudyPlan:
-    """Solves for the noise, from the recipe's declared constants alone.
+    """Computes the noise and ε of a study from the recipe's declared constants alone.
 
     Args:
-        recipe: The study. Where its data and base are on this machine, the plan also says how
-            many parameters are noised.
+        recipe: The study. If its data and base are on this machine, the plan also says how many
+            parameters get noise.
 
     Raises:
         UsageError: Privacy is off.
@@ -155,7 +155,7 @@ def _facts(study: Recipe, sites: int, made: Plan, parameters: int | None) -> dic
 
 
 def _site_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """A group of sites: its promise, the noise, and what ε comes to over rounds and groups."""
+    """Returns the lines of a group of sites: promise, noise, and ε over rounds and persons."""
     epsilon, delta, unit = shown(facts["epsilon"], PLACES), facts["delta"], facts["unit"]
     opening = f"{facts['sites']} sites of {facts['public_records']:,} declared {unit}s"
     promise = (

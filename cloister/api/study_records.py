@@ -1,4 +1,4 @@
-"""The records of a study whose data are in memory, checked as files of them are."""
+"""Reads the records of a study whose data are in memory, with the same checks as for files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cloister.tasks.public_labels import study_labels
 
 
 def records_of(recipe: Recipe, sources: Mapping[str, object]) -> dict[str, tuple[Record, ...]]:
-    """Reads what is in memory.
+    """Reads the tables in memory as records.
 
     Raises:
         DataError: A row lacks what the task needs, or a label that the public sets do not have.
@@ -50,13 +50,13 @@ def records_of(recipe: Recipe, sources: Mapping[str, object]) -> dict[str, tuple
 def _site_tables(
     sites: Mapping[str, object], kind: RecordKind, data: DataConfig
 ) -> tuple[Record, ...]:
-    """The records of every site's own table, each with its site."""
+    """Returns the records of all sites' tables, each with its site."""
     unfit = [name for name in sites if not isinstance(name, str) or not is_name(name)]
     if unfit:
         raise UsageError(
-            f"data: {shortened(unfit[0])} given as a site's name; it names files, so it must be a "
-            f"string of at most {LONGEST} bytes without / and \\ that begins with no dot, all of "
-            "it visible"
+            f"data: {shortened(unfit[0])} given as a site's name; it becomes part of file names: "
+            f"needed are at most {LONGEST} bytes, visible characters without / or \\, "
+            "and no dot at the start"
         )
     return tuple(
         dataclasses.replace(record, site=name)
@@ -66,11 +66,11 @@ def _site_tables(
 
 
 def _check_public(recipe: Recipe, tables: Mapping[str, tuple[Record, ...]]) -> None:
-    """Holds public sets in memory to what files of them are held to.
+    """Checks public sets in memory by the same rules as files of them.
 
     Raises:
         UsageError: The training data are given as a public set.
-        DataError: Training data have labels that the study does not.
+        DataError: Training data have labels that the study does not have.
     """
     training = tables.get("train", ())
     private = [_bare(training), *(_bare(own) for own in _by_site(training))]
@@ -89,7 +89,7 @@ def _check_public(recipe: Recipe, tables: Mapping[str, tuple[Record, ...]]) -> N
 
 
 def _by_site(records: tuple[Record, ...]) -> list[tuple[Record, ...]]:
-    """The records of each site, where records name theirs."""
+    """Returns the records of each site, if records name their sites."""
     found: dict[str, list[Record]] = {}
     for record in records:
         if record.site is not None:

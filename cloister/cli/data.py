@@ -12,6 +12,7 @@ from cloister.cli import (
     data_fhir,
     data_label,
     data_scrub,
+    data_sequences,
     data_split,
     data_sql,
 )
@@ -27,5 +28,7 @@ app.command("scrub")(data_scrub.scrub)
 app.command("split")(data_split.split)
 app.command("sql")(data_sql.sql)
 app.command("augment")(data_augment.augment)
+app.command("sequences")(data_sequences.sequences)
+app.command("items")(data_sequences.items)
 app.command("label")(data_label.label)
 app.command("agreement")(data_agreement.agreement)

@@ -55,6 +55,9 @@ LabelSeparator = Annotated[
     typer.Option(help="What parts several labels in a cell of text, as ';' in a CSV file."),
 ]
 ScoreColumn = Annotated[str | None, typer.Option("--score", help="Column of scores.")]
+ItemsColumn = Annotated[
+    str | None, typer.Option("--items", help="Column of the ids of what a person had.")
+]
 TokensColumn = Annotated[str | None, typer.Option("--tokens", help="Column of lists of words.")]
 TagsColumn = Annotated[str | None, typer.Option("--tags", help="Column of lists of tags.")]
 MessagesColumn = Annotated[str | None, typer.Option("--messages", help="Column of conversations.")]

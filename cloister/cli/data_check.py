@@ -14,6 +14,7 @@ from cloister.cli.data_arguments import (
     DataFile,
     EncodingName,
     IdColumn,
+    ItemsColumn,
     LabelColumn,
     LabelsColumn,
     LabelSeparator,
@@ -60,6 +61,7 @@ def check(
             readable=False, help="The public test file: texts and persons in both are counted."
         ),
     ] = None,
+    items: ItemsColumn = None,
     base: Annotated[
         str | None,
         typer.Option(
@@ -106,6 +108,7 @@ def check(
         "label": label,
         "labels": labels,
         "score": score,
+        "items": items,
         "tokens": tokens,
         "tags": tags,
         "messages": messages,

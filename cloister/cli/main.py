@@ -25,6 +25,7 @@ from cloister.cli import (
     index,
     ledger,
     member,
+    model,
     new,
     offline,
     plan,
@@ -71,6 +72,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(site.app, name="site")
 app.add_typer(server.app, name="server")
 app.add_typer(member.app, name="member")
+app.add_typer(model.app, name="model")
 app.add_typer(runs.app, name="run")
 
 

@@ -24,6 +24,7 @@ class TaskName(StrEnum):
     MULTI = "multi-label-classification"
     SCORING = "scoring"
     RETRIEVAL = "retrieval"
+    RECOMMENDATION = "recommendation"
 
 
 def new(
@@ -47,9 +48,9 @@ def new(
 ) -> None:
     """Write a commented recipe to begin with.
 
-    Columns of texts, pairs, labels, scores, words, tags, conversations, persons and sites are
-    guessed from the file's names and first rows. The guess is printed and written to the recipe;
-    correct it there, then run the recipe. An existing file is never overwritten.
+    Columns of texts, pairs, labels, scores, words, tags, items, conversations, persons and sites
+    are guessed from the file's names and first rows. The guess is printed and written to the
+    recipe; correct it there, then run the recipe. An existing file is never overwritten.
 
     Example: cloister new --data notes.csv --test public.csv --out study.toml
     """
@@ -69,8 +70,8 @@ def new(
         raise UsageError(
             f"{data}: its columns ({columns}) fit no task{f' {kind}' if kind else ''}; a text and "
             "a label, labels (a list) or a score, two texts and a label, words and tags (lists), "
-            "or messages (role, content) are needed: rename or convert them, or give only the task "
-            "and fill in the recipe"
+            "items (ids) or messages (role, content) are needed: rename or convert them, or give "
+            "only the task and fill in the recipe"
         )
     target = out or Path(f"{data.stem if data is not None else kind}.toml")
     try:

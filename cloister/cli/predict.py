@@ -46,6 +46,9 @@ def predict(
             "or a table if its name ends in .csv and the task is of whole records (labels, scores)."
         ),
     ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Of recommendation: items of each list. Absent: 10.")
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="cpu, cuda, cuda:N or mps. Absent: the CUDA GPU if there is one."),
@@ -55,10 +58,11 @@ def predict(
         typer.Option(help="The base model's folder here. Absent: as the adapter names it."),
     ] = None,
 ) -> None:
-    """Predict labels, scores, entities or replies for your own records.
+    """Predict labels, scores, items, entities or replies for your own records.
 
     The columns have the same names as in training. A token classifier splits a text into words at
-    spaces; for a chat a text is one turn of the user. `is_cut` means that a text was longer than
+    spaces; for a chat a text is one turn of the user, for recommendation the ids of a person's
+    items with blanks between them. `is_cut` means that a text was longer than
     the study's task.max_length, so its end was not read.
 
     Example: cloister predict runs/bank --text "my card was stolen" --text "wrong PIN"
@@ -82,6 +86,8 @@ def predict(
         raise UsageError(
             f"--out {out}: predictions of {about.task.kind} do not fit a table; name a .jsonl file"
         )
+    if top is not None and records != "items":
+        raise UsageError(f"--top {top}: of recommendation alone; this adapter's task is another")
     inputs: Sequence[Input]
     if data is not None:
         inputs = read_unlabelled(data, records, about.data)
@@ -91,7 +97,7 @@ def predict(
     model = load(adapter, device, base=base)
     if data is not None:
         typer.echo(f"… predicting for {len(inputs):,} records", err=True)
-    predictions = model.predict(inputs)
+    predictions = model.predict(inputs) if top is None else model.predict(inputs, top=top)
     if out is not None:
         _write(out, _table(predictions, about.task.labels) if as_table else _lines(predictions))
     if as_json:
@@ -127,8 +133,9 @@ def _lines(predictions: Sequence[Prediction]) -> str:
 
 def _table(predictions: Sequence[Prediction], names: Sequence[str]) -> str:
     """CSV with one row per input: the label with each label's probability, the labels as a JSON
-    list with theirs, score and grade, or the nearest passages; and whether the text was cut."""
-    from cloister.serving.predictions import Classified, Labelled, Retrieved, Scored
+    list with theirs, score and grade, items and scores as lists, or the nearest passages; and
+    whether the text was cut."""
+    from cloister.serving.predictions import Classified, Labelled, Ranked, Retrieved, Scored
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -150,6 +157,10 @@ def _table(predictions: Sequence[Prediction], names: Sequence[str]) -> str:
                     f"similarity {place}": f"{found.similarity:.6f}",
                 }
             row["is_cut"] = str(one.is_cut).lower()
+        elif isinstance(one, Ranked):
+            items = json.dumps([ranked.item for ranked in one.items], ensure_ascii=False)
+            scores = json.dumps([round(ranked.score, 6) for ranked in one.items])
+            row = {"items": items, "scores": scores, "is_cut": str(one.is_cut).lower()}
         if isinstance(one, Classified | Labelled):
             row |= {f"probability of {name}": f"{one.probabilities[name]:.6f}" for name in names}
         if number == 0:
@@ -185,7 +196,14 @@ def _show(model: Model, predictions: Sequence[Prediction]) -> None:
 
 
 def _line(prediction: Prediction) -> str:
-    from cloister.serving.predictions import Classified, Labelled, Retrieved, Scored, Tagged
+    from cloister.serving.predictions import (
+        Classified,
+        Labelled,
+        Ranked,
+        Retrieved,
+        Scored,
+        Tagged,
+    )
 
     if isinstance(prediction, Classified):
         ranked = sorted(prediction.probabilities.items(), key=lambda pair: -pair[1])
@@ -201,6 +219,10 @@ def _line(prediction: Prediction) -> str:
     if isinstance(prediction, Retrieved):
         nearest = prediction.passages[:SHOWN_LABELS]
         return ", ".join(f"{one.id} {one.similarity:.3f}" for one in nearest)
+    if isinstance(prediction, Ranked):
+        shown = ", ".join(f"{one.item} {one.score:.3f}" for one in prediction.items[:SHOWN_LABELS])
+        more = len(prediction.items) - SHOWN_LABELS
+        return f"{shown}, and {more} more" if more > 0 else shown
     if isinstance(prediction, Tagged):
         found = [
             f"{one.type}: {one.text} ({one.start}-{one.end}, {one.probability:.3f})"

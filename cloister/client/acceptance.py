@@ -13,9 +13,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cloister.bounds import listed
+from cloister.client.declared_records import RecordsConfig
 from cloister.client.policy import ProposedPlan, check, reasons_but_cost
 from cloister.client.policy_file import AcceptPolicy
-from cloister.client.site_file import RecordsConfig, SiteFile
+from cloister.client.site_file import SiteFile
 from cloister.errors import CloisterError, RefusedError
 from cloister.models.config import ALL_LINEAR
 from cloister.privacy.events import MOST_NOISE
@@ -127,6 +128,8 @@ def _records(task: TaskConfig, declared: RecordsConfig) -> list[str]:
         return []
     if task.records == "score":
         return _scale(task, declared)
+    if task.records == "items":
+        return _items(task)
     if not task.labels:
         return [
             "task.labels: the study names none, and a site must not reveal which labels "
@@ -139,6 +142,17 @@ def _records(task: TaskConfig, declared: RecordsConfig) -> list[str]:
         f"task.labels: the study lacks {listed(missing)}, which this site declares; if it joined "
         "only where no record has that label, joining would reveal it: ask the coordinator to name "
         "every label of the code book"
+    ]
+
+
+def _items(task: TaskConfig) -> list[str]:
+    """Whether the study says which items it ranks: were they any file of that name, a site with
+    other items would train another model, and which records fit would differ."""
+    if task.items_sha256 is not None:
+        return []
+    return [
+        "task.items_sha256: the study names none, so that nobody could tell whether all sites have "
+        "the same items: ask the coordinator to state it"
     ]
 
 

@@ -26,6 +26,7 @@ from cloister.client.admission import Admitted
 from cloister.client.personal import PersonalAdapter
 from cloister.data.records import (
     ChatRecord,
+    ItemsRecord,
     LabelsRecord,
     Message,
     PairRecord,
@@ -42,8 +43,9 @@ from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
 from cloister.tasks.bare_text import score_ends
-from cloister.tasks.cut import most_characters, most_turns
+from cloister.tasks.cut import MOST_ITEMS, most_characters, most_turns
 from cloister.tasks.largest import largest_records
+from cloister.tasks.recommendation import Recommendation
 from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
@@ -202,21 +204,21 @@ def _measured(admitted: Admitted, length: int) -> Times:
 
 def _measured_apart(admitted: Admitted, length: int) -> Times:
     workspace, plan = admitted.workspace, admitted.plan
-    ends = score_ends(workspace.task)
+    ends, names = score_ends(workspace.task), workspace.task.labels
+    if isinstance(workspace.task, Recommendation):
+        names = workspace.task.by_length()
     records = nobody_s_records(
         workspace.task.record_kind,
-        workspace.task.labels,
+        names,
         max(2, min(plan.public_records, 2 * plan.expected_batch_size)),
         1,
         ends,
     )
     try:
-        longest = [workspace.task.encode(_long(record, length)) for record in records]
+        longest = [workspace.task.encode(_long(record, length, names)) for record in records]
         encoding = max(
             _encoding_seconds(workspace, record)
-            for record in largest_records(
-                workspace.task.record_kind, workspace.task.labels, length, ends[1]
-            )
+            for record in largest_records(workspace.task.record_kind, names, length, ends[1])
         )
         write_adapter(workspace.network, workspace.start)
         workspace.train_names(frozenset(workspace.start))
@@ -283,8 +285,11 @@ def _encoding_seconds(workspace: Workspace, record: Record) -> float:
     return time.perf_counter() - started
 
 
-def _long(record: Record, length: int) -> Record:
-    """A record of at least `length` words, and so of at least as many tokens."""
+def _long(record: Record, length: int, names: tuple[str, ...]) -> Record:
+    """A record of at least `length` words, and so of at least as many tokens; of items, one of the
+    longest texts that there are, in `names` the last."""
+    if isinstance(record, ItemsRecord):
+        return replace(record, items=names[-MOST_ITEMS:])
     if isinstance(record, PairRecord):
         second = _repeated(record.text_b, length)
         return replace(record, text=_repeated(record.text, length), text_b=second)

@@ -11,9 +11,11 @@ from typing import Annotated
 from cloister.bounds import MOST_NAME, MOST_PATH, MOST_RECORDS, Between, Text, shortened
 from cloister.client.approvals_config import EXAMPLE as APPROVALS_EXAMPLE
 from cloister.client.approvals_config import ApprovalsConfig, approvals_of
+from cloister.client.declared_records import RecordsConfig
 from cloister.client.policy_file import EXAMPLE as POLICY_EXAMPLE
 from cloister.client.policy_file import SitePolicy, policy_of
 from cloister.data.config import (
+    GENERATED,
     DataConfig,
     EncodingName,
     Separator,
@@ -26,10 +28,6 @@ from cloister.errors import RecipeError, UsageError
 from cloister.fields import LATER, check_bounds, read_section
 from cloister.models.config import Rank
 from cloister.names import is_name
-from cloister.plugins import is_installed
-from cloister.tasks.config import TaskConfig, TaskName, known_kinds
-from cloister.tasks.plugins import GROUP
-from cloister.tasks.registry import BUILT_IN
 from cloister.tasks.score_scale import ScoreScale
 from cloister.toml_text import parse_file, read_file
 from cloister.training.machine import MachineConfig
@@ -136,6 +134,7 @@ class SiteConfig:
         label_separator: What parts several labels in one cell of text, as in a CSV file (`";"`);
             absent: a list is needed.
         score: Column of a text's score.
+        items: Column of what a person had, oldest first.
     """
 
     name: str
@@ -158,6 +157,7 @@ class SiteConfig:
     labels: Column = "labels"
     label_separator: Separator | None = None
     score: Column = "score"
+    items: Column = "items"
     couples_units: bool = False
 
     def __post_init__(self) -> None:
@@ -172,52 +172,6 @@ class SiteConfig:
         check_bounds(self)
         check_form(self.encoding, self.separator)
         declared_form(self.data, self.data, self.encoding, self.separator)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordsConfig:
-    """The `[records]` section: a public declaration of what the site's records hold.
-
-    The records are read and checked against it before any study arrives, so that the check depends
-    on no study. A study that the site joins names every label here: if one were missing, the site's
-    answer would depend on whether a record has that label.
-
-    Attributes:
-        task: The task that they are labelled for: a built-in kind, or a plug-in's name.
-        labels: Class names, entity types without their B-/I- prefix, or ids of public passages,
-            from a public code book; none for conversations and scores.
-        score_range: Of scoring: the lowest and the highest score that there may be.
-        score_step: Of scoring: what parts two grades; absent: every number in the range is a score.
-    """
-
-    task: TaskName
-    labels: tuple[str, ...] = ()
-    score_range: tuple[float, ...] | None = None
-    score_step: float | None = None
-
-    def __post_init__(self) -> None:
-        check_bounds(self)
-        if self.task not in BUILT_IN and not is_installed(self.task, GROUP):
-            raise UsageError(f"task: {shortened(self.task)} given; {known_kinds()} needed")
-        if self.task != "scoring" and (self.score_range, self.score_step) != (None, None):
-            raise UsageError(f"score_range: given for {self.task}; it is of scoring alone")
-        if self.task == "causal-lm":
-            if self.labels:
-                raise UsageError("labels: conversations have none; leave the key out")
-            return
-        if self.task == "scoring":
-            if self.labels:
-                raise UsageError("labels: scored texts have none; leave the key out")
-            TaskConfig(kind="scoring", score_range=self.score_range, score_step=self.score_step)
-            return
-        fewest = 2 if self.task in ("sequence-classification", "text-pairs", "retrieval") else 1
-        if len(self.labels) < fewest:
-            raise UsageError(
-                f"labels: {len(self.labels)} given; at least {fewest} are needed: list every "
-                "label of the public code book, whether or not it occurs"
-            )
-        if len(set(self.labels)) != len(self.labels) or not all(map(str.strip, self.labels)):
-            raise UsageError("labels: one is empty or given twice; give each once")
 
 
 @dataclass(frozen=True)
@@ -270,6 +224,16 @@ class SiteFile:
         return ScoreScale.of(declared.score_range, declared.score_step)
 
     @property
+    def items(self) -> str | None:
+        """This site's public file of items, or a generator's name; None: of another task.
+
+        Raises:
+            RecipeError: Nothing is declared.
+        """
+        named = self.declared.items
+        return named if named is None or named in GENERATED.values() else str(self.place(named))
+
+    @property
     def data(self) -> Path:
         """Returns the path of the file that holds the records."""
         return self.place(self.site.data)
@@ -304,6 +268,7 @@ class SiteFile:
             labels=site.labels,
             label_separator=site.label_separator,
             score=site.score,
+            items=site.items,
         )
 
 

@@ -1,1 +1,1 @@
-"""Records: read from files or a hub, checked, or generated."""
+"""Reads records from files or a hub, checks them, changes files of them, and generates some."""

@@ -1,4 +1,4 @@
-"""Rows of an Arrow IPC file, in the file or the stream format (as `datasets` saves)."""
+"""Reads rows of an Arrow IPC file, in the file or the stream format (as `datasets` saves)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cloister.data.columnar import ArrowColumns, as_data_errors
 from cloister.data.values import Row
 from cloister.files import open_file
 
-# How a file in the file format begins; one in the stream format begins with a length.
+# The first bytes of a file in the file format; one in the stream format begins with a length.
 _MAGIC = b"ARROW1"
 
 
@@ -25,7 +25,7 @@ def arrow_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row]]:
 
     Raises:
         DataError: The file is damaged, names a needed column twice, or a row is too large.
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     with as_data_errors(path), open_file(path) as file:
         stream = _Bounded(file, path.stat().st_size)
@@ -39,16 +39,16 @@ def arrow_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row]]:
             batches = iter(reader)
         columns = ArrowColumns(path, reader.schema, needed)
         for batch in batches:
-            batch.validate(full=True)  # offsets in the file are not trusted to lie within it
+            batch.validate(full=True)  # a hostile offset may point outside of the file
             if columns.read:
                 yield from columns.rows(batch.select(columns.read))
-            elif batch.num_rows:  # a message then says which columns there are
+            elif batch.num_rows:  # one row, so that a message can list the columns
                 yield 1, columns.others
                 return
 
 
 class _Bounded:
-    """A file that is asked for no more than it has: a damaged length would fill the memory."""
+    """A file whose reads stop at its end: a damaged length would otherwise fill the memory."""
 
     closed = False
 
@@ -57,7 +57,7 @@ class _Bounded:
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, count: int = -1) -> bytes:
-        """Bytes, as of any file."""
+        """Reads up to `count` bytes, at most those that the file still has."""
         left = max(self._size - self._file.tell(), 0)
         return self._file.read(left if count < 0 else min(count, left))
 
@@ -74,4 +74,4 @@ class _Bounded:
         return False
 
     def close(self) -> None:
-        """Leaves the file to whoever opened it."""
+        """Does nothing: the caller that opened the file closes it."""

@@ -1,9 +1,9 @@
-"""Rows of an Arrow table, as Parquet files and hub data sets hold them, without loss.
+"""Reads rows of an Arrow table, as Parquet files and hub data sets hold them, without loss.
 
 Integers of any width and decimals become their digits, categories the values that they stand for,
-and class ids the names that the data set's own features give them. What has no one spelling (a
-timestamp, bytes) is kept as unusable: only a column that is read can be refused for it. A float is
-so too, but for scores, which are numbers and not names.
+and class ids the names that the data set's own features give them. A value with several
+possible spellings (a timestamp, bytes) becomes `Unusable`, which is an error only in a column that
+is read. So does a float, except as a score, which is a number and not a name.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import pyarrow.compute as pc
 from cloister.data.values import Number, Real, Row, Unusable, Value, shown
 from cloister.errors import DataError
 
-# Lists of objects of texts are as deep as a conversation's column goes; deeper is not read.
+# The depth of a conversation's column: a list of objects of texts. Deeper values are not read.
 _DEEPEST = 3
 
 
 def class_names(features: object, source: str) -> dict[str, tuple[str, ...]]:
-    """Names of class ids by column, from features as `datasets` describes them in JSON.
+    """Returns the names of class ids by column, from the features that `datasets` writes as JSON.
 
     Args:
-        features: `Features.to_dict()`, or what a Parquet file's metadata has in its place; anything
-            else names nothing.
+        features: `Features.to_dict()`, or the same value from a Parquet file's metadata; any other
+            value gives no names.
         source: The file or data set, for messages.
 
     Raises:
@@ -45,8 +45,8 @@ def class_names(features: object, source: str) -> dict[str, tuple[str, ...]]:
                     repeated = [name for name, count in Counter(names).items() if count > 1]
                     if repeated:
                         raise DataError(
-                            f"{source}: two classes of {shown(str(column))!r} are called "
-                            f"{shown(repeated[0])!r}; correct its features"
+                            f"{source}: duplicate class name {shown(repeated[0])!r} in the column "
+                            f"{shown(str(column))!r}; rename one class in the data set's features"
                         )
                     found[column] = tuple(names)
     return found
@@ -72,7 +72,7 @@ def rows_of(batch: Any, names: Mapping[str, tuple[str, ...]]) -> Iterator[Row]:
 
 
 def _values(array: Any, names: tuple[str, ...] | None, depth: int) -> list[Value]:
-    """The values of an array, one a row."""
+    """Returns the values of an array, one per row."""
     kind, types = array.type, pa.types
     if types.is_dictionary(kind):
         array = array.dictionary_decode()
@@ -101,7 +101,7 @@ def _values(array: Any, names: tuple[str, ...] | None, depth: int) -> list[Value
 def _texts(array: Any) -> list[Value]:
     try:
         values: list[Value] = array.to_pylist()
-    except UnicodeDecodeError:  # one of them: the others stay readable, and its row is known
+    except UnicodeDecodeError:  # read one by one, so that only the bad row is unusable
         return [_text(scalar) for scalar in array]
     return values
 
@@ -119,7 +119,7 @@ def _integer(number: int | None) -> Value:
 
 
 def _name(number: int | None, names: tuple[str, ...]) -> Value:
-    """A class id's name; nothing where the id is missing, which the hub writes as -1."""
+    """Returns a class id's name; None for a missing id, which the hub writes as -1."""
     if number is None or number == -1:
         return None
     if 0 <= number < len(names):

@@ -1,4 +1,4 @@
-"""What is wrong with one value of a row, and the values that no row may hold."""
+"""Makes the error for a row that cannot be used, and refuses lone surrogates in a text."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from cloister.errors import MisfitError
 
 
 def misfit(where: str, reason: str) -> MisfitError:
-    """A row that cannot be used, for a reason that quotes nothing of it."""
+    """Returns the error for a row that cannot be used; `reason` must not quote the row."""
     return MisfitError(reason, f"{where}: {reason}")
 
 
 def whole(text: str, column: str, where: str) -> str:
-    """A text of whole characters, which tokenizers and files can hold."""
+    """Returns the text, or raises `MisfitError` for a lone surrogate, which no file can hold."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise misfit(
             where,
-            f"{column} has half of a surrogate pair (\\ud800 to \\udfff), which is no character; "
-            "correct the row",
+            f"{column} has half of a surrogate pair (\\ud800 to \\udfff), which is not a "
+            "character; correct the row",
         ) from error
     return text

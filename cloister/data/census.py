@@ -1,8 +1,8 @@
-"""Counts of privacy units, and a warning where one identifier covers too many records.
+"""Counts privacy units, and warns where one identifier covers too many records.
 
-Persons are told apart by their identifiers alone. Where those are missing and something stands in
-their place (`NA`, `0`), many persons become one unit: it is hidden as one, and all but the first
-few of its records are never used.
+Only the identifier tells two persons apart. If identifiers are missing and a placeholder (`NA`,
+`0`) is in their place, many persons become one unit: they are protected as one person, and all but
+the first few of their records are never used.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from cloister.data.values import shown
 from cloister.errors import DataError
 from cloister.names import counted
 
-# One identifier with a tenth of all records: a unit counts with its first few, so a tenth of what
-# the site could learn from is lost, if these are several persons.
+# Warn if one identifier has a tenth of all records: only a unit's first few are used, so a tenth of
+# the site's records is lost if these are several persons.
 LARGE_SHARE = 0.1
-# …and several times the median, so that a few persons of like sizes are no warning: where persons
-# have 1, 2, … k records in turn, the largest has twice the median.
+# … and if it has several times the median, so that a few persons of similar sizes give no warning:
+# where persons have 1, 2, … k records, the largest has twice the median.
 LARGE_RATIO = 3
-# What tables write where a value is missing: pandas' list (`read_csv`, na_values), and what people
-# type. Compared in lower case, without what is neither letter nor digit, and without zeros.
+# Spellings of a missing value: pandas' list (`read_csv`, na_values), and what people type. They are
+# compared in lower case, with letters and digits only, and without zeros at either end.
 _MISSING = frozenset(
     {"", "na", "nan", "null", "none", "nil", "nat", "1ind", "1qnan", "missing", "unknown"}
     | {"undefined", "notavailable", "notapplicable", "anonymous", "tbd", "xxx"}
@@ -38,12 +38,12 @@ class Census:
     """True counts of privacy units, which only the records' owner may see.
 
     Attributes:
-        unit: Whose presence is hidden, `record` or `person`.
-        records: How many rows.
-        units: How many.
+        unit: The privacy unit, `record` or `person`.
+        records: Number of rows.
+        units: Number of privacy units.
         largest: Rows of the largest unit.
         name: The largest person's identifier; None where records are the units.
-        warnings: What the identifiers look like that is seldom meant, one line each.
+        warnings: Signs of wrong identifiers, one line each.
     """
 
     unit: str
@@ -82,11 +82,11 @@ def census(records: Sequence[Record], unit: str) -> Census:
     """Counts the privacy units of one site's records.
 
     Args:
-        records: The site's; private.
+        records: The site's records; private.
         unit: `record` or `person`.
 
     Raises:
-        DataError: A record names no person where persons are the units.
+        DataError: The unit is the person, and a record names none.
     """
     if unit != "person":
         rows = Counter(record.unit for record in records if record.unit is not None)
@@ -97,18 +97,18 @@ def census(records: Sequence[Record], unit: str) -> Census:
     for number, record in enumerate(records, 1):
         if record.person is None:
             raise DataError(
-                f"record {number} names no person, and privacy.unit is person: name the column as "
-                "data.person"
+                f"record {number} names no person, but privacy.unit is person; set data.person to "
+                "the column of persons"
             )
         sizes[record.person] += 1
     return census_of(sizes)
 
 
 def census_of(sizes: Counter[str]) -> Census:
-    """The census of persons, from the number of records of each.
+    """Returns the census of persons, from the number of records of each.
 
     Args:
-        sizes: Records by identifier; private.
+        sizes: Number of records by identifier; private.
     """
     if not sizes:
         return Census("person", 0, 0, 0)
@@ -117,7 +117,8 @@ def census_of(sizes: Counter[str]) -> Census:
 
 
 def is_missing(name: str) -> bool:
-    """Whether an identifier or label looks like what tables write where a value is missing."""
+    """Returns whether an identifier or label looks like a spelling of a missing value (`NA`,
+    `0`)."""
     return re.sub(r"[\W_]", "", name).casefold().strip("0") in _MISSING
 
 
@@ -132,7 +133,7 @@ def _warnings(sizes: Counter[str]) -> tuple[str, ...]:
             why = "looks like a missing value" if missing else "has far more than others"
             notes.append(
                 f"the identifier {shown(name)!r} holds {size} of {records} records "
-                f"({size / records:.0%}); it {why}: if these are several persons, they are "
-                "hidden as one, and only the first few of their records are used; correct it"
+                f"({size / records:.0%}) and {why}: if these are several persons, they are "
+                "protected as one, and only their first few records are used; correct the file"
             )
     return tuple(notes)

@@ -1,6 +1,6 @@
-"""Conversations in the forms that data sets write them: turns, pairs, ShareGPT, Alpaca, prompts.
+"""Reads conversations in the usual forms of data sets: turns, pairs, ShareGPT, Alpaca, prompts.
 
-A row is looked at alone, so whether it can be used follows from that row.
+Each row is read alone, so whether it can be used depends on that row only.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from cloister.errors import MisfitError
 PAIR = ("prompt", "chosen", "rejected")
 # Columns of the other forms: ShareGPT's turns, a prompt with its completion, Alpaca's.
 OTHERS = ("conversations", "completion", "instruction", "input", "output", "system", "history")
-# ShareGPT's words for who speaks; further ones are the roles themselves.
+# ShareGPT's names of speakers; any other name is taken as the role itself.
 _SPEAKERS = {"human": "user", "gpt": "assistant", "observation": "tool"}
-# A conversation as CSV would hold it: a list of objects as text.
+# The start of a list of objects that is written as text, as in a CSV file.
 _LIST = re.compile(r"\s*\[\s*\{")
 
 
 def turns_in(row: Row, where: str) -> tuple[Message, ...] | None:
-    """The turns of a row without a column of turns, from the columns of another form.
+    """Returns the turns of a row that has no column of turns, from the columns of another form.
 
     Args:
         row: Values by column: `conversations`; or `prompt` and `completion`; or `instruction`,
@@ -33,7 +33,7 @@ def turns_in(row: Row, where: str) -> tuple[Message, ...] | None:
         where: The file and row, for messages.
 
     Returns:
-        The turns; None where the row has the columns of none of these forms.
+        The turns; None: the row has the columns of none of these forms.
 
     Raises:
         MisfitError: A column of the form cannot be used.
@@ -50,10 +50,10 @@ def turns_in(row: Row, where: str) -> tuple[Message, ...] | None:
 
 
 def preferred(row: Row, name: str, where: str) -> tuple[Message, ...]:
-    """The prompt with one of a pair's replies: each a text, or turns.
+    """Returns the turns of a prompt and one of the pair's replies; each may be a text or turns.
 
     Raises:
-        MisfitError: One of them cannot be used, or no reply ends it.
+        MisfitError: One of them cannot be used, or the last turn is not a reply.
     """
     turns: tuple[Message, ...] = ()
     if row.get(PAIR[0]) is not None:
@@ -65,43 +65,45 @@ def preferred(row: Row, name: str, where: str) -> tuple[Message, ...]:
 
 
 def raw_text(text: str, column: str, where: str) -> str:
-    """A text to be learnt whole, in place of a conversation.
+    """Returns a text that is learnt as a whole, in place of a conversation.
 
     Raises:
-        MisfitError: It is empty, or a list written as text.
+        MisfitError: The text is empty, or is a list written as text.
     """
     if not text.strip():
         raise misfit(where, f"{column} is empty; a conversation or a text is needed")
     if _LIST.match(text):
         raise misfit(
             where,
-            f"{column} is a list written as text, which would be learnt as it stands: use JSONL or "
+            f"{column} is a list written as text, so its brackets would be learnt; use JSONL or "
             "Parquet for conversations",
         )
     return whole(text, column, where)
 
 
 def turns_of(turns: Value, column: str, where: str) -> tuple[Message, ...]:
-    """The turns of a conversation: a list of objects with `role` and `content`, a text or parts of
-    text; or with ShareGPT's `from` and `value`.
+    """Returns the turns of a conversation.
+
+    `turns` is a list of objects with `role` and `content` (a text, or parts of text), or with
+    ShareGPT's `from` and `value`.
 
     Raises:
-        MisfitError: It is another value, or empty.
+        MisfitError: `turns` is another value, or empty.
     """
     if isinstance(turns, str) or not isinstance(turns, Sequence) or not turns:
-        raise misfit(where, f"{column} must be a list of turns, and not empty")
+        raise misfit(where, f"{column} must be a list of turns that is not empty")
     messages = []
     for number, turn in enumerate(turns, 1):
         role, content = _turn(turn)
         if role not in get_args(Role) or not isinstance(content, str):
-            needed = f"needs a role ({', '.join(get_args(Role))}) and a content of text"
+            needed = f"needs a role ({', '.join(get_args(Role))}) and text as its content"
             raise MisfitError(f"a turn in {column} {needed}", f"{where}: turn {number} {needed}")
         messages.append(Message(cast(Role, role), whole(content, column, where)))
     return tuple(messages)
 
 
 def _turn(turn: Value) -> tuple[Value, Value]:
-    """Who speaks, and what."""
+    """Returns a turn's role and content; None where it has none."""
     if not isinstance(turn, dict):
         return None, None
     if "role" not in turn and "from" in turn:
@@ -112,7 +114,7 @@ def _turn(turn: Value) -> tuple[Value, Value]:
 
 
 def _either(row: Row, name: str, role: Role, where: str) -> tuple[Message, ...]:
-    """A column that is a text, as one turn, or a list of turns."""
+    """Returns the turns of a column: a text is one turn of `role`; else it is a list of turns."""
     value = row[name]
     if isinstance(value, str):
         return (Message(role, whole(value, name, where)),)
@@ -130,7 +132,7 @@ def _alpaca(row: Row, where: str) -> tuple[Message, ...]:
     for pair in history or ():
         texts = pair if isinstance(pair, Sequence) and not isinstance(pair, str) else ()
         if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
-            raise misfit(where, "history holds something else than pairs of texts")
+            raise misfit(where, "history holds a value that is not a pair of texts")
         question, answer = (whole(str(text), "history", where) for text in texts)
         turns += [Message("user", question), Message("assistant", answer)]
     question = f"{asked}\n\n{more}" if more else asked
@@ -138,7 +140,7 @@ def _alpaca(row: Row, where: str) -> tuple[Message, ...]:
 
 
 def _text(row: Row, name: str, where: str) -> str:
-    """A column's text; empty where the row has none."""
+    """Returns a column's text; empty if the row has none."""
     value = row.get(name)
     if value is None:
         return ""
@@ -148,7 +150,7 @@ def _text(row: Row, name: str, where: str) -> str:
 
 
 def _joined(content: Value) -> Value:
-    """A turn's content; of one in parts of text (`{"type": "text", "text": …}`), all of them."""
+    """Returns a turn's content; parts of text (`{"type": "text", "text": …}`) are joined."""
     if isinstance(content, str) or not isinstance(content, Sequence) or not content:
         return content
     texts = []

@@ -1,4 +1,4 @@
-"""What Parquet and Arrow files share: columns by name, rows of a batch, one message an error."""
+"""Shared by the Parquet and Arrow readers: columns by name, rows of a batch, one-line errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cloister.errors import DataError
 
 @contextmanager
 def as_data_errors(path: Path) -> Iterator[None]:
-    """Makes one message of what pyarrow raises while a file is read.
+    """Turns what pyarrow raises while a file is read into one message.
 
     Raises:
         DataError: The file is damaged.
@@ -33,7 +33,7 @@ def as_data_errors(path: Path) -> Iterator[None]:
         TypeError,
         OSError,
     ) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the system's, not Arrow's
+        if isinstance(error, OSError) and error.errno is not None:  # from the system, not Arrow
             raise
         # Arrow raises Python's own errors too; its messages name types and sizes, not values.
         reason = str(error).strip() or type(error).__name__
@@ -41,7 +41,7 @@ def as_data_errors(path: Path) -> Iterator[None]:
 
 
 class ArrowColumns:
-    """The columns of a file that are read, and what is known of the others.
+    """The columns of a file that are read, and the types of the others.
 
     Args:
         path: The file.
@@ -49,19 +49,19 @@ class ArrowColumns:
         needed: Columns whose values are needed.
 
     Attributes:
-        read: Those of them that the file has.
-        others: A row of which nothing is known but its columns' types.
+        read: The needed columns that the file has.
+        others: A row with the types of the other columns in place of values.
 
     Raises:
-        DataError: The file names a needed column twice, or two classes of one alike.
+        DataError: A needed column, or a class name of a column, is duplicate.
     """
 
     def __init__(self, path: Path, schema: Any, needed: Sequence[str]) -> None:
         repeated = [name for name in needed if schema.names.count(name) > 1]
         if repeated:
             raise DataError(
-                f"{path}: has the column {repeated[0]!r} twice; which one is meant? Rename or "
-                "remove one"
+                f"{path}: duplicate column {repeated[0]!r}, so it is not clear which one to read; "
+                "rename or remove one"
             )
         self._path, self._number = path, 0
         self.others: Row = {f.name: Unusable(str(f.type)) for f in schema if f.name not in needed}
@@ -80,7 +80,7 @@ class ArrowColumns:
         """
         for row in rows_of(batch, self._names):
             self._number += 1
-            # No row of a small batch is counted.
+            # If the whole batch is small, no row needs to be counted.
             if batch.nbytes > MOST_ROW_BYTES and _characters(row) > MOST_ROW_BYTES:
                 raise DataError(
                     f"{self._path.name}, row {self._number}: longer than {MOST_ROW_BYTES >> 20} "
@@ -90,7 +90,7 @@ class ArrowColumns:
 
 
 def _described_features(metadata: Any) -> object:
-    """What `datasets` wrote about the columns, if it wrote the file."""
+    """Returns the features that `datasets` wrote into the file; None: it did not write it."""
     try:
         described = json.loads((metadata or {})[b"huggingface"])
         features: object = described["info"]["features"]

@@ -1,4 +1,4 @@
-"""What the columns of a file hold: which kinds of values, in how many rows."""
+"""Counts, for each column of a file, the kinds of its values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from cloister.data.values import Row, kind_of
 from cloister.errors import DataError
 
-# A JSON file can name other columns in every row; a table of more is a mistake, or hostile.
+# A JSON file can have other columns in every row; more than this is a mistake, or hostile.
 MOST_COLUMNS = 10_000
 
 
@@ -19,8 +19,8 @@ class Columns:
     """Kinds of values by column, counted row by row.
 
     Attributes:
-        rows: How many rows were counted.
-        kinds: By column, how many of its values are of which kind (`text`, `an integer`, …).
+        rows: Number of rows that were counted.
+        kinds: By column, the number of values of each kind (`text`, `an integer`, …).
     """
 
     rows: int = 0
@@ -49,12 +49,12 @@ class Columns:
             self.kinds[name]["empty text" if is_empty else kind_of(value)] += 1
 
     def missing(self, name: str) -> int:
-        """How many rows have no such column, or nothing in it."""
+        """Returns how many rows lack the column, or have no value in it."""
         kinds: Mapping[str, int] = self.kinds.get(name, Counter())
         return self.rows - sum(kinds.values()) + kinds.get("nothing", 0)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Returns one object a column: its name, its kinds of values, rows without a value."""
+        """Returns an object for each column: name, kinds of values, rows without a value."""
         return [
             {"name": name, "kinds": dict(kinds.most_common()), "missing": self.missing(name)}
             for name, kinds in self.kinds.items()

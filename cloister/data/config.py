@@ -1,5 +1,4 @@
-"""The `[data]` section of a recipe: where records are, what their columns are called, who has
-which."""
+"""The `[data]` section of a recipe: sources, columns, and how records are dealt to sites."""
 
 from __future__ import annotations
 
@@ -33,16 +32,17 @@ from cloister.errors import UsageError
 from cloister.fields import LATER, called, check_bounds
 
 SYNTHETIC = "synthetic:hospitals"
-# The built-in generators, by what their records are.
+# The built-in generators, by kind of record.
 GENERATED: dict[RecordKind, str] = {
     "text": SYNTHETIC,
     "pairs": SYNTHETIC,
     "labels": "synthetic:referrals",
     "score": "synthetic:answers",
+    "items": "synthetic:shops",
 }
 # Of retrieval, whose records are texts with one label too.
 QUESTIONS = "synthetic:questions"
-# The column of a pair's second text, where none is named.
+# The column of a pair's second text if none is named.
 SECOND = "text_b"
 
 # Parts of a cross-validation: ε grows with their number, and 5 or 10 are usual (Kohavi 1995).
@@ -52,7 +52,7 @@ Partition = Literal["iid", "dirichlet", "quantity", "column", "person"]
 
 Source = Annotated[str, Text(MOST_PATH, least=1)]
 Column = Annotated[str, Text(MOST_NAME, least=1)]
-# Of labels in one cell: one mark, or a mark with blanks around it.
+# Separator of labels in one cell: one character, or one with blanks around it.
 Separator = Annotated[str, Text(4, least=1)]
 Records = Annotated[int, Between(1, MOST_RECORDS)]
 EncodingName = Annotated[str, Text(MOST_NAME, least=1)]
@@ -67,7 +67,8 @@ class DataConfig:
         train: A file (JSONL, JSON, CSV, TSV, CoNLL, Parquet, Arrow; text also with `.gz`), a hub
             id (`owner/name` or `owner/name:config`), or a built-in generator: `synthetic:hospitals`
             (one label, also of pairs where the task reads pairs), `synthetic:referrals` (several),
-            `synthetic:answers` (scores), `synthetic:questions` (retrieval). Absent: the generator
+            `synthetic:answers` (scores), `synthetic:questions` (retrieval), `synthetic:shops`
+            (people's items). Absent: the generator
             of the task's records.
         test: The public test set, likewise; absent only where `train` brings its own (hub ids and
             the generators).
@@ -93,6 +94,8 @@ class DataConfig:
         label_separator: What parts several labels that stand in one cell of text, as in a CSV file
             (`";"`); absent: a list is needed.
         score: Column of a text's score; absent: `score`.
+        items: Column of what a person had, oldest first: a list of ids, or a text of ids with
+            blanks between them; absent: `items`.
         encoding: Of the text of `train`, and of public sets with the same ending: `gb18030`,
             `latin-1`, `utf-16`, …; absent: UTF-8, as of public sets with another ending.
         fold: Of a simulation, `2/5`: the second of five parts of `train` is held out as the test
@@ -134,6 +137,9 @@ class DataConfig:
     score: Column | None = field(
         default=None, metadata={**LATER, **called("score_column grade mark")}
     )
+    items: Column | None = field(
+        default=None, metadata={**LATER, **called("items_column history sequence item_ids")}
+    )
     encoding: EncodingName | None = field(default=None, metadata={**LATER, **called("charset")})
     separator: SeparatorName | None = field(
         default=None, metadata={**LATER, **called("sep delimiter")}
@@ -142,7 +148,7 @@ class DataConfig:
 
     @property
     def second(self) -> str:
-        """The column of a pair's second text."""
+        """Returns the column of a pair's second text."""
         return self.text_b or SECOND
 
     def __post_init__(self) -> None:
@@ -151,13 +157,13 @@ class DataConfig:
         self.form(self.train)
         if self.fold is not None and fold_of(self.fold) is None:
             raise UsageError(
-                f"fold: {self.fold!r} given; a part and how many there are, 1/{FEWEST_FOLDS} to "
-                f"{MOST_FOLDS}/{MOST_FOLDS}, is needed"
+                f"fold: {self.fold!r} given; PART/PARTS is needed, from 1/{FEWEST_FOLDS} to "
+                f"{MOST_FOLDS}/{MOST_FOLDS}"
             )
         if self.test is None and self.fold is None and form_of(self.train) is not None:
-            # Private records would otherwise be scored on, and the scores are public.
+            # Otherwise private records would be scored, and scores are public.
             raise UsageError(
-                f"test: none given, and the file {self.train} brings none; give a public test set"
+                f"test: missing, and {self.train} has no test split; give a public test set"
             )
         for name in ("test", "validation"):
             public = getattr(self, name)
@@ -167,35 +173,40 @@ class DataConfig:
                     "releases that nobody charges: give a public set"
                 )
         if self.public_records == ():
-            raise UsageError("public_records: an empty list given; one number a site is needed")
+            raise UsageError("public_records: an empty list given; one number per site is needed")
 
     @property
     def labels_column(self) -> str:
-        """The column of a text's labels."""
+        """Returns the column of a text's labels."""
         return self.labels or "labels"
 
     @property
     def score_column(self) -> str:
-        """The column of a text's score."""
+        """Returns the column of a text's score."""
         return self.score or "score"
 
+    @property
+    def items_column(self) -> str:
+        """The column of a person's items."""
+        return self.items or "items"
+
     def form(self, source: str) -> FileForm | None:
-        """How the file of a source is written, as its ending and this section say.
+        """Returns the form of a source's file, from its ending and this section.
 
         Args:
             source: `train`, or a public set.
 
         Returns:
-            The form; None of what is no file by its ending.
+            The form; None: by its ending the source is not a data file.
 
         Raises:
-            UsageError: `train` is no text, or no CSV, and an encoding or separator is declared.
+            UsageError: An encoding or separator is declared, and `train` is not a text file or CSV.
         """
         return declared_form(source, self.train, self.encoding, self.separator)
 
 
 def fold_of(written: str) -> tuple[int, int] | None:
-    """Which part of how many, from 1; None: the text is no such thing."""
+    """Returns part (from 1) and number of parts of a text such as `2/5`; None: it is not valid."""
     part, _, parts = written.partition("/")
     if not all(
         number.isascii() and number.isdigit() and len(number) < 4 for number in (part, parts)
@@ -206,10 +217,10 @@ def fold_of(written: str) -> tuple[int, int] | None:
 
 
 def check_form(encoding: str | None, separator: str | None) -> None:
-    """Refuses an encoding or separator that there is not.
+    """Refuses an unknown encoding or separator.
 
     Raises:
-        UsageError: The message opens with the field's name.
+        UsageError: One is unknown; the message begins with the field's name.
     """
     if encoding is not None:
         known_encoding(encoding, "encoding:")
@@ -223,16 +234,16 @@ def check_form(encoding: str | None, separator: str | None) -> None:
 def declared_form(
     source: str, train: str, encoding: str | None, separator: str | None
 ) -> FileForm | None:
-    """The form of a file whose encoding and separator somebody declared.
+    """Returns the form of a file whose encoding and separator are declared.
 
     Args:
         source: The file.
-        train: The file that the declaration is about; others with its ending are written alike.
-        encoding: Declared for it; None: UTF-8.
-        separator: Likewise; None: as the ending says.
+        train: The file that the declaration is about; it holds for other files with its ending too.
+        encoding: The declared encoding; None: UTF-8.
+        separator: The declared separator; None: the ending decides.
 
     Raises:
-        UsageError: The file that the declaration is about has no encoding or separator, or is none.
+        UsageError: `train` is not a file, or its format has no encoding or separator.
     """
     form = form_of(source)
     if encoding is None and separator is None:
@@ -240,27 +251,27 @@ def declared_form(
     if form is None:
         if source == train:
             what = "encoding" if encoding is not None else "separator"
-            raise UsageError(f"{what}: given, and {train} is no file of text; leave it out")
+            raise UsageError(f"{what}: given, but {train} is not a text file; leave it out")
         return None
     if _ending(source) != _ending(train):
         return form
     if encoding is not None:
         if form.kind not in TEXTS:
             raise UsageError(
-                f"encoding: {encoding} given, and {train} is {form.kind}; leave it out"
+                f"encoding: {encoding} given, but {train} is {form.kind}; leave it out"
             )
         form = dataclasses.replace(form, encoding=known_encoding(encoding, "encoding:"))
     if separator is not None:
         if form.kind != "csv":
             raise UsageError(
-                f"separator: {separator!r} given, and {train} is no CSV or TSV; leave it out"
+                f"separator: {separator!r} given, but {train} is not a CSV or TSV; leave it out"
             )
         form = dataclasses.replace(form, separator=separator_of(separator) or form.separator)
     return form
 
 
 def _ending(source: str) -> str:
-    """The ending of a file without that of its compression."""
+    """Returns a file's ending, without that of its compression."""
     return (
         "".join(PurePath(source.lower()).suffixes[-2:]).removesuffix(COMPRESSED).rpartition(".")[2]
     )

@@ -1,4 +1,4 @@
-"""Sentences of a CoNLL file: a word a line with its columns, a blank line after each sentence.
+"""Reads sentences of a CoNLL file: one word per line, a blank line after each sentence.
 
 The first column is the word and the last its tag (CoNLL-2003 has two more between). A tab
 separates columns where a line has one, blanks do elsewhere. Tags of any known scheme become BIO.
@@ -17,7 +17,7 @@ from cloister.data.values import MOST_ROW_BYTES, Row, shown
 from cloister.errors import DataError
 
 CONLL = FileForm(kind="conll")
-# Opens a document in CoNLL-2003; it is no word.
+# Begins a document in CoNLL-2003; it is not a word.
 _DOCUMENT = "-DOCSTART-"
 _BLANKS = re.compile(r"[ \t]+")
 
@@ -29,8 +29,8 @@ def conll_rows(path: Path, form: FileForm = CONLL) -> Iterator[tuple[int, Row]]:
     comment.
 
     Raises:
-        DataError: A line has another number of columns than the first, or its last column is no
-            tag of a known scheme; or a sentence is too long.
+        DataError: A line's number of columns differs from the first line's, its last column is not
+            a tag of a known scheme, or a sentence is too long.
         OSError: The file cannot be read.
     """
     tokens: list[str] = []
@@ -55,8 +55,8 @@ def conll_rows(path: Path, form: FileForm = CONLL) -> Iterator[tuple[int, Row]]:
             )
         if not KNOWN.fullmatch(cells[-1]):
             raise DataError(
-                f"{where}: tag {shown(cells[-1])!r} is of no known scheme (O, or B-type, I-type "
-                "and the like); the last column must be the tag"
+                f"{where}: tag {shown(cells[-1])!r} is of no known scheme (O, B-type, I-type "
+                "and similar); the last column must be the tag"
             )
         size += len(line)
         if size > MOST_ROW_BYTES:

@@ -1,4 +1,4 @@
-"""Rows of a CSV file (RFC 4180): every cell is the text that is written there."""
+"""Reads rows of a CSV file (RFC 4180): every cell is the text exactly as it is written."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from cloister.data.lines import text_lines
 from cloister.data.values import MOST_ROW_BYTES, Row, shown
 from cloister.errors import DataError
 
-# What programs separate cells by.
+# The separators that programs use.
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 COMMAS = FileForm(kind="csv")
-# The standard library's bound on a field is one for the whole process: it is changed for one row
-# at a time, and by one thread at a time.
+# The standard library's limit on a field's size is global to the process: it is changed while one
+# row is read, by one thread at a time.
 _FIELD_LIMIT = threading.Lock()
 
 
 def csv_rows(path: Path, form: FileForm = COMMAS) -> Iterator[tuple[int, Row]]:
     """Yields the rows of a file, each with its number, from 1 for the first below the header.
 
-    A blank line is no row. Nothing is inferred: `NA`, `true`, `1e3` and `007` are texts.
+    Blank lines are skipped. No type is inferred: `NA`, `true`, `1e3` and `007` are texts.
 
     Args:
         path: The file.
-        form: How it is written.
+        form: Its encoding and separator.
 
     Raises:
-        DataError: The cells are separated by something else, the header names a column twice, or a
-            row has more or fewer cells than it, is badly quoted or too large.
+        DataError: Another separator is used, the header has a duplicate column, or a row has more
+            or fewer cells than the header, is badly quoted, or is too large.
         OSError: The file cannot be read.
     """
     lines = _Lines(path, form)
@@ -50,30 +50,30 @@ def csv_rows(path: Path, form: FileForm = COMMAS) -> Iterator[tuple[int, Row]]:
     if len(header) == 1 and (found := _other_separators(header[0], form.separator)):
         used = SEPARATORS.get(form.separator, repr(form.separator))
         raise DataError(
-            f"{path}: its header names one column, in which {found[0]} stand; cells are separated "
-            f"by {used} here: name the separator (`separator` beside the file), or have `cloister "
-            "data clean` write it anew"
+            f"{path}: its header is one column that contains {found[0]}, but the separator is "
+            f"{used}: set `separator` beside the file's name, or rewrite the file with `cloister "
+            "data clean`"
         )
     repeated = [name for name, count in Counter(header).items() if count > 1 and name]
     if repeated:
         raise DataError(
-            f"{path}: has the column {shown(repeated[0])!r} twice; which one is meant? Rename or "
-            "remove one"
+            f"{path}: duplicate header {shown(repeated[0])!r}, so it is not clear which column to "
+            "read; rename or remove one"
         )
     number = 1
     while (cells := _next(reader, lines, f"{path.name}, row {number}")) is not None:
         if len(cells) != len(header):
             raise DataError(
                 f"{path.name}, row {number}: {len(cells)} cells, but the header names "
-                f"{len(header)} columns; put a text that holds a {form.separator!r} or a line "
-                "break into quotes"
+                f"{len(header)} columns; put quotes around a text that contains a "
+                f"{form.separator!r} or a line break"
             )
         yield number, dict(zip(header, cells, strict=True))
         number += 1
 
 
 def csv_line(cells: Sequence[str], separator: str = ",") -> str:
-    """One line of a CSV file that `csv_rows` reads as these cells, with its line feed.
+    """Returns the line of a CSV file that `csv_rows` reads as these cells, with its line feed.
 
     Raises:
         ValueError: A cell holds a NUL character, which a CSV file cannot hold; the message says so.
@@ -83,19 +83,19 @@ def csv_line(cells: Sequence[str], separator: str = ",") -> str:
             "holds a NUL character, which CSV cannot hold: remove it, or write a .jsonl"
         )
     line = io.StringIO()
-    # The writer quotes a cell for the characters of its line ending: with a carriage return among
-    # them it quotes one that stands alone too, which a reader refuses outside quotes.
+    # The writer quotes cells that contain a character of its line ending. With a carriage return in
+    # the ending it also quotes a cell with one alone, which readers refuse outside of quotes.
     csv.writer(line, delimiter=separator, lineterminator="\r\n").writerow(cells)
     return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _other_separators(header: str, used: str) -> list[str]:
-    """What stands in a header of one column that elsewhere separates cells, in words."""
+    """Returns the other separators in a header of one column, in words."""
     return [word for mark, word in SEPARATORS.items() if mark in header and mark != used]
 
 
 class _Lines:
-    """Lines for the parser, counted, so that a quote that is left open does not take the rest."""
+    """Gives lines to the parser, up to a limit, so that an open quote does not read all of them."""
 
     def __init__(self, path: Path, form: FileForm) -> None:
         self._lines = text_lines(path, "line", form)
@@ -113,7 +113,7 @@ class _Lines:
 
 
 def _next(reader: Any, lines: _Lines, where: str) -> list[str] | None:
-    """The next row that is not blank; None at the end."""
+    """Returns the next row that is not blank; None at the end."""
     cells: list[str] | None = []
     with _FIELD_LIMIT:
         before = csv.field_size_limit(MOST_ROW_BYTES)
@@ -129,17 +129,17 @@ def _next(reader: Any, lines: _Lines, where: str) -> list[str] | None:
 
 
 def _reason(message: str) -> str:
-    """What is wrong, from the parser's message, which quotes no cell."""
+    """Says what is wrong, from the parser's message, without a quote of a cell."""
     if "longer" in message or "field limit" in message:
         return (
-            f"longer than {MOST_ROW_BYTES >> 20} MiB, the most that a row may hold; a quote may be "
-            "left open before it"
+            f"longer than {MOST_ROW_BYTES >> 20} MiB, the most that a row may hold; look for a "
+            "quote before it that is not closed"
         )
     if "end of data" in message:
-        return "a quote is opened and not closed"
+        return "a quote is opened but not closed; close it"
     if "new-line" in message:
         return (
-            "a carriage return stands alone outside quotes; end lines with a line feed, or put the "
-            "text into quotes"
+            "a carriage return without a line feed is outside of quotes; end lines with a line "
+            "feed, or put quotes around the text"
         )
-    return "a closing quote is followed by more text; write a quote inside quotes twice"
+    return "text follows a closing quote; inside of quotes, double each quote"

@@ -1,4 +1,4 @@
-"""How a data file is written: told from the file, and stated, or as somebody gave it."""
+"""Detects the form of a data file (encoding, separator), or takes the one that the user gives."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from cloister.data.values import Row
 from cloister.errors import DataError, UsageError
 from cloister.files import why_no_file
 
-# Rows that a separator must fit.
+# Rows for which a separator must give the header's number of cells.
 LOOKED_AT = 100
 COMMAND = DataOrigin("FILE", "give --{key} its column's name", "give --person its column's name")
 
 
 @dataclass(frozen=True)
 class Detected:
-    """How a file is written, and how that is known.
+    """The form of a file, and how it is known.
 
     Attributes:
         path: The file.
-        form: As it is read.
-        size: Bytes.
-        encoding: Of its text; None for Parquet and Arrow.
-        separator_why: How the separator is known; None where there is none.
+        form: The form in which it is read.
+        size: Size in bytes.
+        encoding: The encoding of its text; None for Parquet and Arrow.
+        separator_why: How the separator is known; None: there is none.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Detected:
         """Yields all rows with all their columns, each with its number.
 
         Raises:
-            DataError: The file is damaged, has no row, or was written meanwhile.
+            DataError: The file is damaged, has no row, or changed while it was read.
         """
         names = self.names() if self.form.kind in ("parquet", "arrow") else ()
         number = 0
@@ -62,7 +62,7 @@ class Detected:
             raise DataError(f"{self.path}: no records; give a file with at least one row")
 
     def names(self) -> tuple[str, ...]:
-        """The columns of the first row, in order.
+        """Returns the columns of the first row, in order.
 
         Raises:
             DataError: The file is damaged, or has no row.
@@ -81,7 +81,7 @@ class Detected:
         return "; ".join(told)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what is known as JSON values."""
+        """Returns the form as JSON values."""
         encoding = self.encoding
         return {
             "name": self.path.name,
@@ -99,17 +99,17 @@ class Detected:
 def detect_form(
     path: Path, encoding: str | None = None, separator: str | None = None, *, quotes: bool = True
 ) -> Detected:
-    """Tells how a file is written.
+    """Detects the form of a file.
 
     Args:
         path: The file.
-        encoding: Its encoding, where somebody gives it.
-        separator: Its separator, likewise: one character, or `comma`, `semicolon`, `tab`, `bar`.
+        encoding: Its encoding, if the user gives it.
+        separator: Its separator, if given: one character, or `comma`, `semicolon`, `tab`, `bar`.
         quotes: Whether `"` encloses cells of a CSV or TSV.
 
     Raises:
-        UsageError: No such encoding or separator.
-        DataError: The file is missing, empty or damaged, or how it is written cannot be told.
+        UsageError: The encoding or separator is unknown.
+        DataError: The file is missing, empty or damaged, or its form cannot be detected.
     """
     if (why := why_no_file(path)) is not None:
         raise DataError(f"{path}: {why}; correct the path")
@@ -131,7 +131,7 @@ def detect_form(
     form = dataclasses.replace(form, encoding=found.name, quotes=quotes)
     if form.kind != "csv":
         if separator is not None:
-            raise UsageError(f"{path}: no CSV or TSV; leave --separator out")
+            raise UsageError(f"{path}: not a CSV or TSV; leave --separator out")
         return Detected(path, form, size, found, None)
     if separator is not None:
         form = dataclasses.replace(form, separator=_character(separator))
@@ -151,7 +151,7 @@ def _character(separator: str) -> str:
 
 
 def _separator(path: Path, form: FileForm) -> tuple[str, str]:
-    """What separates cells, and how that is known.
+    """Returns the separator of cells, and how it is known.
 
     Raises:
         DataError: Several fit equally well.
@@ -163,27 +163,27 @@ def _separator(path: Path, form: FileForm) -> tuple[str, str]:
             headers.append(mark)
             fitting += [mark] * fits
     if len(fitting) == 1:
-        return fitting[0], "all of the first rows have as many cells as the header"
+        return fitting[0], "each of the first rows has as many cells as the header"
     candidates = fitting or headers
     if not candidates:
-        return form.separator, "as the ending says; the header names one column"
+        return form.separator, "from the ending; the header names one column"
     if len(candidates) == 1:
-        return candidates[0], "the header has no other"
+        return candidates[0], "the only one in the header"
     told = " and ".join(SEPARATORS[mark] for mark in candidates)
     raise DataError(
-        f"{path}: {told} stand in its header, and both could separate cells; say which does "
+        f"{path}: its header contains {told}, and both could separate cells; name the right one "
         "(--separator)"
     )
 
 
 def _fit(path: Path, form: FileForm) -> tuple[int, bool]:
-    """How many columns the header names under a separator, and whether the first rows fit it."""
+    """Returns the header's number of columns under a separator, and whether the first rows fit."""
     columns = 0
     try:
         for _, row in itertools.islice(csv_rows(path, form), LOOKED_AT):
             columns = len(row)
     except DataError as error:
-        if ", row " not in str(error):  # the header itself
+        if ", row " not in str(error):  # the error is in the header
             return 0, False
         return columns or _header_width(path, form), False
     return columns or _header_width(path, form), True

@@ -1,6 +1,6 @@
-"""The encoding of a text file, detected by a stated rule; what the rule cannot tell is refused.
+"""Detects the encoding of a text file by these rules, and refuses a file that none of them decides.
 
-1. A byte order mark says UTF-8 or UTF-16. Without one, NUL bytes at every second place alone say
+1. A byte order mark means UTF-8 or UTF-16. Without one, NUL bytes at every second place only mean
    UTF-16 without a mark.
 2. A file that is UTF-8 from its first byte to its last is UTF-8: text in another encoding that is
    not ASCII is almost never valid UTF-8.
@@ -28,12 +28,12 @@ from cloister.data.lines import BOM, open_bytes
 from cloister.errors import DataError, UsageError
 
 _CHUNK = 2**20
-# Characters beyond ASCII that rules 3 and 4 look at: the share is then known to 0.002.
+# Characters beyond ASCII that rules 3 and 4 count: their shares are then known to 0.002.
 LOOKED_AT = 65_536
 LEAST_COMMON = 0.25
 LEAST_ALONE = 0.8
-# Share of NUL bytes at one parity that makes UTF-16 of text: a Chinese CSV's commas, digits and
-# line breaks, its header above all, have a NUL each.
+# Share of NUL bytes at even or odd places from which a text is UTF-16: in a Chinese CSV each comma,
+# digit and line break, and the whole header, has a NUL byte.
 LEAST_NULS = 0.02
 _COMMON = frozenset(
     "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作"
@@ -46,9 +46,9 @@ _COMMON = frozenset(
 _ALONE = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])")
 _BEYOND = re.compile(rb"[\x80-\xff]")
 _BEYOND_TEXT = re.compile("[^\x00-\x7f]+")
-# Python's codecs for parts of a text: names of hosts, and escapes in source code.
+# Python's codecs that are not for whole texts: names of hosts, and escapes in source code.
 _NO_FILES = ("idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode-escape")
-# What is told of an encoding, by Python's name for it.
+# Names of encodings for messages, by Python's name.
 NAMES = {
     "utf-8": "UTF-8",
     "utf-16": "UTF-16",
@@ -62,12 +62,12 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """A file's encoding, and how it is known.
+    """The encoding of a file, and how it is known.
 
     Attributes:
         name: Python's name.
-        why: The rule that told, or that it was given.
-        line_endings: How many lines end with `LF`, `CRLF` or `CR`; those that occur.
+        why: The rule that decided, or that the user gave it.
+        line_endings: Number of lines that end with `LF`, `CRLF` or `CR`, for those that occur.
     """
 
     name: str
@@ -79,45 +79,45 @@ class Encoding:
 
 
 def known_encoding(name: str, asker: str = "--encoding") -> str:
-    """Python's name of an encoding that somebody gave.
+    """Returns Python's name of an encoding that the user gave.
 
     Args:
         name: As it was given.
-        asker: What asked for it, for messages.
+        asker: The option or field that names it, for messages.
 
     Raises:
-        UsageError: There is no such encoding of text.
+        UsageError: It is not an encoding of text that Python knows.
     """
     try:
         found = codecs.lookup(name)
-        "text".encode(found.name)  # base64 and the like encode no text
+        "text".encode(found.name)  # fails for codecs such as base64, which do not encode text
         if found.name in _NO_FILES:
             raise ValueError
     except (LookupError, ValueError) as error:
         raise UsageError(
-            f"{asker} {name}: no such encoding; give utf-8, utf-16, gb18030, latin-1 or another "
+            f"{asker} {name}: unknown encoding; give utf-8, utf-16, gb18030, latin-1 or another "
             "that Python knows"
         ) from error
     return {"iso8859-1": "latin-1", "utf-8-sig": "utf-8"}.get(found.name, found.name)
 
 
 def detect(path: Path, is_gzip: bool = False, given: str | None = None) -> Encoding:
-    """Tells the encoding of a text file by reading all of it, in bounded memory.
+    """Detects the encoding of a text file by reading all of it, in bounded memory.
 
     Args:
         path: The file.
         is_gzip: Whether it is compressed.
-        given: Python's name of its encoding, where somebody gave it: nothing is detected then.
+        given: Python's name of the encoding, if the user gave it; nothing is detected then.
 
     Raises:
-        DataError: The rules cannot tell, or bytes are none of the encoding that was given.
+        DataError: No rule decides, or bytes are not valid in the encoding that was given.
         OSError: It cannot be read.
     """
     if given is not None:
         endings = _decoded(path, is_gzip, given)
         if endings is None:
             raise DataError(
-                f"{path}: not {NAMES.get(given, given)}, which --encoding names "
+                f"{path}: not valid {NAMES.get(given, given)}, which --encoding names "
                 f"({_where(path, is_gzip, given)}); name another, or correct the file"
             )
         return Encoding(given, "given", endings)
@@ -125,14 +125,14 @@ def detect(path: Path, is_gzip: bool = False, given: str | None = None) -> Encod
     endings = _decoded(path, is_gzip, name)
     if endings is None:
         raise DataError(
-            f"{path}: begins as {NAMES[name]} ({why}) and is damaged "
-            f"({_where(path, is_gzip, name)}); correct it, or name its encoding (--encoding)"
+            f"{path}: begins as {NAMES[name]} ({why}), but is damaged in "
+            f"{_where(path, is_gzip, name)}; correct it, or name its encoding (--encoding)"
         )
     return Encoding(name, why, endings)
 
 
 def _detected(path: Path, is_gzip: bool) -> tuple[str, str]:
-    """The encoding that a rule names, and the rule in words."""
+    """Returns the encoding by the first rule that decides, and that rule in words."""
     with open_bytes(path, is_gzip) as file:
         start = file.read(_CHUNK)
     if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
@@ -143,16 +143,16 @@ def _detected(path: Path, is_gzip: bool) -> tuple[str, str]:
         return "utf-16", "its byte order mark says so"
     if (wide := _wide(start)) is not None:
         return wide, "every second byte of plain characters is NUL, and there is no mark"
-    if b"\0" in start:  # no row may hold one: a compressed gigabyte of them is not read whole
+    if b"\0" in start:  # refused at once: a compressed file may have gigabytes of NUL
         line = start.count(b"\n", 0, start.index(b"\0")) + 1
         raise DataError(
-            f"{path}, line {line}: holds a NUL byte, so this is no text in UTF-8; save the file as "
+            f"{path}, line {line}: has a NUL byte, so it is not text in UTF-8; save the file as "
             "UTF-8, or correct the row"
         )
     if _decoded(path, is_gzip, "utf-8") is not None:
-        return "utf-8", "every byte of it is valid"
+        return "utf-8", "all of its bytes are valid UTF-8"
     common, alone = _shares(path, is_gzip)
-    if common >= LEAST_COMMON:  # damaged or not: another reading would change its texts
+    if common >= LEAST_COMMON:  # even if damaged: another encoding would change its texts
         return "gb18030", f"not UTF-8, and {common:.0%} of it, read so, is common in Chinese"
     if alone >= LEAST_ALONE:
         why = f"{alone:.0%} of its bytes beyond ASCII stand alone, as accented letters do"
@@ -168,8 +168,11 @@ def _detected(path: Path, is_gzip: bool) -> tuple[str, str]:
 
 
 def _wide(start: bytes) -> str | None:
-    """UTF-16 without a mark, by where its NUL bytes are, the first character's among them: files
-    of records begin with a brace or, nearly always, a plain letter."""
+    """Returns UTF-16 without a mark, by the places of NUL bytes; None: it is not.
+
+    The first character must have one: files of records begin with a brace or, nearly always, an
+    ASCII letter.
+    """
     even, odd = start[::2].count(0), start[1::2].count(0)
     least = LEAST_NULS * len(start) / 2
     if odd > least and not even and not start[1]:
@@ -180,7 +183,7 @@ def _wide(start: bytes) -> str | None:
 
 
 def _decoded(path: Path, is_gzip: bool, name: str) -> dict[str, int] | None:
-    """The line endings of a file that is of an encoding; None: it is not."""
+    """Returns a file's line endings under an encoding; None: the file is not valid in it."""
     decoder = codecs.getincrementaldecoder(name)("strict")
     pairs = feeds = returns = 0
     last = ""
@@ -201,8 +204,8 @@ def _decoded(path: Path, is_gzip: bool, name: str) -> dict[str, int] | None:
 
 
 def _shares(path: Path, is_gzip: bool) -> tuple[float, float]:
-    """Of the characters beyond ASCII, read as GB18030, the share that is common in Chinese; and of
-    the bytes beyond ASCII the share that has ASCII on both sides."""
+    """Returns two shares: of the characters beyond ASCII, read as GB18030, those that are common in
+    Chinese; of the bytes beyond ASCII, those that have ASCII on both sides."""
     decoder = codecs.getincrementaldecoder("gb18030")("replace")
     counts: Counter[str] = Counter()
     beyond = alone = 0
@@ -219,7 +222,7 @@ def _shares(path: Path, is_gzip: bool) -> tuple[float, float]:
 
 
 def _has_controls(path: Path, is_gzip: bool) -> bool:
-    """Whether bytes occur that are control characters in Latin-1 and letters in Windows-1252."""
+    """Returns whether bytes occur that are controls in Latin-1 and letters in Windows-1252."""
     controls = bytes(range(0x80, 0xA0))
     with open_bytes(path, is_gzip) as file:
         while chunk := file.read(_CHUNK):
@@ -229,7 +232,7 @@ def _has_controls(path: Path, is_gzip: bool) -> bool:
 
 
 def _where(path: Path, is_gzip: bool, name: str) -> str:
-    """The line of the first byte that is none of an encoding, in words."""
+    """Returns the line of the first byte that is not valid in an encoding, in words."""
     with open_bytes(path, is_gzip) as file:
         return f"line {_first_bad_line(file, name)}"
 
@@ -242,7 +245,7 @@ def _first_bad_line(file: BinaryIO, name: str) -> int:
         try:
             line += decoder.decode(chunk, final=not chunk).count("\n")
         except UnicodeError as error:
-            if not isinstance(error, UnicodeDecodeError):  # UTF-16 without its mark
+            if not isinstance(error, UnicodeDecodeError):  # e.g. UTF-16 without its mark
                 return line
             return line + error.object[: error.start].decode(name, "ignore").count("\n")
         if not chunk:

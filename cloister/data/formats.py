@@ -1,4 +1,4 @@
-"""Formats of data files: what a file's ending says, and how its text is written."""
+"""Formats of data files: the format that an ending means, encodings and separators."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ SEPARATOR_NAMES = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "\\t
 
 @dataclass(frozen=True, kw_only=True)
 class FileForm:
-    """How a data file is written.
+    """The form of a data file: format, encoding and separator.
 
     Attributes:
         kind: Its format.
         is_gzip: Whether its text is compressed.
         encoding: Python's name of the encoding of its text; `utf-8` skips a byte order mark.
-        separator: Between the cells of a `csv`.
+        separator: Separates the cells of a `csv`.
         quotes: Whether `"` encloses a cell of a `csv` that holds separators or line breaks.
     """
 
@@ -44,10 +44,10 @@ class FileForm:
 
 
 def form_of(name: str | PurePath) -> FileForm | None:
-    """The form of a file as its ending says, its text in UTF-8; None: no ending of a data file.
+    """Returns a file's form by its ending, with text in UTF-8; None: not a data file's ending.
 
     Args:
-        name: The file, which need not be there: `notes.csv`, `notes.tsv.gz`.
+        name: The file's name; the file need not exist: `notes.csv`, `notes.tsv.gz`.
     """
     path = PurePath(name)
     is_gzip = path.suffix.lower() == COMPRESSED
@@ -59,11 +59,11 @@ def form_of(name: str | PurePath) -> FileForm | None:
 
 
 def separator_of(name: str) -> str | None:
-    """The character that a separator's name means, or that was given; None: it is no separator."""
+    """Returns the character of a separator or of its name; None: it is not a separator."""
     found = SEPARATOR_NAMES.get(name, name)
     return found if len(found) == 1 and found not in '"\r\n\0' else None
 
 
 def listed_endings() -> str:
-    """The endings, for messages and help."""
+    """Returns the endings in words, for messages and help."""
     return f"{', '.join(ENDINGS)}, or one of text with {COMPRESSED}"

@@ -1,4 +1,4 @@
-"""The built-in generators by name: records of made-up people, for studies that name no data."""
+"""Finds the built-in generators by name: records of made-up people, if a study names no data."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ _WORDS = {
     "pairs": "pairs of texts",
     "labels": "texts with several labels",
     "score": "texts with a score",
+    "items": "people's items",
 }
 
 
@@ -22,7 +23,7 @@ def is_generated(source: str) -> bool:
 
 
 def check_generated(source: str, kind: RecordKind) -> None:
-    """Refuses a generator whose records the task does not read.
+    """Refuses a generator whose records the task cannot read.
 
     Raises:
         DataError: Its records are of another kind.
@@ -33,16 +34,18 @@ def check_generated(source: str, kind: RecordKind) -> None:
     if kind not in holds:
         own = f"; {GENERATED[kind]} has records for it" if kind in GENERATED else ""
         held = " and ".join(_WORDS[one] for one in holds)
-        raise DataError(f"{source} holds {held}; another task needs other data{own}")
+        raise DataError(
+            f"{source} holds {held}, which this task does not read; give other data{own}"
+        )
 
 
 def generated(source: str, kind: RecordKind, *, train: bool) -> list[Record]:
-    """The records of a generator, with seed 0.
+    """Returns the records of a generator, with seed 0.
 
     Args:
         source: Its name in `data.train`.
-        kind: What the task reads.
-        train: Whether the training set is wanted; else the test set.
+        kind: The kind of record that the task reads.
+        train: Whether to return the training set; else the test set.
 
     Raises:
         DataError: Its records are of another kind.
@@ -61,6 +64,10 @@ def generated(source: str, kind: RecordKind, *, train: bool) -> list[Record]:
         from cloister.data.synthetic_answers import marked_answers
 
         halves = marked_answers()
+    elif kind == "items":
+        from cloister.data.synthetic_shops import shop_customers
+
+        halves = shop_customers()
     elif kind == "pairs":
         from cloister.data.synthetic_pairs import hospital_claims
 

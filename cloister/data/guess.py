@@ -1,7 +1,7 @@
-"""Guesses of what a file's columns are, by their names and first rows, to begin a recipe with.
+"""Guesses the roles of a file's columns, by their names and first rows, to start a recipe.
 
-A guess is a suggestion that a person reads and corrects. Nothing that trains calls this; a study
-reads the columns that its recipe names.
+A guess is a suggestion that a person reads and corrects. Training never uses it: a study reads the
+columns that its recipe names.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ from pathlib import Path
 
 from cloister.data.load import file_rows
 from cloister.data.records import RecordKind
+from cloister.data.sequences import items_of_cell
 from cloister.data.tag_schemes import KNOWN
 from cloister.data.targets import score_of_cell
 from cloister.data.unit_column import UNIT
 from cloister.data.values import MOST_ROW_BYTES, Number, Row, Value
 from cloister.errors import DataError, MisfitError
 
-# Rows that are looked at for a guess; all are counted.
+# Rows on which a guess is based; all rows are counted.
 LOOKED_AT = 1000
-# Bytes of rows that are kept for it, about: four of the longest texts.
+# About how many bytes of rows are kept for it: four of the longest texts.
 MOST_LOOKED_AT = 4 * MOST_ROW_BYTES
-# Bytes that Python takes for an empty list or object, about.
+# About how many bytes Python needs for an empty list or object.
 _CONTAINER = 64
-# More sites than this in one file are more likely persons or dates.
+# Most sites in one file: a column with more different values more likely has persons or dates.
 MOST_SITES_GUESSED = 50
-# A label that fewer than two records have on average is no label.
+# Least mean number of records per label; with fewer, a column is not one of labels.
 FEWEST_PER_LABEL = 2
 
-# Words that columns are called by, the surest first. Whole words of a name are compared.
+# Words in names of columns, the most certain first. They must match whole words of a name.
 TEXTS = (
     "text sentence content utterance note notes review body question comment description "
     "主诉 文本 正文 内容 评论 评价 问题 描述 记录"
 )
-# Pairs of columns that hold two texts of one record, the first first; whole names are compared.
+# Names of two columns that hold the first and second text of a record; they must match exactly.
 PAIRS = (
     ("text", "text_b"),
     ("premise", "hypothesis"),
@@ -52,6 +53,8 @@ LABELS = (
     "outcome rating grade y 标签 类别 分类 意图 情感 科室 诊断 主题 等级"
 )
 SEVERAL = "labels tags topics categories classes genres codes keywords"
+# What a person had; whole names are compared.
+ITEMS = ("items", "item_ids", "history", "sequence", "basket", "purchases", "clicks")
 SCORES = "score scores grade mark marks points rating"
 PERSONS = (
     "patient person customer client user subject member student employee speaker author mrn "
@@ -61,7 +64,7 @@ SITES = (
     "site hospital clinic institution centre center branch bank ward school office "
     "医院 院区 机构 中心 支行 分行 学校 门店"
 )
-# What follows such a word in Chinese, which has no blanks: a number, a name.
+# Suffixes that may follow such a word in Chinese, which has no blanks: number, name.
 _SUFFIX = "(?:编号|号码|号|名称|名|代码|id)?"
 # Code points of scripts that put no blank between words: Thai and Lao; Burmese; Khmer; Japanese
 # syllables; Chinese characters with their extensions. Korean has blanks.
@@ -78,19 +81,19 @@ _WORDS = re.compile(r"[^\W_]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Guess:
-    """What a file seems to hold.
+    """The probable kind and columns of a file.
 
     Attributes:
-        kind: Which records; None where the columns fit no task.
-        columns: The file's columns, by role: `text` and `label`, with `text_b` of pairs, `labels`
-            or `score`, `tokens` and `tags`, or `messages`; also `person` and `site` where there is
-            one.
+        kind: The kind of record; None: the columns fit no task.
+        columns: The file's columns, by role: `text` and `label`, with `text_b` for pairs, `labels`
+            or `score`, `tokens` and `tags`, `items`, or `messages`; also `person` and `site` if
+            they exist.
         names: All columns.
-        rows: How many rows the file has.
-        records: How many records they are of: rows of one `UNIT` are one record and its copies.
-        most_rows: Rows of the record with the most.
-        persons: How many different persons it names; None without such a column.
-        sites: How many different sites it names; None without such a column.
+        rows: Number of rows.
+        records: Number of records: rows with the same `UNIT` are one record and its copies.
+        most_rows: Largest number of rows of one record.
+        persons: Number of different persons; None: no such column.
+        sites: Number of different sites; None: no such column.
         is_spaceless: Whether its texts are written without blanks between words, as Chinese is.
     """
 
@@ -106,7 +109,7 @@ class Guess:
 
 
 def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
-    """Guesses what a file's columns are.
+    """Guesses the roles of a file's columns.
 
     Args:
         path: The file.
@@ -147,9 +150,9 @@ def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
 
 
 def first_rows(rows: Iterable[tuple[int, Row]]) -> list[Row]:
-    """The rows that a guess looks at: `LOOKED_AT` of them, fewer where they are large.
+    """Returns the rows on which a guess is based: `LOOKED_AT`, or fewer if they are large.
 
-    Without the second bound, a thousand rows of the largest size would fill the memory.
+    Without a bound on their size, a thousand of the largest rows would fill the memory.
     """
     found: list[Row] = []
     size = 0
@@ -162,7 +165,7 @@ def first_rows(rows: Iterable[tuple[int, Row]]) -> list[Row]:
 
 
 def _size(value: Value) -> int:
-    """About how many bytes a value takes: its characters, and what each container takes."""
+    """Returns about how many bytes a value needs: its characters, and a constant per container."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, Number):
@@ -177,15 +180,15 @@ def _size(value: Value) -> int:
 def guess_columns(
     names: Sequence[str], rows: list[Row]
 ) -> tuple[RecordKind | None, dict[str, str]]:
-    """Guesses which records a file's first rows are, and by which columns.
+    """Guesses the kind of record and the roles of columns from a file's first rows.
 
     Args:
         names: The columns.
         rows: The first rows.
 
     Returns:
-        The kind, None where the columns fit no task; and columns by role. Where no label is found
-        beside a text, or no kind, what was found all the same: a text, a person, a site.
+        The kind, and columns by role. The kind is None if the columns fit no task; the columns that
+        were found (a text, a person, a site) are returned in any case.
     """
     person, site = _person(names, rows), _site(names, rows)
     kind, columns = _records(names, rows, None, {person, site, UNIT})
@@ -198,28 +201,32 @@ def guess_columns(
 
 
 def is_spaceless(texts: Sequence[str]) -> bool:
-    """Whether texts are written without blanks between words: whether most of their letters are
-    of a script that is."""
+    """Returns whether most letters of some texts are of a script without blanks between words."""
     letters = [character for text in texts for character in text if character.isalpha()]
     without = sum(any(ord(c) in script for script in SPACELESS) for c in letters)
     return without > len(letters) / 2
 
 
 def _names(path: Path) -> tuple[str, ...]:
-    """The columns of the first row, in order; of a Parquet file all are known without reading."""
+    """Returns the columns of the first row, in order; a Parquet file's come from its schema."""
     for _, row in file_rows(path, "train", ()):
         return tuple(row)
-    raise DataError(f"{path}: no records")
+    raise DataError(f"{path}: no records; give a file with at least one row")
 
 
 def _records(
     names: Sequence[str], rows: list[Row], wanted: RecordKind | None, taken: set[str | None]
 ) -> tuple[RecordKind | None, dict[str, str]]:
-    """Which records the rows are, and by which columns; the most specific kind first."""
+    """Returns the kind of record and its columns; tries the most specific kind first."""
     if wanted in (None, "messages"):
         chats = [name for name in names if _all(rows, name, _is_chat)]
         if chats:
             return "messages", {"messages": chats[0]}
+    if wanted in (None, "items"):
+        ids = [name for name in names if name not in taken and _all(rows, name, _is_ids)]
+        had = [name for name in ids if name.lower() in ITEMS or wanted == "items"]
+        if had:
+            return "items", {"items": had[0]}
     if wanted in (None, "tokens"):
         lists = [name for name in names if _all(rows, name, _is_texts)]
         tags = [name for name in lists if _all(rows, name, _is_tags)]
@@ -251,7 +258,7 @@ def _records(
 
 
 def _all(rows: list[Row], name: str, fits: Callable[[Value], bool]) -> bool:
-    """Whether all values of a column fit."""
+    """Returns whether all values of a column satisfy a predicate."""
     return all(fits(row.get(name)) for row in rows)
 
 
@@ -262,6 +269,14 @@ def _is_chat(value: Value) -> bool:
         and bool(value)
         and all(isinstance(turn, Mapping) and {"role", "content"} <= turn.keys() for turn in value)
     )
+
+
+def _is_ids(value: Value) -> bool:
+    """Whether a value is ids of items: a list, or a text, as `data.sequences` reads them."""
+    try:
+        return bool(items_of_cell(value, "", ""))
+    except MisfitError:
+        return False
 
 
 def _is_texts(value: Value) -> bool:
@@ -278,8 +293,11 @@ def _is_tags(value: Value) -> bool:
 
 
 def _several(names: Sequence[str], rows: list[Row], wanted: bool) -> str | None:
-    """The column of lists of labels, by its name; where it is wanted, any list of texts, or a
-    column of texts with such a name. None where nobody asked and another column names one label."""
+    """Returns the column of lists of labels, by its name; None: there is none.
+
+    If `wanted`, a list of texts of any name fits too, or a column of texts with such a name. If
+    not, the result is None when another column has a single label.
+    """
     lists = [name for name in names if _all(rows, name, _is_texts)]
     plain = [name for name in names if _all(rows, name, _is_plain)]
     if not wanted:
@@ -296,14 +314,13 @@ def _is_score(value: Value) -> bool:
 
 
 def _has_texts(rows: list[Row], name: str) -> bool:
-    """Whether a column has texts alone, where it has something: a row may lack one."""
+    """Returns whether all values of a column are texts; rows without a value are allowed."""
     held = [row[name] for row in rows if row.get(name) is not None]
     return bool(held) and all(isinstance(value, str) for value in held)
 
 
 def _pair(texts: Sequence[str], *, named: bool) -> tuple[str, str] | None:
-    """Two columns of texts: by their names, else the first two where `named` does not ask for
-    names."""
+    """Returns two columns of texts: by their names, else, unless `named`, the first two."""
     lower = {name.lower(): name for name in texts}
     for one, other in PAIRS:
         if one in lower and other in lower:
@@ -312,7 +329,7 @@ def _pair(texts: Sequence[str], *, named: bool) -> tuple[str, str] | None:
 
 
 def _text(names: Sequence[str], rows: list[Row]) -> str | None:
-    """The column of texts: by its name, else the one with the longest values."""
+    """Returns the column of texts: by its name, else the one with the longest values."""
     texts = [name for name in names if _all(rows, name, lambda value: isinstance(value, str))]
     named = _named(texts, TEXTS)
     if named is not None:
@@ -321,7 +338,7 @@ def _text(names: Sequence[str], rows: list[Row]) -> str | None:
 
 
 def _label(names: Sequence[str], rows: list[Row]) -> str | None:
-    """The column of labels: by its name, else the one with the fewest different values."""
+    """Returns the column of labels: by its name, else the one with the fewest different values."""
     counts = {name: len(_distinct(rows, name)) for name in names if _all(rows, name, _is_plain)}
     named = _named(list(counts), LABELS)
     if named is not None:
@@ -331,13 +348,13 @@ def _label(names: Sequence[str], rows: list[Row]) -> str | None:
 
 
 def _person(names: Sequence[str], rows: list[Row]) -> str | None:
-    """The column that tells persons apart, by its name alone: no other sign is sure."""
+    """Returns the column of persons, by its name only: no other sign is certain."""
     plain = [name for name in names if _all(rows, name, _is_plain)]
     return _named(plain, PERSONS)
 
 
 def _site(names: Sequence[str], rows: list[Row]) -> str | None:
-    """The column that names the institution, by its name, with a few different values."""
+    """Returns the column of institutions, by its name, if it has few different values."""
     few = [
         name
         for name in names
@@ -351,10 +368,10 @@ def _is_plain(value: Value) -> bool:
 
 
 def _named(names: Sequence[str], words: str) -> str | None:
-    """The first name that has the first of some words in it as a whole word.
+    """Returns the first name that contains one of the words as a whole word; earlier words first.
 
-    A Chinese word is one at the name's end, or before a suffix such as that of a number: `就诊科室`
-    is about a ward and `病人编号` about a person, and `病人主诉` is not.
+    A Chinese word counts at the name's end, or before a suffix such as that of a number: `就诊科室`
+    names a ward and `病人编号` a person, but `病人主诉` does not.
     """
     split = {name: {word.lower() for word in _WORDS.findall(name)} for name in names}
     for word in words.split():

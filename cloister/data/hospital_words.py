@@ -1,14 +1,14 @@
-"""Vocabulary of the synthetic hospitals' notes: complaints, history and remarks.
+"""The vocabulary of the synthetic hospitals' notes: complaints, history and remarks.
 
-All of it is written for this project in everyday clinical English; it describes no real patient
-and is no medical advice. A complaint lists wordings of one thing, parted by ` | `, each a noun
+It was written for this project in everyday clinical English; it describes no real patient
+and is not medical advice. A complaint lists wordings of one thing, separated by ` | `, each a noun
 phrase that fits after "presents with" and, without its article, after "no"; `{side}` becomes left
 or right. A condition fits after "known" and "a history of".
 """
 
 from __future__ import annotations
 
-# What mostly one department sees.
+# Complaints that mostly one department sees.
 COMPLAINTS: dict[str, tuple[str, ...]] = {
     "cardiology": (
         "crushing central chest pain | heavy pressure behind the sternum | a vice-like chest ache",
@@ -102,7 +102,7 @@ COMPLAINTS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# What several departments see; the note alone often does not say which.
+# Complaints that several departments see; the note often does not decide which.
 SHARED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "chest tightness | an uneasy feeling in the chest | chest discomfort",
@@ -156,11 +156,11 @@ CONDITIONS: dict[str, tuple[str, ...]] = {
     "urology": ("kidney stones", "neurogenic bladder", "recurrent cystitis", "one kidney"),
 }
 
-# Words that belong to no department.
+# Conditions that belong to no department.
 COMMON_CONDITIONS = ("type 2 diabetes", "underactive thyroid", "iron deficiency", "smoking")
 CHILD_CONDITIONS = ("premature birth", "eczema", "asthma", "nut allergy", "grommets", "squint")
 
-# What is written about anybody.
+# Remarks that fit any patient.
 REMARKS = (
     "observations stable",
     "bloods sent",

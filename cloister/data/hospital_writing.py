@@ -43,13 +43,13 @@ class Visit:
     Attributes:
         age: In years; 0 for a baby.
         female: Otherwise male.
-        complaint: What the person came for.
-        also: What else was found.
+        complaint: The main complaint.
+        also: A second complaint.
         count: How many units of time ago it began.
         unit: The unit.
         history: Long-standing conditions.
-        denied: What the person said not to have.
-        remark: Anything else.
+        denied: A complaint that the person denied.
+        remark: A remark without meaning for the label.
     """
 
     age: int
@@ -69,8 +69,7 @@ class Habit:
 
     Attributes:
         parts: Wordings of each part of a note, in the order in which parts are written. `{it}` is
-            what the part says; an opening also has `{who}` and `{time}`. A part with nothing to
-            say is left out.
+            the part's content; an opening also has `{who}` and `{time}`. Empty parts are left out.
         capitals: Everything in capitals.
         abbreviates: Shortens words and durations.
         typos: Share of the words of six letters or more with two letters swapped.
@@ -85,8 +84,8 @@ class Habit:
         """Writes one visit as a note, in this hospital's style.
 
         Args:
-            visit: What happened.
-            rng: Where wordings and typos are drawn.
+            visit: The facts.
+            rng: The generator of wordings and typos.
 
         Returns:
             The note, one line.
@@ -132,7 +131,7 @@ def _may_slip(word: str) -> bool:
 
 
 def _swapped(word: str, rng: random.Random) -> str:
-    """A word with two neighbouring inner letters swapped."""
+    """Returns a word with two neighbouring inner letters swapped."""
     at = rng.randrange(1, len(word) - 3)
     return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
 

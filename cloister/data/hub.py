@@ -1,4 +1,4 @@
-"""Rows of a public data set on the Hugging Face hub, through `datasets`."""
+"""Reads rows of a public data set on the Hugging Face hub, with `datasets`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cloister.data.arrow_rows import class_names, rows_of
 from cloister.data.values import Row, Unusable
 from cloister.errors import DataError, NetworkError
 
-# `owner/name`, or the one name of the hub's oldest data sets; at most 96 characters each, as the
-# hub bounds them, and a configuration without what `datasets` allows in none.
+# `owner/name`, or `name` for the hub's oldest data sets, each of at most 96 characters (the hub's
+# limit); then a configuration, without the characters that `datasets` forbids.
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?(:[^<>:/\\|?*]*)?", re.ASCII)
-# Rows turned into Python's values at a time.
+# Rows that are converted to Python values at a time.
 _BATCH = 1024
 
 
@@ -28,13 +28,13 @@ def hub_rows(source: str, split: str, needed: Sequence[str], key: str) -> Iterat
 
     Args:
         source: `owner/name`, or `owner/name:config`.
-        split: Which of its splits.
-        needed: Columns to read; of others only the names and types are known.
-        key: What names the source, for messages.
+        split: The split.
+        needed: Columns to read; for the others only names and types are known.
+        key: The field that names the source, for messages.
 
     Raises:
-        DataError: There is no such data set, split or configuration; or what is meant may be a
-            folder on this machine.
+        DataError: The data set, split or configuration does not exist; or the name is also that of
+            a folder on this machine.
         NetworkError: The hub cannot be reached.
     """
     name, _, config = source.partition(":")
@@ -44,12 +44,12 @@ def hub_rows(source: str, split: str, needed: Sequence[str], key: str) -> Iterat
             table = datasets.load_dataset(name, config or None, split=split)
     except FileNotFoundDatasetsError as error:
         raise DataError(
-            f"{source}: no file here, and no data set on the hub; correct {key}"
+            f"{source}: neither a file here nor a data set on the hub; correct {key}"
         ) from error
     except (OSError, HTTPError) as error:
         raise NetworkError(
-            f"{source}: no file of that name, and the hub cannot be reached to look for a data "
-            f"set; give a file as {key}"
+            f"{source}: no such file, and the hub cannot be reached to look for a data set of that "
+            f"name; give a file as {key}"
         ) from error
     except (ValueError, RuntimeError, DatasetsError) as error:
         reason = str(error.__cause__ or error).strip() or type(error).__name__
@@ -58,8 +58,8 @@ def hub_rows(source: str, split: str, needed: Sequence[str], key: str) -> Iterat
 
 
 def _refuse_local(source: str, name: str, key: str) -> None:
-    """Refuses what `datasets` would read from this machine, and copy into its cache."""
-    # Names of its readers take, without files, whatever lies in the current folder.
+    """Refuses names that `datasets` would read from this machine and copy into its cache."""
+    # A name such as `csv` is a reader of `datasets`, which would read files of the current folder.
     if not _ID.fullmatch(source) or name in _PACKAGED_DATASETS_MODULES:
         raise DataError(
             f"{source}: no such file, and not the name of a data set on the hub (owner/name); "
@@ -80,7 +80,7 @@ def _rows(table: datasets.Dataset, needed: Sequence[str], source: str) -> Iterat
         if name not in columns
     }
     names = class_names(table.features.to_dict(), source)
-    if not columns and len(table):  # a message then says which columns there are
+    if not columns and len(table):  # one row, so that a message can list the columns
         yield 1, others
         return
     exact = table.select_columns(columns).with_format("arrow")
@@ -95,7 +95,7 @@ def _silent() -> Iterator[None]:
     shown = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     level = datasets.logging.get_verbosity()
-    # Readers log an error before they raise it; the one that is raised is enough.
+    # Readers log an error before they raise it; the raised one is enough.
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         yield

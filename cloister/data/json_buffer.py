@@ -1,8 +1,8 @@
-"""JSON read from a file piece by piece, with every literal as it is written.
+"""Reads JSON from a file piece by piece, with every number digit for digit as it is written.
 
-The standard library's scanner is told to keep numbers as they are spelled (`parse_int` and its
-kin), so that no identifier of twenty digits becomes a float, and to give each object as its list
-of pairs, so that a key that is given twice is seen.
+The standard library's scanner is set to keep the spelling of numbers (`parse_int`, `parse_float`),
+so that no identifier of twenty digits becomes a float, and to return each object as a list of
+pairs, so that duplicate keys are found.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from cloister.errors import DataError
 
 WHITESPACE = " \t\n\r"  # RFC 8259, section 2
 _BLANKS = re.compile(f"[{WHITESPACE}]+")
-# Lists and objects in each other: conversations with parts of text have 5. What looks at a row or
-# writes it calls itself for each level, and Python allows 1,000 calls in each other.
+# Deepest nesting of lists and objects: conversations with parts of text have 5 levels. Functions
+# that read or write a row recurse once per level, and Python's limit is 1,000.
 MOST_DEPTH = 100
-CHUNK = 2**20  # bytes read at a time: a row is seldom longer
+CHUNK = 2**20  # bytes read at a time: rows are rarely longer
 
 
 class _RepeatedKeyError(Exception):
-    """One object that has one key twice."""
+    """A duplicate key in an object."""
 
 
 def _object(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
@@ -42,11 +42,11 @@ _DECODER = json.JSONDecoder(
 
 
 def object_at(text: str, start: int, where: str) -> tuple[Row, int]:
-    """The object that begins at `start`, and where it ends.
+    """Parses the object that begins at `start`; returns it and the index after it.
 
     Raises:
-        DataError: It has a key twice, is nested deeper than `MOST_DEPTH`, or is another value.
-        json.JSONDecodeError: There is none, or only a part of it.
+        DataError: It has a duplicate key, is nested deeper than `MOST_DEPTH`, or is another value.
+        json.JSONDecodeError: There is no JSON value, or only the beginning of one.
     """
     value, end = value_at(text, start, where)
     if not isinstance(value, dict):
@@ -55,24 +55,22 @@ def object_at(text: str, start: int, where: str) -> tuple[Row, int]:
 
 
 def value_at(text: str, start: int, where: str) -> tuple[Value, int]:
-    """The value that begins at `start`, and where it ends; see `object_at`."""
+    """Parses the value that begins at `start`; returns it and the index after it."""
     try:
         value, end = _DECODER.raw_decode(text, start)
     except _RepeatedKeyError as error:
-        raise DataError(
-            f"{where}: the key {shown(str(error))!r} is given twice; which one is meant? Remove one"
-        ) from error
+        raise DataError(f"{where}: duplicate key {shown(str(error))!r}; remove one") from error
     except RecursionError as error:
         raise DataError(f"{where}: no valid JSON object (nested too deep)") from error
     if text.count("[", start, end) + text.count("{", start, end) > MOST_DEPTH and _is_deep(value):
         raise DataError(
-            f"{where}: lists and objects more than {MOST_DEPTH} deep in each other; flatten them"
+            f"{where}: lists and objects nested more than {MOST_DEPTH} deep; flatten them"
         )
     return value, end
 
 
 def _is_deep(value: Value) -> bool:
-    """Whether lists and objects are more than `MOST_DEPTH` deep in each other."""
+    """Returns whether lists and objects are nested more than `MOST_DEPTH` deep."""
     level: list[Value] = [value]
     for _ in range(MOST_DEPTH):
         level = [
@@ -87,29 +85,29 @@ def _is_deep(value: Value) -> bool:
 
 
 def reason_of(error: json.JSONDecodeError) -> str:
-    """What the parser looked for; it never says what it found."""
+    """Returns what the parser expected; its message never quotes what it found."""
     return error.msg.strip().removesuffix(" at").rstrip(":")
 
 
 class JsonBuffer:
-    """Text of a file that is read in chunks, from the first character that is still needed."""
+    """The text of a file, read in chunks; characters that were parsed are dropped."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        # What is not UTF-8 stays visible as half of a surrogate pair, so that its row is known.
+        # Bytes that are not UTF-8 become lone surrogates, so that the row with the error is known.
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self.text, self.place = "", 0
         self.taken = 0  # characters of the values that were taken
 
     def more(self) -> bool:
-        """Reads a chunk; false at the file's end."""
+        """Reads a chunk; returns False at the file's end."""
         chunk = self._file.read(CHUNK)
         decoded = self._decoder.decode(chunk, final=not chunk)
         self.text, self.place = self.text[self.place :] + decoded, 0
         return bool(chunk)
 
     def next(self) -> str:
-        """The next character that is no whitespace, which stays; empty at the end."""
+        """Returns the next character that is not white space, without taking it, or ""."""
         while True:
             match = _BLANKS.match(self.text, self.place)
             self.place = match.end() if match else self.place
@@ -119,19 +117,20 @@ class JsonBuffer:
                 return ""
 
     def value(self, where: str) -> Value:
-        """The value that begins here, after white space; goes on behind it.
+        """Parses and takes the next value, after white space.
 
         Args:
             where: The file and row, for messages.
 
         Raises:
-            DataError: There is none within `MOST_ROW_BYTES`, or it is not UTF-8; see `object_at`.
+            DataError: There is no value within `MOST_ROW_BYTES`, or it is not UTF-8; see
+                `object_at`.
         """
         self.next()
         while True:
             try:
                 value, end = value_at(self.text, self.place, where)
-                # A number that ends where the chunk does may go on in the next one.
+                # A number at the end of the chunk may continue in the next one.
                 if end == len(self.text) and isinstance(value, Number) and self.more():
                     continue
             except json.JSONDecodeError as error:

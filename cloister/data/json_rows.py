@@ -1,4 +1,4 @@
-"""Rows of a JSON file, one object a line or one array of objects."""
+"""Reads rows of a JSON file: one object per line, or one array of objects."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def json_rows(path: Path, form: FileForm = UTF8) -> Iterator[tuple[int, Row]]:
     """Yields the rows of a file, each with its number: its line, or its place in the array.
 
     Args:
-        path: JSON lines, or one array of objects: whichever it begins as.
-        form: How its text is written.
+        path: JSON lines, or one array of objects; its first character decides.
+        form: Its encoding and compression.
 
     Raises:
-        DataError: A row is no JSON object, has a key twice, or is too large.
+        DataError: A row is not a JSON object, has a duplicate key, or is too large.
         OSError: The file cannot be read.
     """
     with open_text(path, form) as file:
@@ -44,7 +44,7 @@ def _lines(path: Path, form: FileForm) -> Iterator[tuple[int, Row]]:
             place = f"{reason_of(error)}, character {error.pos + 1}"
             raise DataError(f"{where}: no valid JSON object ({place})") from error
         if line[end:].strip(WHITESPACE):
-            raise DataError(f"{where}: no valid JSON object (something follows it in its line)")
+            raise DataError(f"{where}: no valid JSON object (more text follows it in its line)")
         yield number, row
 
 
@@ -63,11 +63,11 @@ def _elements(path: Path, form: FileForm) -> Iterator[tuple[int, Row]]:
             yield number, _element(buffer, where)
             separator = buffer.next()
             if separator not in (",", "]"):
-                raise DataError(f"{where}: neither , nor ] follows it, so the array is damaged")
+                raise DataError(f"{where}: no , or ] follows it: the array is damaged")
             if separator == "]":
                 buffer.place += 1
         if buffer.next():
-            raise DataError(f"{path}: something follows the array's closing ]; correct the file")
+            raise DataError(f"{path}: more text follows the array's closing ]; correct the file")
 
 
 def _element(buffer: JsonBuffer, where: str) -> Row:

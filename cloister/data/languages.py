@@ -1,4 +1,4 @@
-"""The language of a text, by py3langid's built-in model of 140 languages; nothing is fetched."""
+"""Detects a text's language with py3langid's built-in model of 140; nothing is fetched."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from cloister.errors import UsageError
 
-# Characters that are looked at: more change nothing, and cost time.
+# Characters of a text that are used: more do not change the result, and cost time.
 MOST_CHARACTERS = 1000
-# Letters of the shortest text that is judged; a shorter one has no one language.
+# Shortest text that is judged, in letters: a shorter one may be of several languages.
 SHORTEST = 4
 UNKNOWN = "und"  # undetermined, in ISO 639-2
 # Members of the macrolanguage Chinese (ISO 639-3), which share its script: short texts in Chinese
-# are judged to be Wu or Cantonese in 2.5% of take-away reviews.
+# are judged to be Wu or Cantonese for 2.5% of take-away reviews.
 _CHINESE = ("wuu", "yue")
 
 
@@ -25,7 +25,7 @@ def _model() -> Any:
 
 
 def language_of(text: str) -> str:
-    """The likeliest language of a text, as its ISO 639-1 code (`zh`, `en`).
+    """Returns the most likely language of a text, as its ISO 639-1 code (`zh`, `en`).
 
     Short texts are often judged wrongly. A text with fewer than `SHORTEST` letters is `und`.
     """
@@ -40,7 +40,7 @@ def check_languages(names: tuple[str, ...]) -> None:
     """Refuses codes of languages that the model does not know.
 
     Raises:
-        UsageError: One is none.
+        UsageError: A code is unknown.
     """
     if not names:
         return
@@ -48,6 +48,4 @@ def check_languages(names: tuple[str, ...]) -> None:
     known = set(_model().IDENTIFIER.labels)
     for name in names:
         if name not in known:
-            raise UsageError(
-                f"--language {name}: no language that is known; give codes such as zh or en"
-            )
+            raise UsageError(f"--language {name}: unknown language; give codes such as zh or en")

@@ -1,4 +1,4 @@
-"""The text of a file as UTF-8, whatever encoding it is stored in, and its lines one at a time."""
+"""Reads a file's text as UTF-8, whatever encoding it is stored in, and its lines one by one."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cloister.errors import DataError
 from cloister.files import open_file
 
 BOM = b"\xef\xbb\xbf"
-# Byte order marks of UTF-16 and, since they begin alike, of UTF-32 (little-endian).
+# Byte order marks of UTF-16. That of UTF-32 (little-endian) begins with the same bytes.
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
 _CHUNK = 2**20
-# What a file is read as where nothing else is said.
+# The default form of a file.
 UTF8 = FileForm(kind="json")
 
 
@@ -29,7 +29,7 @@ def open_bytes(path: Path, is_gzip: bool = False) -> Iterator[BinaryIO]:
     """Opens a file, decompressed.
 
     Raises:
-        DataError: It is damaged or not compressed, where it must be; also while it is read.
+        DataError: It is damaged, or is not gzip although it must be; also raised while it is read.
         OSError: It cannot be read.
     """
     with open_file(path) as raw:
@@ -41,17 +41,17 @@ def open_bytes(path: Path, is_gzip: bool = False) -> Iterator[BinaryIO]:
                 yield cast(BinaryIO, io.BufferedReader(file))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(
-                f"{path}: damaged, or no gzip file ({error}); copy it again, or correct its ending"
+                f"{path}: damaged or not gzip ({error}); copy it again, or correct its ending"
             ) from error
 
 
 @contextmanager
 def open_text(path: Path, form: FileForm = UTF8) -> Iterator[BinaryIO]:
-    """Opens a file after its byte order mark, as bytes of UTF-8 whatever it is stored in.
+    """Opens a file behind its byte order mark; reads give UTF-8 whatever the file's encoding.
 
     Raises:
-        DataError: It is UTF-16 or UTF-32 where UTF-8 is needed; or, while it is read, bytes are
-            none of the stated encoding.
+        DataError: The file is UTF-16 or UTF-32 although UTF-8 is needed; or, while it is read,
+            bytes are not valid in the stated encoding.
         OSError: It cannot be read.
     """
     with open_bytes(path, form.is_gzip) as file:
@@ -61,15 +61,15 @@ def open_text(path: Path, form: FileForm = UTF8) -> Iterator[BinaryIO]:
         start = file.read(len(BOM))
         if start.startswith(_WIDE):
             raise DataError(
-                f"{path}: is UTF-16 or UTF-32; save it as UTF-8, name its encoding (`encoding` "
-                "beside the file), or have `cloister data clean` write it anew"
+                f"{path}: is UTF-16 or UTF-32; save it as UTF-8, set `encoding` beside the "
+                "file's name, or rewrite it with `cloister data clean`"
             )
         file.seek(len(BOM) if start == BOM else 0)
         yield file
 
 
 class _Recoded(io.RawIOBase):
-    """The bytes of a text in UTF-8, from a file in another encoding."""
+    """Converts the bytes of a file in another encoding to UTF-8 while they are read."""
 
     def __init__(self, file: BinaryIO, path: Path, encoding: str) -> None:
         self._file, self._path, self._encoding = file, path, encoding
@@ -83,10 +83,10 @@ class _Recoded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: object) -> int:
-        """Fills a buffer; 0 at the file's end.
+        """Fills a buffer and returns the number of bytes; 0 at the file's end.
 
         Raises:
-            DataError: Bytes that are none of the encoding.
+            DataError: Bytes are not valid in the encoding.
         """
         view = memoryview(cast(bytearray, buffer)).cast("B")
         while not self._ready:
@@ -106,8 +106,8 @@ class _Recoded(io.RawIOBase):
             before = error.object[: error.start] if isinstance(error, UnicodeDecodeError) else b""
             line = self._lines + before.decode(self._encoding, "ignore").count("\n")
             raise DataError(
-                f"{self._path.name}, line {line}: not {self._encoding}; correct the line, or name "
-                "the file's own encoding"
+                f"{self._path.name}, line {line}: not valid {self._encoding}; correct the line, or "
+                "name the right encoding"
             ) from error
         if text and self._is_start:
             self._is_start = False
@@ -118,17 +118,17 @@ class _Recoded(io.RawIOBase):
 def text_lines(path: Path, word: str, form: FileForm = UTF8) -> Iterator[tuple[int, str]]:
     """Yields each line with its number, from 1, and with its line break.
 
-    Only a line feed ends a line: the other characters that Python takes for line breaks occur in
-    texts.
+    Only a line feed ends a line: other characters that Python treats as line breaks occur inside
+    of texts.
 
     Args:
         path: The file.
-        word: What a message calls a line of it: `row` or `line`.
-        form: How it is written.
+        word: The word for a line in messages: `row` or `line`.
+        form: The file's encoding and compression.
 
     Raises:
-        DataError: A line is too long, not of the encoding, or holds a NUL byte; or the file is
-            UTF-16 where UTF-8 is needed.
+        DataError: A line is too long, not valid in the encoding, or has a NUL byte; or the file is
+            UTF-16 although UTF-8 is needed.
         OSError: It cannot be read.
     """
     with open_text(path, form) as file:
@@ -142,7 +142,7 @@ def text_lines(path: Path, word: str, form: FileForm = UTF8) -> Iterator[tuple[i
                 )
             if b"\0" in line:
                 raise DataError(
-                    f"{path.name}, {word} {number}: holds a NUL byte, so this is no text in UTF-8; "
+                    f"{path.name}, {word} {number}: has a NUL byte, so it is not text in UTF-8; "
                     "save the file as UTF-8, or correct the row"
                 )
             try:

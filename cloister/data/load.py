@@ -1,6 +1,6 @@
-"""Records from files, hub data sets and the generator: what a file says is what a record holds.
+"""Reads records from files, hub data sets and the generators, exactly as their source states them.
 
-Files are read here and nowhere else, row by row, without a cache or a copy: their records are
+Training files are read row by row, without a cache or a copy: their records are
 private. No type is inferred, and a path is one file, never a pattern.
 """
 
@@ -38,12 +38,12 @@ def load(
 
     Args:
         source: A file, a hub id, or the built-in generator's name.
-        split: Which split of a hub data set or of the generator; a file is one split. Only
-            training records need a person: scores on public ones release nothing.
-        kind: What the task reads.
+        split: The split of a hub data set or of the generator; a file is one split. Only training
+            records need a person: scores on public records release nothing private.
+        kind: The kind of record that the task reads.
         columns: Column names.
         sites: Whether each training record must name its site, as `columns.site`; else none does.
-        asker: Where the source and its columns are named, for messages.
+        asker: Where the user names the source and its columns, for messages.
 
     Raises:
         DataError: The source is missing, damaged, empty, or a row lacks what the task needs.
@@ -82,10 +82,10 @@ def first_record(
     sites: bool = False,
     asker: DataOrigin = RECIPE,
 ) -> Record | None:
-    """Reads the first record of a file, to refuse what is plainly not the task's; see `load`.
+    """Reads the first record of a file, to refuse early a file that does not fit; see `load`.
 
     Returns:
-        The record; None where the source is no file of this machine, so that nothing is known.
+        The record; None: the source is not a file on this machine, so nothing is known.
 
     Raises:
         DataError: The file is missing, damaged or empty, or its first row lacks what the task
@@ -122,17 +122,17 @@ def _reading(
 
 
 def is_same_file(one: str, other: str) -> bool:
-    """Whether two sources are one file of this machine, under whatever paths or links."""
+    """Returns whether two sources are the same file on this machine, by any path or link."""
     try:
         return _path(one).samefile(_path(other))
-    except (OSError, ValueError):  # one is no file here, or no path at all
+    except (OSError, ValueError):  # one is not a file here, or not a valid path
         return False
 
 
 def _path(source: str) -> Path:
     try:
         return Path(source).expanduser()
-    except RuntimeError:  # a file called ~name, and no such user
+    except RuntimeError:  # a file named ~name, where no user has that name
         return Path(source)
 
 
@@ -142,7 +142,7 @@ def _is_file_name(source: str, path: Path) -> bool:
 
 
 def _is_no_folder(path: Path) -> bool:
-    """Whether something is there, be it a pipe or a broken link, that is no folder."""
+    """Returns whether a path exists (also a pipe or broken link) and is not a folder."""
     return os.path.lexists(path) and not os.path.isdir(path)  # noqa: PTH112 - takes any name
 
 
@@ -153,18 +153,18 @@ def file_rows(
     asker: DataOrigin = RECIPE,
     form: FileForm | None = None,
 ) -> Iterator[tuple[int, Row]]:
-    """Rows of a file, each with its number as the file's editors count.
+    """Yields the rows of a file, each with its number as an editor counts them.
 
     Args:
         path: The file.
-        split: What it is, for messages.
-        needed: The columns that are looked at.
-        asker: Where the file is named, for messages.
-        form: How it is written; absent: as its ending says, its text in UTF-8.
+        split: The split that it is, for messages.
+        needed: The columns that are used.
+        asker: Where the user names the file, for messages.
+        form: The file's form; absent: by its ending, with text in UTF-8.
 
     Raises:
-        DataError: There is no such regular file, it is damaged, or it was written meanwhile; also
-            while the rows are taken.
+        DataError: It is not a regular file, is damaged, or changed while it was read; also raised
+            while the rows are read.
     """
     if (why := why_no_file(path)) is not None:
         raise DataError(f"{path}: {why}; correct {asker.source(split)}")
@@ -199,11 +199,13 @@ def _rows(path: Path, needed: tuple[str, ...], form: FileForm) -> Iterator[tuple
 
 
 def _unchanged(path: Path, rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
-    """Yields rows; ends with an error where the file was written or replaced meanwhile."""
+    """Yields rows, then raises `DataError` if the file was changed or replaced meanwhile."""
     before = _identity(path)
     yield from rows
     if _identity(path) != before:
-        raise DataError(f"{path}: was written while it was read; do it again once it is whole")
+        raise DataError(
+            f"{path}: changed while it was read; run the command again once it is complete"
+        )
 
 
 def _identity(path: Path) -> tuple[int, ...]:

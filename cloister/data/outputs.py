@@ -1,4 +1,4 @@
-"""Rows written to a new file, whole or not at all, for its owner alone; its ending is the form."""
+"""Writes rows to a new file, complete or not at all, readable by its owner only."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from cloister.files import sync_folder
 from cloister.owner_only import FILE
 
 ENDINGS = (".jsonl", ".csv", ".parquet")
-# Rows of a Parquet file that are written together; the first so many say each column's type.
+# Rows of a Parquet file that are written together; the first batch decides each column's type.
 BATCH = 1024
-_HALF = "has half of a surrogate pair, which is no character; correct the row"
-# Parquet's widest integer.
+_HALF = "has half of a surrogate pair, which is not a character; correct the row"
+# The widest integer of Parquet.
 _INT64 = 2**63
 
 
 class RowWriter(Protocol):
-    """Takes the rows of one file, one after another."""
+    """Writes the rows of one file, one by one."""
 
     def add(self, row: Row, where: str) -> None:
-        """Takes a row.
+        """Writes a row.
 
         Args:
             row: Values by column.
@@ -40,47 +40,47 @@ class RowWriter(Protocol):
         """
 
     def end(self) -> None:
-        """Writes what is left."""
+        """Writes the rows that are still buffered."""
 
 
 @contextmanager
 def new_file(out: Path) -> Iterator[tuple[RowWriter, Path]]:
-    """A writer for a file that is not there yet; it appears once all of it is written.
+    """Opens a writer for a new file, which appears only once it is complete.
 
     Args:
-        out: Where: a `.jsonl`, `.csv` or `.parquet` file.
+        out: The path: a `.jsonl`, `.csv` or `.parquet` file.
 
     Yields:
-        The writer, and where the content is until the end: `sha256_of` it for a log.
+        The writer, and the temporary file with the content: `sha256_of` it for a log.
 
     Raises:
-        UsageError: The ending is unknown, or something is there, at the start or by the end.
+        UsageError: The ending is unknown, or the path exists at the start or at the end.
         DataError: A row does not fit; nothing is written then.
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     check_new(out)
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    # O_EXCL with a random name: never follow a link that somebody put into the folder.
+    # O_EXCL with a random name: never follow a symlink that somebody planted in the folder.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE)
     try:
         with os.fdopen(descriptor, "wb") as file:
             writer = _WRITERS[out.suffix.lower()](file)
             yield _Finishing(writer, file), temporary
-        check_place(out)  # somebody may have put a file there meanwhile
+        check_place(out)  # the path may exist by now
         temporary.replace(out)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a full disk's names none
+        if isinstance(error, OSError) and error.filename is None:  # e.g. of a full disk
             error.filename = str(out)
         raise
     sync_folder(out.parent)
 
 
 def check_new(out: Path) -> None:
-    """Refuses a path at which no new file of rows can be made.
+    """Refuses a path at which no new file of rows can be created.
 
     Raises:
-        UsageError: The ending is unknown, something is there, or its folder is not.
+        UsageError: The ending is unknown, the path exists, or its folder does not.
     """
     check_place(out)
     if out.suffix.lower() not in ENDINGS:
@@ -88,32 +88,32 @@ def check_new(out: Path) -> None:
 
 
 def check_place(path: Path, option: str = "--out", what: str = "file") -> None:
-    """Refuses a place for something new before anything is read for it.
+    """Refuses a path for a new file or folder before any work is done for it.
 
     Args:
-        path: The place.
-        option: Which option named it.
-        what: What is to be made there.
+        path: The path.
+        option: The option that names it.
+        what: What will be created there: `file` or `folder`.
 
     Raises:
-        UsageError: Something is there, be it a broken link, or its folder is not.
+        UsageError: The path exists, even as a broken link, or its folder does not.
     """
     if os.path.lexists(path):
         raise UsageError(
-            f"{option}: {path} is there already and is not written over; give a new {what}"
+            f"{option}: {path} exists already and is not overwritten; give a new {what}"
         )
     if not path.parent.is_dir():
-        raise UsageError(f"{option}: the folder {path.parent} is not there; make it first")
+        raise UsageError(f"{option}: the folder {path.parent} does not exist; make it first")
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """Returns the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Finishing:
-    """A writer whose end also makes the content durable, so that it can be hashed."""
+    """A writer whose `end` also syncs the content to disk, so that it can be hashed."""
 
     def __init__(self, writer: RowWriter, file: BinaryIO) -> None:
         self._writer, self._file = writer, file
@@ -126,10 +126,10 @@ class _Finishing:
 
 
 def json_text(value: Value) -> str:
-    """A value as JSON, its numbers digit for digit as they were read.
+    """Returns a value as JSON, its numbers digit for digit as they were read.
 
     Raises:
-        DataError: It is of a type that JSON cannot hold.
+        DataError: JSON cannot hold a value of its type.
     """
     if isinstance(value, Number):
         return value.written
@@ -160,7 +160,7 @@ class _JsonLines:
         self._file.write(_encoded("{" + ", ".join(cells) + "}\n", where))
 
     def end(self) -> None:
-        """Nothing is left: each row was written."""
+        """Does nothing: each row was written at once."""
 
 
 class _Csv:
@@ -174,13 +174,13 @@ class _Csv:
             self._write(self._header, where)
         if more := [name for name in row if name not in self._header]:
             raise DataError(
-                f"{where}: has the column {shown(more[0])!r}, which the first row lacks; CSV has "
+                f"{where}: has the column {shown(more[0])!r}, which the first row lacks; CSV needs "
                 "the same columns in every row: write a .jsonl"
             )
         self._write([_cell(row.get(name), name, where) for name in self._header], where)
 
     def end(self) -> None:
-        """Nothing is left: each row was written."""
+        """Does nothing: each row was written at once."""
 
     def _write(self, cells: list[str], where: str) -> None:
         try:
@@ -213,7 +213,7 @@ def _encoded(text: str, where: str) -> bytes:
 
 
 class _Parquet:
-    """Rows in batches; the first batch says each column's type."""
+    """Writes rows in batches; the first batch decides each column's type."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -242,7 +242,7 @@ class _Parquet:
             if self._writer is None:
                 arrays = {name: pa.array(values) for name, values in columns.items()}
                 schema = pa.schema(
-                    # A column without a value so far is one of texts.
+                    # A column without a value so far becomes one of texts.
                     (name, pa.string() if pa.types.is_null(array.type) else array.type)
                     for name, array in arrays.items()
                 )
@@ -250,7 +250,7 @@ class _Parquet:
             schema = self._writer.schema
             if more := [name for name in columns if name not in schema.names]:
                 raise DataError(
-                    f"up to {self._where}: the column {shown(more[0])!r} is new, and Parquet has "
+                    f"up to {self._where}: the column {shown(more[0])!r} is new, but Parquet needs "
                     "the same columns in every row: write a .jsonl"
                 )
             empty: list[Any] = [None] * len(self._rows)
@@ -267,13 +267,13 @@ class _Parquet:
 
 
 def _plain(value: Value, name: str, where: str) -> Any:
-    """A value as pyarrow takes it: an integer as one, any other number as text, digit for digit."""
+    """Returns a value for pyarrow: integers as int, other numbers as text, digit for digit."""
     if isinstance(value, Number):
         whole = is_integer(value.written) and abs(int(value.written)) < _INT64
         return int(value.written) if whole else value.written
     if isinstance(value, Unusable):
         raise DataError(
-            f"{where}: {shown(name)} is {value.kind}, which has no one spelling; convert the "
+            f"{where}: {shown(name)} is {value.kind}, which has several spellings; convert the "
             "column to text first"
         )
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Rows of a Parquet file, through pyarrow's own reader."""
+"""Reads rows of a Parquet file, with pyarrow's own reader."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def parquet_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row]]
 
     Args:
         path: The file.
-        needed: Columns to read; of others only the names and types are known.
+        needed: Columns to read; for the others only names and types are known.
 
     Raises:
         DataError: The file is damaged or encrypted, names a needed column twice, or a row is too
             large.
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     with as_data_errors(path), open_file(path) as stream, pq.ParquetFile(stream) as file:
         columns = ArrowColumns(path, file.schema_arrow, needed)
         if not columns.read:
-            if file.metadata.num_rows:  # a message then says which columns there are
+            if file.metadata.num_rows:  # one row, so that a message can list the columns
                 yield 1, columns.others
             return
         for batch in file.iter_batches(BATCH, columns=columns.read, use_threads=False):

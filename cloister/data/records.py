@@ -1,4 +1,4 @@
-"""What one row of a data set is, once read: the kinds of record that tasks train on."""
+"""The kinds of record that tasks train on; each is one row of a data set."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-RecordKind = Literal["text", "pairs", "tokens", "messages", "labels", "score"]
+RecordKind = Literal["text", "pairs", "tokens", "messages", "labels", "score", "items"]
 # Records with one label.
 ONE_LABEL: frozenset[RecordKind] = frozenset({"text", "pairs"})
 # Records of one text.
 ONE_TEXT: frozenset[RecordKind] = frozenset({"text", "labels", "score"})
-# Records that the network makes one vector of, which a head reads: one row of outputs.
-POOLED: frozenset[RecordKind] = ONE_LABEL | ONE_TEXT
+# Records that the network turns into one vector, which the head reads: one row of outputs.
+POOLED: frozenset[RecordKind] = ONE_LABEL | ONE_TEXT | {"items"}
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
@@ -59,15 +59,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ChatRecord:
-    """A conversation with at least one turn of the assistant; or a text, all of which is learnt.
+    """A conversation with at least one turn of the assistant; or a text that is learnt as a whole.
 
     Attributes:
-        messages: Its turns; empty of a text.
-        site: Which site's it is.
-        person: Whose it is.
+        messages: Its turns; empty if it is a text.
+        site: The site that has it.
+        person: The person that it is about.
         text: A text in place of turns.
-        rejected: Of a pair, the turns that `messages` are preferred to.
-        unit: What it shares with the other rows of one record (`cloister.data.unit_column`).
+        rejected: For a preference, the turns to which `messages` are preferred.
+        unit: The value that all rows of one record share (`cloister.data.unit_column`).
     """
 
     messages: tuple[Message, ...]
@@ -80,7 +80,7 @@ class ChatRecord:
 
 @dataclass(frozen=True, slots=True)
 class LabelsRecord:
-    """A text with any number of labels, none included; each is named once."""
+    """A text with any number of labels, also none; no label is repeated."""
 
     text: str
     labels: tuple[str, ...]
@@ -100,5 +100,19 @@ class ScoreRecord:
     unit: str | None = None
 
 
-Record = TextRecord | TokenRecord | ChatRecord | LabelsRecord | ScoreRecord
+@dataclass(frozen=True, slots=True)
+class ItemsRecord:
+    """What a person had of a public catalogue, oldest first.
+
+    Attributes:
+        items: Ids of at least one item, in order of time.
+    """
+
+    items: tuple[str, ...]
+    site: str | None = None
+    person: str | None = None
+    unit: str | None = None
+
+
+Record = TextRecord | TokenRecord | ChatRecord | LabelsRecord | ScoreRecord | ItemsRecord
 Records = Sequence[Record]

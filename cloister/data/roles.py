@@ -1,4 +1,4 @@
-"""Which column of a file plays which role: given, or guessed from its first rows and stated."""
+"""Finds the role of each column of a file: given by the user, or guessed from its first rows."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from cloister.data.chat_rows import OTHERS, PAIR, preferred, turns_in, turns_of
 from cloister.data.guess import first_rows, guess_columns, is_spaceless
 from cloister.data.records import Message, RecordKind
 from cloister.data.schema import words_of
+from cloister.data.sequences import items_of_cell
 from cloister.data.values import Number, Row, Value, is_integer, kind_of
 from cloister.errors import MisfitError, UsageError
 
-# The columns that a kind of record is made of.
+# The columns of each kind of record.
 OWN: Mapping[RecordKind, tuple[str, ...]] = {
     "text": ("text", "label"),
     "pairs": ("text", "text_b", "label"),
@@ -22,29 +23,31 @@ OWN: Mapping[RecordKind, tuple[str, ...]] = {
     "messages": ("messages",),
     "labels": ("text", "labels"),
     "score": ("text", "score"),
+    "items": ("items",),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """The columns of a file, by what they are for; None: no such column.
+    """The columns of a file, by role; None: no such column.
 
     Attributes:
-        kind: Which records the rows are.
+        kind: The kind of record of the rows.
         text: A text.
         text_b: The second text of a pair.
-        label: Its label.
+        label: A text's label.
         tokens: A sentence's words.
-        tags: Their tags.
-        messages: A conversation; None also where a row holds one in other columns.
-        person: Who the row is about.
+        tags: The words' tags.
+        messages: A conversation; None also if a row has one in other columns.
+        person: The person whom the row is about.
         site: The institution.
         id: The row's identifier.
-        split: Which part of the data the row belongs to.
+        split: The part of the data that the row belongs to.
         labels: A text's labels, several or none.
-        label_separator: What parts labels in a cell of text; None: they are a list.
+        label_separator: Separates labels in a cell of text; None: they are a list.
         score: A text's score.
-        guessed: The roles that nobody gave.
+        items: A person's items, oldest first.
+        guessed: The roles that the user did not give.
     """
 
     kind: RecordKind
@@ -61,10 +64,11 @@ class Roles:
     labels: str | None = None
     label_separator: str | None = None
     score: str | None = None
+    items: str | None = None
     guessed: tuple[str, ...] = ()
 
     def columns(self) -> dict[str, str]:
-        """Returns columns by role, those that there are."""
+        """Returns the columns that exist, by role."""
         others = ("kind", "guessed", "label_separator")
         names = [f.name for f in fields(self) if f.name not in others]
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
@@ -79,14 +83,14 @@ def find_roles(
     """Finds the roles of a file's columns.
 
     Args:
-        rows: The file's, of which the first 1,000 are looked at, fewer where they are large.
-        given: Columns by role, as somebody gave them; None: not given.
-        others: Columns that play no role.
-        label_separator: What parts labels in a cell of text; None: nothing does.
+        rows: The file's rows; the first 1,000 are used, or fewer if they are large.
+        given: Columns by role, from the user; None: not given.
+        others: Columns that have no role.
+        label_separator: Separates labels in a cell of text; None: a list is needed.
 
     Raises:
-        UsageError: A given column is not among the first rows', or there is no text to be found,
-            or no column whose labels the separator parts.
+        UsageError: A given column is not in the first rows or has two roles, no column of texts is
+            found, or none whose labels the separator separates.
         DataError: The file is damaged or has no row.
     """
     first = first_rows(rows)
@@ -98,13 +102,14 @@ def find_roles(
                 f"--{role.replace('_', '-')} {name}: no such column in the first {len(first)} rows "
                 f"(found: {listed(names)}); give one of these"
             )
+    _check_one_role(chosen)
     kind, found = guess_columns(names, first)
     if kind is None and not chosen.keys() & {"text", "tokens"} and _is_chat(first):
         kind, found = "messages", {k: v for k, v in found.items() if k in ("person", "site")}
     kind = _kind(kind, found, chosen, label_separator)
     if kind is None:
         raise UsageError(
-            f"no column of texts is found (columns: {listed(names)}); name it with --text"
+            f"found no column of texts (columns: {listed(names)}); name it with --text"
         )
     own = OWN[kind]
     taken = {*chosen.values(), *others}
@@ -115,12 +120,21 @@ def find_roles(
     }
     if kind == "labels" and "labels" not in {**kept, **chosen}:
         raise UsageError(
-            f"--label-separator: no column of several labels is found (columns: {listed(names)}); "
+            f"--label-separator: found no column of several labels (columns: {listed(names)}); "
             "name it with --labels"
         )
     return Roles(
         kind=kind, guessed=tuple(kept), label_separator=label_separator, **{**kept, **chosen}
     )
+
+
+def _check_one_role(chosen: Mapping[str, str]) -> None:
+    """Refuses one column for two roles; a record's id may be its person's."""
+    by_column: dict[str, str] = {}
+    for role, name in chosen.items():
+        if role != "id" and (other := by_column.setdefault(name, role)) != role:
+            first, second = (f"--{one.replace('_', '-')}" for one in (other, role))
+            raise UsageError(f"{first}, {second}: {name} given for both; name two columns")
 
 
 def _kind(
@@ -137,6 +151,8 @@ def _kind(
         return "labels"
     if "score" in chosen:
         return "score"
+    if "items" in chosen:
+        return "items"
     if "text_b" in chosen or (guessed == "pairs" and not chosen.keys() & {"text", "label"}):
         return "pairs"
     if "text" in chosen or "label" in chosen:
@@ -145,7 +161,7 @@ def _kind(
 
 
 def _is_chat(rows: Sequence[Row]) -> bool:
-    """Whether every row holds a conversation in columns of another form."""
+    """Returns whether every row has a conversation in columns of another form."""
     try:
         return all(_turns(row, None, "a row") is not None for row in rows)
     except MisfitError:
@@ -163,11 +179,24 @@ def _turns(row: Row, column: str | None, where: str) -> tuple[Message, ...] | No
     return turns_in(row, where)
 
 
-def text_of(row: Row, roles: Roles, where: str) -> str:
-    """What a row has to read: its text or both, its words, or its turns, as one text.
+def refuse_items(roles: Roles, command: str) -> None:
+    """Refuses people's items where a command needs their texts.
 
     Raises:
-        MisfitError: It has none.
+        UsageError: The rows are people's items.
+    """
+    if roles.kind == "items":
+        raise UsageError(
+            f"{command}: the rows are people's items (column {roles.items}), ids without a text; "
+            "run it on the public file of items"
+        )
+
+
+def text_of(row: Row, roles: Roles, where: str) -> str:
+    """Returns a row's text, both texts, words, ids of items or turns, as one text.
+
+    Raises:
+        MisfitError: The row has none.
     """
     if roles.kind == "tokens":
         words = words_of(row.get(roles.tokens or ""), roles.tokens or "tokens", where)
@@ -175,8 +204,11 @@ def text_of(row: Row, roles: Roles, where: str) -> str:
     if roles.kind == "messages":
         turns = _turns(row, roles.messages, where)
         if turns is None:
-            raise misfit(where, "no conversation; a row needs messages, or another form's columns")
+            raise misfit(where, "no conversation; messages, or another form's columns, are needed")
         return "\n".join(turn.content for turn in turns)
+    if roles.kind == "items":
+        column = roles.items or "items"
+        return " ".join(items_of_cell(row.get(column), column, where))
     text = _text(row, roles.text or "text", where)
     return f"{text}\n{_text(row, roles.text_b, where)}" if roles.text_b is not None else text
 
@@ -191,7 +223,7 @@ def _text(row: Row, column: str, where: str) -> str:
 
 
 def written(value: Value) -> str | None:
-    """An identifier or a label as the file writes it; None: none, or in no one way."""
+    """Returns an identifier or label as the file writes it; None: none, or not text or integer."""
     match value:
         case str():
             return value or None

@@ -1,4 +1,4 @@
-"""Rows checked against what the task needs; what is wrong is named with its file and row."""
+"""Makes records of rows, and names file and row of each value that the task cannot use."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cloister.data.config import DataConfig
 from cloister.data.records import (
     ONE_LABEL,
     ChatRecord,
+    ItemsRecord,
     LabelsRecord,
     PairRecord,
     Record,
@@ -21,6 +22,7 @@ from cloister.data.records import (
     TextRecord,
     TokenRecord,
 )
+from cloister.data.sequences import items_of_cell
 from cloister.data.source import RECIPE, DataOrigin
 from cloister.data.tag_schemes import BIO, KNOWN, as_bio
 from cloister.data.targets import labels_in_cell, labels_of_cell, score_of_cell
@@ -28,31 +30,30 @@ from cloister.data.unit_column import UNIT
 from cloister.data.values import Number, Row, Value, is_integer, kind_of, shown
 from cloister.errors import DataError, MisfitError
 
-# What else helps where a column is missing.
+# A further remedy for a missing column.
 _ELSE = {"site": ", choose another data.partition"}
-# Columns of a row that a message lists; more would fill the terminal.
+# Most columns of a row that a message lists; more would fill the terminal.
 LISTED = 12
 
 
 class MixedColumnError(DataError):
-    """A column of identifiers or labels holds texts and integers: no row of it can be trusted."""
+    """A column of identifiers or labels mixes texts and integers, so none of its rows is used."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Makes records of one file's rows.
+    """Makes records from one file's rows.
 
-    Identifiers and labels are texts or integers, as they are written. A column holds one of the
-    two: were both taken, `1` and `"1"` would become one person, or `7` and `"007"` two, without
-    anybody noticing.
+    Identifiers and labels are texts or integers, as they are written. A column must have only one
+    of the two: otherwise `1` and `"1"` would silently become one person, or `7` and `"007"` two.
 
     Attributes:
-        kind: What the task reads.
+        kind: The kind of record that the task reads.
         columns: Column names.
-        persons: Whether whose a row is matters, as it does of training data: each must name its
-            person, where `columns` names a column for it, and its unit, where it has `UNIT`.
+        persons: Whether privacy units are needed, as for training data: each row must name its
+            person, if `columns` names a column for it, and its unit, if it has `UNIT`.
         sites: Whether each row must name its site.
-        asker: Where the columns are named, for messages.
+        asker: Where the user names the columns, for messages.
         augmented: Whether the file has copies of records, so that each row needs its unit.
     """
 
@@ -62,12 +63,12 @@ class Reading:
     sites: bool
     asker: DataOrigin = RECIPE
     augmented: bool = False
-    # By column: what its first value is, and in which row.
+    # By column: the kind of its first value, and that row's number.
     _first: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     @property
     def columns_read(self) -> tuple[str, ...]:
-        """The columns that are looked at."""
+        """Returns the columns that are used."""
         columns = self.columns
         read = {
             "text": (columns.text, columns.label),
@@ -76,6 +77,7 @@ class Reading:
             "messages": (columns.messages, *PAIR, *OTHERS),
             "labels": (columns.text, columns.labels_column),
             "score": (columns.text, columns.score_column),
+            "items": (columns.items_column,),
         }[self.kind]
         if self.sites:
             read += (columns.site,)
@@ -84,12 +86,12 @@ class Reading:
         return read
 
     def record(self, row: Row, name: str, number: int) -> Record:
-        """Makes a record of a row.
+        """Makes a record from a row.
 
         Args:
             row: Values by column.
-            name: The file's, for messages.
-            number: The row's.
+            name: The file's name, for messages.
+            number: The row's number.
 
         Raises:
             MisfitError: A column is missing, or its value cannot be used.
@@ -103,14 +105,14 @@ class Reading:
     def record_and_person(
         self, row: Row, name: str, number: int
     ) -> tuple[Record, MisfitError | None]:
-        """Makes a record of a row, also of one that names no person: see `record`.
+        """Makes a record from a row, even if it names no person: see `record`.
 
         Returns:
-            The record, and why it has no person where it must; None where it has one or need not.
+            The record, and the reason why a needed person is missing; None: none is missing.
 
         Raises:
             MisfitError: A column other than the person's is missing or cannot be used.
-            MixedColumnError: A column mixes texts and integers, whatever else is wrong with a row.
+            MixedColumnError: A column mixes texts and integers, even if the row is wrong otherwise.
         """
         where, columns = f"{name}, row {number}", self.columns
         self._compare_kinds(row, where, number)
@@ -127,9 +129,9 @@ class Reading:
         return (record if unit is None else replace(record, unit=unit)), nameless
 
     def _unit(self, row: Row, where: str) -> str | None:
-        """What a row shares with the other rows of its record; None: nothing, it is the only one.
+        """Returns the unit that a row shares with its copies; None: it is the record's only row.
 
-        Were a copy without it taken for a record, its source would count twice.
+        A copy without a unit would count as a record of its own, and its source would count twice.
         """
         if UNIT in row:
             return self._written(row, UNIT, "unit", where)
@@ -137,8 +139,8 @@ class Reading:
             return None
         raise misfit(
             where,
-            f"no {UNIT}, and the log beside the file says that copies of records are in it: take "
-            "the file as cloister data augment wrote it, or augment its source again",
+            f"no {UNIT}, but the log beside the file says that it has copies of records: use the "
+            "file as cloister data augment wrote it, or augment its source again",
         )
 
     def _record(self, row: Row, where: str, site: str | None, person: str | None) -> Record:
@@ -147,6 +149,9 @@ class Reading:
             return _tokens(self, row, where, site, person)
         if self.kind == "messages":
             return _chat(self, row, where, site, person)
+        if self.kind == "items":
+            cell = self._value(row, columns.items_column, "items", where)
+            return ItemsRecord(items_of_cell(cell, columns.items_column, where), site, person)
         text = self._text(row, columns.text, "text", where)
         if self.kind == "pairs":
             second = self._text(row, columns.second, "text_b", where)
@@ -161,7 +166,7 @@ class Reading:
         return TextRecord(text, self._label(row, where), site, person)
 
     def _label(self, row: Row, where: str) -> str:
-        """The label, one object for all rows that have it: a million rows would have as many."""
+        """Returns the label; equal labels are one object, which saves memory."""
         return sys.intern(self._written(row, self.columns.label, "label", where))
 
     def _text(self, row: Row, column: str, key: str, where: str) -> str:
@@ -173,7 +178,7 @@ class Reading:
         return whole(text, column, where)
 
     def _compare_kinds(self, row: Row, where: str, number: int) -> None:
-        """Holds every column of identifiers or labels to one kind, in rows that do not fit too."""
+        """Requires one kind of value in each column of identifiers or labels of every row."""
         columns = self.columns
         keys = [(columns.site, "site")] * self.sites
         keys += [(columns.label, "label")] * (self.kind in ONE_LABEL)
@@ -196,23 +201,23 @@ class Reading:
                 )
 
     def _each_label(self, row: Row, where: str) -> list[tuple[str, Value, str]]:
-        """A row's labels one by one, to be held to one kind; none where the cell is no list."""
+        """Returns a row's labels one by one, to compare their kinds; empty: it has no list."""
         columns = self.columns
         column, separator = columns.labels_column, columns.label_separator
         try:
             found = labels_in_cell(row.get(column), column, separator, where)
-        except MisfitError:  # which making the record says
+        except MisfitError:  # `_record` reports it
             return []
         return [(column, label, "labels") for label in found]
 
     def _written(self, row: Row, column: str, key: str, where: str) -> str:
-        """An identifier or a label as it is written in the file."""
+        """Returns an identifier or a label as it is written in the file."""
         value = self._value(row, column, key, where)
         found = _spelling(value, key)
         if found is None:
             number_shown = f" ({shown(value.written)})" if isinstance(value, Number) else ""
             rule = (
-                f"a {key} is text or an integer, which are written in one way only: write it as "
+                f"a {key} must be text or an integer, which have only one spelling: write it as "
                 "text"
             )
             raise MisfitError(
@@ -226,9 +231,7 @@ class Reading:
     def _value(self, row: Row, column: str, key: str, where: str) -> Value:
         value = row.get(column)
         if value is None and column in row:
-            raise misfit(
-                where, f"{column} holds nothing (null); every row needs its {key}: correct the row"
-            )
+            raise misfit(where, f"{column} has no value (null); every row needs its {key}")
         if value is None:
             held = [shown(name) for name, other in row.items() if other is not None]
             found = ", ".join(held[:LISTED]) + (", …" if len(held) > LISTED else "")
@@ -241,7 +244,7 @@ class Reading:
 
 
 def _spelling(value: Value, key: str) -> tuple[str, str] | None:
-    """How an identifier or a label is written, and what it is; None: in no one way."""
+    """Returns spelling and kind of an identifier or label; None: it has several spellings."""
     match value:
         case str():
             return value, "text"
@@ -260,7 +263,7 @@ def _tokens(
     tags = words_of(reading._value(row, columns.tags, "tags", where), columns.tags, where)
     if len(tokens) != len(tags):
         raise MisfitError(
-            f"{columns.tokens} and {columns.tags} are not equally many; each word needs its tag",
+            f"{columns.tokens} and {columns.tags} differ in number; each word needs one tag",
             f"{where}: {len(tokens)} {columns.tokens} but {len(tags)} {columns.tags}",
         )
     wrong = [tag for tag in tags if not KNOWN.fullmatch(tag)]
@@ -275,10 +278,10 @@ def _tokens(
 
 
 def words_of(value: Value, column: str, where: str) -> tuple[str, ...]:
-    """The words of a sentence.
+    """Returns the words of a sentence.
 
     Raises:
-        MisfitError: It is another value than a list of words, or empty.
+        MisfitError: The value is not a list of words, or is empty.
     """
     if isinstance(value, str):
         raise misfit(
@@ -287,7 +290,7 @@ def words_of(value: Value, column: str, where: str) -> tuple[str, ...]:
         )
     words = value if isinstance(value, Sequence) else ()
     if not words or not all(isinstance(word, str) for word in words):
-        raise misfit(where, f"{column} must be a list of words, and not empty")
+        raise misfit(where, f"{column} must be a list of words that is not empty")
     return tuple(whole(cast(str, word), column, where) for word in words)
 
 
@@ -307,5 +310,5 @@ def _chat(
             return ChatRecord((), site, person, raw_text(turns, columns.messages, where))
         messages = turns_of(turns, columns.messages, where)
     if not any(m.role == "assistant" and m.content.strip() for m in messages):
-        raise misfit(where, "no turn of the assistant, so there is nothing to learn")
+        raise misfit(where, "no turn of the assistant, so nothing can be learnt")
     return ChatRecord(messages, site, person)

@@ -1,4 +1,4 @@
-"""Where whoever reads data named them, so that a message says what to correct, and where."""
+"""Says where the user named a data source and its columns, so that errors say what to correct."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DataOrigin:
-    """Who has data read, and the words for where it names them.
+    """The words for the place where a user names a data source and its columns.
 
     Attributes:
-        file: What names the data's file; `{split}` in it is the split.
-        column: What to do about a column of another name; `{key}` in it is the column's role.
-        person: The same for the column of persons.
+        file: The field or option that names the file; `{split}` in it is the split.
+        column: What to do if a column has another name; `{key}` in it is the column's role.
+        person: What to do if the column of persons has another name.
     """
 
     file: str
@@ -20,11 +20,11 @@ class DataOrigin:
     person: str
 
     def source(self, split: str) -> str:
-        """The name of what names the file."""
+        """Returns the field or option that names the file."""
         return self.file.format(split=split)
 
     def remedy(self, key: str) -> str:
-        """What to do where a column is not there.
+        """Returns what to do if a column is missing.
 
         Args:
             key: The column's role: `text`, `label`, `person`, ….
@@ -40,9 +40,9 @@ SITE = DataOrigin(
     "set site.{key} in site.toml to the column's name",
     "set privacy.person in site.toml to the column's name",
 )
-# The columns come with the adapter.
+# The adapter's folder fixes the columns' names.
 RELEASED = DataOrigin(
     "--data",
-    "call the file's column so, as the adapter's training did",
-    "call the file's column so, as the adapter's training did",
+    "give the file's column this name, as in the adapter's training",
+    "give the file's column this name, as in the adapter's training",
 )

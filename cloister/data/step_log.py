@@ -1,7 +1,7 @@
-"""The log beside a file that a command made: which file it was made from, how, and what changed.
+"""Reads the log beside a file that a command made: its source, the command, and what changed.
 
-A log holds the steps of all files on the way, the last one's own at the end. It counts private
-records, so it is its owner's alone, like the file.
+A log has the steps of all files from the first source on; the file's own step is the last. It has
+counts of private records, so only its owner may read it, like the file.
 """
 
 from __future__ import annotations
@@ -16,32 +16,33 @@ from cloister.json_text import read_json
 FORMAT = "cloister-data-log/1"
 ENDING = ".log.json"
 UNKNOWN = "it cannot be read, or is of another content; what was done is not known"
-# The log of a cleaning names the rows that each rule changed: some megabytes of a million rows.
+# Largest log in bytes: that of a cleaning lists the rows that each rule changed, some megabytes for
+# a million rows.
 MOST_BYTES = 64 * 2**20
-# Values of such a log: two for each range of rows.
+# Most JSON values of such a log: two for each range of rows.
 MOST_VALUES = 8_000_000
 
 
 def log_of(path: Path) -> Path:
-    """Where the log of a file is."""
+    """Returns the path of a file's log."""
     return path.with_name(path.name + ENDING)
 
 
 def steps_of(path: Path, sha256: str) -> list[dict[str, Any]]:
-    """The steps by which a file was made; none where it has no log.
+    """Returns the steps that made a file; empty: it has no log.
 
-    Where a log lies beside the file that cannot be read, or is of another content, what was done
-    is not known: then it is taken for something that couples units.
+    If the log beside the file cannot be read, or is of another content, the steps are unknown: they
+    are then treated as coupling units.
 
     Args:
         path: The file.
-        sha256: Of its content.
+        sha256: SHA-256 of its content.
     """
     own = _read(log_of(path))
     steps = own.get("steps") if own.get("format") == FORMAT else None
     if isinstance(steps, list) and steps and _made(steps[-1], sha256) and _are_tables(steps):
         return steps
-    # What `cloister data clean` wrote is one step, in the words of its own log.
+    # `cloister data clean` writes a log of another form: it becomes one step.
     cleaned = _read(log_path(path))
     if cleaned.get("format") == CLEANING and _made(cleaned, sha256):
         before = cleaned.pop("steps_before", [])
@@ -57,7 +58,7 @@ def _are_tables(steps: list[Any]) -> bool:
 
 
 def couples_units(path: Path) -> bool:
-    """Whether a step that made a file looked at more than one unit; False where it has no log.
+    """Returns whether a step that made a file looked at more than one unit; False without a log.
 
     Raises:
         OSError: The file cannot be read.
@@ -68,20 +69,20 @@ def couples_units(path: Path) -> bool:
 
 
 def steps_beside(path: Path) -> list[Any]:
-    """The steps that each log beside a file names, of whatever content; nothing is checked."""
+    """Returns the steps in each log beside a file, without checking that they made its content."""
     own, cleaned = _read(log_of(path)), _read(log_path(path))
     return [own.get("steps"), cleaned.get("steps_before")]
 
 
 def last_step(path: Path) -> dict[str, Any]:
-    """The step that the log beside a file names last, whatever the file holds by now; or {}."""
+    """Returns the last step in the log beside a file, without checking the file; {}: no log."""
     own = _read(log_of(path))
     steps = own.get("steps") if own.get("format") == FORMAT else None
     return steps[-1] if isinstance(steps, list) and steps and isinstance(steps[-1], dict) else {}
 
 
 def _read(log: Path) -> dict[str, Any]:
-    """A log; empty where there is none that can be read."""
+    """Returns a log; {}: there is none that can be read."""
     try:
         if log.stat().st_size > MOST_BYTES:
             return {}
@@ -92,6 +93,6 @@ def _read(log: Path) -> dict[str, Any]:
 
 
 def _made(step: Any, sha256: str) -> bool:
-    """Whether a step wrote the file of this content."""
+    """Returns whether a step wrote a file with this content."""
     output = step.get("output") if isinstance(step, dict) else None
     return isinstance(output, dict) and output.get("sha256") == sha256

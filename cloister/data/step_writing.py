@@ -21,14 +21,14 @@ from cloister.owner_only import FILE
 
 @dataclass(frozen=True)
 class DataStep:
-    """What one command did.
+    """The step of one command.
 
     Attributes:
         command: Its name: `scrub`, ….
-        settings: What it was told.
-        counts: What it changed; true counts of private records.
-        couples_units: Whether what it did with one unit's records may depend on another unit's. ε
-            is then about the units of the written file, and not of the one that was read.
+        settings: Its options.
+        counts: Counts of its changes; true counts of private records.
+        couples_units: Whether its treatment of one unit's records may depend on another unit's. ε
+            is then about the units of the written file, not of the file that was read.
     """
 
     command: str
@@ -38,24 +38,24 @@ class DataStep:
 
 
 def check_no_log(out: Path) -> None:
-    """Refuses a new file whose log's place is taken.
+    """Refuses a new file if the path of its log exists already.
 
     Raises:
-        UsageError: Something is there.
+        UsageError: The path exists.
     """
     log = log_of(out)
     if log.exists() or log.is_symlink():
-        raise UsageError(f"--out: {log}, its log, is there already; give another file")
+        raise UsageError(f"--out: {log}, its log, exists already; give another file")
 
 
 def write_step(source: Detected, out: Path, content: Path, step: DataStep) -> None:
-    """Writes the log of a file that was made of another: the steps before, and the last one.
+    """Writes the log of a file that was made from another: the earlier steps, then this one.
 
     Args:
-        source: What it was made from.
+        source: The file that it was made from.
         out: The new file.
-        content: Where its content lies, as long as `out` is not there.
-        step: What was done.
+        content: The temporary file with its content, because `out` does not exist yet.
+        step: This step.
 
     Raises:
         OSError: A file cannot be read or written.
@@ -72,14 +72,14 @@ def write_first_step(
     step: DataStep,
     before: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Writes the log of a file that was made of something else than a file of records.
+    """Writes the log of a file that was not made from a file of records.
 
     Args:
-        origin: What it was made from, in a form for JSON.
+        origin: Its source, as JSON values.
         out: The new file.
-        content: Where its content lies, as long as `out` is not there.
-        step: What was done.
-        before: The steps by which its origin was made.
+        content: The temporary file with its content, because `out` does not exist yet.
+        step: This step.
+        before: The steps that made the source.
 
     Raises:
         OSError: The log cannot be written.
@@ -101,17 +101,17 @@ def write_first_step(
         "steps": steps,
     }
     text = json.dumps(content_of_log, ensure_ascii=False, indent=1)
-    # The name of a file may hold bytes that are no characters; they are written as `?`.
+    # A file's name may have bytes that are not characters; they are written as `?`.
     write_whole(log_of(out), text.encode("utf-8", "replace") + b"\n", FILE)
 
 
 @contextmanager
 def new_logged_file(out: Path) -> Iterator[tuple[RowWriter, Path]]:
-    """A writer for a new file whose log is written beside it; see `outputs.new_file`.
+    """Opens a writer for a new file that needs a log beside it; see `outputs.new_file`.
 
     Raises:
-        UsageError: Something is there already, or at the log's place.
-        BadFileError: It cannot be written; no log is left then.
+        UsageError: The path, or that of the log, exists already.
+        BadFileError: The file cannot be written; no log is left then.
     """
     check_new(out)
     check_no_log(out)
@@ -119,7 +119,7 @@ def new_logged_file(out: Path) -> Iterator[tuple[RowWriter, Path]]:
         with new_file(out) as made:
             yield made
     except BaseException as error:
-        if not os.path.lexists(out):  # a log alone would be one of a file that never was
+        if not os.path.lexists(out):  # a log without its file would be misleading
             log_of(out).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise bad_file(error) from error

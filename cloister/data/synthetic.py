@@ -1,6 +1,6 @@
-"""Triage notes of four made-up hospitals, to be sorted by department: the quickstart's data.
+"""Generates triage notes of four made-up hospitals, with departments as labels: the quickstart.
 
-What makes them like real ones: hospitals see different illnesses and write differently; a person
+They resemble real notes: hospitals see different illnesses and write differently; a person
 comes more than once, with the same history and often the same complaint, so that notes are not
 independent; departments share symptoms; notes tell what a person does not have, and had long ago;
 and 2 % of the labels are wrong. Every word comes from `hospital_words` and `hospital_writing`, so
@@ -108,7 +108,7 @@ def hospital_notes(seed: int = 0) -> tuple[list[TextRecord], list[TextRecord]]:
 def _notes_of_one(
     hospital: _Hospital, name: str, written: set[str], rng: random.Random
 ) -> list[TextRecord]:
-    """All notes of one person; their texts are added to `written`, and none of it is repeated."""
+    """Returns all notes of one person; no text of `written` is repeated, and theirs are added."""
     person = _person(hospital, rng)
     first_complaints: dict[str, str] = {}
     notes: list[TextRecord] = []
@@ -176,12 +176,12 @@ def _visit(
 
 
 def finding(department: str, shared: float, rng: random.Random) -> str:
-    """A complaint of a department, with chance `shared` one that other departments see too."""
+    """Draws a complaint of a department; with probability `shared`, others see it too."""
     if rng.random() < shared:
         return rng.choice([entry for entry, seen_by in SHARED if department in seen_by])
     return rng.choice(COMPLAINTS[department])
 
 
 def said(entry: str, rng: random.Random) -> str:
-    """One of an entry's wordings."""
+    """Draws one of an entry's wordings."""
     return rng.choice(wordings(entry)).format(side=rng.choice(("left", "right")))

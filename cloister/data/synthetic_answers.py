@@ -1,10 +1,11 @@
-"""Pupils' answers of four made-up schools to one question, marked from 0 to 6.
+"""Generates pupils' answers of four made-up schools to one question, marked from 0 to 6.
 
 The question is how a vaccine protects. Six ideas are each worth a mark. A pupil states an idea
 rightly, states it the wrong way round (the same words with subject and object exchanged, or
-denied), or leaves it out; so which words occur says less than who does what. Schools differ in how
-able their pupils are and in how they write, a pupil answers up to three times, and a marker gives
-one mark too many or too few for 6 % of the answers. Every sentence is made from the words below.
+denied), or leaves it out; so the order of the words matters more than which words occur. Schools
+differ in how able their pupils are and in how they write, a pupil answers up to three times, and a
+marker gives one mark too many or too few for 6 % of the answers. Every sentence is made from the
+words below.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from cloister.data.records import ScoreRecord
 from cloister.seeds import child_seed
 
 HIGHEST = 6
-# Who, does, what: of each several wordings, the verb as it stands and as "is … by". The right order
-# is as it stands.
+# Subject, verb, object: several wordings of each; the verb in the active and the passive form. The
+# order given here is the correct one.
 _IDEAS: tuple[tuple[tuple[str, ...], tuple[tuple[str, str], ...], tuple[str, ...]], ...] = (
     (
         ("the vaccine", "a vaccine", "the injection", "the jab"),
@@ -51,7 +52,8 @@ _IDEAS: tuple[tuple[tuple[str, ...], tuple[tuple[str, str], ...], tuple[str, ...
         ("the illness", "the infection", "the symptoms"),
     ),
 )
-# Said before an object, and between subject and verb: neighbouring words then say little.
+# Words before an object, and between subject and verb: pairs of neighbouring words then mean
+# little.
 _STRESSES = ("mostly", "above all", "really", "in the end", "only")
 _ASIDES = ("as far as I know", "later on", "in most people", "after some days", "I think", "then")
 _FILLERS = (
@@ -84,7 +86,7 @@ _ANSWERS = (45, 30, 25)
 _FILLER, _DENIED, _MISMARKED = 0.5, 0.1, 0.06
 # Sentences in the passive voice, with an aside, and with a stress.
 _PASSIVE, _ASIDE, _STRESS = 0.5, 0.85, 0.85
-# What an idea that is not right is: left out, else the wrong way round.
+# Probability that an idea that is not stated correctly is left out; otherwise it is reversed.
 _LEFT_OUT = 0.45
 _TEST_EVERY = 6
 
@@ -139,7 +141,7 @@ def _answer(school: _School, ability: float, rng: random.Random) -> tuple[str, i
 
 
 def _sentence(subject: str, verb: tuple[str, str], thing: str, rng: random.Random) -> str:
-    """Who does what, in the active or passive voice, so that what stands first need not do it."""
+    """Makes a sentence in the active or passive voice, so that the first noun may be either."""
     aside = f" {rng.choice(_ASIDES)}" if rng.random() < _ASIDE else ""
     stress = f"{rng.choice(_STRESSES)} " if rng.random() < _STRESS else ""
     if rng.random() < _PASSIVE:
@@ -148,6 +150,6 @@ def _sentence(subject: str, verb: tuple[str, str], thing: str, rng: random.Rando
 
 
 def _slipped(word: str, rng: random.Random) -> str:
-    """A word that lacks one of its inner letters."""
+    """Returns a word without one of its inner letters."""
     at = rng.randrange(1, len(word) - 1)
     return word[:at] + word[at + 1 :]

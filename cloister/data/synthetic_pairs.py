@@ -1,9 +1,9 @@
-"""Claims about notes of four made-up hospitals: the built-in example of pairs of texts.
+"""Generates claims about notes of four made-up hospitals: the built-in pairs of texts.
 
-The first text is a note, the second claims that its person has a finding or has it not, in other
-words than the note's. The label says whether the note entails the claim, contradicts it or leaves
+The first text is a note; the second claims, in other words, that its person has or does not have a
+finding. The label says whether the note entails the claim, contradicts it or leaves
 it open (Bowman et al. 2015, arXiv:1508.05326, section 2). Claims of presence and of absence are
-equally frequent under every label, so that neither text tells the label alone. Every word comes
+equally frequent under every label, so that neither text alone shows the label. Every word comes
 from `hospital_words` and `hospital_writing`, so that no real patient is in them.
 """
 
@@ -60,7 +60,7 @@ def hospital_claims(seed: int = 0) -> tuple[list[PairRecord], list[PairRecord]]:
 
 
 def _pair(site: str, habit: Habit, person: str, rng: random.Random) -> PairRecord:
-    """One note and a claim about it."""
+    """Makes one note and a claim about it."""
     department = rng.choice(tuple(COMPLAINTS))
     # Two findings that the person has, one that the note denies, one that it does not speak of.
     own = rng.sample(COMPLAINTS[department], 4)

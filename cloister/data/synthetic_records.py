@@ -1,4 +1,4 @@
-"""Synthetic records of any task's kind: for audits, which may look at what they give."""
+"""Generates records of any task's kind, for audits, which may inspect every result of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from cloister.data.records import (
     ChatRecord,
+    ItemsRecord,
     LabelsRecord,
     Message,
     PairRecord,
@@ -29,13 +30,13 @@ def nobody_s_records(
     each: int,
     scores: tuple[float, float] = (0.0, 1.0),
 ) -> list[Record]:
-    """Makes records of so many persons.
+    """Makes records of a given number of persons.
 
     Args:
-        kind: What the task reads.
-        labels: Class names or tags; none for conversations.
-        persons: How many.
-        each: Most records of one person; they have 1, 2, … of them in turn.
+        kind: The kind of record that the task reads.
+        labels: Class names, tags or ids of items; none for conversations.
+        persons: Number of persons.
+        each: Most records of one person; persons have 1, 2, … records in turn.
         scores: The lowest and the highest score, which the records have.
     """
     draw = random.Random(0)
@@ -52,6 +53,9 @@ def nobody_s_records(
                 records.append(LabelsRecord(" ".join(text), several, person=name))
             elif kind == "score":
                 records.append(ScoreRecord(" ".join(text), draw.choice(scores), person=name))
+            elif kind == "items":
+                had = draw.sample(labels, min(len(text), len(labels)))
+                records.append(ItemsRecord(tuple(had), person=name))
             elif kind == "pairs":
                 half = len(text) // 2 or 1
                 parts = " ".join(text[:half]), " ".join(text[half:])

@@ -1,9 +1,10 @@
-"""Referral letters to four made-up hospitals, each with the departments that must see the person.
+"""Generates referral letters to four made-up hospitals, with the departments that are needed.
 
-None, one, two or three departments are right: a finding of each is in the letter, in the hospital's
-style. Findings that the person does not have, and illnesses of the past, belong to further
-departments and are no reason to be seen there; 3 % of the letters lack one of their departments, as
-where a secretary forgot it. Every word comes from `hospital_words` and `hospital_writing`.
+The labels are no, one, two or three departments: a finding of each is in the letter, in the
+hospital's style. Findings that the person does not have, and illnesses of the past, belong to
+further departments and are no reason to be seen there; 3 % of the letters lack one of their
+departments, as if a secretary had forgotten it. Every word comes from `hospital_words` and
+`hospital_writing`.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ _PERSONS = 800
 _LETTERS = (45, 30, 25)
 # Weights of no, one, two and three departments.
 _DEPARTMENTS = (15, 40, 30, 15)
-# Shares as `synthetic` has them: a finding that several departments see, something denied, a
-# history, a remark, a wrong label.
+# Shares, as in `synthetic`: a finding that several departments see, a denied finding, a history, a
+# remark, a wrong label.
 _SHARED, _DENIED, _HISTORY, _REMARK, _FORGOTTEN = 0.25, 0.50, 0.55, 0.50, 0.03
-# What a letter is about that needs no department.
+# Subjects of a letter that needs no department.
 _ROUTINE = (
     "a repeat prescription",
     "a routine check",

@@ -1,8 +1,8 @@
-"""Schemes of entity tags: IOB1, IOB2 (BIO), BIOES (IOBES, BMES) and BILOU, read as BIO.
+"""Converts the schemes of entity tags IOB1, IOB2 (BIO), BIOES (IOBES, BMES) and BILOU to BIO.
 
-All say where an entity begins or ends by a letter before its type. One rule reads them all: an
-entity begins at B, S or U, and at any other letter whose type is not that of an entity that goes
-on; it ends at E, L, S and U. A sentence is read alone, so no other record changes its tags.
+All mark where an entity begins or ends by a letter before its type. One rule reads all of them: an
+entity begins at B, S or U, and at any other letter whose type differs from that of the open entity;
+it ends at E, L, S and U. Each sentence is read alone, so no other record changes its tags.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _BEGIN, _END = "BSU", "ESLU"
 
 
 def as_bio(tags: Sequence[str]) -> tuple[str, ...]:
-    """The tags of one sentence in BIO.
+    """Returns the tags of one sentence in BIO.
 
     Args:
-        tags: One a word, each `O` or a letter of `KNOWN`, a hyphen and a type.
+        tags: One per word, each `O` or a letter of `KNOWN`, a hyphen and a type.
     """
     found = []
-    running = ""  # the type of the entity that goes on
+    running = ""  # the type of the open entity
     for tag in tags:
         letter, _, kind = tag.partition("-")
         if not kind:
@@ -36,7 +36,7 @@ def as_bio(tags: Sequence[str]) -> tuple[str, ...]:
 
 
 def scheme_of(letters: set[str]) -> str:
-    """The name of the scheme that uses these letters, for a person to read.
+    """Returns the name of the scheme that uses these letters, for a person to read.
 
     Args:
         letters: The first letters of all tags of a file, without `O`.

@@ -1,7 +1,7 @@
-"""What is learnt from a text beside one label: several labels, or a number; as the file states it.
+"""Reads several labels, or a score, from one cell, exactly as the file states them.
 
-Labels are a list of texts or of integers, or, where somebody declared what parts them, one text.
-A score is a number, or a text that is one: a CSV file holds texts alone.
+Labels are a list of texts or of integers, or, if a separator is declared, one text. A score is a
+number, or a text that is a number, because a CSV file has only texts.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from cloister.data.cells import misfit, whole
 from cloister.data.values import Number, Real, Value, is_integer, kind_of
 
 # A number in figures with a full stop, as programs write it: `3`, `-0.5`, `4.`, `1e-3`. A comma may
-# part thousands or decimals, so it is no number here.
+# separate thousands or decimals, so a text with one is not a number here.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
-# Characters of the longest number that is read: float64 has 17 digits, and a sign and exponent.
+# Longest number that is read, in characters: float64 needs 17 digits, a sign and an exponent.
 _LONGEST = 32
 
 
 def labels_in_cell(value: Value, column: str, separator: str | None, where: str) -> list[Value]:
-    """The labels of a cell, each as the file has it.
+    """Returns the labels of a cell, each as the file has it.
 
     Args:
-        value: A list; or, where a separator is declared, a text of labels that it parts. Blanks
-            around a label are none of it, and what is blank between two separators names none.
+        value: A list; or, if a separator is declared, a text of labels. Blanks around a label are
+            removed, and a blank part between two separators is not a label.
         column: The column, for messages.
-        separator: What parts labels in a text; None: nothing does.
+        separator: Separates labels in a text; None: a list is needed.
         where: The file and row, for messages.
 
     Raises:
-        MisfitError: It is neither.
+        MisfitError: The value is neither.
     """
     if isinstance(value, str):
         if separator is None:
             raise misfit(
                 where,
-                f"{column} is text, not a list of labels; declare what parts them "
+                f"{column} is text, not a list of labels; declare their separator "
                 "(label_separator), or use JSONL or Parquet",
             )
         return [part.strip() for part in value.split(separator) if part.strip()]
@@ -46,12 +46,12 @@ def labels_in_cell(value: Value, column: str, separator: str | None, where: str)
     raise misfit(
         where,
         f"{column} is {kind_of(value)}, not a list of labels; write an empty list for a text "
-        "without one",
+        "without labels",
     )
 
 
 def labels_of_cell(value: Value, column: str, separator: str | None, where: str) -> tuple[str, ...]:
-    """A text's labels as they are written, each once, in the cell's order.
+    """Returns a text's labels as they are written, without duplicates, in the cell's order.
 
     Raises:
         MisfitError: The cell holds no labels, or one that is neither text nor an integer, or empty.
@@ -70,15 +70,15 @@ def labels_of_cell(value: Value, column: str, separator: str | None, where: str)
 
 
 def score_of_cell(value: Value, column: str, where: str) -> float:
-    """A text's score.
+    """Returns a text's score.
 
     Args:
-        value: A number, or a text that is one in figures, with a full stop before decimals.
+        value: A number, or a text that is one in digits, with a full stop before decimals.
         column: The column, for messages.
         where: The file and row, for messages.
 
     Raises:
-        MisfitError: It is none, or not finite.
+        MisfitError: The value is not a number, or not finite.
     """
     match value:
         case Number(literal):
@@ -92,7 +92,7 @@ def score_of_cell(value: Value, column: str, where: str) -> float:
     if found is None or not math.isfinite(found):
         raise misfit(
             where,
-            f"{column} is no number; write one in figures with a full stop before decimals, as 3.5",
+            f"{column} is not a number; write digits with a full stop before decimals, as 3.5",
         )
     return found
 

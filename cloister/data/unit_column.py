@@ -1,7 +1,7 @@
-"""The column `cloister_unit`: rows of one value in it were made of one record, and are one unit.
+"""The column `cloister_unit`: rows with the same value are copies of one record, and one unit.
 
-`cloister data augment` writes it, and whoever makes copies by other means may. Each reader of
-training rows takes it into `Record.unit`; `cloister.training.units` has what follows from it.
+`cloister data augment` writes it; a user who makes copies otherwise may write it too. Each reader
+of training rows reads it into `Record.unit`; `cloister.training.units` uses it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 from cloister.data.step_log import steps_beside
 
 UNIT = "cloister_unit"
-# The command in whose output every row has it.
+# The command whose output has it in every row.
 AUGMENT = "augment"
 
 
 def is_augmented(path: Path) -> bool:
-    """Whether a log beside a file says that copies of records were put into it.
+    """Returns whether a log beside a file says that copies of records were added to it.
 
-    The logs of all steps on the way are looked at, and of a file that was written anew since, too:
-    whoever cut the column out of a file with copies has not cut out the copies. Nothing is known of
-    a file that was moved without its log.
+    All steps of the log count, even if the file was rewritten since: a user who removed the column
+    from a file with copies has not removed the copies. A file that was moved without its log is
+    unknown, and the answer is False.
     """
     return any(_has_copies(steps) for steps in steps_beside(path))
 

@@ -1,4 +1,4 @@
-"""Rows without labels, for predictions: a text, two texts, a sentence's words, a conversation."""
+"""Reads rows without labels, for predictions: one or two texts, words, items, or a conversation."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from cloister.data.config import DataConfig
 from cloister.data.load import file_rows
 from cloister.data.records import Message, RecordKind
 from cloister.data.schema import LISTED, words_of
+from cloister.data.sequences import items_of_cell
 from cloister.data.source import RELEASED
 from cloister.data.values import Row, kind_of, shown
 from cloister.errors import DataError, MisfitError
 from cloister.files import bad_file
 
-# What is predicted for: a text, two texts, a sentence as its words, or a conversation's turns.
+# The input of a prediction: a text, two texts, a sentence's words, a person's items as their ids,
+# or a conversation's turns.
 Unlabelled = str | tuple[str, ...] | tuple[Message, ...]
 
 
 def read_unlabelled(path: Path, kind: RecordKind, columns: DataConfig) -> list[Unlabelled]:
-    """Reads what a model is to predict for, in the order of the rows; no label is looked at.
+    """Reads the inputs of predictions in the order of the rows; labels are ignored.
 
     Args:
         path: The file.
-        kind: What the task reads. Where a row has no words or no conversation, its text is taken.
+        kind: The kind of record of the task. A row without words or conversation gives its text.
         columns: Column names.
 
     Raises:
@@ -32,6 +34,8 @@ def read_unlabelled(path: Path, kind: RecordKind, columns: DataConfig) -> list[U
     """
     pair = (columns.text, columns.second)
     own = {"tokens": columns.tokens, "messages": columns.messages}.get(kind, columns.text)
+    if kind == "items":
+        own = columns.items_column
     needed = pair if kind == "pairs" else tuple(dict.fromkeys((own, columns.text)))
     try:
         found: list[Unlabelled] = []
@@ -39,12 +43,16 @@ def read_unlabelled(path: Path, kind: RecordKind, columns: DataConfig) -> list[U
             where = f"{path.name}, row {number}"
             if kind == "pairs":
                 found.append((_text(row, pair[:1], where), _text(row, pair[1:], where)))
+            elif kind == "items":
+                if row.get(own) is None:
+                    raise _missing(row, (own,), where)
+                found.append(items_of_cell(row[own], own, where))
             else:
                 found.append(_unlabelled(row, kind, needed, where))
     except OSError as error:
         raise bad_file(error, "read") from error
     if not found:
-        raise DataError(f"{path}: no records")
+        raise DataError(f"{path}: no records; give a file with at least one row")
     return found
 
 
@@ -61,7 +69,7 @@ def _unlabelled(row: Row, kind: RecordKind, needed: tuple[str, ...], where: str)
 
 
 def _text(row: Row, columns: tuple[str, ...], where: str) -> str:
-    """The text in the first of some columns that has a value."""
+    """Returns the text in the first of some columns that has a value."""
     column = next((name for name in columns if row.get(name) is not None), None)
     if column is None:
         raise _missing(row, columns, where)
@@ -76,7 +84,7 @@ def _text(row: Row, columns: tuple[str, ...], where: str) -> str:
 def _missing(row: Row, needed: tuple[str, ...], where: str) -> MisfitError:
     empty = [name for name in needed if name in row]
     if empty:
-        return misfit(where, f"{empty[0]} holds nothing (null); correct the row")
+        return misfit(where, f"{empty[0]} has no value (null); correct the row")
     names = " or ".join(repr(name) for name in needed)
     held = [shown(name) for name in row]
     found = ", ".join(held[:LISTED]) + (", …" if len(held) > LISTED else "")

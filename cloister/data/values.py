@@ -1,14 +1,14 @@
-"""What one cell of a row holds, exactly as its file says it: nothing is inferred or converted."""
+"""The values of a row's cells, exactly as the file states them: no type is inferred."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# One row of a file may hold so many bytes. A base of a million tokens of context, the longest
-# there are, reads about 4 MiB of text; four times that leaves room for other columns.
+# Largest row in bytes. A base with the longest context that exists, a million tokens, reads about 4
+# MiB of text; four times that leaves room for other columns.
 MOST_ROW_BYTES = 16 * 2**20
-# Characters of a name or value that a message shows; more would fill the terminal.
+# Most characters of a name or value in a message; more would fill the terminal.
 SHOWN = 40
 
 
@@ -26,7 +26,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A value that no record can hold, such as a timestamp: it has no one way to be written.
+    """A value that no record can hold, such as a timestamp, because it has several spellings.
 
     Attributes:
         kind: Its type, for messages.
@@ -37,22 +37,22 @@ class Unusable:
 
 @dataclass(frozen=True, slots=True)
 class Real(Unusable):
-    """A number that its file holds in binary: it has no one spelling, and can be a score alone.
+    """A number that its file stores in binary: it has several spellings, so it can only be a score.
 
     Attributes:
-        value: The number; it may be infinite, or none at all (NaN).
+        value: The number; it may be infinite or NaN.
     """
 
     value: float
 
 
-# A file's value: text, a number, true or false, nothing, or several of these.
+# A value in a file: text, number, boolean, null, or a list or object of these.
 Value = str | Number | bool | None | Unusable | Sequence["Value"] | Mapping[str, "Value"]
 Row = Mapping[str, Value]
 
 
 def kind_of(value: Value) -> str:
-    """What a value is, in words that do not show it."""
+    """Returns the kind of a value, in words that do not show the value."""
     match value:
         case None:
             return "nothing"
@@ -61,7 +61,7 @@ def kind_of(value: Value) -> str:
         case bool():
             return "true or false"
         case Number(written):
-            return "an integer" if is_integer(written) else "a number that is no integer"
+            return "an integer" if is_integer(written) else "a number that is not an integer"
         case Unusable(kind):
             return kind
         case Mapping():
@@ -70,7 +70,7 @@ def kind_of(value: Value) -> str:
 
 
 def is_integer(written: str) -> bool:
-    """Whether a literal is an integer in its one usual spelling: no sign of +, no -0, no 00."""
+    """Returns whether a literal is an integer in its standard spelling: no +, no -0, no 00."""
     digits = written.removeprefix("-")
     if not (digits.isascii() and digits.isdigit()):
         return False
@@ -78,9 +78,9 @@ def is_integer(written: str) -> bool:
 
 
 def shown(text: str) -> str:
-    """A name or value from a file, safe to print: cut, without line breaks or control characters.
+    """Returns a name or value from a file, safe to print: cut, without control characters.
 
-    A terminal obeys control characters, and cannot print half of a surrogate pair.
+    A terminal executes control characters, and cannot print a lone surrogate.
     """
     cut = text if len(text) <= SHOWN else text[:SHOWN] + "…"
     return "".join(

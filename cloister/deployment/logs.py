@@ -53,7 +53,7 @@ def _log_uncaught(kind: type[BaseException], error: BaseException | None, place:
     if issubclass(kind, KeyboardInterrupt | SystemExit):
         return
     info = (kind, error, error.__traceback__) if error else None
-    logging.getLogger(__name__).critical("an error that nobody caught", exc_info=info)
+    logging.getLogger(__name__).critical("an uncaught error", exc_info=info)
 
 
 def without_error_text(
@@ -67,6 +67,6 @@ def without_error_text(
         event["error"] = type(error).__name__
         # asyncio's line shows the task, and the task its error.
         if event.get("logger") == "asyncio" or (str(error) and str(error) in str(event["event"])):
-            event["event"] = "an error, whose text is left out"
+            event["event"] = "an error; its text is left out"
         event["at"] = [f"{frame.filename}:{frame.lineno}" for frame in frames[-5:]]
     return event

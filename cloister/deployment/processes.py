@@ -202,7 +202,7 @@ class Supervisor:
             try:
                 child.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                log.warning("%s does not end; it is killed", child.program.name)
+                log.warning("%s does not stop; it is killed", child.program.name)
             child.kill()
             child.process = None
 

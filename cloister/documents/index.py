@@ -23,7 +23,7 @@ import numpy as np
 from cloister.data.outputs import check_place
 from cloister.documents.encoder import Encoder, Vectors
 from cloister.documents.sentences import passages
-from cloister.documents.sources import Document
+from cloister.documents.sources import SourceText
 from cloister.errors import BadFileError, DataError, UsageError
 from cloister.files import bad_file, open_file, stamp_of, write_whole
 from cloister.json_text import read_json
@@ -118,7 +118,7 @@ class Index:
 
 
 def build_index(
-    documents: Iterable[Document],
+    documents: Iterable[SourceText],
     encoder: Encoder,
     on_passage: Callable[[int], None] | None = None,
 ) -> Index:

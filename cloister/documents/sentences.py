@@ -22,7 +22,7 @@ OVERLAP = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Stretch:
     """Where a piece of a text is.
 
     Attributes:
@@ -34,7 +34,7 @@ class Span:
     end: int
 
 
-def sentences(text: str) -> Iterator[Span]:
+def sentences(text: str) -> Iterator[Stretch]:
     """The sentences of a text; together they are the text, blanks and all."""
     start = 0
     for match in _END.finditer(text):
@@ -42,13 +42,13 @@ def sentences(text: str) -> Iterator[Span]:
         while end < len(text) and text[end].isspace():
             end += 1
         if end > start:
-            yield Span(start, end)
+            yield Stretch(start, end)
             start = end
     if start < len(text):
-        yield Span(start, len(text))
+        yield Stretch(start, len(text))
 
 
-def passages(text: str, most: int, count: Callable[[str], int]) -> Iterator[Span]:
+def passages(text: str, most: int, count: Callable[[str], int]) -> Iterator[Stretch]:
     """Cuts a text into passages.
 
     Args:
@@ -61,7 +61,7 @@ def passages(text: str, most: int, count: Callable[[str], int]) -> Iterator[Span
         where passages overlap, in two; only a character that is itself longer than `most` makes a
         longer one.
     """
-    held: list[tuple[Span, int]] = []
+    held: list[tuple[Stretch, int]] = []
     is_new = False
     for sentence in _pieces(text, most, count):
         size = count(text[sentence.start : sentence.end])
@@ -76,7 +76,7 @@ def passages(text: str, most: int, count: Callable[[str], int]) -> Iterator[Span
         yield _bare(text, held[0][0].start, held[-1][0].end)
 
 
-def _tail(held: list[tuple[Span, int]], overlap: int, room: int) -> list[tuple[Span, int]]:
+def _tail(held: list[tuple[Stretch, int]], overlap: int, room: int) -> list[tuple[Stretch, int]]:
     """The last sentences of a passage that are said again in the next."""
     kept, total = len(held), 0
     while kept and total + held[kept - 1][1] <= min(overlap, room):
@@ -85,13 +85,13 @@ def _tail(held: list[tuple[Span, int]], overlap: int, room: int) -> list[tuple[S
     return held[kept:]
 
 
-def _pieces(text: str, most: int, count: Callable[[str], int]) -> Iterator[Span]:
+def _pieces(text: str, most: int, count: Callable[[str], int]) -> Iterator[Stretch]:
     """Sentences that are no blank, in pieces where one is longer than a passage."""
     for sentence in sentences(text):
         start, end = sentence.start, sentence.end
         while _SOLID.search(text, start, end):
             stop = _longest(text, start, end, most, count)
-            yield Span(start, stop)
+            yield Stretch(start, stop)
             start = stop
 
 
@@ -111,9 +111,9 @@ def _longest(text: str, start: int, end: int, most: int, count: Callable[[str], 
     return blank + 1 if blank > start else few
 
 
-def _bare(text: str, start: int, end: int) -> Span:
+def _bare(text: str, start: int, end: int) -> Stretch:
     while start < end and text[start].isspace():
         start += 1
     while end > start and text[end - 1].isspace():
         end -= 1
-    return Span(start, end)
+    return Stretch(start, end)

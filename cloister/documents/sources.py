@@ -21,7 +21,7 @@ MOST_FILES = 10_000
 
 
 @dataclass(frozen=True)
-class Document:
+class SourceText:
     """One text to be searched in.
 
     Attributes:
@@ -76,7 +76,7 @@ def _is_read(path: Path) -> bool:
 
 def documents_of(
     name: str, path: Path, text: str, title: str, encoding: str | None
-) -> Iterator[Document]:
+) -> Iterator[SourceText]:
     """The documents of one file.
 
     Args:
@@ -92,7 +92,7 @@ def documents_of(
     try:
         sha256 = stamp_of(path).sha256
         if path.suffix.lower() in PLAIN:
-            yield Document(name, sha256, None, "", _plain(path, encoding))
+            yield SourceText(name, sha256, None, "", _plain(path, encoding))
             return
         for number, row in detect_form(path, encoding).rows():
             found = row.get(text)
@@ -103,7 +103,7 @@ def documents_of(
                     "its column's name"
                 )
             named = row.get(title)
-            yield Document(name, sha256, number, named if isinstance(named, str) else "", found)
+            yield SourceText(name, sha256, number, named if isinstance(named, str) else "", found)
     except OSError as error:
         raise bad_file(error, "read") from error
 

@@ -1,11 +1,13 @@
-"""A finished adapter's folder: a PEFT adapter, its head, and Cloister's own facts of it.
+"""Writes and loads a finished adapter's folder: a PEFT adapter, its head, Cloister's own facts.
 
 adapter_config.json, adapter_model.safetensors   LoRA, for `PeftModel.from_pretrained`
 head.safetensors                                 the head's `weight` [C, H] and `bias` [C];
                                                  of retrieval `map` [H, H], `passages` [K, H]
-tokenizer.json, tokenizer_config.json            of a chat: the base's tokenizer
-chat_template.jinja                              of a chat: the template that training rendered
-cloister.json                                    what `cloister evaluate` needs to know
+tokenizer.json, tokenizer_config.json            chat only: the base's tokenizer
+chat_template.jinja                              chat only: the template that training rendered
+items.jsonl, items.safetensors                   recommendation only: the public items, and their
+                                                 `vectors` [C, H]
+cloister.json                                    model, adapters, task, column names and seed
 README.md                                        model and privacy card
 """
 
@@ -29,6 +31,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.data.config import DataConfig
 from cloister.errors import MOST_PROBLEMS, AdapterFormatError, BadFileError
 from cloister.evidence.fingerprint import MOST_TOLD
+from cloister.export.items import load_items, placed_items, save_items
 from cloister.export.stack import save_stacked, stacked_config
 from cloister.fields import as_table, read_section
 from cloister.files import open_file
@@ -42,11 +45,12 @@ from cloister.models.state import write_adapter
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.plugins import read_task
+from cloister.tasks.recommendation import Recommendation
 from cloister.training.workspace import Workspace, open_workspace
 
-# The form of cloister.json.
+# Version of the format of cloister.json.
 VERSION = 1
-# What peft calls a prompt's or prefix's vectors in a file, and where they are in a network.
+# The name of a prompt's or prefix's vectors in peft's file, and their name in the network.
 _PROMPTS = {"prompt_embeddings": "prompt_encoder.embedding.weight"}
 
 
@@ -59,8 +63,9 @@ class ReleaseFacts:
         lora: The adapters.
         task: The task, with its labels.
         data: Column names.
-        seed: Of the parts that were never trained.
-        pooling: What `model.pooling` came to; None: nothing is pooled, or it is not known.
+        seed: Seed of the parts that were never trained.
+        pooling: The pooling that `model.pooling` resolved to; None: nothing is pooled, or it is
+            not known.
     """
 
     model: ModelConfig
@@ -76,25 +81,27 @@ def export(folder: Path, workspace: Workspace, adapter: Adapter, about: ReleaseF
 
     Args:
         folder: Made if absent.
-        workspace: Its network's trainable parameters are set to the adapter's.
+        workspace: Holds the network; its trainable parameters are set to the adapter's.
         adapter: The final values.
-        about: What it is.
+        about: Facts that are written to cloister.json.
     """
     network = workspace.network
     write_adapter(network, adapter)
     peft_config = network.backbone.peft_config["default"]
-    # As the recipe names it: the folder found on this machine means nothing elsewhere.
+    # Write the base's name from the recipe: a folder of this machine does not exist elsewhere.
     peft_config.base_model_name_or_path = about.model.base
     if about.lora.residual:
         about = dataclasses.replace(about, lora=stacked_config(network, about.lora))
         save_stacked(folder, network, adapter, about.lora)
     else:
         with warnings.catch_warnings():
-            # peft takes a bias beside B (BitFit) for a part of a matrix; it is whole.
+            # peft warns of the bias beside B (BitFit) because it expects a matrix; it is correct.
             warnings.filterwarnings("ignore", message=".*LoRA tensor.s. have invalid shape: .*bias")
             network.backbone.save_pretrained(str(folder), save_embedding_layers=False)
     if network.head is not None:
         save_file(_head_tensors(network.head, network.center), folder / "head.safetensors")
+    if isinstance(workspace.task, Recommendation):
+        about = dataclasses.replace(about, task=save_items(folder, workspace, about.task))
     if isinstance(workspace.task, CausalChat):
         _save_tokenizer(folder, workspace.tokenizer, workspace.task.template.text)
     document = {
@@ -119,7 +126,7 @@ def _pooling_table(pooling: Pooling | None) -> dict[str, object] | None:
 
 
 def _head_tensors(head: nn.Module, center: torch.Tensor | None) -> dict[str, torch.Tensor]:
-    """The head on a base's own vectors: whoever loads it needs no centre."""
+    """Returns the head for the base's own vectors, with the centre merged into weight and bias."""
     if isinstance(head, PassageHead):
         parts = {"map": head.matrix(), "passages": head.passages}
         return {name: tensor.detach().cpu().contiguous() for name, tensor in parts.items()}
@@ -136,15 +143,15 @@ def adapter_folder(place: Path) -> Path:
     """Returns the adapter's folder, given a finished run's folder or the adapter's own.
 
     Raises:
-        BadFileError: It is the folder of a run that did not finish.
+        BadFileError: `place` is the folder of a run that did not finish.
     """
     inside = place / "adapter"
     if inside.is_dir():
         return inside
     if (place / "recipe.toml").is_file():
         raise BadFileError(
-            f"{place}: no adapter here yet, as the run did not finish; resume it, or give a "
-            "finished run's folder"
+            f"{place}: there is no adapter here yet, because the run did not finish; resume the "
+            "run, or give the folder of a finished run"
         )
     return place
 
@@ -153,19 +160,23 @@ def read_released(folder: Path) -> ReleaseFacts:
     """Reads the facts that an adapter's folder states.
 
     Raises:
-        BadFileError: The folder holds no adapter of ours, or a damaged one.
+        BadFileError: The folder holds no adapter that Cloister wrote, or a damaged one.
+        AdapterFormatError: cloister.json is of another version, or a field of it is not valid.
     """
     try:
         with open_file(folder / "cloister.json") as file:
             document = read_json(file.read(MOST_TOLD + 1), most_bytes=MOST_TOLD)
     except (OSError, ValueError) as error:
         raise BadFileError(
-            f"{folder}: no adapter here (cloister.json is missing or damaged); give a finished "
-            "run's folder or its adapter/"
+            f"{folder}: no adapter here (cloister.json is missing or damaged); give the folder of "
+            "a finished run, or its adapter/"
         ) from error
     version = document.get("version") if isinstance(document, dict) else None
     if type(version) is not int or version != VERSION:
-        raise AdapterFormatError(f"{folder}/cloister.json: written by another version of cloister")
+        raise AdapterFormatError(
+            f"{folder}/cloister.json: not of format version {VERSION}; read it with the version of "
+            "cloister that wrote it"
+        )
     kinds = {"model": ModelConfig, "lora": LoraConfig, "data": DataConfig}
     problems = [
         f"{name}: missing, or not a table"
@@ -189,21 +200,26 @@ def read_released(folder: Path) -> ReleaseFacts:
 
 
 def _pooling(folder: Path, table: object) -> Pooling | None:
-    """What `model.pooling` came to when the adapter was trained, which rules may have changed
-    since."""
+    """Returns the pooling that the adapter was trained with, since the rule that resolves
+    `model.pooling` may have changed after it was trained."""
     if table is None:
         return None
     fields = table if isinstance(table, dict) else {}
     mode = fields.get("mode")
     if not isinstance(mode, str) or mode not in get_args(VectorMode):
-        raise AdapterFormatError(f"{folder}/cloister.json: pooling: no mode that is known")
+        raise AdapterFormatError(
+            f"{folder}/cloister.json: pooling: unknown mode; needed is one of "
+            f"{', '.join(get_args(VectorMode))}"
+        )
     mode = cast(VectorMode, mode)
     return Pooling(mode, bool(fields.get("normalize")), "as the adapter was trained")
 
 
 def _trained_modules(folder: Path, lora: LoraConfig) -> LoraConfig:
-    """The adapters with the modules that they are of, where the recipe left these to defaults:
-    what the defaults are for a base may have changed since.
+    """Returns `lora` with the modules that the adapter was trained on.
+
+    Where the recipe left `target_modules` to its default, they are read from
+    `adapter_config.json`: the default for a base may have changed after the adapter was trained.
 
     Raises:
         BadFileError: The folder's `adapter_config.json` is missing or damaged.
@@ -223,9 +239,9 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
     """Loads base and adapter, ready to be scored.
 
     Args:
-        folder: The adapter's.
-        base: The base's folder or hub id on this machine; absent: as the adapter names it. Its
-            weights must be those that were trained on either way.
+        folder: The adapter's folder.
+        base: The base's folder or hub id on this machine; absent: the name in cloister.json. In
+            both cases its weights must be those that the adapter was trained on.
 
     Raises:
         BadFileError: The folder's files are missing or do not fit together.
@@ -233,12 +249,20 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
     """
     about = read_released(folder)
     lora_config = _trained_modules(folder, about.lora)
-    if lora_config.head == "label-words":  # its start is not looked up: the folder has the head
+    if lora_config.head == "label-words":  # head.safetensors replaces its initial values
         lora_config = dataclasses.replace(lora_config, head="linear")
-    model = dataclasses.replace(about.model, center=None)  # within the head that was written
+    model = dataclasses.replace(about.model, center=None)  # export merged it into the head
     if base is not None:
         model = dataclasses.replace(model, base=str(base))
-    workspace = open_workspace(model, lora_config, about.task, about.task.labels, about.seed)
+    about = dataclasses.replace(about, task=placed_items(folder, about.task))
+    workspace = open_workspace(
+        model,
+        lora_config,
+        about.task,
+        about.task.labels,
+        about.seed,
+        items=load_items(folder, about.task),
+    )
     network = workspace.network
     network.pooling = about.pooling or network.pooling
     try:
@@ -250,15 +274,18 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
         write_adapter(network, Adapter(values))
         if network.head is not None:
             head = load_file(folder / "head.safetensors")
-            network.head = _head_of(head, len(workspace.task.labels)).to(network.device)
+            outputs = None if network.items is not None else len(workspace.task.labels)
+            network.head = _head_of(head, outputs).to(network.device)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-        raise BadFileError(f"{folder}: its files do not fit together: {error}") from error
+        raise BadFileError(
+            f"{folder}: its files do not fit together ({error}); copy the whole folder again"
+        ) from error
     network.eval()
     return about, workspace
 
 
-def _head_of(tensors: dict[str, torch.Tensor], outputs: int) -> nn.Module:
-    """The head that `_head_tensors` made these of.
+def _head_of(tensors: dict[str, torch.Tensor], outputs: int | None) -> nn.Module:
+    """The head that `_head_tensors` made these of; of items a square one, with no outputs named.
 
     Raises:
         KeyError: A tensor is missing.
@@ -267,8 +294,8 @@ def _head_of(tensors: dict[str, torch.Tensor], outputs: int) -> nn.Module:
     """
     is_compared = "passages" in tensors
     rows, columns = tensors["passages" if is_compared else "weight"].shape
-    if rows != outputs:
-        raise ValueError(f"a head of {rows} outputs for {outputs}")
+    if rows != (columns if outputs is None else outputs):
+        raise ValueError(f"the head has {rows} outputs, the task {outputs or columns}")
     if not is_compared:
         linear = nn.Linear(columns, rows)
         linear.load_state_dict(tensors)

@@ -1,4 +1,4 @@
-"""The README of a released adapter: its model card and its privacy card."""
+"""Writes the README of a released adapter: its model card and its privacy card."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloister.evidence.site_facts import SiteFacts
+from cloister.export.card_sections import (
+    data_by_site,
+    intended_use,
+    limits,
+    not_measured,
+    unexamined,
+)
+from cloister.export.front_matter import front_matter
 from cloister.export.guessing import guess_words, guessing, is_no_better
 from cloister.export.snippets import Loading, loading_script
 from cloister.ledger.stated import COUPLED, Basis, Stated, shown
@@ -30,20 +38,21 @@ class Card:
         base: The base model, as the recipe names it.
         base_sha256: SHA-256 of its weights.
         kind: The task.
-        labels: Its outputs' names.
+        labels: Names of the outputs.
         loading: How base and adapter are loaded.
         parameters: Number of trained parameters.
         rounds: Rounds closed.
-        mode: How it was federated, in words.
+        mode: How the study was federated, in words.
         metric: Name of the primary metric.
         test: Scores on the public test set.
-        untrained: Scores before round 1, of those that were computed.
-        plain_test: The plain twin's scores; None: no twin was run.
-        majority: What saying the same of every test record reaches; None without labels.
-        sites: By site, what its certificate or ledger states; where there is none, why, in words.
-        recipe_digest: Of the study's recipe.
+        untrained: Scores before round 1; empty or None where they were not computed.
+        plain_test: Scores of the same study without privacy; None: that was not run.
+        majority: The score of one constant answer for every test record; None without labels.
+        sites: By site, what its certificate or ledger states; a text where there is none, which
+            says why.
+        recipe_digest: Digest of the study's recipe.
         is_personal: Whether each site kept a part of its adapter.
-        central: Noise that the coordinator added besides.
+        central: The noise that the coordinator added; None: it added none.
         label_counts: How many records of the public test set have each label; empty: unknown.
         lexical: Of retrieval: scores of ranking by shared words.
     """
@@ -76,11 +85,11 @@ class Card:
 
     @property
     def unknown(self) -> dict[str, str]:
-        """Returns, for each other site, the reason why its promise is not known."""
+        """Returns the sites whose promise is not known, each with the reason."""
         return {name: why for name, why in self.sites.items() if isinstance(why, str)}
 
 
-# Why a deployed site is not in a card's table.
+# The reason that a card gives for a deployed site without a certificate.
 NO_CERTIFICATE = "no certificate: nothing is known of what it was promised"
 
 # What a card calls an adapter, by method.
@@ -106,21 +115,49 @@ def write_card(folder: Path, card: Card) -> None:
 def render(card: Card) -> str:
     """Renders the card as Markdown, with the front matter that model hubs read."""
     sections = [
-        f"---\nbase_model: {card.base}\nlibrary_name: peft\ntags: [{card.loading.method}, "
-        f"federated-learning"
-        f"{', differential-privacy' if _is_private(card) else ''}]\n---\n",
+        front_matter(
+            base=card.base,
+            library="peft",
+            kind=card.kind,
+            tags=[card.loading.method, "federated-learning"]
+            + ["differential-privacy"] * _is_private(card),
+            name=card.name,
+            scores=card.test,
+        ),
         f"# {card.name}\n",
         f"{_KINDS[card.loading.method]} for `{card.base}` ({card.kind}), trained by "
         f"{len(card.sites)} sites that kept their records: {card.rounds} rounds, {card.mode}, "
         f"{card.parameters:,} trained parameters.\n",
         *([_PERSONAL] if card.is_personal else []),
+        intended_use(card.kind, card.labels),
         _scores(card),
         _privacy(card),
+        limits(card.kind, card.loading.max_length, is_private=_is_private(card)),
+        unexamined(),
+        data_by_site({name: _known(one) for name, one in card.sites.items()}),
+        not_measured(
+            card.test,
+            has_untrained=bool(card.untrained),
+            has_twin=bool(card.plain_test),
+            is_private=_is_private(card),
+        ),
         _loading(card.loading),
         f"## Origin\n\n- base weights, SHA-256: `{card.base_sha256}`\n"
         f"- recipe, SHA-256: `{card.recipe_digest}`\n",
     ]
     return "\n".join(sections)
+
+
+def _known(site: SiteFacts | str) -> str:
+    """What a site's certificate says of its records."""
+    if isinstance(site, str):
+        return f"Of its records nothing is known here ({site})."
+    told = [
+        f"What is protected is one {_unit(plan)}; a step drew each with probability "
+        f"{plan.sample_rate:.4g}, which the site declared and did not count."
+        for plan in site.plans
+    ]
+    return " ".join(dict.fromkeys(told))
 
 
 def _loading(loading: Loading) -> str:
@@ -193,7 +230,7 @@ def _scores(card: Card) -> str:
 
 
 def _balance(card: Card) -> str:
-    """How unequal the test set's classes are: of the study's labels, absent ones too."""
+    """Returns how unequal the test set's classes are; labels with no test record count too."""
     counts = {**dict.fromkeys(card.labels, 0), **card.label_counts}
     most = max(counts, key=lambda label: counts[label])
     least = min(counts, key=lambda label: counts[label])
@@ -287,13 +324,13 @@ def _clip(plan: Plan) -> str:
 
 
 def _coupled(known: Mapping[str, SiteFacts]) -> list[str]:
-    """At which sites ε is about the units of a file that came of steps which coupled them."""
+    """Names the sites whose file came from a step that coupled units, which limits their ε."""
     sites = [site for site, one in known.items() if one.couples_units]
     return [f"\n{', '.join(sites)}: {COUPLED}."] if sites else []
 
 
 def _origin(known: Mapping[str, SiteFacts]) -> list[str]:
-    """What the figures are, and where they can be checked."""
+    """Says what the figures mean, and how they can be checked."""
     return [
         "",
         "The promise was fixed before anything was sent, and holds however early the study "
@@ -307,7 +344,7 @@ def _origin(known: Mapping[str, SiteFacts]) -> list[str]:
 
 
 def _against(known: Mapping[str, SiteFacts]) -> list[str]:
-    """Against whom the promised ε holds, and what holds against others."""
+    """Says against whom the promised ε holds, and what is promised against others."""
     lines = []
     for against in dict.fromkeys(one.promise.against for one in known.values()):
         sites = [site for site, one in known.items() if one.promise.against == against]
@@ -338,7 +375,7 @@ def _shared(plan: Plan, alone: Sequence[Stated | None]) -> list[str]:
 
 
 def _of_whole_sites(card: Card) -> list[str]:
-    """What noise at the coordinator adds to the promise."""
+    """Says what the coordinator's noise adds to the promise."""
     plan = card.central
     if plan is None:
         return []

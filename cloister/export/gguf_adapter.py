@@ -1,10 +1,10 @@
-"""A chat's adapter as one GGUF file, which llama.cpp and what is built on it load beside a base.
+"""Writes a chat adapter as one GGUF file, which llama.cpp and its users load beside a base.
 
     llama-cli -m base.gguf --lora adapter.gguf
 
-llama.cpp turns the rows of Llama's query and key projections, two by two within a head, when it
-converts a base: its rotary embedding takes neighbours where transformers takes halves. An adapter's
-B is turned in the same way, as (P B) A = P (B A).
+When llama.cpp converts a base of the Llama family, it permutes the rows of the query and key
+projections within each head: its rotary embedding pairs neighbouring rows, that of transformers row
+i with row i + d/2. An adapter's B needs the same permutation P, because (P B) A = P (B A).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class Architecture:
-    """The names that llama.cpp has for a family of bases.
+    """The names that llama.cpp uses for a family of bases.
 
     Attributes:
-        name: In GGUF files (`general.architecture`).
-        is_turned: Whether the rows of its query and key projections are turned.
+        name: Its name in GGUF files (`general.architecture`).
+        is_turned: Whether the rows of its query and key projections are permuted.
     """
 
     name: str
@@ -58,12 +58,12 @@ def write_gguf(folder: Path, base: Any, target: Path) -> int:
     """Writes an adapter's folder as a GGUF file.
 
     Args:
-        folder: Of an adapter, as PEFT saves it.
+        folder: An adapter's folder, as PEFT saves it.
         base: The base's configuration, as transformers reads it.
-        target: The file; one that is there is overwritten.
+        target: The file; an existing one is overwritten.
 
     Returns:
-        How many modules it adapts.
+        The number of modules that the adapter changes.
 
     Raises:
         UsageError: gguf is not installed, or llama.cpp has no way to load such an adapter.
@@ -73,18 +73,19 @@ def write_gguf(folder: Path, base: Any, target: Path) -> int:
         import gguf
     except ImportError as error:
         raise UsageError(
-            'gguf is not installed, which writes GGUF files; run pip install "cloister[llm]"'
+            "the package gguf, which writes GGUF files, is not installed; run "
+            'pip install "cloister[llm]"'
         ) from error
     architecture = ARCHITECTURES.get(base.model_type)
     if architecture is None:
         raise UsageError(
-            f"a GGUF adapter of a {base.model_type} is not written here ({known()} are); try "
-            "convert_lora_to_gguf.py of llama.cpp"
+            f"cannot write a GGUF adapter for a base of type {base.model_type}, only for "
+            f"{known()}; try convert_lora_to_gguf.py of llama.cpp"
         )
     if (folder / "head.safetensors").exists():
         raise UsageError(
-            f"{folder}: its outputs are a head's of its own (head.safetensors), for which a GGUF "
-            "adapter has no place; answer with cloister predict or the card's script"
+            f"{folder}: the adapter has its own head (head.safetensors), which a GGUF adapter "
+            "cannot hold; use cloister predict or the card's script"
         )
     settings, tensors = read_folder(folder)
     alpha = float(settings["lora_alpha"])
@@ -98,13 +99,17 @@ def write_gguf(folder: Path, base: Any, target: Path) -> int:
     for module, a, b in pairs(folder, tensors):
         name = names.get_name(f"{module}.weight", try_suffixes=(".weight",))
         if name is None:
-            raise UsageError(f"{module}: llama.cpp has no adapter of such a module")
+            raise UsageError(
+                f"{module}: llama.cpp cannot load an adapter of this module; use cloister predict "
+                "or the card's script"
+            )
         if architecture.is_turned and module.endswith((".q_proj", ".k_proj")):
             is_query = module.endswith(".q_proj")
             heads = base.num_attention_heads if is_query else base.num_key_value_heads
             b = turned(b, int(heads))
         rank = a.shape[0]
-        # llama.cpp scales by alpha / rank; where PEFT scales otherwise, B takes the difference.
+        # llama.cpp scales by alpha / rank; where PEFT uses another factor, B is multiplied by the
+        # quotient of the two.
         difference = scale(settings, module, rank) * rank / alpha
         writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(a, np.float32))
         writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(b * difference, np.float32))
@@ -125,7 +130,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.floa
     """Reads an adapter's settings and tensors.
 
     Raises:
-        UsageError: It is of a kind that GGUF has no place for.
+        UsageError: The adapter is of a kind that a GGUF file cannot hold.
         BadFileError: A file is missing or damaged.
     """
     try:
@@ -135,36 +140,42 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.floa
         kind = str(settings.get("peft_type", "LORA"))
         if kind != "LORA" or settings.get("lora_bias"):
             raise UsageError(
-                f"{folder}: {kind if kind != 'LORA' else 'biases (BitFit)'} given; llama.cpp loads "
-                "LoRA's factors alone: answer with cloister predict or the card's script"
+                f"{folder}: the adapter is {kind if kind != 'LORA' else 'biases (BitFit)'}, but "
+                "llama.cpp loads LoRA only; use cloister predict or the card's script"
             )
         float(settings["lora_alpha"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise BadFileError(f"{folder}: its PEFT files are missing or damaged ({error})") from error
     if settings.get("use_dora"):
-        raise UsageError("an adapter with DoRA's magnitudes has no place in a GGUF file")
+        raise UsageError(
+            f"{folder}: the adapter uses DoRA, which a GGUF file cannot hold; use cloister predict "
+            "or the card's script"
+        )
     return settings, {name: tensor.float().numpy() for name, tensor in tensors.items()}
 
 
 def pairs(
     folder: Path, tensors: Mapping[str, NDArray[np.float32]]
 ) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.float32]]]:
-    """Each adapted module's name in the base, with A [r, inputs] and B [outputs, r], by name.
+    """Returns A [r, inputs] and B [outputs, r] of each adapted module, by its name in the base.
 
     Raises:
-        BadFileError: A factor lacks its other half, or is no factor.
+        BadFileError: A tensor is not a LoRA factor, a module lacks one, or the two do not fit.
     """
     a_end, b_end = ".lora_A.weight", ".lora_B.weight"
     modules = sorted({name.removesuffix(a_end).removesuffix(b_end) for name in tensors})
     for module in modules:
         a, b = tensors.get(module + a_end), tensors.get(module + b_end)
         if a is None or b is None or a.ndim != 2 or b.ndim != 2 or len(a) != b.shape[1]:
-            raise BadFileError(f"{folder}: {module} has no two factors that fit together")
+            raise BadFileError(
+                f"{folder}: {module}: the factors A and B are missing or do not fit together; copy "
+                "the whole folder again"
+            )
         yield module.removeprefix(PREFIX), a, b
 
 
 def turned(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Rows [heads × d, …] with each head's two halves put row by row beside each other."""
+    """Interleaves the two halves of each head's rows [heads × d, …]: row 0, row d/2, row 1, …"""
     shape = rows.shape
     halves = rows.reshape(heads, 2, shape[0] // heads // 2, *shape[1:])
     return halves.swapaxes(1, 2).reshape(shape)

@@ -1,4 +1,4 @@
-"""The comparison of an adapter's score with guessing, and the warning where it is no better."""
+"""Compares an adapter's score with guessing, and warns where it is no better."""
 
 from __future__ import annotations
 
@@ -10,36 +10,37 @@ from cloister.tasks.registry import BUILT_IN
 
 
 def guessing(kind: TaskKind, majority: float | None) -> float | None:
-    """Returns the score of guessing, which an adapter must exceed; None where it has none.
+    """Returns the score of guessing, which a useful adapter exceeds; None where it is not known.
 
     Args:
         kind: The task.
-        majority: What saying the same of every test record reaches; None where there are no labels.
+        majority: The score of one constant answer for every test record; None without labels.
     """
-    # What a plug-in's metric is for guesses, only it could say; rankings are compared with those
-    # of the untrained base.
+    # A plug-in does not state what its metric gives for guesses; retrieval's is compared with the
+    # untrained base's.
     if kind not in BUILT_IN or kind == "retrieval":
         return None
-    # Tags are scored by F1 of entities, which is 0 for whoever finds none; scores by kappa or by
-    # correlation, which are 0 for whoever gives one score to all.
+    # Tags are scored by F1 of entities, which is 0 where none is found; scores by kappa or by
+    # correlation, which is 0 where every record is given the same score.
     return 0.0 if kind in ("token-classification", "scoring") else majority
 
 
 def guess_words(kind: TaskKind) -> str:
-    """What guessing is, in words."""
+    """Describes, in words, what guessing means for a task."""
     return {
         "token-classification": "finding nothing",
         "scoring": "always giving one score",
         "multi-label-classification": "always giving the same labels",
+        "recommendation": "always showing the ten most frequent next items",
     }.get(kind, "always guessing the most frequent label")
 
 
 def is_no_better(score: float | None, majority: float | None) -> bool:
-    """Whether guessing reaches a score too, or the score is not a number.
+    """Returns whether a score is no higher than that of guessing, or is not a number.
 
     Args:
-        score: Of the adapter; None: there is none.
-        majority: What guessing the most frequent label reaches; None: nothing to compare with.
+        score: The adapter's score; None: there is none.
+        majority: The score of guessing; None: there is nothing to compare with.
     """
     if score is None or majority is None:
         return False
@@ -53,14 +54,14 @@ def guess_warning(
     majority: float | None,
     pooling: Pooling | None,
 ) -> str | None:
-    """Returns a warning for an adapter that scores no more than guessing; None for others.
+    """Returns a warning for an adapter that scores no higher than guessing; None for others.
 
     Args:
         kind: The task.
-        metric: What was scored.
-        score: Of the adapter.
-        majority: What guessing reaches (`guessing`).
-        pooling: How texts become vectors; None where they do not.
+        metric: Name of the score.
+        score: The adapter's score.
+        majority: The score of guessing, from `guessing`.
+        pooling: How texts become vectors; None: nothing is pooled.
     """
     if not is_no_better(score, majority):
         return None

@@ -1,4 +1,4 @@
-"""Parts of the script on an adapter's card, which `export.snippets` assembles."""
+"""Text of the script on an adapter's card, in parts that `export.snippets` assembles."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ model = {network}.from_pretrained(
 {layers}model = PeftModel.from_pretrained(model, "adapter").eval()
 """
 
-# Of a base that ends earlier than its folder's.
+# For a study that used only the first layers of its base.
 LAYERS = """\
 model.{blocks} = model.{blocks}[:{layers}]  # the study's base ends after so many layers
 model.config.num_hidden_layers = {layers}
 """
 
-# Before a base is read that comes as a GGUF file.
+# For a base that was unpacked from a GGUF file.
 UNPACKED = """\
 # Unpacked once from the GGUF file with this SHA-256, as the study read it.
 base = str(find_base(base))
 check_base(Path(base), "{sha256}")
 """
 
-# Before and while the text network of a wrapper of several is read.
+# For a base whose folder holds several networks, of which the study used the text network.
 PART_CONFIG = """\
 config = AutoConfig.from_pretrained(base, trust_remote_code=False).get_text_config()
 config.tie_word_embeddings = {tied}
@@ -54,7 +54,7 @@ rows = [
     for text in texts
 ]
 """
-# With what the study read around a text, which is never cut.
+# For a prompt before and behind each text; the prompt is never cut.
 PROMPTED_ROWS = """\
 texts, rows = ["…"], []
 before, behind = {before}, {behind}
@@ -69,7 +69,7 @@ for text in texts:
         ids = ids[: max({length} - tail, 0)] + ids[len(ids) - min(tail, {length}) :]
     rows.append(ids or [{pad}])
 """
-# Two texts read together; of a long pair the longer text is cut first.
+# For two texts that are read together; of a long pair the longer text is cut first.
 PAIRS = """\
 pairs, rows, segments = [("…", "…")], [], []
 for first, second in pairs:
@@ -78,12 +78,12 @@ for first, second in pairs:
     rows.append(encoded["input_ids"] or [{pad}])
     segments.append(encoded.get("token_type_ids") or [0] * len(rows[-1]))
 """
-# Which text each token is of, where the base reads that.
+# For a base that reads token types: 0 for the first text, 1 for the second.
 SEGMENTS = """\
 padded = [row + [0] * (longest - len(row)) for row in segments]
 batch["token_type_ids"] = torch.tensor(padded).to(model.device)
 """
-# Texts to a batch that is padded on the right, whatever the tokenizer has for padding.
+# Pads rows to a batch on the right, with the study's padding id, as training did.
 PADDED = """\
 longest = max(len(row) for row in rows)
 batch = {{
@@ -110,7 +110,16 @@ LINEAR = 'logits = features.float().cpu() @ head["weight"].T + head["bias"]'
 COMPARED = """\
 query = torch.nn.functional.normalize(features.float().cpu() @ head["map"].T, dim=1)
     logits = query @ head["passages"].T"""
-# What logits [B, C] say, by task.
+# People, as the texts of their last items.
+PEOPLE = """\
+items = [json.loads(line) for line in open("adapter/items.jsonl", encoding="utf-8")]
+vectors = load_file("adapter/items.safetensors")["vectors"]
+places = {{one["item"]: place for place, one in enumerate(items)}}
+people = [["…", "…"]]  # ids of what each person has, oldest first
+had = [list(dict.fromkeys(places[item] for item in person[-{most}:])) for person in people]
+texts = ["{between}".join(items[n]["text"] for n in reversed(some[-{last}:])) for some in had]
+"""
+# The prediction from logits [B, C], by task.
 PREDICTED = {
     "multi-label-classification": """\
 predicted = [
@@ -123,10 +132,17 @@ predicted = [[names[place] for place in row] for row in logits.topk(min(5, len(n
     "scoring": """\
 low, high = task["score_range"]
 predicted = (low + (high - low) * logits[:, 0].double().sigmoid()).tolist()""",
+    "recommendation": """\
+scores, predicted = logits @ vectors.T, []
+for row, some in zip(scores, had):
+    row[some] = -torch.inf
+    best = row.topk(min(10, len(items) - len(some)))
+    ids = [items[place]["item"] for place in best.indices.tolist()]
+    predicted.append(list(zip(ids, best.values.tolist())))""",
 }
 ONE_LABEL = 'predicted = [task["labels"][index] for index in logits.argmax(1).tolist()]'
 
-# Of a prompt, whose vectors have states before a text's own.
+# For prompt tuning: drops the states of the prompt's vectors, which come before the text's own.
 LEADING = "    output.last_hidden_state = output.last_hidden_state[:, {leading}:]\n"
 
 FEATURES = {

@@ -1,7 +1,7 @@
-"""The plain script that loads an adapter with transformers and peft alone.
+"""Makes the script that loads an adapter with transformers and peft only.
 
-It cuts, pads, pools and ends replies as training did, with every number written out, because a
-tokenizer left to itself may pad on the left, have no padding token, or cut at another length.
+The script cuts, pads, pools and ends replies as training did, with every number written out: a
+tokenizer's own defaults may pad on the left, have no padding token, or cut at another length.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from cloister.export.script_parts import (
     PAIRS,
     PART,
     PART_CONFIG,
+    PEOPLE,
     PREDICTED,
     PROMPTED,
     QUANTIZED,
@@ -43,8 +44,9 @@ from cloister.models.pooling import Pooling
 from cloister.models.unpacked import unpacked_sha256
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskKind
-from cloister.tasks.cut import most_characters
+from cloister.tasks.cut import MOST_ITEMS, most_characters
 from cloister.tasks.pairs import TextPairs
+from cloister.tasks.recommendation import BETWEEN, Recommendation
 from cloister.tasks.sequence import SequenceClassification
 from cloister.training.generation import reply_ends, reply_room
 from cloister.training.workspace import Workspace
@@ -52,32 +54,34 @@ from cloister.training.workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """What a script needs to compute the logits that the study computed.
+    """The values that a script needs to compute the same logits as the study.
 
     Attributes:
         base: The base model, as the recipe names it.
         network: The transformers class that reads it.
         kind: The task.
-        pooling: How sequences are pooled; None where they are not.
+        pooling: How sequences are pooled; None: they are not.
         max_length: Longest record in tokens.
         pad_id: Token id of padding.
         dtype: Type of the frozen weights.
-        quantization: Of the frozen weights.
-        around: What is read before and behind a text; None: nothing.
-        layers: After how many layers the base ends; None: it is whole.
-        blocks: Where in the network the list of its layers is, where it ends earlier.
-        frame: Of a chat: whether the tokenizer puts its special tokens around the template's text.
-        prompt: Of a chat: most tokens of a prompt.
-        new: Of a chat: most tokens of a reply.
-        between: Of pairs: what is written before the second text.
-        segments: Of pairs: whether the base reads which text each token is of.
-        ends: Of a chat: token ids that end a reply.
-        stop: Of a chat: text that ends a reply; empty where a token does.
-        unpacked: SHA-256 of the GGUF file that the base was unpacked from; empty: it was not.
-        tied: Where the base is the text network of a wrapper: whether its head is its embedding;
-            None: the base is no wrapper.
+        quantization: Quantization of the frozen weights.
+        around: The prompt's text before and behind a record's text; None: there is no prompt.
+        layers: How many of the base's layers are used; None: all of them.
+        blocks: Attribute path of the list of layers, if `layers` is given; else empty.
+        frame: For a chat: whether the tokenizer adds its special tokens around the template's text.
+        prompt: For a chat: largest number of tokens of a prompt.
+        new: For a chat: largest number of tokens of a reply.
+        between: For pairs: text that is written before the second text.
+        last: For recommendation: how many of a person's items are read.
+        segments: For pairs: whether the base reads which of the two texts each token belongs to.
+        ends: For a chat: token ids that end a reply.
+        stop: For a chat: text that ends a reply; empty if a token ends it.
+        unpacked: SHA-256 of the GGUF file that the base was unpacked from; empty: it came
+            otherwise.
+        tied: If the base is the text network of a larger model: whether its output head shares the
+            embedding's weights; None: the base is the whole model.
         method: Kind of adapter.
-        leading: States before a text's own, of a prompt's vectors.
+        leading: Number of states of a prompt's vectors, which come before the text's own.
     """
 
     base: str
@@ -96,6 +100,7 @@ class Loading:
     new: int = 0
     between: str = ""
     segments: bool = False
+    last: int = 0
     ends: tuple[int, ...] = ()
     stop: str = ""
     unpacked: str = ""
@@ -105,11 +110,11 @@ class Loading:
 
 
 def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
-    """Returns how a workspace's adapter is loaded.
+    """Returns the values with which a workspace's adapter is loaded.
 
     Args:
         model: The recipe's `[model]` section.
-        workspace: What the study trained on.
+        workspace: The base and network that the study trained.
     """
     network, task = workspace.network, workspace.task
     causal = task.kind == "causal-lm"
@@ -134,6 +139,8 @@ def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
         return replace(plain, around=(task.prompt.before, task.prompt.behind))
     if isinstance(task, TextPairs):
         return replace(plain, between=task.before, segments=network.tells_segments)
+    if isinstance(task, Recommendation):
+        return replace(plain, last=task.last)
     if not isinstance(task, CausalChat):
         return plain
     new, room = reply_room(limits_of(network.base, network.virtual_tokens).positions)
@@ -155,15 +162,15 @@ def _tied(folder: Path) -> bool | None:
 
 def _blocks(base: PreTrainedModel) -> str:
     found = layer_list(base, int(base.config.get_text_config().num_hidden_layers))
-    assert found is not None  # such a base was ended there
+    assert found is not None  # the base was loaded with fewer layers, so the list exists
     return found[0]
 
 
 def loading_script(loading: Loading) -> str:
-    """Makes a script that prints the adapter's labels, scores, tags or reply.
+    """Returns a script that computes the adapter's labels, scores, tags or reply.
 
     Args:
-        loading: What it must know.
+        loading: The values that are written into it.
     """
     quantized = loading.quantization != "none"
     classes = ["AutoTokenizer", loading.network, *(["BitsAndBytesConfig"] if quantized else [])]
@@ -211,13 +218,16 @@ def loading_script(loading: Loading) -> str:
     features = FEATURES[loading.pooling.mode] + (NORMALIZED if loading.pooling.normalize else "")
     batch = BATCH.format(**numbers, special="")
     if loading.around is not None:
-        # JSON's strings are Python's, but for halves of pairs, which no recipe holds.
+        # A JSON string is also a Python string, except for lone surrogates; no recipe has those.
         before, behind = (json.dumps(text, ensure_ascii=False) for text in loading.around)
         batch = PROMPTED.format(**numbers, before=before, behind=behind)
     if loading.kind == "text-pairs":
         second = f"{json.dumps(loading.between)} + second" if loading.between else "second"
         batch = PAIRS.format(**numbers, second=second) + PADDED.format(**numbers)
         batch += SEGMENTS if loading.segments else ""
+    if loading.kind == "recommendation":
+        people = PEOPLE.format(most=MOST_ITEMS, last=loading.last, between=BETWEEN)
+        batch = people + batch.removeprefix('texts = ["…"]\n')
     return opening + SEQUENCES.format(
         batch=batch,
         leading=leading,

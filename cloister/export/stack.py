@@ -1,6 +1,7 @@
-"""An adapter and its residual as one PEFT adapter, which programs without residuals can load.
+"""Merges an adapter and its residual into one PEFT adapter, which programs without residuals load.
 
-B A + B' A' = U Σ Vᵀ        of rank min(r + r', the adapted modules' full rank): nothing is lost
+B A + B' A' = U Σ Vᵀ    has at most rank min(r + r', full rank of the adapted modules), so a merged
+adapter of that rank loses nothing.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ def save_stacked(folder: Path, network: Network, adapter: Adapter, lora: LoraCon
 
     Args:
         folder: Made if absent.
-        network: Whose PEFT configuration is written, with another rank.
+        network: Its PEFT configuration is written, with the merged adapter's rank.
         adapter: All pairs, with their residuals.
-        lora: What `stacked_config` gave.
+        lora: The section that `stacked_config` returned.
     """
     tensors: dict[str, torch.Tensor] = {}
     for pair in find_pairs(adapter):

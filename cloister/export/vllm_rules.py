@@ -1,7 +1,7 @@
-"""Whether vLLM loads an adapter's folder, by the rules that it states for them.
+"""Checks whether vLLM can load an adapter's folder.
 
-vLLM reads `adapter_config.json` by itself, not through PEFT (`vllm/lora/peft_helper.py`), and takes
-a small part of what PEFT can save.
+vLLM has its own reader of `adapter_config.json` (`vllm/lora/peft_helper.py`), which supports a
+small part of what PEFT can save.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ MOST_RANK = 512
 
 
 def vllm_problems(folder: Path) -> list[str]:
-    """Returns the reasons why vLLM would not load an adapter; empty where it loads it.
+    """Returns the reasons why vLLM would not load an adapter; empty: it loads it.
 
     Args:
-        folder: Of an adapter.
+        folder: An adapter's folder.
 
     Raises:
         BadFileError: The folder's PEFT files are missing or damaged.
@@ -35,7 +35,7 @@ def vllm_problems(folder: Path) -> list[str]:
         with safe_open(folder / "adapter_model.safetensors", "np") as tensors:
             names = list(tensors.keys())
         if (kind := settings.get("peft_type", "LORA")) != "LORA":
-            return [f"peft_type: {kind}; LoRA alone is taken"]
+            return [f"peft_type: {kind} is not supported, only LORA"]
         ranks = [int(settings["r"]), *map(int, (settings.get("rank_pattern") or {}).values())]
         targets, base = settings["target_modules"], settings["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
@@ -43,22 +43,22 @@ def vllm_problems(folder: Path) -> list[str]:
     found = []
     if (folder / "head.safetensors").exists():
         found.append(
-            "head.safetensors: its outputs are a head's of its own, which vLLM does not load; "
-            "answer with cloister predict or the card's script"
+            "head.safetensors: the adapter has its own head, which vLLM does not load; use "
+            "cloister predict or the card's script"
         )
     if not base:
-        found.append("base_model_name_or_path: names no base")
+        found.append("base_model_name_or_path: is empty; the base's name is needed")
     if not targets:
-        found.append("target_modules: names no module")
+        found.append("target_modules: is empty; at least one module is needed")
     if max(ranks) > MOST_RANK:
-        found.append(f"r: {max(ranks)}; at most {MOST_RANK} is taken")
+        found.append(f"r: {max(ranks)} is not supported, at most {MOST_RANK}")
     if settings.get("bias", "none") != "none":
-        found.append('bias: only "none" is taken')
+        found.append('bias: only "none" is supported')
     if settings.get("modules_to_save"):
-        found.append("modules_to_save: none is taken")
+        found.append("modules_to_save: is not supported")
     if settings.get("use_dora"):
-        found.append("use_dora: DoRA is not taken")
+        found.append("use_dora: DoRA is not supported")
     others = [name for name in names if not name.endswith((".lora_A.weight", ".lora_B.weight"))]
     if others:
-        found.append(f"adapter_model.safetensors: {others[0]} is no factor of LoRA")
+        found.append(f"adapter_model.safetensors: {others[0]} is not a LoRA factor")
     return found

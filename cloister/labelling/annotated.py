@@ -84,6 +84,11 @@ def read_annotated(files: Sequence[Path], column: str | None = None) -> Annotate
 
 def _answer_column(file: Path, column: str | None) -> tuple[Kind, str]:
     """The kind and the column of a file's answers."""
+    if column in (ROW, ANNOTATOR, ANSWERS):
+        raise UsageError(
+            f"--column {column}: says which record or who, and is no answer; name the "
+            "column of answers"
+        )
     form = detect_form(file)
     if (known := settings_of(file)) is not None and column in (None, known[0].column):
         return known[0].scheme.kind, known[0].column

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cloister.data.detected import Detected
 from cloister.data.guess import SPACELESS
 from cloister.data.outputs import json_text
-from cloister.data.roles import Roles, find_roles, text_of
+from cloister.data.roles import Roles, find_roles, refuse_items, text_of
 from cloister.data.values import Number, Row, Value, is_integer
 from cloister.errors import DataError, MisfitError, UsageError
 from cloister.labelling.scheme import Kind
@@ -68,6 +68,7 @@ def read_items(
         DataError: The file is damaged, or a row holds nothing to read.
     """
     roles = find_roles(form.rows(), given)
+    refuse_items(roles, "label")
     if kind == "entities" and roles.kind == "messages":
         raise UsageError("--answer entities: conversations given; a text or its words are needed")
     rows = 0

@@ -1,1 +1,1 @@
-"""The frozen base with what is trained on it."""
+"""Frozen bases, the adapters and heads that are trained on them, and their folders."""

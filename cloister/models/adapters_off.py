@@ -1,4 +1,4 @@
-"""The base's own answers, with its adapters in place but without effect."""
+"""Computes the base's own outputs while its adapters stay attached, without effect."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from cloister.models.network import Network
 
 @contextmanager
 def adapters_off(network: Network) -> Iterator[None]:
-    """Within it, the network computes what its base does: products and biases are scaled by zero,
-    IA³'s vectors are one, and a prompt is left out.
+    """Makes the network compute its base's outputs inside the context.
 
-    peft's own `disable_adapter` would decide anew which parameters train.
+    Products and biases are scaled by zero, IA³'s vectors are one, and a prompt is left out. peft's
+    `disable_adapter` is not used: it would change which parameters are trained.
     """
     layers = [module for module in network.modules() if isinstance(module, LoraLayer)]
     before = [dict(layer.scaling) for layer in layers]
@@ -30,7 +30,7 @@ def adapters_off(network: Network) -> Iterator[None]:
     values = [vector.detach().clone() for vector in vectors]
     leading = network.leading
     try:
-        if network.is_prompted:  # which is before the base, and has no part in it
+        if network.is_prompted:  # the prompt is added outside of the base
             network.backbone.forward = network.base.forward  # type: ignore[method-assign]
             network.leading = 0
         for layer in layers:

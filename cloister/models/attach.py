@@ -1,4 +1,4 @@
-"""From the `[lora]` section to adapters on a base, by peft."""
+"""Attaches the adapters of the `[lora]` section to a base, with peft."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _FACTORS = {
     "b-kept": {"a", "b"},
     "none": set(),
 }
-# The modules of a base that get an adapter where a recipe names none, of other methods than LoRA.
+# The modules of a base that get an adapter by default, for other methods than LoRA.
 _DEFAULTS = {"bitfit": biased_modules, "ia3": scaled_modules}
 
 
 def attach(model: PreTrainedModel, config: LoraConfig, seed: int) -> peft.PeftModel:
-    """Puts adapters on a base.
+    """Attaches adapters to a base.
 
     Args:
         model: The frozen base.
-        config: Which adapters.
-        seed: The study's seed, for what starts at random.
+        config: The `[lora]` section.
+        seed: The study's seed, for random initial values.
 
     Raises:
         UsageError: A target module or layer does not exist or cannot be adapted, or a rank is
-            beyond all of them.
+            larger than every module's.
     """
     causal = model.get_output_embeddings() is not None
     task = "CAUSAL_LM" if causal else "FEATURE_EXTRACTION"
@@ -59,7 +59,7 @@ def attach(model: PreTrainedModel, config: LoraConfig, seed: int) -> peft.PeftMo
                 adapted = attach_scalings(model, config, targets, task)
             else:
                 adapted = attach_lora(model, config, targets, task, seed)
-        except ValueError as error:  # peft's word that it cannot adapt one of them
+        except ValueError as error:  # peft cannot adapt one of them
             raise UsageError(
                 f"lora.target_modules: {', '.join(targets)} cannot be adapted in "
                 f"{model.config.model_type} ({str(error).splitlines()[0]}); name others"
@@ -70,17 +70,17 @@ def attach(model: PreTrainedModel, config: LoraConfig, seed: int) -> peft.PeftMo
 
 @contextmanager
 def _unwarned() -> Iterator[None]:
-    """Without what peft says of each base, whatever is wanted."""
+    """Silences peft's warnings that need no action."""
     with warnings.catch_warnings():
-        # That it sets fan_in_fan_out itself for GPT-2's Conv1D, which is right.
+        # It sets fan_in_fan_out itself for GPT-2's Conv1D, which is correct.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-        # It asks transformers for a property by its old name.
+        # It reads a property of transformers by its old name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         yield
 
 
 def adapter_trains(config: LoraConfig) -> Callable[[str], bool]:
-    """Whether an adapter's parameter, by its name, is one that the section trains."""
+    """Returns a function that tells, by its name, whether an adapter's parameter is trained."""
     if config.method == "bitfit":
         return is_bias
     if config.method == "ia3":
@@ -92,5 +92,5 @@ def adapter_trains(config: LoraConfig) -> Callable[[str], bool]:
 
 
 def is_adapted(layer: nn.Module) -> bool:
-    """Whether a layer, or a part of it, has an adapter."""
+    """Returns whether a layer, or a part of it, has an adapter."""
     return any(isinstance(module, BaseTunerLayer) for module in layer.modules())

@@ -1,4 +1,4 @@
-"""The frozen base model on disk: found, checked against its hash, and loaded."""
+"""Finds the frozen base model on disk, checks it against its hash, and loads it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cloister.models.packaged import PACKAGED, packaged
 from cloister.models.pretrained import from_folder, quiet
 from cloister.models.unpacked import unpacked, unpacked_sha256
 
-# What a model folder is read for; weights in pickle formats are never fetched.
+# The files of a model folder that are fetched; weights in pickle formats never are.
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
@@ -36,7 +36,7 @@ def find_base(base: str) -> Path:
             that carry it.
 
     Raises:
-        ModelFileError: None of them has it, or the file cannot be read.
+        ModelFileError: It is in none of these places, or the file cannot be read.
     """
     folder = Path(base).expanduser()
     if folder.is_dir():
@@ -58,27 +58,27 @@ def find_base(base: str) -> Path:
         remedy = (
             PACKAGED[base].remedy
             if base in PACKAGED
-            else "download it on a machine that can and give its folder as model.base"
+            else "download it on a machine that can, and set model.base to its folder here"
         )
         raise ModelFileError(
-            f"model.base: {base} could not be had from the hub "
+            f"model.base: {base} could not be downloaded from the hub "
             f"({str(error).splitlines()[0]}); {remedy}"
         ) from error
 
 
 def base_at_hand(base: str) -> Path:
-    """The folder of a hub model that is on this machine already; nothing is asked of the hub.
+    """Returns the folder of a hub model that is already on this machine; the hub is not asked.
 
     Args:
-        base: A hub id, which somebody else may have chosen.
+        base: A hub id, which another party may have chosen.
 
     Raises:
-        ModelFileError: It is no hub id, or neither the hub's local cache nor a package has it.
+        ModelFileError: It is not a hub id, or neither the hub's local cache nor a package has it.
     """
     if base.count("/") != 1 or base.startswith(("/", ".", "~")):
         raise ModelFileError(
-            f"model.base: {base} is no hub id (owner/name), and a folder of another's machine is "
-            "none of this one; name yours as site.model in site.toml"
+            f"model.base: {base} is not a hub id (owner/name), and a folder of the coordinator's "
+            "machine is not on this one; set site.model in site.toml to your folder"
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -90,19 +90,19 @@ def base_at_hand(base: str) -> Path:
         if carried is not None:
             return carried
         raise ModelFileError(
-            f"model.base: {base} is not on this machine, and nothing is fetched because a study "
-            "names it; get it by your own command and name it as site.model in site.toml"
+            f"model.base: {base} is not on this machine, and a site never downloads what a study "
+            "names; download it yourself and set site.model in site.toml to its folder"
         ) from error
 
 
 def weights_sha256(folder: Path) -> str:
-    """SHA-256 of a model's weights, in hex.
+    """Returns the SHA-256 of a model's weights, in hex.
 
     One `.safetensors` file: its own hash. Several shards: the hash of their hashes' hex digits,
     in order of file name. Unpacked from a GGUF: the hash of that file.
 
     Raises:
-        ModelFileError: The folder has no `.safetensors` file, or was changed after it was unpacked.
+        ModelFileError: The folder has no `.safetensors` file, or changed after it was unpacked.
     """
     if (packed := unpacked_sha256(folder)) is not None:
         return packed
@@ -122,10 +122,10 @@ def weights_sha256(folder: Path) -> str:
 
 
 def check_base(folder: Path, expected: str | None) -> str:
-    """Hashes a base's weights and compares.
+    """Hashes a base's weights and compares the hash with the expected one.
 
     Raises:
-        ModelFileError: They are not the expected ones.
+        ModelFileError: The hash is not the expected one.
     """
     found = weights_sha256(folder)
     if expected is not None and found != expected:
@@ -137,16 +137,16 @@ def check_base(folder: Path, expected: str | None) -> str:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The base's tokenizer, which cuts at the end of a text and pads there.
+    """Loads the base's tokenizer, set to truncate and pad at the end of a text.
 
-    Whatever side the folder names: what is longer than `task.max_length` is cut at its end, and
-    the adapter's card says so.
+    The side that the folder names is ignored: a text longer than `task.max_length` is cut at its
+    end, and the adapter's card says so.
 
     Args:
-        folder: What `find_base` returned.
+        folder: The base's folder, from `find_base`.
 
     Raises:
-        ModelFileError: It cannot be read, or only by code of the folder's own.
+        ModelFileError: It cannot be read, or only with code of the folder itself.
     """
     try:
         tokenizer = from_folder(AutoTokenizer, folder)
@@ -158,12 +158,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def load_backbone(folder: Path, config: ModelConfig, *, causal: bool) -> PreTrainedModel:
-    """The base's network, frozen, in evaluation mode (its dropout is off in training too).
+    """Loads the base's network, frozen, in evaluation mode (dropout stays off in training too).
 
     Args:
-        folder: What `find_base` returned.
+        folder: The base's folder, from `find_base`.
         config: Type and quantization of the weights.
-        causal: With its language-modelling head; else hidden states only.
+        causal: Whether to load its language-modelling head; else it gives hidden states only.
 
     Raises:
         ModelFileError: It cannot be read.
@@ -190,7 +190,7 @@ def load_backbone(folder: Path, config: ModelConfig, *, causal: bool) -> PreTrai
         raise ModelFileError(f"model.base: {folder} does not load: {_first(error)}") from error
     model, info = loaded
     assert isinstance(model, PreTrainedModel)
-    # A pooler that no file holds starts at random; `choose_pooling` never lets it be used.
+    # A pooler without weights in the files is random; `choose_pooling` never uses it.
     missing = sorted(name for name in info["missing_keys"] if "pooler." not in name)
     if missing:
         raise ModelFileError(
@@ -203,7 +203,7 @@ def load_backbone(folder: Path, config: ModelConfig, *, causal: bool) -> PreTrai
 
 
 def has_pooler(folder: Path) -> bool:
-    """Whether the weights hold a trained pooler."""
+    """Returns whether the weights include a trained pooler."""
     for file in folder.glob("*.safetensors"):
         with safe_open(file, framework="pt") as weights:
             if any("pooler." in name for name in weights.keys()):  # noqa: SIM118

@@ -1,10 +1,10 @@
-"""BitFit: bias vectors beside a base's linear modules (Ben Zaken et al. 2022, arXiv:2106.10199).
+"""BitFit: trains bias vectors of a base's linear modules (Ben Zaken et al. 2022, arXiv:2106.10199).
 
     y = W x + b + s β        s = alpha / r; β starts at zero and is all that trains
 
 peft saves β as the bias of a LoRA adapter's B (`lora_bias`), whose two factors are zero here. So
-any version of peft that has that field loads it, on bases without biases of their own too. Norms'
-biases, which the paper trains besides, stay: no adapter of peft has a place for them.
+any version of peft that has that field loads it, also on bases without biases. The norms' biases,
+which the paper also trains, stay frozen: no adapter of peft can hold them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from transformers import PreTrainedModel
 from cloister.models.config import LoraConfig
 from cloister.models.targets import all_linear, matches
 
-# A bias of keys adds one number to all scores of a query, which the softmax takes away again: where
-# positions do not turn the keys, it has no gradient at all.
+# A bias of keys adds the same number to all scores of a query, which the softmax cancels: without
+# rotary positions it has no gradient at all.
 _KEYS = ("key", "k_proj", "k_lin", "k", "key_proj")
 _END = ".lora_B.default.bias"
 
 
 def biased_modules(model: PreTrainedModel) -> tuple[str, ...]:
-    """Whole names of the modules that get one: all linear ones of the layers but keys.
+    """Returns the full names of the modules that get a bias: all linear ones of the layers but
+    keys.
 
     Raises:
         UsageError: The base has no linear module that a text goes through once.
@@ -36,19 +37,19 @@ def biased_modules(model: PreTrainedModel) -> tuple[str, ...]:
 def attach_biases(
     model: PreTrainedModel, config: LoraConfig, targets: tuple[str, ...], task: str
 ) -> peft.PeftModel:
-    """Puts a bias, zero, beside each of the modules.
+    """Attaches a bias, initially zero, to each of the modules.
 
     Args:
         model: The frozen base.
         config: The `[lora]` section.
-        targets: The modules, as peft is given them.
-        task: peft's word for what the base computes.
+        targets: The modules, in the form that peft takes.
+        task: peft's task type.
 
     Raises:
         ValueError: peft cannot adapt one of them.
     """
     with warnings.catch_warnings():
-        # peft says that it could not merge the bias into a module without one; it is not merged.
+        # peft warns that it cannot merge the bias into a module without one; it is never merged.
         warnings.filterwarnings("ignore", message="`lora_bias=True` was passed")
         adapted = peft.get_peft_model(
             model,
@@ -69,5 +70,5 @@ def attach_biases(
 
 
 def is_bias(name: str) -> bool:
-    """Whether a parameter is one of the biases."""
+    """Returns whether a parameter is one of the biases."""
     return name.endswith((_END, _END.replace(".default", "")))

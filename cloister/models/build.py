@@ -1,10 +1,11 @@
-"""From a recipe's `[model]`, `[lora]` and task to a network that is ready to train."""
+"""Builds a network that is ready to train from a recipe's `[model]`, `[lora]` and task."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from cloister.data.records import POOLED, RecordKind
@@ -35,41 +36,43 @@ def build_network(
     attention: str | None = None,
     compares: bool = False,
 ) -> Network:
-    """Loads the base, attaches adapters and a head.
+    """Loads the base, and attaches adapters and a head.
 
     Args:
         folder: The base's folder (`find_base`).
         model: The `[model]` section.
         lora: The `[lora]` section.
-        records: What the task reads; decides the head.
-        outputs: C, the head's outputs; ignored for a causal LM.
-        seed: The study's seed: adapters and head start from it, the same at every site.
-        words: Of a head that starts at the labels' words, the token ids of each label.
-        device: `machine.device`, what it computes on; None: the GPU where there is one.
-        attention: `machine.attention`, how it is computed; None: as transformers chooses.
-        compares: Whether the outputs are cosines with public passages, whose vectors the caller
-            sets (`models.passage_head`).
+        records: The kind of record that the task reads; decides the head.
+        outputs: C, the head's outputs; ignored for a causal LM, and for items, whose vectors the
+            network gets later (`models.item_vectors`).
+        seed: The study's seed, from which adapters and head get the same initial values at every
+            site.
+        words: For a head that starts at the labels' words: the token ids of each label.
+        device: `machine.device`, the device; None: the GPU if there is one.
+        attention: `machine.attention`, the kernel of attention; None: transformers chooses.
+        compares: Whether the outputs are cosines with public passages, whose vectors the network
+            gets later (`models.passage_head`).
 
     Returns:
-        The network on the device, with everything trained that the section says.
+        The network on the device; the parameters of the section are set to be trained.
 
     Raises:
         ModelFileError: The base does not load.
         UsageError: The section does not fit the base or the task.
-        RefusedError: The device is not here, or a quantized base is to go to another than a GPU.
+        RefusedError: The device does not exist here, or is not a GPU and the base is quantized.
     """
     place = find_device(device)
     if model.quantization != "none" and device is not None and place.type != "cuda":
         raise RefusedError(
-            f"model.quantization: {model.quantization} needs a CUDA GPU, and machine.device is "
+            f"model.quantization: {model.quantization} needs a CUDA GPU, but machine.device is "
             f'{device}; set model.quantization = "none", or another device'
         )
     causal = records == "messages"
     head_kind = lora.head or ("frozen" if causal else "linear")
     if causal and (head_kind != "frozen" or lora.train == "none"):
         raise UsageError(
-            "lora.head: a causal LM's head is the base's own and stays frozen; "
-            'leave lora.head out, and train "both" or "b"'
+            "lora.head: a causal LM uses the base's own head, which stays frozen; "
+            'leave lora.head out, and set lora.train to "both" or "b"'
         )
     backbone = load_backbone(folder, model, causal=causal)
     if attention is not None:
@@ -81,6 +84,8 @@ def build_network(
     if records in POOLED:
         pooling = choose_pooling(folder, backbone, model.pooling, model.normalize)
     rows = None
+    if records == "items":  # from a person's vector to one that items' vectors are compared with
+        outputs, rows = hidden, torch.eye(hidden)
     if head_kind == "label-words":
         rows = word_rows(backbone, words, lambda: load_backbone(folder, model, causal=True))
     head: nn.Module | None
@@ -90,8 +95,8 @@ def build_network(
         head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed, rows)
     if lora.method == "prompt" and pooling is not None and pooling.mode == "pooler":
         raise UsageError(
-            "model.pooling: pooler reads the first state, which is a prompt's own; set "
-            'model.pooling to "mean" or "cls", or lora.method to another'
+            "model.pooling: pooler reads the first state, which belongs to the prompt; set "
+            'model.pooling to "mean" or "cls", or choose another lora.method'
         )
     network = Network(attach(backbone, lora, seed), head, pooling)
     if model.quantization == "none":
@@ -103,7 +108,7 @@ def build_network(
 
 
 def _follow_base(network: Network) -> None:
-    """Moves head and adapters to where bitsandbytes put the base, which cannot be moved itself."""
+    """Moves head and adapters to the device where bitsandbytes placed the base for good."""
     device = network.base.device
     if network.head is not None:
         network.head.to(device)
@@ -113,7 +118,7 @@ def _follow_base(network: Network) -> None:
 
 
 def trainable_names(network: Network, lora: LoraConfig, head: str) -> frozenset[str]:
-    """Names of everything that a study may ever train.
+    """Returns the names of all parameters that a study may ever train.
 
     Args:
         network: With adapters and head.
@@ -121,7 +126,7 @@ def trainable_names(network: Network, lora: LoraConfig, head: str) -> frozenset[
         head: `linear`, `lora`, `frozen` or `label-words`.
 
     Raises:
-        UsageError: A pattern of `lora.freeze` fits nothing that would train, or all of it.
+        UsageError: A pattern of `lora.freeze` matches nothing that would train, or all of it.
     """
     trains = adapter_trains(lora)
     names = set()
@@ -136,11 +141,11 @@ def trainable_names(network: Network, lora: LoraConfig, head: str) -> frozenset[
 
 
 def carried_names(network: Network, train: str) -> frozenset[str]:
-    """Names of what travels down and never trains: residuals, and A where the coordinator moves it.
+    """Returns the names of tensors that sites receive but never train: residuals, and a moving A.
 
     Args:
         network: With adapters and head.
-        train: Which factors train.
+        train: The factors that train; with `b-moving` the coordinator changes A between rounds.
     """
     names = {adapter_name(name) for name, _ in network.named_parameters()}
     moving = {name for name in names if factor(name) == "a" and train == "b-moving"}

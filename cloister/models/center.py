@@ -1,16 +1,16 @@
-"""The centre of a base's features: what the vectors of all texts share, found without any record.
+"""Computes the centre of a base's features: the part that all texts share, without any record.
 
 Vectors of texts have a large part in common: on SmolLM2's layer 18 it is 0.92 of their length. A
-head's gradient of a record is (p - y) f, so under a clip most of what is released says how often
-each class was, and the noise is scaled to that. With f - c in place of f the clip is spent on what
-tells texts apart.
+head's gradient of a record is (p - y) f, so most of a clipped gradient only tells how frequent each
+class is, and the noise is scaled to it. With f - c in place of f the clip bound is used for what
+distinguishes texts.
 
 Math:
-    W (f - c) + b = W f + (b - W c): a centred head is a linear one, and is exported as that.
+    W (f - c) + b = W f + (b - W c): a centred head is a linear head, and is exported as one.
 
 Guarantees:
-    c follows from the base, the prompt and sentences in this package. It depends on no record, so
-    it costs no privacy.
+    c is a function of the base, the prompt and sentences in this package. It depends on no record,
+    so it costs no privacy.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from cloister.tasks.task import Task
 Language = Literal["english", "chinese"]
 TEXTS: dict[Language, tuple[str, ...]] = {"english": ENGLISH, "chinese": CHINESE}
 
-# A centre's coordinates are multiples of it. Machines that sum in another order differ in the last
-# bits of a mean and so nearly always get the same centre; for vectors of length root H, whose
-# coordinates are near 1, rounding moves them by less than a hundredth.
+# A centre's coordinates are rounded to multiples of it. Machines that sum in another order differ
+# in the last bits of a mean, so after rounding they nearly always get the same centre. For vectors
+# of length √H, whose coordinates are near 1, rounding moves them by less than a hundredth.
 STEP = 2.0**-6
 
 
 def feature_center(network: Network, task: Task, language: Language) -> Tensor:
-    """The mean vector of the built-in sentences, rounded to `STEP`.
+    """Returns the mean vector of the built-in sentences, rounded to `STEP`.
 
     Args:
-        network: With its adapters at their start, which changes nothing of the base.
-        task: Of the study; its prompt stands around each sentence.
-        language: Which sentences.
+        network: With its adapters at their initial values, which do not change the base's outputs.
+        task: The study's task; its prompt is put around each sentence.
+        language: The language of the sentences.
 
     Returns:
         [H], float32, on the network's device.
@@ -56,7 +56,7 @@ def feature_center(network: Network, task: Task, language: Language) -> Tensor:
 
 
 def uncentred(weight: Tensor, bias: Tensor, center: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Weight [C, H] and bias [C] of the head on plain vectors that equals one on centred ones."""
+    """Returns weight [C, H] and bias [C] for plain vectors, equal to a head on centred ones."""
     if center is None:
         return weight, bias
     moved = bias.double() - weight.double() @ center.double()

@@ -1,9 +1,9 @@
-"""Sentences of everyday life, whose mean feature a head's features are taken from.
+"""Built-in everyday sentences, whose mean feature is subtracted from features (`model.center`).
 
-They are part of the method as a constant is: written for it, of no data set, and the same in every
+They are a constant of the method: written for it, from no data set, and the same in every
 process. Statements, questions, praise and complaint, short and long, of health, money, work, home,
-travel, school and news take turns, so that no subject or mood is far from the mean. To edit one
-changes what `model.center` means; recipes of older versions would then give other studies.
+travel, school and news take turns, so that no subject or mood is far from the mean. Editing one
+would change the meaning of `model.center`, and so the results of existing recipes.
 """
 
 from __future__ import annotations

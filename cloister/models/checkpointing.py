@@ -1,9 +1,9 @@
-"""Layers whose activations are computed again in the backward pass (Chen et al. 2016, 1604.06174).
+"""Recomputes layers' activations in the backward pass (Chen et al. 2016, arXiv:1604.06174).
 
-Of each layer only its input is kept; what its own parts save for the backward pass is made anew,
-by the same kernels from the same values, when that pass reaches the layer. It takes one more
-forward pass and moves no bit: nothing of a base draws random numbers, because it stays in
-evaluation mode (`models.network`). transformers' own checkpointing asks for training mode, in which
+Only each layer's input is kept; what the layer saves for the backward pass is recomputed, by the
+same kernels from the same values, when that pass reaches the layer. It costs one more forward pass
+and changes no bit of the result: a base draws no random numbers, because it stays in evaluation
+mode (`models.network`). transformers' own checkpointing asks for training mode, in which
 dropout runs, so it is not used.
 
 The preflight compares gradients with and without it, bit for bit (`training.preflight`).
@@ -25,18 +25,18 @@ from cloister.models.layers import layer_list
 
 
 class CheckpointedLayers:
-    """Switches a base's layers to computing their activations again.
+    """Switches a base's layers to recomputing their activations.
 
     Args:
         backbone: The base with its adapters.
         num_layers: Its layers.
 
     Attributes:
-        while_again: Entered while a layer is computed again, for hooks that must see each layer
-            once a pass.
+        while_again: A context that is entered while a layer is recomputed, for hooks that must see
+            each layer once per pass.
 
     Raises:
-        UsageError: The base's layers are not one list.
+        UsageError: The base's layers are not a single list.
     """
 
     def __init__(self, backbone: nn.Module, num_layers: int) -> None:
@@ -53,7 +53,7 @@ class CheckpointedLayers:
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """Within it, activations are kept."""
+        """Keeps activations inside the context."""
         self._is_on = False
         try:
             yield

@@ -1,4 +1,4 @@
-"""The `[model]` and `[lora]` sections of a recipe."""
+"""The `[model]` and `[lora]` sections of a recipe: the base, and what is trained on it."""
 
 from __future__ import annotations
 
@@ -13,52 +13,53 @@ from cloister.fields import LATER, called, check_bounds
 
 Train = Literal["both", "b", "b-moving", "b-kept", "alternate", "none"]
 Head = Literal["linear", "lora", "frozen", "label-words"]
-Method = Literal["lora", "bitfit", "ia3", "prompt", "prefix", "adalora"]
+Method = Literal["lora", "bitfit", "ia3", "prompt", "prefix", "adalora", "bottleneck"]
 VectorMode = Literal["mean", "cls", "pooler", "last"]
 PoolingMode = Literal["auto", "mean", "cls", "pooler", "last", "trained"]
 
-# The quickstart's base model: small enough for a CPU, and its weights' SHA-256.
+# The quickstart's base model, small enough for a CPU, and its weights' SHA-256.
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
-# The one value of `lora.target_modules` that names every linear module of the adapted layers.
+# The value of `lora.target_modules` that means every linear module of the adapted layers.
 ALL_LINEAR = "all-linear"
-# Ending of a file in llama.cpp's format.
+# Ending of files in llama.cpp's format.
 GGUF = ".gguf"
 
-# Four times the largest rank that LoRA was compared at (256: Biderman et al. 2024,
-# arXiv:2405.09673). What it takes on a base is bounded by the site's `accept.max_message_bytes`.
+# Largest rank: four times the largest in a comparison of LoRA (256: Biderman et al. 2024,
+# arXiv:2405.09673). The site's `accept.max_message_bytes` bounds an adapter's size.
 MOST_RANK = 1024
-# A residual is exact at the modules' full rank; hidden sizes end at 16,384 (Llama 3.1 405B).
+# Largest residual: it is exact at the modules' full rank, and the largest hidden size is 16,384
+# (Llama 3.1 405B).
 MOST_RESIDUAL = 16_384
-# 126 are the most of a public base (Llama 3.1 405B).
+# Most layers; the largest public base has 126 (Llama 3.1 405B).
 MOST_LAYERS = 1000
 # Llama 3.1 405B has 126 layers of 7 linear modules: 882, if each is named by its whole path.
 MOST_MODULES = 1000
-# Ten times the longest prompt that Lester et al. tried (150), and more than Li & Liang (300).
+# Most vectors: ten times the longest prompt of Lester et al. (150), and more than Li & Liang's 300.
 MOST_TOKENS = 1500
-# Vectors of a prompt or prefix where a recipe names no number.
+# Default number of vectors of a prompt or prefix.
 TOKENS = 20
 
 Rank = Annotated[int, Between(1, MOST_RANK)]
 
 
 def base_problem(base: str) -> str | None:
-    """Why `model.base` can name no base model; None where it may, which a look at the hub decides.
+    """Returns why `model.base` cannot be a base model; None: it may be one, if the hub has it.
 
     Args:
-        base: As the recipe has it.
+        base: The recipe's value.
     """
     if Path(base).expanduser().is_dir() or is_gguf(base):
         return None
     if base.endswith(GGUF):
-        return f"model.base: {base} is no file here"
+        return f"model.base: the file {base} does not exist here"
     if base.count("/") != 1 or base.startswith(("/", ".", "~")):
-        return f"model.base: {base} is no folder here and no hub id (owner/name)"
+        return f"model.base: {base} is neither a folder here nor a hub id (owner/name)"
     return None
 
 
 def is_gguf(base: str) -> bool:
-    """Whether `model.base` names a GGUF file of this machine."""
+    """Returns whether `model.base` names a GGUF file on this machine."""
     return base.endswith(GGUF) and Path(base).expanduser().is_file()
 
 
@@ -106,7 +107,7 @@ class ModelConfig:
         if self.sha256 is not None and (
             len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef")
         ):
-            raise UsageError("sha256: 64 lower-case hexadecimal digits are needed")
+            raise UsageError("sha256: not valid; 64 lower-case hexadecimal digits are needed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +161,7 @@ class LoraConfig:
             Lester et al. 2021, arXiv:2104.08691), `prefix`: keys and values before those of each
             layer (prefix tuning; Li & Liang 2021, arXiv:2101.00190); both reach all layers,
             whatever `top_layers` says. Of others than `lora`, `b` and `both` train the whole
-            adapter. `adalora` is refused, with the reason.
+            adapter. `adalora` and `bottleneck` are refused, with the reason.
         tokens: Of `prompt` and `prefix`, how many vectors; a record has as many tokens less to
             itself. Absent: 20, beyond which Lester et al. found little gain (section 3.2).
         freeze: Tensors that stay at their start and never travel, by patterns of their names as
@@ -201,17 +202,17 @@ class LoraConfig:
 
     @property
     def is_lora(self) -> bool:
-        """Whether adapters are products of two factors."""
+        """Returns whether adapters are products of two factors."""
         return self.method in (None, "lora")
 
     @property
     def is_prompt(self) -> bool:
-        """Whether vectors stand before a text, and no module is adapted."""
+        """Returns whether vectors are put before a text, so that no module is adapted."""
         return self.method in ("prompt", "prefix")
 
     @property
     def virtual_tokens(self) -> int:
-        """How many vectors stand before a text."""
+        """Returns the number of vectors before a text."""
         return (self.tokens or TOKENS) if self.is_prompt else 0
 
     def __post_init__(self) -> None:
@@ -219,19 +220,19 @@ class LoraConfig:
         self._check_method()
         odd = [rank for rank in self.ranks if not 1 <= rank <= self.r]
         if odd:
-            raise UsageError(f"ranks: {odd[0]} given; from 1 to lora.r = {self.r}, the largest")
+            raise UsageError(f"ranks: {odd[0]} given; 1 to lora.r = {self.r} is needed")
         self._check_pattern()
         if self.residual and self.use_dora:
             raise UsageError(
-                "residual: DoRA's adapters are no sums of products; set use_dora=false"
+                "residual: not possible with DoRA, which adds no product; set use_dora=false"
             )
         if self.train == "none" and self.head == "frozen":
             raise UsageError('train, head: "none" and "frozen" together leave nothing to train')
 
     def _check_method(self) -> None:
-        """Refuses what only products of two factors have, beside a method that has none."""
+        """Refuses options of LoRA with a method that is not LoRA."""
         if self.tokens and not self.is_prompt:
-            raise UsageError('tokens: of method "prompt" or "prefix" alone; leave it out')
+            raise UsageError('tokens: for method "prompt" or "prefix" only; leave it out')
         if self.is_prompt and self.target_modules:
             raise UsageError(
                 f"target_modules: given for {self.method}, which adapts no module; leave it out"
@@ -240,20 +241,27 @@ class LoraConfig:
             return
         if self.method == "adalora":
             raise UsageError(
-                'method: "adalora" given; it takes rank from some modules and gives it to others '
-                "by what un-noised gradients say, which nobody would be charged for, and each site "
-                "would choose other ranks, which have no mean; leave it out, and set ranks by name "
-                "with rank_pattern"
+                'method: "adalora" is not supported: it moves rank between modules by gradients '
+                "without noise, which no ledger would charge, and each site would choose other "
+                "ranks, which cannot be averaged; leave it out, and set ranks by name with "
+                "rank_pattern"
+            )
+        if self.method == "bottleneck":
+            raise UsageError(
+                'method: "bottleneck" given; peft and transformers have no form for layers between '
+                "a base's own (Houlsby et al. 2019), so nobody could load the adapter without "
+                "Cloister; leave it out: lora on up_proj and down_proj (or the base's names for "
+                "them) adapts the same place with as many parameters"
             )
         if self.train not in ("b", "both"):
             raise UsageError(
-                f'train: "{self.train}" given; it names factors of LoRA, which {self.method} has '
-                'not: set "both", or leave method out'
+                f'train: "{self.train}" given, which names factors of LoRA that {self.method} does '
+                'not have; set "both", or leave method out'
             )
         for name in ("ranks", "rank_pattern", "rslora", "residual", "use_dora"):
             if getattr(self, name):
                 raise UsageError(
-                    f"{name}: given for {self.method}; it is LoRA's: leave it or method out"
+                    f"{name}: given for {self.method}, but is for LoRA only; leave it or method out"
                 )
 
     def _check_pattern(self) -> None:
@@ -261,15 +269,16 @@ class LoraConfig:
         for field_name in ("ranks", "residual"):
             if pattern and getattr(self, field_name):
                 raise UsageError(
-                    f"rank_pattern: goes with adapters of the study's own ranks alone; leave it "
-                    f"or lora.{field_name} out"
+                    f"rank_pattern: cannot be combined with lora.{field_name}; leave one of "
+                    "them out"
                 )
 
     def ranks_by_module(self) -> dict[str, int]:
-        """`rank_pattern` as peft has it: rank by the name, or the end of the name, of a module.
+        """Returns `rank_pattern` in peft's form: rank by the name, or the end of the name, of a
+        module.
 
         Raises:
-            UsageError: A line is not of the form name=rank.
+            UsageError: An item is not of the form name=rank.
         """
         found: dict[str, int] = {}
         for line in self.rank_pattern or ():
@@ -281,8 +290,8 @@ class LoraConfig:
                 )
             if int(rank) > MOST_RANK or name in found:
                 raise UsageError(
-                    f"rank_pattern: {line!r} given; ranks go to {MOST_RANK}, and each name may "
-                    "stand once"
+                    f"rank_pattern: {line!r} given; a rank of at most {MOST_RANK}, and each name "
+                    "only once, are needed"
                 )
             found[name] = int(rank)
         return found

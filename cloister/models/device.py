@@ -1,8 +1,7 @@
-"""The device that a network computes on: named in the machine's file, or detected.
+"""Finds the device that a network computes on: the one that `[machine]` names, or a detected one.
 
-Nothing falls back: who asks for a GPU that is not there is refused. With nothing asked it is the
-GPU where torch can use one, else the CPU, and whoever prepares a study is told which
-(`device_words`).
+There is no silent fallback: a GPU that is named but does not exist is an error. If none is named,
+the device is the GPU if torch can use one, else the CPU, and commands print which (`device_words`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from cloister.errors import RefusedError
 
 log = logging.getLogger(__name__)
 
-# What NVIDIA's driver and AMD's leave in the file system, whether or not torch can use it.
+# Device files of NVIDIA's and AMD's drivers, which exist whether or not torch can use the GPU.
 DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), Path("/dev/kfd"))
 
 # cuBLAS is deterministic with a workspace of a fixed size, one of these (its manual, "Results
@@ -26,28 +25,28 @@ CUBLAS, CUBLAS_FIXED = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
 
 
 def fix_cublas() -> None:
-    """Gives cuBLAS a fixed workspace; call it before anything is computed on a GPU.
+    """Sets a fixed workspace for cuBLAS; call it before anything is computed on a GPU.
 
     Raises:
-        RefusedError: The environment says another, with which results would not repeat.
+        RefusedError: The environment sets another workspace, with which results would not repeat.
     """
     found = os.environ.setdefault(CUBLAS, CUBLAS_FIXED[0])
     if found not in CUBLAS_FIXED:
         raise RefusedError(
             f"{CUBLAS}: {found!r} in the environment; private training needs results that repeat, "
-            f"which cuBLAS gives with {' or '.join(CUBLAS_FIXED)}: set one of these, or nothing"
+            f"which needs {' or '.join(CUBLAS_FIXED)}: set one of these, or unset the variable"
         )
 
 
 def find_device(asked: str | None) -> torch.device:
-    """Returns the device that a machine's file asks for.
+    """Returns the device of `machine.device`, or a detected one.
 
     Args:
-        asked: `machine.device`: `cpu`, `cuda`, `cuda:N` or `mps`; None: whichever is here.
+        asked: `machine.device`: `cpu`, `cuda`, `cuda:N` or `mps`; None: detected.
 
     Raises:
-        RefusedError: It is not here, or torch cannot use it; or a CUDA GPU's results would not
-            repeat (`fix_cublas`).
+        RefusedError: The device does not exist, or torch cannot use it; or a CUDA GPU's results
+            would not repeat (`fix_cublas`).
     """
     device = _found(asked)
     if device.type == "cuda":
@@ -64,42 +63,42 @@ def _found(asked: str | None) -> torch.device:
     device = torch.device(asked)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RefusedError(
-            f"machine.device: {asked} asked, and torch {torch.__version__} can use no CUDA GPU "
-            f"here; {_remedy()} (nothing is computed on the CPU in its place)"
+            f"machine.device: {asked} given, but torch {torch.__version__} can use no CUDA GPU "
+            f"here; {_remedy()} (the CPU is not used in its place)"
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RefusedError(
-            f"machine.device: {asked} asked; torch sees {torch.cuda.device_count()} GPU(s) here; "
-            "name one of these, numbered from 0"
+            f"machine.device: {asked} given, but torch finds {torch.cuda.device_count()} GPU(s) "
+            "here; name one of these, numbered from 0"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise RefusedError(
-            'machine.device: mps asked, and this is no Mac whose GPU torch can use; set "cpu"'
+            'machine.device: mps given, but torch can use no GPU of a Mac here; set "cpu"'
         )
     return device
 
 
 def check_devices(device: torch.device, processes: int) -> None:
-    """Refuses more processes than there are GPUs, where each takes one.
+    """Refuses more processes than GPUs, because each process needs its own.
 
     Raises:
-        RefusedError: There are fewer.
+        RefusedError: There are fewer GPUs than processes.
     """
     there = torch.cuda.device_count() if device.type == "cuda" else processes
     if there < processes:
         raise RefusedError(
-            f"machine.processes: {processes} given, each with a GPU of its own; torch sees {there} "
-            f"GPU(s) here: set machine.processes to {there} or fewer"
+            f"machine.processes: {processes} given, and each needs its own GPU, but torch finds "
+            f"{there} GPU(s) here; set machine.processes to {there} or fewer"
         )
 
 
 def unused_gpu() -> str:
-    """Returns a warning that torch cannot use a GPU whose driver is here; empty where it can."""
+    """Returns a warning if a GPU's driver is installed but torch cannot use the GPU; else empty."""
     if torch.cuda.is_available() or not any(path.exists() for path in DRIVERS):
         return ""
     return (
-        f"a GPU's driver is here, torch {torch.__version__} can use no GPU, and the CPU computes; "
-        f'{_remedy()}; or set machine.device = "cpu", if that is meant'
+        f"a GPU's driver is installed, but torch {torch.__version__} can use no GPU, so the CPU is "
+        f'used; {_remedy()}; or set machine.device = "cpu" to confirm the CPU'
     )
 
 
@@ -119,8 +118,8 @@ def free_bytes(device: torch.device) -> int | None:
 def _remedy() -> str:
     """Returns the remedy that most likely helps."""
     if torch.version.cuda is None and torch.version.hip is None:
-        return "this build of torch is for CPUs: install the one of locks/cuda.txt"
+        return "this build of torch is for CPUs only: install the one of locks/cuda.txt"
     return (
-        "look at nvidia-smi as the user that trains; under systemd put deploy/systemd/gpu.conf "
-        "beside the unit, which lets it reach the device files"
+        "run nvidia-smi as the user that trains; under systemd put deploy/systemd/gpu.conf "
+        "beside the unit, which gives it access to the device files"
     )

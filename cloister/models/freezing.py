@@ -1,4 +1,4 @@
-"""Which tensors `lora.freeze` leaves at their start."""
+"""Finds the tensors that `lora.freeze` keeps at their initial values."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from fnmatch import fnmatchcase
 
 from cloister.errors import UsageError
 
-# Of a network and of peft, before a name that is the base's own.
+# Prefixes that the network and peft put before a tensor's name in the base.
 _BEFORE = ("backbone.", "base_model.", "model.")
 
 
 def frozen_names(names: Iterable[str], patterns: Sequence[str]) -> frozenset[str]:
-    """The names of what does not train, out of all that would.
+    """Returns the names of the tensors that are frozen, of all that would train.
 
     Args:
-        names: As they travel.
+        names: Names of the tensors, as in messages.
         patterns: Shell patterns of whole names, as they are in the base.
 
     Raises:
-        UsageError: One fits none of them, or nothing is left to train.
+        UsageError: A pattern matches none of them, or nothing is left to train.
     """
     shown = {name: _in_base(name) for name in sorted(names)}
     found: set[str] = set()
@@ -28,17 +28,17 @@ def frozen_names(names: Iterable[str], patterns: Sequence[str]) -> frozenset[str
         if not fitting:
             known = next(iter(shown.values()), "none")
             raise UsageError(
-                f"lora.freeze: {pattern!r} is the pattern of nothing that would train; names are "
-                f"like {known}"
+                f"lora.freeze: {pattern!r} matches no tensor that would train; names look like "
+                f"{known}"
             )
         found |= fitting
     if patterns and found == shown.keys():
-        raise UsageError("lora.freeze: leaves nothing to train; take a pattern out")
+        raise UsageError("lora.freeze: leaves nothing to train; remove a pattern")
     return frozenset(found)
 
 
 def _in_base(name: str) -> str:
-    """A tensor's name as the base has it, with the adapter's own part at its end."""
+    """Returns a tensor's name as in the base, followed by the adapter's part."""
     for before in _BEFORE:
         name = name.removeprefix(before)
     return name

@@ -1,9 +1,9 @@
-"""What a GGUF file says of itself, read within bounds before any library sees the file.
+"""Reads and checks the header of a GGUF file within bounds, before any library opens the file.
 
-A GGUF is written by another party, and the readers of transformers and gguf take every count in it
-as given: an array of 2⁶³ numbers in a file of 100 bytes keeps them reading for ever. Here each
-count is held to the bytes that are there, each tensor lies inside the file, and no two share
-bytes, so that what the file unpacks to is bounded by its size.
+A GGUF is written by another party, and the readers of transformers and gguf trust every count in
+it: an array of 2⁶³ numbers in a file of 100 bytes keeps them reading for ever. Here each count is
+compared with the bytes that exist, each tensor must be inside the file, and no two may share bytes,
+so that the unpacked size is bounded by the file's size.
 
 Layout (version 3): magic, version, number of tensors, number of values; the values, each a key, a
 type and its content; of each tensor name, dimensions, type and offset; padding; the tensors' bytes.
@@ -41,17 +41,17 @@ _FIXED = {
     12: "<d",
 }
 
-# DeepSeek V3, whose experts are stacked, has 1,100 tensors; files that do not stack them 45,000.
+# Most tensors. DeepSeek V3 has 1,100 with stacked experts, and 45,000 without.
 MOST_TENSORS = 65_536
-# llama.cpp writes 20 to 60.
+# Most values; llama.cpp writes 20 to 60.
 MOST_VALUES = 1024
-# The specification's bounds on a key and on a tensor's name, and on dimensions.
+# The specification's limits: bytes of a key, bytes of a tensor's name, dimensions.
 MOST_KEY, MOST_TENSOR_NAME, MOST_DIMENSIONS = 65_535, 64, 4
-# Characters of a value that is kept; chat templates are held to their own bound when they are read.
+# Most characters of a value that is kept; chat templates have their own limit when they are read.
 MOST_KEPT = 2**20
-# Of one array: four times Gemma 3's 515,000 merges.
+# Most items of one array: four times Gemma 3's 515,000 merges.
 MOST_ITEMS = 2**21
-# A layer's or a head's size, a vocabulary, a context: the largest public one is Llama 4 Scout's
+# Largest size of a layer, head, vocabulary or context: the largest public one is Llama 4 Scout's
 # context of 10,485,760 tokens.
 MOST_SIZE = 2**24
 
@@ -63,8 +63,8 @@ class GgufHeader:
     """The fields of a GGUF header that decide how the file is read.
 
     Attributes:
-        values: Numbers, truth values and strings, by key; of arrays how many items they have.
-        tensors: Of each tensor its dimensions, fastest-moving first.
+        values: Numbers, booleans and strings, by key; for arrays their number of items.
+        tensors: The dimensions of each tensor, fastest-changing first.
     """
 
     values: Mapping[str, object]
@@ -77,7 +77,7 @@ class GgufHeader:
 
     @property
     def elements(self) -> int:
-        """Returns how many numbers all tensors hold together."""
+        """Returns the number of elements of all tensors together."""
         return sum(map(prod, self.tensors.values()))
 
 
@@ -88,7 +88,7 @@ def read_header(path: Path) -> GgufHeader:
         path: The file.
 
     Raises:
-        ModelFileError: It is no GGUF, cut off, or says what cannot be.
+        ModelFileError: It is not a GGUF, is cut off, or contradicts itself or the format.
 
     Guarantees:
         Memory and time are bounded by the file's size, and so is the number of tensors' elements.
@@ -97,7 +97,7 @@ def read_header(path: Path) -> GgufHeader:
         with open_file(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Cursor(data).header()
     except OSError as error:
-        why = error.strerror or "is not there"
+        why = error.strerror or "it does not exist"
         raise ModelFileError(f"model.base: {path} cannot be read ({why})") from error
     except (ValueError, struct.error) as error:
         why = "it ends too early" if isinstance(error, struct.error) else str(error)
@@ -108,7 +108,7 @@ def read_header(path: Path) -> GgufHeader:
 
 
 class _Cursor:
-    """Reads one value after another; ValueError or struct.error where they cannot be."""
+    """Reads one value after another; raises ValueError or struct.error if one is not valid."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data, self._at = data, 0
@@ -119,7 +119,7 @@ class _Cursor:
         self._at = 4
         version = self._number("<I")
         if version not in _VERSIONS:
-            raise ValueError(f"version {version}, and 2 and 3 are read")
+            raise ValueError(f"it is of version {version}; only versions 2 and 3 are read")
         tensor_count, value_count = self._number("<Q"), self._number("<Q")
         _at_most("tensors", tensor_count, MOST_TENSORS)
         _at_most("values", value_count, MOST_VALUES)
@@ -127,7 +127,7 @@ class _Cursor:
         for _ in range(value_count):
             key = self._text(MOST_KEY)
             if key in values:
-                raise ValueError(f"two values of the name {key!r}")
+                raise ValueError(f"duplicate key {key!r}")
             values[key] = self._value(self._number("<I"))
         if not isinstance(values.get("general.architecture"), str):
             raise ValueError("it names no architecture")
@@ -142,7 +142,7 @@ class _Cursor:
 
     def _skip(self, count: int) -> None:
         if count > len(self._data) - self._at:
-            raise ValueError(f"{count} bytes are announced, and it ends before")
+            raise ValueError(f"it ends before the next {count} bytes that it announces")
         self._at += count
 
     def _text(self, most: int) -> str:
@@ -172,19 +172,19 @@ class _Cursor:
             for _ in range(count):
                 self._skip(self._number("<Q"))
         else:
-            raise ValueError(f"a list of type {kind}, which is not read")
+            raise ValueError(f"a list of type {kind}, which is not supported")
         return count
 
     def _tensors(self, count: int, alignment: object) -> dict[str, tuple[int, ...]]:
         if not isinstance(alignment, int) or alignment not in {2**k for k in range(3, 17)}:
-            raise ValueError("general.alignment is no power of two from 8 to 65536")
+            raise ValueError("general.alignment is not a power of two from 8 to 65536")
         tensors: dict[str, tuple[int, ...]] = {}
         places: list[tuple[int, int]] = []
         for _ in range(count):
             name = self._text(MOST_TENSOR_NAME)
             dimensions = self._number("<I")
             if name in tensors or not 1 <= dimensions <= MOST_DIMENSIONS:
-                raise ValueError(f"tensor {name!r} is there twice, or has {dimensions} dimensions")
+                raise ValueError(f"tensor {name!r} is duplicate, or has {dimensions} dimensions")
             shape = tuple(self._number("<Q") for _ in range(dimensions))
             kind, offset = self._number("<I"), self._number("<Q")
             tensors[name] = shape
@@ -192,7 +192,7 @@ class _Cursor:
         start = -(-self._at // alignment) * alignment
         places.sort()
         if places and start + places[-1][1] > len(self._data):
-            raise ValueError("its tensors end after the file does")
+            raise ValueError("its tensors extend beyond the end of the file")
         if any(one[1] > two[0] for one, two in itertools.pairwise(places)):
             raise ValueError("two tensors share bytes")
         return tensors
@@ -203,10 +203,10 @@ def _bytes_of(name: str, shape: Sequence[int], kind: int) -> int:
 
     sizes = {known.value: size for known, size in GGML_QUANT_SIZES.items()}
     if kind not in sizes or min(shape) < 1:
-        raise ValueError(f"tensor {name!r} is empty, or of the unknown type {kind}")
+        raise ValueError(f"tensor {name!r} is empty, or of unknown type {kind}")
     block, size = sizes[kind]
     if shape[0] % block:
-        raise ValueError(f"tensor {name!r} has rows of {shape[0]}, no multiple of {block}")
+        raise ValueError(f"tensor {name!r} has rows of {shape[0]}, not a multiple of {block}")
     return prod(shape) // block * size
 
 
@@ -216,14 +216,14 @@ def _check_sizes(values: Mapping[str, object], tensors: Mapping[str, tuple[int, 
     for key, value in values.items():
         is_number = isinstance(value, int) and not isinstance(value, bool)
         if key.startswith(prefix) and is_number and abs(int(str(value))) > MOST_SIZE:
-            raise ValueError(f"{key} is {value}, and {MOST_SIZE} is the most")
+            raise ValueError(f"{key} is {value}, but at most {MOST_SIZE} is allowed")
     found = (match for name in tensors if (match := _LAYER.search(name)))
     layers = max((int(match[1]) + 1 for match in found), default=0)
     said = values.get(f"{prefix}block_count", layers)
     if said != layers:
-        raise ValueError(f"it has tensors of {layers} layers and says {said}")
+        raise ValueError(f"it has tensors of {layers} layers, but states {said}")
 
 
 def _at_most(what: str, count: int, most: int) -> None:
     if count > most:
-        raise ValueError(f"{count} {what}, and {most} is the most")
+        raise ValueError(f"{count} {what}, but at most {most} are allowed")

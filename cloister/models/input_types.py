@@ -1,8 +1,8 @@
-"""Adapters that read their base's activations in the base's own type.
+"""Lets adapters read their base's activations in the base's own type, to save memory.
 
-peft converts an activation of bfloat16 to the adapter's float32 in each adapted module. Where
-query, key and value read one activation, three copies of it of twice its size wait for the backward
-pass. A layer that converts for itself (`training.linear_gradients`) needs none of them: the
+peft converts an activation of bfloat16 to the adapter's float32 in each adapted module. If
+query, key and value read one activation, three copies of twice its size are kept for the backward
+pass. A layer that converts its input itself (`training.linear_gradients`) needs none of them: the
 activation is kept once, as it is.
 """
 
@@ -19,12 +19,12 @@ from cloister.models.network import Network
 
 @contextmanager
 def inputs_as_they_are(network: Network, converting: Sequence[nn.Module]) -> Iterator[None]:
-    """Within it, adapters get activations as the base computes them.
+    """Gives adapters the activations in the base's type inside the context.
 
     Args:
         network: With adapters.
-        converting: Modules that convert their inputs for themselves. An adapter some of whose first
-            factors are not among them, as they rest, is left as it is.
+        converting: Modules that convert their inputs themselves. An adapter with a first factor
+            that is not among them (a frozen one) is left unchanged.
     """
     able = {id(module) for module in converting}
     changed = [

@@ -1,7 +1,7 @@
-"""Which transformers class reads a base, or by name why none of them does.
+"""Finds the transformers class that loads a base, or says why none can.
 
-A base must read token ids and nothing else. Of a wrapper of several networks (text beside images or
-sound) the text's network alone is read; encoders that wait for a decoder's input are told apart by
+A base must read token ids and nothing else. If a model has several networks (text beside images or
+sound), only its text network is loaded; encoders that need a decoder's input are recognised by
 their configuration, before any weight is read.
 """
 
@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from cloister.errors import ModelFileError
 from cloister.models.pretrained import from_folder
 
-# How wrappers name their text network's weights, and how it names them alone (transformers 5 and
-# the formats before it: Llava, Gemma 3, Mistral 3; Idefics 3 and SmolVLM).
+# Names of the text network's weights in a wrapper, and its own names for them (transformers 5 and
+# earlier formats: Llava, Gemma 3, Mistral 3; Idefics 3 and SmolVLM).
 TEXT_NAMES = {
     r"^language_model\.model\.": "model.",
     r"^language_model\.lm_head\.": "lm_head.",
@@ -27,21 +27,21 @@ TEXT_NAMES = {
 
 
 def read_config(folder: Path) -> Any:
-    """A base's configuration; of a wrapper, that of the network that reads text.
+    """Returns a base's configuration; for a wrapper, that of the network that reads text.
 
     Args:
-        folder: What `find_base` returned.
+        folder: The base's folder, from `find_base`.
 
     Raises:
-        ModelFileError: The folder has no readable `config.json`, or it is of several networks of
-            which none reads text alone.
+        ModelFileError: The folder has no readable `config.json`, or has several networks of which
+            none reads only text.
     """
     config = _whole(folder)
     if config.is_encoder_decoder:
         return config
     try:
         text = config.get_text_config()
-    except ValueError:  # several texts' networks, of which transformers would have to guess one
+    except ValueError:  # several text networks: transformers cannot choose one
         text = None
     if text is config:
         return config
@@ -49,16 +49,16 @@ def read_config(folder: Path) -> Any:
         parts = [n for n in type(config).sub_configs if getattr(config, n, None) is not None]
         raise ModelFileError(
             f"model.base: {folder} is a {config.model_type}, a wrapper of several networks "
-            f"({', '.join(parts)}) of which none reads text alone; choose a base that does"
+            f"({', '.join(parts)}) of which none reads only text; choose a base that does"
         )
-    # What the wrapper says of its head, the text network may not repeat.
+    # The wrapper states whether the head is tied; the text network's own part may not repeat it.
     if getattr(config, "tie_word_embeddings", False) and not _has_head(folder):
         text.tie_word_embeddings = True
     return text
 
 
 def text_part(folder: Path) -> dict[str, Any]:
-    """What `from_pretrained` needs to read the text network of a wrapper; empty for other bases."""
+    """Returns the arguments of `from_pretrained` for a wrapper's text network; else {}."""
     config, whole = read_config(folder), _whole(folder)
     if whole.is_encoder_decoder or type(config) is type(whole):
         return {}
@@ -74,13 +74,13 @@ def _whole(folder: Path) -> Any:
 
 
 def _has_head(folder: Path) -> bool:
-    """Whether the weights hold an output head of their own."""
+    """Returns whether the weights include an output head."""
     for file in folder.glob("*.safetensors"):
         try:
             with safe_open(file, framework="pt") as weights:
                 if any(name.endswith("lm_head.weight") for name in weights.keys()):  # noqa: SIM118
                     return True
-        except SafetensorError:  # which loading says better
+        except SafetensorError:  # loading gives a better message
             continue
     return False
 
@@ -89,12 +89,13 @@ def network_class(folder: Path, config: Any, *, causal: bool) -> Any:
     """Returns the transformers Auto class that loads a base for a task.
 
     Args:
-        folder: Of the base, for messages.
-        config: What `read_config` returned.
-        causal: With its language-modelling head; else hidden states only.
+        folder: The base's folder, for messages.
+        config: The configuration, from `read_config`.
+        causal: Whether its language-modelling head is needed; else hidden states only.
 
     Returns:
-        Of an encoder with a decoder, where transformers has the encoder alone (T5), that.
+        The class. For an encoder with a decoder it is that of the encoder alone, if transformers
+        has one (T5).
 
     Raises:
         ModelFileError: transformers has no such class for the architecture.
@@ -112,14 +113,14 @@ def network_class(folder: Path, config: Any, *, causal: bool) -> Any:
         kind = AutoModelForTextEncoding
     if causal and type(config) in kind._model_mapping and not is_decoder(config.model_type):
         raise ModelFileError(
-            f"model.base: {folder} is a {config.model_type}, an encoder, in which every token "
-            "reads the whole text, so that it would learn a reply by reading it; choose a decoder "
+            f"model.base: {folder} is a {config.model_type}, an encoder: each of its tokens reads "
+            "the whole text, so it would copy the reply and not learn it; choose a decoder "
             "(Llama, GPT-2, …) for this task.kind"
         )
     if type(config) not in kind._model_mapping:
         needed = "language-modelling head" if causal else "network of hidden states"
         raise ModelFileError(
-            f"model.base: {folder} is a {config.model_type}, of which transformers has no {needed}"
+            f"model.base: {folder} is a {config.model_type}, for which transformers has no {needed}"
             f" ({kind.__name__}); choose "
             + ("a decoder (Llama, GPT-2, …)" if causal else "another base")
             + " for this task.kind"
@@ -128,8 +129,7 @@ def network_class(folder: Path, config: Any, *, causal: bool) -> Any:
 
 
 def is_decoder(model_type: str) -> bool:
-    """Whether transformers knows the architecture as a causal language model and not as a masked
-    one."""
+    """Returns whether transformers has the architecture as a causal LM and not as a masked one."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,

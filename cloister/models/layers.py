@@ -1,4 +1,4 @@
-"""A base's layers: the list of its blocks, a base that ends after some of them, and their cache."""
+"""Finds a base's list of layers, removes its upper layers, and turns its cache off."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from cloister.errors import UsageError
 
 
 def layer_list(network: nn.Module, count: int) -> tuple[str, nn.ModuleList] | None:
-    """The list of a base's layers, with its name in the network.
+    """Returns the list of a base's layers, with its name in the network.
 
     Args:
         network: The base, with or without adapters.
-        count: How many layers it has.
+        count: The number of its layers.
 
     Returns:
-        None where its layers are not one list of so many modules: they share their weights
-        (ALBERT), or there are two lists (an encoder beside a decoder).
+        None if its layers are not one list of that many modules: they share their weights
+        (ALBERT), or there are two lists (an encoder and a decoder).
     """
     lists = {
         name: module
         for name, module in network.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == count
     }
-    # A layer's own parts may be a list of as many (T5's two).
+    # A layer's own parts may be a list of the same length (T5 has two).
     outer = [n for n in lists if not any(n != o and n.startswith(f"{o}.") for o in lists)]
     return (outer[0], lists[outer[0]]) if len(outer) == 1 else None
 
 
 def end_after(model: PreTrainedModel, layers: int) -> None:
-    """Removes the layers above a base's first ones; a final norm of its own stays.
+    """Keeps a base's first layers and removes the others; the base's final norm stays.
 
     Args:
-        model: The base, before it gets adapters; of its layers and configuration the rest goes.
-        layers: How many stay.
+        model: The base, before it gets adapters; its layers and configuration are changed.
+        layers: How many layers stay.
 
     Raises:
-        UsageError: It has fewer, or its layers are not one list.
+        UsageError: It has fewer layers, or its layers are not one list.
     """
     config: Any = model.config.get_text_config()
     count = int(config.num_hidden_layers)
@@ -52,20 +52,20 @@ def end_after(model: PreTrainedModel, layers: int) -> None:
     found = layer_list(model, count)
     if found is None:
         raise UsageError(
-            f"model.layers: the layers of {config.model_type} are not one list that could end "
-            "earlier; leave model.layers out, or choose another base"
+            f"model.layers: the layers of {config.model_type} are not one list that can be cut; "
+            "leave model.layers out, or choose another base"
         )
     name, blocks = found
     parent = model.get_submodule(name.rpartition(".")[0])
     setattr(parent, name.rpartition(".")[2], blocks[:layers])
-    # Forward passes count by it, and so do `lora.top_layers` and what is kept of frozen layers.
+    # Forward passes, `lora.top_layers` and the cache of frozen layers use this number.
     config.num_hidden_layers = layers
 
 
 def without_cache(backbone: nn.Module) -> dict[str, bool]:
-    """Keywords of a forward pass that keep a decoder from copying its keys and values for another.
+    """Returns keywords of a forward pass that turn off a decoder's cache of keys and values.
 
-    A layer that is computed again would add its own to that cache twice.
+    A layer that is recomputed would add its keys and values to that cache twice.
 
     Args:
         backbone: The base, with or without adapters.

@@ -1,7 +1,7 @@
-"""Low-rank adapters on a frozen base, by peft, from a seeded start (Hu et al. 2022, 2106.09685).
+"""Attaches low-rank adapters to a base, with seeded values (Hu et al. 2022, arXiv:2106.09685).
 
-A starts uniform in ±1/√(inputs), as peft's default does, but from the study's seed: every site
-starts from the same A without its being sent. B starts at zero.
+A is initially uniform in ±1/√(inputs), as in peft, but from the study's seed: every site has the
+same initial A although it is not sent. B is initially zero.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ RESIDUAL = "residual"
 def attach_lora(
     model: PreTrainedModel, config: LoraConfig, targets: tuple[str, ...], task: str, seed: int
 ) -> peft.PeftModel:
-    """Puts products of two factors on a base.
+    """Attaches products of two factors to a base.
 
     Args:
         model: The frozen base.
-        config: Which adapters.
-        targets: The modules, as peft is given them.
-        task: peft's word for what the base computes.
-        seed: The study's seed, for A's start.
+        config: The `[lora]` section.
+        targets: The modules, in the form that peft takes.
+        task: peft's task type.
+        seed: The study's seed, for A's initial values.
 
     Raises:
-        UsageError: A rank is beyond all of the modules.
+        UsageError: A rank is larger than every module's.
         ValueError: peft cannot adapt one of them.
     """
 
     def of_rank(rank: int) -> peft.LoraConfig:
         return peft.LoraConfig(
             r=rank,
-            # peft only divides it by the rank: the residual is scaled as the adapter is.
+            # peft divides it by the rank, so this gives the residual the adapter's scale.
             lora_alpha=alpha_at(config, rank),  # type: ignore[arg-type]
             use_rslora=bool(config.rslora),
             rank_pattern=config.ranks_by_module(),
@@ -53,7 +53,7 @@ def attach_lora(
         )
 
     with warnings.catch_warnings():
-        # Said by `_check_ranks`, as an error.
+        # `_check_ranks` raises an error for it.
         warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")
         adapted = peft.get_peft_model(model, of_rank(config.r))
         assert isinstance(adapted, peft.PeftModel)
@@ -66,7 +66,7 @@ def attach_lora(
 
 
 def alpha_at(config: LoraConfig, rank: int) -> float:
-    """The alpha with which adapters of another rank are scaled as those of rank `r` are."""
+    """Returns the alpha that gives adapters of another rank the scale of those of rank `r`."""
     share = rank / config.r
     return config.alpha * (math.sqrt(share) if config.rslora else share)
 
@@ -85,14 +85,16 @@ def _check_ranks(adapted: peft.PeftModel, config: LoraConfig) -> None:
     unknown = [name for name in pattern if not any(matches(a, name) for a in adapters)]
     if unknown:
         raise UsageError(
-            f"lora.rank_pattern: {unknown[0]} is the end of no adapted module's name; name one "
-            "that lora.target_modules and lora.top_layers adapt"
+            f"lora.rank_pattern: {unknown[0]} matches no adapted module; name one that "
+            "lora.target_modules and lora.top_layers adapt"
         )
 
 
 def full_rank(adapted: peft.PeftModel) -> int:
-    """The largest rank that a product of factors can have on an adapted module; 0 where none is
-    linear, which preflight refuses."""
+    """Returns the largest rank that a product of factors can have on an adapted module.
+
+    It is 0 if no module is linear; the preflight refuses such a study.
+    """
     named = dict(adapted.named_parameters())
     return max(
         (
@@ -105,13 +107,12 @@ def full_rank(adapted: peft.PeftModel) -> int:
 
 
 def is_residual(name: str) -> bool:
-    """Whether a parameter is a factor of a residual, which never trains."""
+    """Returns whether a parameter is a factor of a residual, which never trains."""
     return f".{RESIDUAL}." in name
 
 
 def factor(name: str) -> str | None:
-    """Which factor a parameter belongs to: `a`, `b`, `other` (DoRA's magnitudes), or None where
-    it is not one that may train."""
+    """Returns a parameter's factor: `a`, `b`, `other` (DoRA's magnitudes); None: never trained."""
     if "lora_" not in name or is_residual(name):
         return None
     if "lora_A" in name or "lora_embedding_A" in name:

@@ -1,4 +1,4 @@
-"""Which module computes with a parameter, and peft's own modules that do."""
+"""Finds the module that computes with a parameter, including peft's own modules."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["ScaledLinear", "prompt_tables", "trained_owners"]
 
 
 def prompt_tables(network: nn.Module) -> list[nn.Embedding]:
-    """The tables whose rows, all of them and in one order, stand before every record."""
+    """Returns the embeddings whose rows, all in order, are put before every record."""
     encoders = [m for m in network.modules() if type(m) in (PromptEmbedding, PrefixEncoder)]
     return [t for encoder in encoders for t in encoder.children() if isinstance(t, nn.Embedding)]
 
 
 def trained_owners(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Each module that computes with tensors of its own that train, with its name.
+    """Yields each module that computes with its own trained tensors, with its name.
 
-    A dictionary of parameters computes nothing: the layer that holds it counts (peft's IA³).
+    A dictionary of parameters computes nothing itself: its layer is yielded instead (peft's IA³).
     """
     for name, module in network.named_modules():
         if isinstance(module, nn.ParameterDict):

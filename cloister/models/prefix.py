@@ -1,13 +1,13 @@
-"""The frozen lower layers, computed once for each record.
+"""Caches the states of the frozen lower layers, so that they are computed once for each record.
 
-Where adapters sit in the top layers only, what enters the first of them never changes: the base is
-frozen and no dropout runs. It is kept for each record, and later passes start there. Where nothing
-but the head trains, what leaves the last layer is kept in the same way. What does not fit any more
-is computed each time. This moves time and memory, never the result.
+If only the top layers have adapters, the input of the first adapted layer never changes: the base
+is frozen and no dropout runs. It is cached for each record, and later passes start there. If only
+the head trains, the output of the last layer is cached in the same way. States that do not fit into
+the cache are computed each time. This changes time and memory, never the result.
 
-Rounding is a part of the result under privacy: in a batch of a fixed shape, states are computed in
-a fixed shape too (`training.shapes`), so that they are the record's alone, and kept apart from
-those that other batches computed.
+Under privacy, rounding is part of the result: in a batch of a fixed shape, states are computed in a
+fixed shape too (`training.shapes`), so that they depend on the record alone, and cached apart from
+those of other batches.
 
 Shapes: B records, T tokens of the longest, t tokens of one record, H hidden units.
 """
@@ -25,24 +25,24 @@ from cloister.errors import UsageError
 from cloister.models.layers import layer_list, without_cache
 from cloister.tasks.task import BatchShape, Example
 
-# A record's token ids, and which of two texts each is of where it has two.
+# A record's token ids, and for two texts to which of them each token belongs.
 Read = tuple[tuple[int, ...], tuple[int, ...]]
 
 GIB = 2**30
 
-# The fixed length of a batch and the row counts that go with it: two studies that were proven with
-# others may not use each other's states.
+# The fixed length of a batch and its possible row counts: studies that were proven with different
+# ones must not share states.
 Fixed = tuple[int, tuple[int, ...]]
 
-# States of batches that were padded to the longest of their records.
+# The key of states from batches that were padded to their longest record.
 ANY_LENGTH: Fixed = (0, ())
 
 
 class KeptStates:
     """Hidden states [t, H] by record, padded length and row counts, up to a size in memory.
 
-    Nothing is dropped to make room: every record is drawn equally often, so what came first serves
-    as well as what came last.
+    Nothing is evicted: every record is drawn equally often, so older states are as useful as newer
+    ones.
     """
 
     def __init__(self) -> None:
@@ -50,18 +50,18 @@ class KeptStates:
         self._bytes = 0
 
     def get(self, record: Read, fixed: Fixed = ANY_LENGTH) -> Tensor | None:
-        """Returns a record's states; None where they are not kept.
+        """Returns a record's states; None: they are not cached.
 
         Args:
-            record: What the base reads of it.
-            fixed: In what they were computed; `ANY_LENGTH`: beside any others.
+            record: The record's inputs to the base.
+            fixed: The fixed shape in which they were computed; `ANY_LENGTH`: not in a fixed one.
         """
         return self._states.get((record, fixed))
 
     def add(
         self, record: Read, states: Tensor, max_bytes: float, fixed: Fixed = ANY_LENGTH
     ) -> None:
-        """Keeps a copy of a record's states if all kept then come to at most `max_bytes`."""
+        """Caches a copy of a record's states if the whole cache is then at most `max_bytes`."""
         size = states.numel() * states.element_size()
         if (record, fixed) not in self._states and self._bytes + size <= max_bytes:
             self._states[record, fixed] = states.clone()
@@ -69,22 +69,23 @@ class KeptStates:
 
 
 class _PassThrough(nn.Module):
-    """Stands for a skipped layer: has its attributes, and answers in its form.
+    """Replaces a skipped layer: has its attributes, and returns values in its form.
 
     Args:
-        layer: The skipped one.
-        others: Values that it returns beside the hidden states; None: it returns these alone.
+        layer: The skipped layer.
+        others: Number of values that it returns beside the hidden states; None: it returns only
+            these.
     """
 
     def __init__(self, layer: nn.Module, others: int | None) -> None:
         super().__init__()
-        # In a tuple, so that its parameters are not this module's.
+        # In a tuple, so that torch does not register its parameters here.
         self._layer, self._others = (layer,), others
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
-        except AttributeError:  # encoders may ask a layer what it is (ModernBERT, Gemma 3)
+        except AttributeError:  # encoders may read a layer's attributes (ModernBERT, Gemma 3)
             return getattr(self.__dict__["_layer"][0], name)
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
@@ -93,7 +94,7 @@ class _PassThrough(nn.Module):
 
 
 class _PrefixEndedError(Exception):
-    """Ends a forward pass at the first adapted layer: what lies above is not needed."""
+    """Ends a forward pass at the first adapted layer, because the rest is not needed."""
 
     def __init__(self, hidden: Tensor) -> None:
         super().__init__("the first adapted layer is reached")
@@ -101,21 +102,22 @@ class _PrefixEndedError(Exception):
 
 
 class FrozenPrefix:
-    """Hidden states that enter the first adapted layer, by record; what leaves the last layer where
-    none is adapted.
+    """The cache of the hidden states that enter the first adapted layer, by record.
+
+    If no layer is adapted, they are the output of the last layer.
 
     Args:
         backbone: The base with its adapters.
-        num_layers: Its layers.
-        top_layers: How many of them are adapted; 0: none.
-        kept: Where to keep them; networks on one base that adapt equally many layers may share it.
-        max_gib: Most memory that is kept, in GiB.
+        num_layers: Number of its layers.
+        top_layers: Number of adapted layers; 0: none.
+        kept: The storage; networks on one base with equally many adapted layers may share it.
+        max_gib: Largest size of the cache, in GiB.
 
     Attributes:
-        is_apart: Whether it runs within `apart`.
+        is_apart: Whether it is inside of `apart`.
 
     Raises:
-        UsageError: The base's layers are not one list that can be skipped.
+        UsageError: The base's layers are not one list, so they cannot be skipped.
     """
 
     def __init__(
@@ -145,18 +147,18 @@ class FrozenPrefix:
         examples: Sequence[Example],
         shape: BatchShape | None = None,
     ) -> Tensor:
-        """Returns the states that enter the first adapted layer, [B, T, H], and keeps new ones.
+        """Returns the states that enter the first adapted layer, [B, T, H], and caches new ones.
 
         They are zero at padding.
 
         Args:
-            inputs: What the base reads, each [B, T] (`Network.inputs`).
+            inputs: The base's inputs, each [B, T] (`Network.inputs`).
             examples: The records; rows beyond them are dummies.
-            shape: The batch's fixed shape, where it has one.
+            shape: The batch's fixed shape; None: it has none.
 
         Guarantees:
             With a fixed shape, a record's states are a function of its own tokens, bit for bit,
-            whether they were kept or not.
+            whether they were cached or not.
         """
         fixed = ANY_LENGTH if shape is None else (shape.length, shape.counts)
         records = [(example.input_ids, example.segments) for example in examples]
@@ -178,10 +180,10 @@ class FrozenPrefix:
         return whole
 
     def each_layer(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-        """Returns the output of each layer, [B, T, H], before the base's final norm; keeps nothing.
+        """Returns each layer's output, [B, T, H], before the base's final norm; caches nothing.
 
         Args:
-            inputs: What the base reads, each [B, T] (`Network.inputs`).
+            inputs: The base's inputs, each [B, T] (`Network.inputs`).
         """
         found: list[Tensor] = []
 
@@ -198,7 +200,7 @@ class FrozenPrefix:
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Context in which no kept state is used, and at whose end new ones are dropped."""
+        """Enters a context without cached states; states computed in it are dropped at its end."""
         before, self._kept = (self._kept, self.is_apart), KeptStates()
         self.is_apart = True
         try:
@@ -236,7 +238,7 @@ class FrozenPrefix:
 
     @contextmanager
     def skipping(self, hidden: Tensor) -> Iterator[None]:
-        """Context in which a forward pass starts at the first adapted layer, from `hidden`."""
+        """Makes forward passes start at the first adapted layer, from `hidden`, in the context."""
         skipped = [self._layers[index] for index in range(self._first)]
 
         def start_here(
@@ -259,10 +261,10 @@ class FrozenPrefix:
 
 
 def _filled(missing: list[int], attention_mask: Tensor, shape: BatchShape) -> list[int]:
-    """Rows to compute: the missing ones, and others up to the next row count of the shape.
+    """Returns the rows to compute: the missing ones, and others up to the shape's next row count.
 
-    Others are dummies where there are any, or records that are computed twice; one of them has
-    padding where no missing row has (`training.shapes.cut`).
+    The others are dummies, if there are any, or records that are computed twice; one of them has
+    padding if no missing row has (`training.shapes.cut`).
     """
     others = [row for row in range(shape.rows) if row not in set(missing)]
     others.sort(key=lambda row: int(attention_mask[row].sum()))

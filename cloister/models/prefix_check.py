@@ -1,8 +1,8 @@
-"""Whether starting at the first adapted layer gives the logits that the whole network gives.
+"""Checks that starting at the first adapted layer gives the same logits as the whole network.
 
-Some bases cannot be cut there: T5's first layer makes what all others add, others hand more than
-hidden states from layer to layer. Their states are computed each time, which costs time and
-changes no result.
+Some bases cannot be cut there: T5's first layer computes values that all others add, and some bases
+pass more than hidden states from layer to layer. Their states are computed each time, which costs
+time and does not change the result.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from cloister.models.network import Network
 from cloister.models.prefix import FrozenPrefix, KeptStates
 from cloister.tasks.task import Batch, Example, Task
 
-# Largest difference between two ways to the same logits or gradient, relative to its length:
-# float32 sums over a sentence differ by about 1e-6 between batch shapes; bfloat16 keeps 8 bits
-# (2⁻⁸ = 4e-3 a rounding, a few of them in a row).
+# Largest difference between two computations of the same logits or gradient, relative to its
+# length: float32 sums over a sentence differ by about 1e-6 between batch shapes; bfloat16 has 8
+# bits (2⁻⁸ = 4e-3 per rounding, a few of them in a row).
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
-# Tokens of the two texts that try it, short of every base's positions.
+# Tokens of the two test texts: fewer than the positions of any base.
 _LENGTHS = (7, 4)
 
 
 def coarsest(network: Network) -> torch.dtype:
-    """Returns the least exact number type that a network's logits pass through."""
+    """Returns the least precise number type in the computation of a network's logits."""
     coarse = any(p.dtype != torch.float32 for p in network.backbone.parameters())
     return torch.bfloat16 if coarse else torch.float32
 
 
 def prefix_problem(network: Network, batch: Batch) -> str | None:
-    """Describes what is wrong with a frozen prefix on a batch; None where nothing is.
+    """Returns what is wrong with a frozen prefix on a batch; None: nothing.
 
     Args:
-        network: With a prefix.
-        batch: Of at least one example.
+        network: A network with a prefix.
+        batch: A batch of at least one example.
     """
     device = network.device
     with torch.no_grad():
@@ -55,15 +55,15 @@ def prefix_problem(network: Network, batch: Batch) -> str | None:
 def try_prefix(
     network: Network, task: Task, vocabulary: int, top_layers: int, kept: KeptStates, max_gib: float
 ) -> FrozenPrefix | None:
-    """A network's frozen prefix, or None where its states cannot be kept.
+    """Returns a network's frozen prefix; None: its states cannot be cached.
 
     Args:
-        network: Without a prefix; its head is left as it was.
-        task: To pad two made-up texts with.
-        vocabulary: Token ids that the base has.
-        top_layers: How many of its layers are adapted; 0: none, as where the head alone trains.
-        kept: Where to keep states.
-        max_gib: Most memory for them, in GiB.
+        network: A network without a prefix; its head is not changed.
+        task: The task, which pads two made-up texts.
+        vocabulary: Number of the base's token ids.
+        top_layers: Number of adapted layers; 0: none, because only the head trains.
+        kept: The storage for states.
+        max_gib: Largest size of the cache, in GiB.
     """
     layers = int(network.base.config.num_hidden_layers)
     if not 0 <= top_layers < layers:
@@ -78,7 +78,7 @@ def try_prefix(
     network.prefix = prefix
     head = network.head
     try:
-        # At its start a head may be zero, whose logits are equal whatever it reads.
+        # The initial head may be zero, whose logits do not depend on its input.
         network.head = torch.nn.Identity() if head is not None else None
         with prefix.apart():
             works = prefix_problem(network, task.collate(examples)) is None

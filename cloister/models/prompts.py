@@ -1,12 +1,13 @@
-"""Vectors before a text: prompt tuning (Lester et al. 2021, arXiv:2104.08691) and prefix tuning (Li
-& Liang 2021, arXiv:2101.00190), by peft.
+"""Puts trained vectors before a text, with peft: prompt tuning and prefix tuning.
+
+Lester et al. 2021 (arXiv:2104.08691) and Li & Liang 2021 (arXiv:2101.00190).
 
     prompt    v vectors before the embeddings of the first layer
     prefix    v keys and values before those of each layer's attention
 
-A prompt starts from the embeddings of random tokens, which the paper found better than random
-values; a prefix starts near zero, without the paper's reparametrization, as its network would be
-trained and noised too.
+A prompt's initial values are the embeddings of random tokens, which the paper found better than
+random values. A prefix is initially near zero, without the paper's reparametrization, because that
+network's parameters would be trained and noised too.
 
 Shapes: v vectors, H hidden units.
 """
@@ -25,25 +26,25 @@ from cloister.errors import UsageError
 from cloister.models.config import LoraConfig
 from cloister.seeds import child_seed
 
-# Deviation of a prefix's start, with which transformers starts weights.
+# Standard deviation of a prefix's initial values, as for weights in transformers.
 DEVIATION = 0.02
-# What networks raise that cannot take embeddings in place of ids, or keys from elsewhere.
+# Errors of networks that accept no embeddings in place of ids, or no given keys.
 _CANNOT = (RuntimeError, ValueError, NotImplementedError, AttributeError, TypeError, IndexError)
 
 
 def attach_prompt(
     model: PreTrainedModel, config: LoraConfig, task: str, seed: int
 ) -> peft.PeftModel:
-    """Puts vectors before a base's texts.
+    """Attaches vectors before a base's texts.
 
     Args:
         model: The frozen base.
         config: The `[lora]` section, of method `prompt` or `prefix`.
-        task: peft's word for what the base computes.
+        task: peft's task type.
         seed: The study's seed.
 
     Raises:
-        UsageError: The base takes none, or they change nothing that it computes.
+        UsageError: The base accepts none, or they do not change its outputs.
     """
     about: Any = model.config.get_text_config()
     kind: Any = peft.PromptTuningConfig if config.method == "prompt" else peft.PrefixTuningConfig
@@ -53,7 +54,7 @@ def attach_prompt(
             kind(
                 task_type=task,
                 num_virtual_tokens=config.virtual_tokens,
-                # DistilBERT and others call them by names that peft does not know.
+                # DistilBERT and others have names for them that peft does not know.
                 token_dim=int(about.hidden_size),
                 num_layers=int(about.num_hidden_layers),
                 num_attention_heads=int(getattr(about, "num_attention_heads", 1)),
@@ -69,18 +70,21 @@ def attach_prompt(
     except _CANNOT as error:
         raise _refused(model, config, str(error).strip() or type(error).__name__) from error
     if not works:
-        raise _refused(model, config, "nothing that it computes depends on them")
+        raise _refused(model, config, "its outputs do not depend on them")
     return adapted
 
 
 def is_prompt(name: str) -> bool:
-    """Whether a parameter is such vectors."""
+    """Returns whether a parameter is one of these vectors."""
     return "prompt_encoder." in name
 
 
 def _of_each_record(adapted: peft.PeftModel, batch_size: int, **_: Any) -> torch.Tensor:
-    """A prompt once for each record, [B, v, H]: peft looks it up once and repeats what it found, so
-    that the records' gradients would be one sum before anybody could tell them apart."""
+    """Looks the prompt up once for each record, [B, v, H].
+
+    peft looks it up once and repeats the result, so that the records' gradients would already be
+    summed, and could not be clipped one by one.
+    """
     rows = adapted.prompt_tokens["default"].to(_vectors(adapted).device)
     found: torch.Tensor = adapted.prompt_encoder["default"](rows.expand(batch_size, -1))
     return found
@@ -92,8 +96,8 @@ def _refused(model: PreTrainedModel, config: LoraConfig, why: str) -> UsageError
         "prefix": "puts keys and values before those of each layer's attention",
     }[str(config.method)]
     return UsageError(
-        f"lora.method: {config.method} {what}, and a {model.config.model_type} takes none as peft "
-        f"gives them ({why.splitlines()[0]}); choose another method or base"
+        f"lora.method: {config.method} {what}, which a {model.config.model_type} does not accept "
+        f"from peft ({why.splitlines()[0]}); choose another method or base"
     )
 
 
@@ -111,7 +115,7 @@ def _start(adapted: peft.PeftModel, config: LoraConfig, seed: int) -> None:
 
 
 def _changes(adapted: peft.PeftModel) -> bool:
-    """Whether what the base gives for two tokens changes with the vectors."""
+    """Returns whether the base's outputs for two tokens change with the vectors."""
     weight = _vectors(adapted)
     ids = torch.zeros((1, 2), dtype=torch.long, device=adapted.device)
     before = weight.detach().clone()

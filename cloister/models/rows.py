@@ -1,8 +1,9 @@
-"""Adapters on modules that get all tokens of all records as the rows of one matrix.
+"""Supports adapters on modules whose input is one matrix with all tokens of all records as rows.
 
 Some feed-forward layers and experts flatten their input from [records, tokens, features] to
-[records × tokens, features] (OPT, Qwen-MoE's shared expert). A row's record is then known from the
-shape alone, so the adapter gets it back: per-record gradients need the records as first dimension.
+[records × tokens, features] (OPT, Qwen-MoE's shared expert). The shape alone tells which row
+belongs to which record, so the input is reshaped for the adapter: per-record gradients need the
+records as first dimension.
 
 Shapes: B records, T tokens, F features.
 """
@@ -20,13 +21,13 @@ from cloister.models.targets import is_linear
 
 
 class _Records:
-    """The numbers of records and tokens in the batch that goes through the base."""
+    """Notes the numbers of records and tokens of the batch in each forward pass."""
 
     def __init__(self) -> None:
         self.shape: tuple[int, int] | None = None
 
     def note(self, _: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        """Before a forward pass."""
+        """Reads the batch's shape, before a forward pass."""
         ids = keywords.get("input_ids", arguments[0] if arguments else None)
         self.shape = None
         if isinstance(ids, Tensor) and ids.dim() == 2:
@@ -34,17 +35,17 @@ class _Records:
 
 
 def give_rows_their_records(adapted: PeftModel) -> None:
-    """Lets every adapted module compute [B × T, F] as [B, T, F]; its output is [B × T, F] again.
+    """Makes every adapted module compute [B × T, F] as [B, T, F]; its output is [B × T, F] again.
 
     Guarantees:
-        While gradients are computed, a matrix with other rows than the records or their tokens is
-        an error: its rows are chosen by what the records say (a router's tokens), and their
-        gradients would be taken for other records'.
+        While gradients are computed, a matrix whose number of rows is neither that of records nor
+        that of their tokens is an error: its rows are chosen by the records' content (a router's
+        tokens), and their gradients would be assigned to wrong records.
     """
     records = _Records()
     adapted.get_base_model().register_forward_pre_hook(records.note, with_kwargs=True)
     for name, module in adapted.named_modules():
-        # Of a router, which gives a tuple, the weights are adapted and not the module.
+        # A router returns a tuple: peft adapts its weights and not the module.
         if isinstance(module, BaseTunerLayer) and is_linear(module.get_base_layer()):
             assert isinstance(module, nn.Module)
             matrix = _Matrix(name, records)
@@ -53,7 +54,7 @@ def give_rows_their_records(adapted: PeftModel) -> None:
 
 
 class _Matrix:
-    """Of one adapted module: whether its input is a matrix of all records' tokens just now."""
+    """The hooks of one adapted module: reshape an input that is a matrix of all records' tokens."""
 
     def __init__(self, name: str, records: _Records) -> None:
         self._name, self._records, self._is_reshaped = name, records, False
@@ -71,8 +72,8 @@ class _Matrix:
             return (matrix.view(batch, tokens, -1), *arguments[1:])
         if len(matrix) != batch and torch.is_grad_enabled():
             raise RuntimeError(
-                f"{self._name} gets {len(matrix)} rows for {batch} records of {tokens} tokens, and "
-                "which row is whose depends on what the records say"
+                f"{self._name} gets {len(matrix)} rows for {batch} records of {tokens} tokens, so "
+                "which row belongs to which record depends on the records' content"
             )
         return None
 

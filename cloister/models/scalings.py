@@ -1,10 +1,11 @@
-"""IA³: vectors that scale what keys and values give and feed-forwards take (Liu et al. 2022,
-arXiv:2205.05638), by peft.
+"""IA³: trains vectors that scale keys, values and the inputs of feed-forwards, with peft.
+
+Liu et al. 2022 (arXiv:2205.05638).
 
     y = l ⊙ (W x + b)  of keys and values        y = W (l ⊙ x) + b  of feed-forwards
 
-l starts at one, where the base computes as it did. Where queries, keys and values are one module
-(GPT-2, Phi 3), its whole output is scaled, as in peft's own table.
+l is initially one, which does not change the base's outputs. If queries, keys and values are one
+module (GPT-2, Phi 3), its whole output is scaled, as in peft's own table.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from cloister.errors import UsageError
 from cloister.models.config import LoraConfig
 from cloister.models.targets import has_shared_query, matches
 
-# Keys and values, or all projections in one, under the names that architectures give them, for
-# those that peft's own table lacks.
+# Names of keys and values, or of the joint projection, in architectures that peft's own table
+# lacks.
 _KEY_VALUE = (
     ("k_lin", "v_lin"),
     ("k_proj", "v_proj"),
@@ -32,15 +33,15 @@ _KEY_VALUE = (
     ("qkv_proj",),
     ("query_key_value",),
 )
-# Likewise the second module of a feed-forward.
+# Names of the second module of a feed-forward, in the same architectures.
 _FEED_FORWARD = ("lin2", "down_proj", "output.dense", "fc2", "mlp.Wo", "wo", "dense_4h_to_h", "w2")
 
 
 def scaled_modules(model: PreTrainedModel) -> tuple[str, ...]:
-    """The modules that IA³ scales in an architecture: peft's table, else known names.
+    """Returns the modules that IA³ scales in an architecture: from peft's table, else known names.
 
     Raises:
-        UsageError: Neither knows it.
+        UsageError: Neither has the architecture.
     """
     kind = model.config.model_type
     if has_shared_query(model):
@@ -55,8 +56,8 @@ def scaled_modules(model: PreTrainedModel) -> tuple[str, ...]:
     attention = next((group for group in _KEY_VALUE if all(map(has, group))), None)
     if attention is None:
         raise UsageError(
-            f"lora.target_modules: IA³ scales keys, values and feed-forwards, and no names of a "
-            f"{kind}'s are known; name some, or set lora.method to another"
+            f"lora.target_modules: IA³ scales keys, values and feed-forwards, but their names in a "
+            f"{kind} are not known; name them, or choose another lora.method"
         )
     return (*attention, *[name for name in _FEED_FORWARD if has(name)][:1])
 
@@ -64,13 +65,13 @@ def scaled_modules(model: PreTrainedModel) -> tuple[str, ...]:
 def attach_scalings(
     model: PreTrainedModel, config: LoraConfig, targets: tuple[str, ...], task: str
 ) -> peft.PeftModel:
-    """Puts a vector of ones beside each of the modules.
+    """Attaches a vector of ones to each of the modules.
 
     Args:
         model: The frozen base.
         config: The `[lora]` section.
-        targets: The modules, as peft is given them.
-        task: peft's word for what the base computes.
+        targets: The modules, in the form that peft takes.
+        task: peft's task type.
 
     Raises:
         ValueError: peft cannot adapt one of them.
@@ -89,5 +90,5 @@ def attach_scalings(
 
 
 def is_scaling(name: str) -> bool:
-    """Whether a parameter is one of the vectors."""
+    """Returns whether a parameter is one of the vectors."""
     return ".ia3_l" in name

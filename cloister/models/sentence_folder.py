@@ -1,7 +1,7 @@
-"""What a sentence-transformers folder says of its pooling.
+"""Reads the pooling from a sentence-transformers folder.
 
-`modules.json` lists what follows the network; a pooling's own folder has a `config.json` with one
-flag a mode (up to version 5) or with `pooling_mode` (from version 6).
+`modules.json` lists the modules after the network; the pooling's own folder has a `config.json`
+with one flag per mode (up to version 5) or with `pooling_mode` (from version 6).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from cloister.errors import ModelFileError
 from cloister.models.config import VectorMode
 
-# Modes that have a counterpart here, by their flag and by their name.
+# The supported modes, by their flag and by their name.
 _MODES: dict[str, VectorMode] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -22,18 +22,18 @@ _MODES: dict[str, VectorMode] = {
     "cls": "cls",
     "lasttoken": "last",
 }
-# Where sentence-transformers puts its second module.
+# The folder of sentence-transformers' second module.
 _POOLING = "1_Pooling"
 
 
 def folder_pooling(folder: Path) -> tuple[VectorMode, bool, str] | None:
-    """Mode, whether a normalization follows, and which file says so; None where none does.
+    """Returns mode, whether a normalization follows, and the file that says so; None: no file does.
 
     Args:
         folder: The base's folder.
 
     Raises:
-        ModelFileError: The files cannot be read, or pool in a way that has no counterpart here.
+        ModelFileError: The files cannot be read, or their pooling is not supported.
     """
     modules = folder / "modules.json"
     if modules.exists():

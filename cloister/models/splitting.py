@@ -1,8 +1,8 @@
-"""How a GGUF's tokenizer splits a text before its merges, which the file gives as a name only.
+"""Sets how a GGUF's tokenizer splits a text before its merges; the file has only a name for it.
 
-transformers knows some of llama.cpp's names (`tokenizer.ggml.pre`) and takes GPT-2's splitting for
-every other, which gives a base tokens that it was never trained on. What neither transformers nor
-this module knows is refused.
+transformers knows some of llama.cpp's names (`tokenizer.ggml.pre`) and uses GPT-2's splitting for
+all others, which gives a base tokens that it was never trained on. A name that neither transformers
+nor this module knows is refused.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from cloister.bounds import shortened
 from cloister.errors import ModelFileError
 from cloister.models.gguf_header import GgufHeader
 
-# llama.cpp's names (src/llama-vocab.cpp) of GPT-2's own splitting, which transformers gives.
+# llama.cpp's names (src/llama-vocab.cpp) of GPT-2's splitting, which transformers uses.
 _AS_GPT2 = {"gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "exaone4"}
-# Of GPT-2's after each digit was taken alone, as `Digits` does.
+# Names of GPT-2's splitting after each digit was split off, as `Digits` does.
 _SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
-# A word that is in the vocabulary is taken whole, whatever the merges say (llama.cpp's
+# A word in the vocabulary becomes one token, without use of the merges (llama.cpp's
 # `ignore_merges`).
 _WHOLE_WORDS = {
     "llama3",
@@ -37,7 +37,7 @@ _WHOLE_WORDS = {
 
 
 def check_splitting(file: Path, header: GgufHeader) -> None:
-    """Refuses a byte-level tokenizer whose splitting is not known.
+    """Refuses a byte-level tokenizer with unknown splitting.
 
     Raises:
         ModelFileError: The name is missing or unknown.
@@ -48,14 +48,14 @@ def check_splitting(file: Path, header: GgufHeader) -> None:
     if name is None or name in {*GGUF_PRE_TOKENIZER_SPLITS, *_AS_GPT2, *_SINGLE_DIGITS}:
         return
     raise ModelFileError(
-        f"model.base: {file} splits texts in a way (tokenizer.ggml.pre = {shortened(name)}) that "
-        "is not known here, so its tokens would be others than it was trained on; give the base's "
-        "own folder of safetensors"
+        f"model.base: {file} splits texts in an unknown way (tokenizer.ggml.pre = "
+        f"{shortened(name)}), so its tokens would differ from those of its training; give the "
+        "base's own folder of safetensors"
     )
 
 
 def mend_splitting(tokenizer: Any, header: GgufHeader) -> None:
-    """Gives a tokenizer that transformers made the splitting that the file names."""
+    """Changes a tokenizer from transformers to the splitting that the file names."""
     name, backend = _name(header), tokenizer.backend_tokenizer
     if name in _SINGLE_DIGITS:
         backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -69,7 +69,7 @@ def mend_splitting(tokenizer: Any, header: GgufHeader) -> None:
 
 
 def _name(header: GgufHeader) -> str | None:
-    """The name; None where the tokenizer splits nothing (SentencePiece's)."""
+    """Returns the name; None: the tokenizer does not split (SentencePiece)."""
     if header.values.get("tokenizer.ggml.model") != "gpt2":
         return None
     return str(header.values.get("tokenizer.ggml.pre", ""))

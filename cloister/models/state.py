@@ -1,4 +1,4 @@
-"""Reading and writing the trained tensors of a network."""
+"""Reads and writes the trained tensors of a network."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cloister.models.network import Network, adapter_name, trained_parameters
 
 
 def read_adapter(network: Network) -> Adapter:
-    """Copies what the network now trains, as float32."""
+    """Copies the parameters that the network trains now, as float32."""
     return read_tensors(network, {name for name, _ in trained_parameters(network)})
 
 
 def read_tensors(network: Network, names: Collection[str]) -> Adapter:
-    """Copies parameters of the network, trained or not, as float32.
+    """Copies named parameters of the network, trained or not, as float32.
 
     Raises:
         KeyError: The network has no parameter of such a name.
@@ -31,7 +31,7 @@ def read_tensors(network: Network, names: Collection[str]) -> Adapter:
 
 
 def write_adapter(network: Network, adapter: Adapter) -> None:
-    """Sets parameters of the network, trained or not, to the adapter's.
+    """Sets parameters of the network, trained or not, to the adapter's values.
 
     Raises:
         KeyError: The network has no parameter of such a name.
@@ -41,5 +41,5 @@ def write_adapter(network: Network, adapter: Adapter) -> None:
     with torch.no_grad():
         for name, array in adapter.items():
             if parameters[name].shape != array.shape:
-                raise ValueError(f"{name}: shape {array.shape} given, {parameters[name].shape}")
+                raise ValueError(f"{name}: shape {array.shape} given, not {parameters[name].shape}")
             parameters[name].copy_(torch.from_numpy(array.copy()))

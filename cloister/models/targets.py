@@ -1,4 +1,4 @@
-"""Which modules of a base get adapters where a recipe names none, or names all of them."""
+"""Finds the modules of a base that get adapters: named, by default, or all linear ones."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from transformers import PreTrainedModel
 from cloister.errors import UsageError
 from cloister.models.config import ALL_LINEAR, LoraConfig
 
-# Query and value projections under the names that architectures give them, for those that peft's
-# own table lacks.
+# Names of query and value projections, in architectures that peft's own table lacks.
 _QUERY_VALUE = (
     ("q_lin", "v_lin"),
     ("q_proj", "v_proj"),
@@ -24,16 +23,16 @@ _QUERY_VALUE = (
     ("Wqkv",),
     ("qkv_proj",),
     ("query_key_value",),
-    ("in_proj", "x_proj"),  # Mamba has no queries: what enters a mixer, and its selection
+    ("in_proj", "x_proj"),  # Mamba has no queries: the mixer's input, and its selection
 )
 # DeBERTa v2 and v3 put relative positions, which all records share, through the query and key
 # projections too (`share_att_key`), so that no record's gradient can be told apart there.
 _SHARED_QUERY = ("value_proj", "attention.output.dense")
-# Of mixers whose weights a fused kernel reads beside the module (peft refuses to adapt these).
+# Modules of mixers whose weights a fused kernel reads directly (peft refuses to adapt them).
 _MIXERS = {"mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h"}
 _READ_BESIDE = {"out_proj", "conv1d"}
-# Records and tokens of the texts that show which modules a base calls: unequal, so that the one is
-# not taken for the other.
+# Records and tokens of the test texts that show which modules a base calls. The numbers differ, so
+# that the two dimensions cannot be confused.
 _RECORDS, _TOKENS = 2, 3
 
 
@@ -42,12 +41,12 @@ def target_names(
     config: LoraConfig,
     default: Callable[[PreTrainedModel], tuple[str, ...]],
 ) -> tuple[str, ...]:
-    """The modules that get an adapter, as peft is given them.
+    """Returns the modules that get an adapter, in the form that peft takes.
 
     Args:
         model: The frozen base, without adapters.
         config: The `[lora]` section.
-        default: The modules of a base, where the section names none.
+        default: Returns a base's modules, if the section names none.
 
     Raises:
         UsageError: A module or layer does not exist, or the architecture has no default.
@@ -66,24 +65,24 @@ def target_names(
 
 
 def default_targets(model: PreTrainedModel) -> tuple[str, ...]:
-    """Query and value projections of an architecture: peft's table, else known names.
+    """Returns an architecture's query and value projections: from peft's table, else known names.
 
-    Where positions share the query's projection, it is the value's and the attention's output.
+    If positions share the query's projection, the result is the value's and the attention's output.
 
     Raises:
-        UsageError: Neither knows it.
+        UsageError: Neither has the architecture.
     """
     kind = model.config.model_type
     if has_shared_query(model):
         return _SHARED_QUERY
-    if kind == "mamba2":  # whose selection is a part of what enters
+    if kind == "mamba2":  # its selection is part of the input projection
         return ("in_proj",)
     if kind == "xlnet":
         raise UsageError(
-            "lora.target_modules: no default for xlnet, whose attention has no linear modules, and "
-            "whose others take tokens before records, so that no adapter's per-record gradient is "
-            'exact; train the head alone (lora.train = "none", lora.target_modules = ["layer_1"]), '
-            "or choose another base"
+            "lora.target_modules: no default for xlnet, whose attention has no linear modules and "
+            "whose other modules have tokens as first dimension, so that no adapter has exact "
+            'per-record gradients; train the head alone (lora.train = "none", lora.target_modules '
+            '= ["layer_1"]), or choose another base'
         )
     known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(kind)
     if isinstance(known, list):
@@ -98,7 +97,7 @@ def default_targets(model: PreTrainedModel) -> tuple[str, ...]:
 
 
 def has_shared_query(model: PreTrainedModel) -> bool:
-    """Whether relative positions go through the query and key projections too."""
+    """Returns whether relative positions go through the query and key projections too."""
     config: Any = model.config
     return bool(
         getattr(config, "relative_attention", False) and getattr(config, "share_att_key", False)
@@ -106,11 +105,11 @@ def has_shared_query(model: PreTrainedModel) -> bool:
 
 
 def all_linear(model: PreTrainedModel) -> tuple[str, ...]:
-    """Whole names of the linear modules of all layers that a text goes through once.
+    """Returns the full names of the layers' linear modules that a text goes through once.
 
-    What lies outside the layers (a head, a pooler) is left out, and so is what a forward pass does
-    not call: mixers and routers use some weights without the module that owns them, which no
-    adapter would change.
+    Modules outside of the layers (head, pooler) are left out, and so are modules that a forward
+    pass does not call: mixers and routers use some weights without calling their module, so an
+    adapter on it would change nothing.
     """
     calls: dict[str, int] = {}
     handles = []
@@ -128,7 +127,7 @@ def all_linear(model: PreTrainedModel) -> tuple[str, ...]:
     found = [n for n, count in calls.items() if count == 1 and n.rsplit(".", 1)[-1] not in skipped]
     if not found:
         raise UsageError(
-            f"lora.target_modules: {ALL_LINEAR} given, and {model.config.model_type} has no linear "
+            f"lora.target_modules: {ALL_LINEAR} given, but {model.config.model_type} has no linear "
             "module that a text goes through once; name modules, or choose another base"
         )
     return tuple(found)
@@ -138,19 +137,19 @@ def _counting(name: str, calls: dict[str, int]) -> Callable[[nn.Module, tuple[ob
     def count(_: nn.Module, arguments: tuple[object, ...]) -> None:
         first = arguments[0] if arguments else None
         is_ours = isinstance(first, Tensor) and len(first) in (_RECORDS, _RECORDS * _TOKENS)
-        # What is called otherwise never counts as called once.
+        # A call with other dimensions makes the count wrong on purpose.
         calls[name] = calls.get(name, 0) + (1 if is_ours else 2)
 
     return count
 
 
 def _in_top_layers(model: PreTrainedModel, targets: tuple[str, ...], count: int) -> tuple[str, ...]:
-    """Full names of the targets in the last `count` layers."""
+    """Returns the full names of the targets in the last `count` layers."""
     layers = int(model.config.num_hidden_layers)
     if getattr(model.config, "num_hidden_groups", layers) < layers:
         raise UsageError(
             f"lora.top_layers: the layers of {model.config.model_type} share their weights, so "
-            'none is the top one, and no record\'s gradient is exact; set lora.train = "none" and '
+            'there is no top layer, and no exact per-record gradient; set lora.train = "none" and '
             "lora.top_layers = 0 (the head alone), or choose another base"
         )
     if count > layers:
@@ -169,18 +168,18 @@ def _in_top_layers(model: PreTrainedModel, targets: tuple[str, ...], count: int)
 
 
 def _layer(name: str) -> int | None:
-    """The number of the layer that a module is part of."""
+    """Returns the number of the layer that contains a module; None: it is in no layer."""
     found = re.search(r"(?:^|\.)(\d+)\.", name)
     return int(found[1]) if found else None
 
 
 def matches(name: str, target: str) -> bool:
-    """Whether a target names this module: by its whole name, or by the end of it."""
+    """Returns whether a target matches a module: by its full name, or by the end of it."""
     return name == target or name.endswith(f".{target}")
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a module multiplies by a matrix: `nn.Linear` and quantized kinds of it, `Conv1D`."""
+    """Returns whether a module is a matrix product: `nn.Linear`, a quantized one, or `Conv1D`."""
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 

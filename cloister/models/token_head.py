@@ -1,12 +1,12 @@
-"""A causal LM's losses without the logits of a whole batch: only where a token is learnt, by rows.
+"""Computes a causal LM's losses only for tokens that are learnt, some rows of logits at a time.
 
-Logits of 8,192 tokens by 262,144 words take 8.6 GB in float32, and most of their rows stand where
-nothing is learnt. So the hidden states that enter the base's output embedding are selected first;
-the embedding, the softmax and the loss then go over `ROWS` of them at a time, and backward computes
-what no longer fits anew.
+Logits of 8,192 tokens by 262,144 words take 8.6 GB in float32, and most of their rows are for
+tokens that are not learnt. So the hidden states that enter the base's output embedding are selected
+first; the embedding, the softmax and the loss are then computed for `ROWS` of them at a time, and
+the backward pass recomputes logits that did not fit.
 
-Every product has `ROWS` rows, filled up with zeros, whatever was selected: a row of it depends on
-its own states alone, as in `training.shapes`, and the machine's proof shows it.
+Every product has `ROWS` rows, padded with zeros: a row depends on its own states alone, as in
+`training.shapes`, and the machine's proof checks it.
 
 Shapes: B records, T tokens, N learnt tokens, H hidden units, V words of the vocabulary.
 """
@@ -28,12 +28,12 @@ from cloister.tasks.losses import token_losses
 from cloister.tasks.task import IGNORE
 
 # Rows of a product with the output embedding: a multiple of 8, as `training.shapes` needs, and
-# enough that reading the embedding (113 MB of SmolLM2's) is a tenth of the product's time.
+# enough that reading the embedding (113 MB for SmolLM2) takes a tenth of the product's time.
 ROWS = 64
-# Logits that are kept for backward, in bytes; what is beyond is computed again. Moves time only.
+# Bytes of logits that are kept for the backward pass; others are recomputed. Changes time only.
 KEPT_BYTES = 2**28
-# How far logits may be from those of the whole network, relative to the largest, where they are
-# found to be computed alike: a few roundings of bfloat16.
+# Largest difference to the whole network's logits, relative to the largest of them, in the test
+# that both are computed alike: a few roundings of bfloat16.
 CLOSE = 2**-6
 
 Shape = Callable[[Tensor], Tensor]
@@ -41,22 +41,22 @@ Shape = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class TokenHead:
-    """The output embedding of a base, and what its network does to the logits.
+    """The output embedding of a base, and what its network does to the logits afterwards.
 
     Attributes:
         embedding: From hidden states [N, H] to logits [N, V].
-        shaped: A cap or a scale of the architecture's own.
+        shaped: The architecture's cap or scale of logits.
     """
 
     embedding: nn.Module
     shaped: Shape
 
     def losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy of each next token in float32, 0 where nothing is learnt, [B, T - 1].
+        """Returns the cross-entropy of each next token in float32, 0 if not learnt, [B, T - 1].
 
         Args:
-            hidden: [B, T, H], what enters the embedding.
-            target: int64 [B, T], aligned with its token; `IGNORE` where nothing is learnt.
+            hidden: [B, T, H], the embedding's input.
+            target: int64 [B, T], each at its token; `IGNORE` for tokens that are not learnt.
         """
         following = target[:, 1:]
         places = (following != IGNORE).flatten().nonzero().squeeze(1)
@@ -76,7 +76,7 @@ class TokenHead:
         return whole.index_put((places,), losses).view(following.shape)
 
     def logits(self, states: Tensor) -> Tensor:
-        """Logits [N, V] of states [N, H]."""
+        """Returns logits [N, V] of states [N, H]."""
         return self.shaped(self.embedding(states))
 
     def _chunk(self, states: Tensor, words: Tensor, number: int) -> Tensor:
@@ -101,11 +101,11 @@ class _HeadReachedError(Exception):
 
 
 def hidden_states(run: Callable[[], object], head: TokenHead) -> Tensor:
-    """What enters a base's output embedding in a forward pass, [B, T, H].
+    """Returns the input of a base's output embedding in a forward pass, [B, T, H].
 
     Args:
-        run: The pass; it ends there.
-        head: The base's.
+        run: Runs the pass, which ends at the embedding.
+        head: The base's head.
     """
     try:
         with _ending_at(head.embedding):
@@ -130,16 +130,16 @@ def _ending_at(module: nn.Module) -> Iterator[None]:
 def find_token_head(
     network: nn.Module, base: PreTrainedModel, device: torch.device, leading: int = 0
 ) -> TokenHead | None:
-    """A base's head where its losses can be computed by rows; None where they cannot.
+    """Returns a base's head if its losses can be computed by rows; else None.
 
-    They cannot where the embedding has an adapter of its own, whose per-record gradients need the
-    whole batch, or where the network does something to its logits that is not known here.
+    They cannot if the embedding has an adapter, whose per-record gradients need the whole batch, or
+    if the network changes its logits in an unknown way.
 
     Args:
-        network: With adapters; called with ids and mask.
+        network: The network with adapters; called with ids and mask.
         base: The base in it.
-        device: Where its parameters are.
-        leading: States before a text's own.
+        device: The device of its parameters.
+        leading: Number of states before a text's own.
     """
     embedding = base.get_output_embeddings()
     if type(embedding) is not nn.Linear or any(p.requires_grad for p in embedding.parameters()):
@@ -162,8 +162,10 @@ def find_token_head(
 
 
 def _shapes(config: Mapping[str, Any]) -> Iterator[Shape]:
-    """What architectures do to logits, as far as a configuration says: nothing, cap (Gemma 2),
-    divide (Granite), multiply (Cohere)."""
+    """Yields what architectures may do to logits, by a configuration's fields.
+
+    Nothing, cap (Gemma 2), divide (Granite), multiply (Cohere).
+    """
     cap, divisor, factor = (
         config.get(name) for name in ("final_logit_softcapping", "logits_scaling", "logit_scale")
     )

@@ -1,8 +1,8 @@
-"""A trial pass that shows whether a base needs token ids alone.
+"""Tries a forward pass, to check that a base needs only token ids.
 
-Configurations do not tell all: a network may wait for pictures, sound, boxes on a page or a
-decoder's input beside the ids, or lack what its pooling takes. It then fails at the first record,
-after the first charge; so two tokens go through when it is opened.
+A configuration does not show everything: a network may need pictures, sound, boxes on a page or a
+decoder's input beside the ids, or lack what its pooling needs. It would then fail at the first
+record, after the first charge; so two tokens are tried when it is opened.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from cloister.errors import ModelFileError
 from cloister.models.network import Network
 from cloister.models.prefix_check import TOLERANCE, coarsest
 
-# Tokens of the texts that show whether a first token reads on, short of every base's positions.
+# Tokens of the texts that show whether a token reads later ones: fewer than any base's positions.
 _TOKENS = 8
-# Of a row that is padded and one that is not, as batches have them.
+# Token counts of a padded row and a full one, as in batches.
 _MASK = ((1, 1), (1, 0))
 
 
 def check_reads(network: Network, base: str, pad_id: int) -> None:
-    """Checks that a network computes two synthetic texts.
+    """Checks that a network can compute two synthetic texts.
 
     Args:
-        network: With adapters, head and pooling.
-        base: What messages call it.
+        network: The network with adapters, head and pooling.
+        base: Its name in messages.
         pad_id: A token id that the base knows.
 
     Raises:
-        ModelFileError: It fails, or does not give one row of logits a text or token.
+        ModelFileError: It fails, or does not return one row of logits per text or token.
     """
     ids = torch.full((2, 2), pad_id, device=network.device)
     mask = torch.tensor(_MASK, device=network.device)
-    needed = "choose a base that reads token ids alone"
+    needed = "choose a base that reads only token ids"
     try:
         with torch.no_grad():
             logits = network(ids, mask)
-    except Exception as error:  # a network that misses an input may raise whatever Python does
+    except Exception as error:  # a network without an input may raise any error
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         kind = network.base.config.model_type
         raise ModelFileError(
@@ -51,14 +51,14 @@ def check_reads(network: Network, base: str, pad_id: int) -> None:
 
 
 def check_reads_backwards(network: Network, base: str) -> None:
-    """Refuses a language model whose tokens read what comes after them.
+    """Refuses a language model whose tokens read later tokens.
 
-    It would learn each token of a reply by reading it, and could write none. Configurations do not
-    tell all (XLNet's tokens read the whole text unless they are told not to), so it is tried.
+    It would copy each token of a reply and not learn to write it. A configuration does not always
+    show it (XLNet's tokens read the whole text by default), so it is tried.
 
     Args:
-        network: Of a causal LM.
-        base: What messages call it.
+        network: The network of a causal LM.
+        base: Its name in messages.
 
     Raises:
         ModelFileError: The first token's logits change with later ones.
@@ -70,6 +70,6 @@ def check_reads_backwards(network: Network, base: str) -> None:
     if not (one - other).norm() <= TOLERANCE[coarsest(network)] * one.norm():
         kind = network.base.config.model_type
         raise ModelFileError(
-            f"model.base: in {base} ({kind}) a token reads what comes after it, so that it would "
-            "learn a reply by reading it; choose a decoder (Llama, GPT-2, …) for this task.kind"
+            f"model.base: in {base} ({kind}) a token reads later ones, so it would copy the reply "
+            "and not learn it; choose a decoder (Llama, GPT-2, …) for this task.kind"
         )

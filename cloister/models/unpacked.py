@@ -1,8 +1,8 @@
-"""Bases that come as a GGUF file: unpacked once into a folder of the user's cache.
+"""Unpacks a base that is a GGUF file once, into a folder of the user's cache.
 
 transformers reads the file (`gguf_file`); its weights become float32 safetensors beside its
-configuration and tokenizer, and the folder is then a base like any other. What names such a base is
-the SHA-256 of the GGUF file, from which everything in the folder follows.
+configuration and tokenizer, and the folder is then a base like any other. Such a base is identified
+by the SHA-256 of the GGUF file, which determines everything in the folder.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from cloister.models.splitting import check_splitting, mend_splitting
 from cloister.owner_only import private_folder
 from cloister.printable import one_line
 
-# Written last: of which GGUF a folder was made, and the SHA-256 of every other file in it.
+# Written last: the GGUF from which a folder was made, and the SHA-256 of every other file in it.
 RECORD = "unpacked.json"
-# Longest message of a library's that is repeated.
+# Longest message of a library that is repeated, in characters.
 _MOST_SHOWN = 200
-# Numbers that a network holds beside its weights (rotary frequencies, masks), where its weights are
-# few: they follow from sizes that the header bounds, and are checked before they are made.
+# Most numbers that a network with few weights has beside them (rotary frequencies, masks): they
+# depend on sizes that the header bounds, and are checked before they are allocated.
 _SPARE_NUMBERS = 2**24
 
 
 def cache_folder() -> Path:
-    """Where unpacked bases are kept: `cloister/bases` in the user's cache (XDG_CACHE_HOME)."""
+    """Returns the folder of unpacked bases, `cloister/bases` in the user's cache."""
     said = Path(os.environ.get("XDG_CACHE_HOME") or "")
-    # The XDG base directory specification has relative paths ignored.
+    # The XDG base directory specification says to ignore relative paths.
     cache = said if said.is_absolute() else Path.home() / ".cache"
     return cache / "cloister" / "bases"
 
 
 def unpacked(file: Path) -> Path:
-    """The folder that a GGUF file unpacks to; made at the first call.
+    """Returns the folder to which a GGUF file unpacks; the first call makes it.
 
     Args:
         file: The GGUF file.
@@ -59,7 +59,7 @@ def unpacked(file: Path) -> Path:
             GGUF; or the extra `llm` is missing, or the cache cannot be written.
 
     Guarantees:
-        A folder is there whole or not at all, and processes that need it wait for the first.
+        A folder is complete or does not exist, and other processes wait for the one that makes it.
     """
     digest = _sha256_of(file)
     folder = cache_folder() / digest
@@ -82,12 +82,12 @@ def unpacked(file: Path) -> Path:
 
 
 def unpacked_sha256(folder: Path) -> str | None:
-    """SHA-256 of the GGUF that a folder of the cache was made of; None for any other folder.
+    """Returns the SHA-256 of the GGUF that a cached folder was made from; None for other folders.
 
-    Only the user's own cache is believed: a record elsewhere could name any file.
+    Only folders of the user's own cache are trusted: a record elsewhere could name any file.
 
     Raises:
-        ModelFileError: A file in it is not what was unpacked.
+        ModelFileError: A file in it was changed after it was unpacked.
     """
     record = folder / RECORD
     if folder.resolve().parent != cache_folder().resolve() or not record.is_file():
@@ -100,15 +100,15 @@ def unpacked_sha256(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise ModelFileError(
-        f"model.base: {folder} was changed after it was unpacked; remove it, and it is made again"
+        f"model.base: {folder} was changed after it was unpacked; remove it and run this again"
     )
 
 
 def _with_reader(file: Path) -> Path:
-    """The file, where the package that reads GGUF is installed."""
+    """Returns the file, or refuses it if the package that reads GGUF is not installed."""
     if importlib.util.find_spec("gguf") is None:
         raise ModelFileError(
-            f"model.base: {file} is a GGUF, and reading one needs the package gguf; "
+            f"model.base: {file} is a GGUF, which needs the package gguf; "
             "install cloister with the extra `llm`"
         )
     return file
@@ -122,11 +122,11 @@ def _sha256_of(file: Path) -> str:
 
 
 def _refuse(file: Path, header: GgufHeader) -> None:
-    """Refuses what would be read, and wrongly."""
+    """Refuses files that transformers would read wrongly without an error."""
     if "rope_freqs.weight" in header.tensors:
         raise ModelFileError(
             f"model.base: {file} scales its rotary embedding by a table (rope_freqs.weight), which "
-            "transformers does not read from a GGUF, so that long texts would be read wrongly; "
+            "transformers ignores in a GGUF, so long texts would be computed wrongly; "
             "give the base's own folder of safetensors"
         )
     check_splitting(file, header)
@@ -136,19 +136,19 @@ def _check_room(folder: Path, header: GgufHeader) -> None:
     needed, free = 4 * header.elements, shutil.disk_usage(folder).free
     if needed > free:
         raise ModelFileError(
-            f"model.base: unpacked it takes {needed / 2**30:.1f} GiB, and {folder} has "
-            f"{free / 2**30:.1f} GiB; make room, or set XDG_CACHE_HOME to another disk"
+            f"model.base: unpacking needs {needed / 2**30:.1f} GiB, but {folder} has only "
+            f"{free / 2**30:.1f} GiB; free some, or set XDG_CACHE_HOME to another disk"
         )
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[Path]:
-    """An empty folder beside a place, for one process at a time; the others wait."""
+    """Makes an empty folder beside a path, for one process at a time; the others wait."""
     private_folder(folder.parent)
     part = folder.with_name(f".{folder.name}.part")
     with folder.with_name(f".{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(part, ignore_errors=True)  # left by a killed process
         part.mkdir(mode=0o700)
         try:
             yield part
@@ -157,17 +157,17 @@ def _alone(folder: Path) -> Iterator[Path]:
 
 
 def _unpack(file: Path, header: GgufHeader, part: Path) -> None:
-    # Alone in a folder: transformers would also read what lies beside the file.
+    # In an own folder: transformers would also read other files beside it.
     source, made = part / "source", part / "made"
     source.mkdir()
     (source / "base.gguf").symlink_to(file.resolve())
     try:
-        # The reader draws a progress bar, whatever transformers is told.
+        # The reader draws a progress bar in spite of transformers' settings.
         with quiet(), redirect_stderr(io.StringIO()):
             _make(file, header, source, made)
     except (ModelFileError, OSError):
         raise
-    except Exception as error:  # whatever a reader raises that meets what it did not expect
+    except Exception as error:  # the reader may raise any error
         why = one_line(str(error).strip() or type(error).__name__, _MOST_SHOWN)
         raise ModelFileError(
             f"model.base: {file} cannot be read as a {_shown(header.architecture)} ({why}); "
@@ -182,8 +182,8 @@ def _make(file: Path, header: GgufHeader, source: Path, made: Path) -> None:
     config = from_folder(AutoConfig, source, gguf_file=name)
     if config.is_encoder_decoder or type(config) not in AutoModelForCausalLM._model_mapping:
         raise ModelFileError(
-            f"model.base: {file} is a {_shown(header.architecture)}, and a GGUF is read as a "
-            "decoder alone; give the base's own folder of safetensors"
+            f"model.base: {file} is a {_shown(header.architecture)}, but only decoders are read "
+            "from a GGUF; give the base's own folder of safetensors"
         )
     _check_numbers(file, header, config)
     tokenizer = from_folder(AutoTokenizer, source, gguf_file=name)
@@ -208,7 +208,7 @@ def _make(file: Path, header: GgufHeader, source: Path, made: Path) -> None:
 
 
 def _check_numbers(file: Path, header: GgufHeader, config: Any) -> None:
-    """Refuses a network that does not have just the numbers that the file holds."""
+    """Refuses a network whose number of weights differs from the file's."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     weights = sum(parameter.numel() for parameter in model.parameters())
@@ -216,7 +216,7 @@ def _check_numbers(file: Path, header: GgufHeader, config: Any) -> None:
     held = sum(map(prod, header.tensors.values()))
     if weights != held or others > max(weights, _SPARE_NUMBERS):
         raise ModelFileError(
-            f"model.base: {file} holds {held:,} weights, and the {config.model_type} that it "
+            f"model.base: {file} has {held:,} weights, but the {config.model_type} that it "
             f"describes has {weights:,}: transformers would leave some out, or start some at "
             "random; give the base's own folder of safetensors"
         )
@@ -229,7 +229,7 @@ def _finish(file: Path, digest: str, part: Path, folder: Path) -> None:
     files = {path.name: stamp_of(path).sha256 for path in sorted(made.iterdir())}
     record = json.dumps({"gguf": digest, "files": files}, indent=1, sort_keys=True)
     write_whole(made / RECORD, record.encode())
-    shutil.rmtree(folder, ignore_errors=True)  # without a record: not ours, or not whole
+    shutil.rmtree(folder, ignore_errors=True)  # no record file: incomplete, or not cloister's
     made.replace(folder)
 
 

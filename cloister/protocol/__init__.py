@@ -1,1 +1,1 @@
-"""What the coordinator and a site say to each other, and how a question is signed."""
+"""Messages between the coordinator and a site: their fields, and the signatures of questions."""

@@ -1,8 +1,8 @@
-"""What the coordinator says of the final adapter that it delivers to a site.
+"""The coordinator's claim about the final adapter that it delivers to a site.
 
-The adapter travels in the question itself, in wire format; this is the question's body. Both are
-covered by the coordinator's signature. How good the adapter is, is the coordinator's claim: the
-site did not measure it.
+The adapter is in the question itself, in wire format; the claim is the question's body. The
+coordinator's signature covers both. The score is the coordinator's claim: the site did not measure
+it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cloister.bounds import LARGEST_INTEGER
 from cloister.errors import AdapterFormatError
 from cloister.json_text import read_json
 
-# Bytes of a claim: three short values.
+# Most bytes of a claim: three short values.
 MOST_BYTES = 1_000
 # The file in a delivered adapter's folder that says where it came from.
 NOTE = "delivery.json"
@@ -25,12 +25,12 @@ _METRIC = re.compile("[a-z][a-z0-9_]{0,39}")
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """How good the coordinator says that the adapter is.
+    """The adapter's score, as the coordinator claims it.
 
     Attributes:
         metric: The task's primary metric.
-        score: Its value on the coordinator's public test set; None where it is no finite number.
-        rounds: Rounds that were closed.
+        score: Its value on the coordinator's public test set; None: it is not a finite number.
+        rounds: Number of closed rounds.
     """
 
     metric: str
@@ -38,7 +38,7 @@ class Claim:
     rounds: int
 
     def to_bytes(self) -> bytes:
-        """As a question's body."""
+        """Returns the claim as the body of a question."""
         return json.dumps(asdict(self)).encode()
 
     @classmethod
@@ -46,7 +46,7 @@ class Claim:
         """Reads a question's body.
 
         Raises:
-            AdapterFormatError: It is not a claim.
+            AdapterFormatError: The body is not a claim.
         """
         try:
             fields = read_json(body, most_bytes=MOST_BYTES)
@@ -56,7 +56,7 @@ class Claim:
             raise AdapterFormatError("delivery: metric, score and rounds are needed")
         metric, score, rounds = fields["metric"], fields["score"], fields["rounds"]
         if not isinstance(metric, str) or not _METRIC.fullmatch(metric):
-            raise AdapterFormatError("delivery: metric is not the name of one")
+            raise AdapterFormatError("delivery: metric is not the name of a metric")
         if score is not None and (type(score) not in (int, float) or not math.isfinite(score)):
             raise AdapterFormatError("delivery: score is not a finite number")
         if type(rounds) is not int or not 0 <= rounds <= LARGEST_INTEGER:

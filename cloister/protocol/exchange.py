@@ -1,4 +1,4 @@
-"""What the coordinator and a site say to each other: the only fields that a message may have."""
+"""The messages between the coordinator and a site: the only fields that they may have."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from cloister.names import is_name
 
 Fields = dict[str, Any]  # str, int, float and bytes only
 
-# Of Ed25519 (RFC 8032).
+# Bytes of an Ed25519 signature (RFC 8032).
 SIGNATURE_BYTES = 64
-# SHA-256 in hex, or nothing.
+# SHA-256 in hex, or an empty text.
 _HEAD = re.compile("(?:[0-9a-f]{64})?")
 # The name under which requests and replies travel in a Flower message.
 RECORD = "cloister"
 
 
 class Status(StrEnum):
-    """How a site answers: one of these words, because an error's text may hold a record's.
+    """A site's answer: only one of these words, because an error's text may quote a record.
 
-    Which word it is follows from the question, the site's own file, its approvals and its ledger,
-    never from a record (`WORDS`).
+    The word depends on the question, the site's own file, its approvals and its ledger, never on a
+    record (`WORDS`).
     """
 
-    READY = "ready"  # it takes part: accepted, base there, gradients proven; or: adapter is kept
+    READY = "ready"  # accepted, base found, gradients proven; or: the adapter is kept
     TRAINED = "trained"
-    UNAPPROVED = "unapproved"  # accepted by policy; waits for somebody there to approve it
+    UNAPPROVED = "unapproved"  # accepted by policy; a person at the site must approve it
     REFUSED = "refused"  # by policy, or because the question does not fit; nothing was charged
-    BUDGET = "budget"  # the site's budget is spent: it takes part no more
-    SPENT = "spent"  # this round was charged and cut off: the site goes on with the next
-    FAILED = "failed"  # said by older sites alone: read, and never counted
+    BUDGET = "budget"  # the site's budget is spent: it takes no further part
+    SPENT = "spent"  # this round was charged but not finished: the site continues with the next
+    FAILED = "failed"  # from older versions of a site only: read, never counted
 
 
 class Step(StrEnum):
-    """What a site is asked for; ADVERTISE to REVEAL belong to secure aggregation."""
+    """The request to a site; ADVERTISE to REVEAL belong to secure aggregation."""
 
-    PREPARE = "prepare"  # once a study, as round 0: whether it takes part; nothing is charged
+    PREPARE = "prepare"  # once per study, as round 0: whether it takes part; nothing is charged
     TRAIN = "train"
     ADVERTISE = "advertise"  # its public key of an epoch
     MASK = "mask"  # its masked update
-    SIGN = "sign"  # its signature on whose updates are summed
-    REVEAL = "reveal"  # its shares of what unmasks that sum
+    SIGN = "sign"  # its signature on the list of sites whose updates are summed
+    REVEAL = "reveal"  # its shares of the secrets that unmask that sum
     CERTIFY = "certify"  # its signed certificate of the study, once, at the end
-    DELIVER = "deliver"  # that it keeps the final adapter, which the question holds; no charge
+    DELIVER = "deliver"  # to keep the final adapter, which is in the question; nothing is charged
 
 
-# What a site may say to each question.
+# The answers that a site may give to each request.
 _TO_A_ROUND = frozenset({Status.TRAINED, Status.SPENT, Status.BUDGET, Status.REFUSED})
 WORDS: Mapping[Step, frozenset[Status]] = dict.fromkeys(Step, _TO_A_ROUND) | {
     Step.PREPARE: frozenset({Status.READY, Status.BUDGET, Status.REFUSED, Status.UNAPPROVED}),
@@ -63,19 +63,19 @@ WORDS: Mapping[Step, frozenset[Status]] = dict.fromkeys(Step, _TO_A_ROUND) | {
 
 @dataclass(frozen=True, slots=True)
 class RoundRequest:
-    """Asks a site whether it takes part, or for its part of one round.
+    """Asks a site whether it takes part, or for its share of one round.
 
     Attributes:
-        study: Digest of the recipe that the coordinator runs; a site on another one refuses.
-        round: From 1; 0 where the site is asked to prepare.
-        adapter: The global adapter in wire format; empty where nothing is trained.
-        step: What for.
-        body: What secure aggregation needs beside it (`secagg.query`), or what is said of a
-            delivered adapter (`protocol.delivery`); else empty.
-        to: Name of the site that is asked; empty where nobody signs, as in a simulation.
-        seen: `RoundReply.head` as the coordinator had it last from this site; empty where it had
-            none. A site whose ledger does not hold that entry was rolled back, and answers nothing.
-        signature: By the coordinator's key, on `statement`; empty where nobody signs.
+        study: Digest of the recipe that the coordinator runs; a site with another one refuses.
+        round: From 1; 0 for PREPARE.
+        adapter: The global adapter in wire format; empty if nothing is trained.
+        step: The request.
+        body: Data for secure aggregation (`secagg.query`), or the claim about a delivered adapter
+            (`protocol.delivery`); else empty.
+        to: Name of the site that is asked; empty if nobody signs, as in a simulation.
+        seen: The last `RoundReply.head` that the coordinator received from this site; empty: none.
+            A site whose ledger does not have that entry was rolled back, and does not answer.
+        signature: By the coordinator's key, over `statement`; empty if nobody signs.
     """
 
     study: str
@@ -88,11 +88,11 @@ class RoundRequest:
     signature: bytes = b""
 
     def statement(self, document: str) -> bytes:
-        """What the coordinator signs: all of the question, and the study's document.
+        """Returns the bytes that the coordinator signs: the question, and the study's document.
 
         Args:
-            document: The study as the site is sent it beside the question. Its hash is covered, so
-                that no other text can be put beside a question that was signed.
+            document: The study's text, sent to the site beside the question. Its hash is signed, so
+                that no other text can be sent with a signed question.
         """
         said = self.fields() | {
             "adapter": digest(self.adapter),
@@ -120,7 +120,7 @@ class RoundRequest:
         """Reads a message's named values, and checks each.
 
         Raises:
-            AdapterFormatError: A field is missing, too many or of another type.
+            AdapterFormatError: A field is missing, unknown or of another type.
         """
         kinds = {
             "study": str,
@@ -141,23 +141,23 @@ class RoundRequest:
 
 @dataclass(frozen=True, slots=True)
 class RoundReply:
-    """What a site sends back.
+    """The answer of a site.
 
     Attributes:
         site: Its name.
-        round: The round asked for.
-        status: How it went.
-        delta: The clipped, noised delta in wire format, or what else was asked for; empty unless
+        round: The round of the request.
+        status: The site's answer in one word.
+        delta: The clipped, noised delta in wire format, or other data that was requested; empty
+            unless `trained`.
+        epsilon: The ε that its ledger promises: that of the whole plan at the plan's δ, or, if more
+            than one plan ever ran, that of the data set's budget at the budget's δ; ∞ without
+            privacy. A function of plans and budget alone, the same in every round; the certificate
+            says which of the two it is, with its δ and unit.
+        head: SHA-256 of the release's entry in its ledger, which includes the hash of all earlier
+            entries: with it one can detect later whether the ledger was rewritten. Empty unless
             `trained`.
-        epsilon: ε that its ledger promises: of the whole plan at the plan's δ, or of the data
-            set's budget at the budget's where more than one plan ever ran; ∞ without privacy. A
-            function of plans and budget alone, the same in every round; the certificate says which
-            of the two it is, with its δ and unit.
-        head: SHA-256 of the release's entry in its ledger, which holds the hash of all before it:
-            whoever keeps it can tell later whether the ledger was rewritten. Empty unless
-            `trained`.
-        signature: By the key of the site's ledger, on `statement`; empty where the site cannot
-            sign. Flower authenticates a node's timestamps, not what it says.
+        signature: By the key of the site's ledger, over `statement`; empty if the site cannot
+            sign. Flower authenticates a node's timestamps, not its answers.
     """
 
     site: str
@@ -169,7 +169,7 @@ class RoundReply:
     signature: bytes = b""
 
     def statement(self, study: str) -> bytes:
-        """What the site signs: all of the reply, and the study that it is about."""
+        """Returns the bytes that the site signs: the whole reply, and the study's digest."""
         said = self.fields() | {"delta": digest(self.delta), "study": study}
         del said["signature"]
         return b"cloister reply\n" + json.dumps(said, sort_keys=True).encode()
@@ -191,7 +191,7 @@ class RoundReply:
         """Reads a message's named values, and checks each.
 
         Raises:
-            AdapterFormatError: A field is missing, too many, of another type or out of range.
+            AdapterFormatError: A field is missing, unknown, of another type or out of range.
         """
         kinds = {
             "site": str,
@@ -208,9 +208,11 @@ class RoundReply:
         values = dict(fields) | {"status": Status(str(fields["status"]))}
         reply = cls(**values)  # type: ignore[arg-type]
         if not reply.epsilon >= 0:
-            raise AdapterFormatError(f"reply: epsilon {reply.epsilon} is not from 0 up")
+            raise AdapterFormatError(
+                f"reply: epsilon {reply.epsilon} given; a number from 0 up is needed"
+            )
         if not (reply.site == "" or is_name(reply.site)) or not _HEAD.fullmatch(reply.head):
-            raise AdapterFormatError("reply: a site or head that is none")
+            raise AdapterFormatError("reply: the site's name or the head is not valid")
         if len(reply.signature) > SIGNATURE_BYTES:
             raise AdapterFormatError(f"reply: a signature of {len(reply.signature)} bytes")
         return reply

@@ -1,4 +1,4 @@
-"""A whole study as one frozen value: TOML in, a document for sites and its hash out."""
+"""Reads a study from TOML as one frozen value, and writes its document and hash."""
 
 from cloister.recipe.read import parse_recipe, read_recipe, read_run_recipe, read_tables, validated
 from cloister.recipe.rules import warnings

@@ -1,7 +1,7 @@
-"""Defaults that depend on the kind of task: filled in while a recipe is read, hence stated.
+"""Fills in defaults that depend on the kind of task, while a recipe is read.
 
-A run's `recipe.toml` and the document that sites are sent hold every value, so these defaults are
-in the digest, and no finished or running study changes when they do.
+A run's `recipe.toml` and the document for sites have every value, so these defaults are in the
+digest, and no finished or running study changes when they change.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from cloister.data.synthetic_answers import HIGHEST
 from cloister.data.synthetic_questions import leaflets
 from cloister.tasks.registry import BUILT_IN
 
-# Most words are no entity, so a record's gradient is short: a bound of 1 clips few of them and
-# takes an eighth of the noise, and the rate makes up for both. Searched for on the validation set
-# of ncbi_disease (simulations/disease_entities.toml): F1 0.05 at rates near 1, 0.31 at this.
+# Most words are not part of an entity, so a record's gradient is short: a bound of 1 clips few of
+# them and needs an eighth of the noise, and a larger rate compensates for both. Found by a search
+# on the validation set of ncbi_disease (simulations/disease_entities.toml): F1 0.05 at rates near
+# 1, 0.31 at this one.
 TASK_DEFAULTS: Mapping[str, Mapping[str, Mapping[str, object]]] = {
     "token-classification": {
         "training": {"learning_rate": 24.0},
@@ -26,15 +27,22 @@ TASK_DEFAULTS: Mapping[str, Mapping[str, Mapping[str, object]]] = {
 }
 
 
+# What a generator's records need of their task.
+_OF_GENERATOR: Mapping[str, Mapping[str, object]] = {
+    "scoring": {"score_range": [0.0, float(HIGHEST)], "score_step": 1.0},
+    "recommendation": {"items": GENERATED["items"]},
+}
+
+
 def with_task_defaults(tables: Mapping[str, object]) -> dict[str, object]:
-    """A user's sections with the defaults of their task where they state no value.
+    """Returns a user's sections, with the defaults of their task for values that are absent.
 
     Args:
-        tables: By section, unchecked.
+        tables: The fields by section, unchecked.
 
     Returns:
-        The sections; a value that the user stated is kept. Without privacy nothing is filled in:
-        the defaults are for clipped and noised steps.
+        The sections; the user's values are kept. Without privacy nothing is filled in, because the
+        defaults are for clipped and noised steps.
     """
     tables = _with_head(_with_passages(_with_generator(tables)))
     privacy = tables.get("privacy")
@@ -43,21 +51,23 @@ def with_task_defaults(tables: Mapping[str, object]) -> dict[str, object]:
     found = dict(tables)
     for section, fields in TASK_DEFAULTS.get(_kind(tables), {}).items():
         given = found.get(section, {})
-        if isinstance(given, dict):  # whatever else it is, the reader says that it is no section
+        if isinstance(given, dict):  # for any other value the reader reports the error
             found[section] = {**fields, **given}
     return found
 
 
 def _kind(tables: Mapping[str, object]) -> str:
-    """The task's kind; empty where none is given."""
+    """Returns the task's kind; empty if none is given."""
     task = tables.get("task")
     kind = task.get("kind") if isinstance(task, dict) else None
     return kind if isinstance(kind, str) else ""
 
 
 def _with_generator(tables: Mapping[str, object]) -> Mapping[str, object]:
-    """The sections with the generator of the task's records where no training data are named, and
-    of scores with the generator's scale."""
+    """Returns the sections with the task's generator, if no training data are named.
+
+    For scores the generator's scale is filled in too, and for people's items its catalogue.
+    """
     task, data = tables.get("task", {}), tables.get("data", {})
     kind = _kind(tables)
     if not isinstance(task, dict) or not isinstance(data, dict) or kind not in BUILT_IN:
@@ -67,8 +77,11 @@ def _with_generator(tables: Mapping[str, object]) -> Mapping[str, object]:
         source = QUESTIONS
     if source == SYNTHETIC or data.get("train", source) != source:
         return tables
-    scale = {"score_range": [0.0, float(HIGHEST)], "score_step": 1.0} if kind == "scoring" else {}
-    return {**tables, "data": {**data, "train": source}, "task": {**scale, **task}}
+    return {
+        **tables,
+        "data": {**data, "train": source},
+        "task": {**_OF_GENERATOR.get(kind, {}), **task},
+    }
 
 
 def _with_passages(tables: Mapping[str, object]) -> Mapping[str, object]:

@@ -1,20 +1,20 @@
-"""A recipe's documents: what is sent to sites and covered by the digest, and a run's `recipe.toml`.
+"""Writes a recipe's documents: the one for sites, which the digest covers, and `recipe.toml`.
 
 The document is canonical JSON (sorted keys, no spaces, UTF-8): `format`, then every section but
-`machine` and `tracking` with every field; null stands for an absent value. Fields that came later
-(`cloister.fields.LATER`) are named only where they have a value. `strategy` has `name`
-and the options of that strategy, each with the value in force; of a plug-in also `distribution` and
-`version`, which no built-in strategy has, as `task` has a table `plugin` for plug-ins alone. Its
-SHA-256 is the study's digest.
-What follows from the base alone (`model.pooling = "auto"`, an empty `lora.target_modules`) stays as
-written: a site takes the digest before any base is loaded, and `model.sha256` names the base.
+`machine` and `tracking` with every field; null means an absent value. Fields that were added later
+(`cloister.fields.LATER`) are named only if they have a value. `strategy` has `name` and the options
+of that strategy with their values; a plug-in also has `distribution` and `version`, which no
+built-in strategy has, and `task` has a table `plugin` for plug-ins only. Its SHA-256 is the study's
+digest.
+Values that depend on the base (`model.pooling = "auto"`, an empty `lora.target_modules`) stay as
+written: a site computes the digest before any base is loaded, and `model.sha256` fixes the base.
 TOML has no null, so `recipe.toml` names absent values in a list `absent = ["data.person", …]`.
 
-A version that takes away or reinterprets a field, or adds one that is no `LATER` field, raises
-`FORMAT`. Runs begun under an earlier
-format finish under it, with what their fields meant then. Format 1 was a TOML file whose digest
-left absent values and defaults in code out. Format 2 had no `model.normalize`, and its
-`model.pooling = "auto"` is today's `trained`.
+A version that removes or reinterprets a field, or adds one that is not a `LATER` field, must
+increase `FORMAT`. Runs that began under an earlier format finish under it, with the meaning that
+their fields had then. Format 1 was a TOML file whose digest did not cover absent values and
+defaults in code. Format 2 had no `model.normalize`, and its `model.pooling = "auto"` is today's
+`trained`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from cloister.tasks.config import TaskConfig
 from cloister.training.machine import MachineConfig
 
 FORMAT, LAST_FORMAT, OLD_FORMAT = 3, 2, 1
-# Sections that whoever runs keeps for itself.
+# Sections that are not sent to sites: each party has its own.
 KEPT = ("machine", "tracking")
-# What format 1 had in `[training]`, and what these were by default.
+# Fields that format 1 had in `[training]`, with their defaults.
 OLD_MACHINE = MachineConfig(physical_batch_tokens=2048, frozen_cache_gib=4.0)
 
 HEADER = """\
@@ -67,7 +67,7 @@ Tables = dict[str, dict[str, object]]
 
 
 def tables_of(sections: Sections) -> Tables:
-    """Returns every field of every section, None for absent values; of a strategy its options."""
+    """Returns every field of every section, None if absent; for a strategy its options."""
     tables = {n: _table(s) for n, s in sections.items() if n != "strategy"}
     return {**tables, "strategy": _strategy_table(sections["strategy"])}
 
@@ -87,7 +87,7 @@ def _strategy_table(strategy: object) -> dict[str, object]:
 
 
 def as_written(tables: Tables) -> Tables:
-    """Returns today's tables as formats before 3 wrote them."""
+    """Converts today's tables to those of formats before 3."""
     model = {key: value for key, value in tables["model"].items() if key != "normalize"}
     if model["pooling"] == "trained":
         model["pooling"] = "auto"
@@ -95,7 +95,7 @@ def as_written(tables: Tables) -> Tables:
 
 
 def as_begun(table: Mapping[str, object]) -> dict[str, object]:
-    """A `[model]` table of a run that was begun before format 3, in today's fields."""
+    """Converts a `[model]` table of a format before 3 to today's fields."""
     meant = {"pooling": "trained"} if table.get("pooling") == "auto" else {}
     return {**table, **meant, "normalize": None}
 
@@ -104,7 +104,7 @@ def _tables(sections: Sections, version: int) -> Tables:
     tables = tables_of(sections)
     if version == FORMAT:
         return tables
-    # What those formats had no name for, so that a document that says more is refused.
+    # Leave out fields that those formats did not have, so that a document with more is refused.
     later = {name: later_fields(type(section)) for name, section in sections.items()}
     known = {n: {k: v for k, v in t.items() if k not in later[n]} for n, t in tables.items()}
     return as_written(known)
@@ -125,7 +125,7 @@ def toml(sections: Sections, version: int = FORMAT) -> str:
 
 
 def old_tables(sections: Sections, begun: MachineConfig) -> Tables:
-    """A study's tables as format 1 wrote them: without absent values."""
+    """Returns a study's tables in format 1: without absent values."""
     tables: Tables = {}
     for name, keys in OLD_FIELDS.items():
         section = sections[name]
@@ -142,7 +142,7 @@ def old_tables(sections: Sections, begun: MachineConfig) -> Tables:
 
 
 def old_toml(sections: Sections, begun: MachineConfig) -> str:
-    """A run's `recipe.toml` as format 1 wrote it."""
+    """Returns a run's `recipe.toml` in format 1."""
     return tomli_w.dumps(old_tables(sections, begun))
 
 
@@ -153,9 +153,9 @@ def old_digest(sections: Sections, begun: MachineConfig) -> str:
 
 
 def old_document(sections: Sections, begun: MachineConfig) -> str:
-    """What a site is sent of a study that was begun under format 1, so that it gets its digest.
+    """Returns the document for sites of a study that began under format 1, with that digest.
 
-    Like a document of today, with the machine settings that its digest covers as `begun` and the
+    It is today's document, with the machine settings that its digest covers as `begun`, and the
     section `tracking`.
     """
     tables = {n: table for n, table in _tables(sections, OLD_FORMAT).items() if n != "machine"}

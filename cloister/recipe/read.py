@@ -1,4 +1,4 @@
-"""Recipes from TOML: a user's file, where every field has a default, and a run's, which is whole.
+"""Reads recipes from TOML: a user's file, with defaults, and a run's file, which has every field.
 
 Every problem is reported at once, with the key's path.
 """
@@ -38,11 +38,11 @@ KINDS: dict[str, type] = {
     **{name: kind for name, kind in typing.get_type_hints(Recipe).items() if name in SECTIONS},
     "strategy": StrategyConfig,
 }
-# What was in `[training]` and is in `[machine]`.
+# Fields that moved from `[training]` to `[machine]`.
 MOVED = tuple(f.name for f in dataclasses.fields(TrainingConfig) if f.metadata.get("elsewhere"))
-# What a recipe's file is told that names no training data.
+# The note for a recipe's file that names no training data.
 STAND_IN = (
-    "data.train: none given; built-in synthetic records stand in. Give your own by "
+    "data.train: missing; built-in synthetic records are used. Give your own with "
     "--set data.train=… and --set data.test=…"
 )
 
@@ -54,11 +54,11 @@ def read_recipe(path: Path | None, assignments: Iterable[str] = ()) -> Recipe:
 
     Args:
         path: A TOML file; None: the defaults.
-        assignments: `section.key=value` each, later ones over earlier ones.
+        assignments: `section.key=value` each; later ones replace earlier ones.
 
     Raises:
         BadFileError: The file is missing or not valid TOML.
-        RecipeError: Anything in it is invalid; all problems at once.
+        RecipeError: Fields are invalid; all problems at once.
     """
     tables = {} if path is None else read_toml(path, "give the recipe's file")
     recipe = _read(tables, assignments)
@@ -73,7 +73,7 @@ def parse_recipe(text: str, assignments: Iterable[str] = ()) -> Recipe:
 
     Raises:
         tomllib.TOMLDecodeError: The text is not valid TOML.
-        RecipeError: Anything in it is invalid.
+        RecipeError: Fields are invalid; all problems at once.
     """
     return _read(parse_toml(text), assignments)
 
@@ -82,23 +82,23 @@ def read_tables(tables: Mapping[str, object]) -> Recipe:
     """Reads a recipe from its sections; see `read_recipe`.
 
     Args:
-        tables: By section, each a table of fields; None for a field that is absent.
+        tables: By section, each a table of fields; None: the field is absent.
 
     Raises:
-        RecipeError: Anything in it is invalid; all problems at once.
+        RecipeError: Fields are invalid; all problems at once.
     """
     return _read(dict(tables), ())
 
 
 def read_run_recipe(path: Path) -> Recipe:
-    """Reads a run's own `recipe.toml`; no default of this version is filled in.
+    """Reads a run's `recipe.toml`; no default of this version is filled in.
 
-    A file of an earlier format, or without `format`, was written by a version whose digest was
-    another, and whose fields meant something else; the run keeps both.
+    A file of an earlier format, or without `format`, was written by a version with another digest
+    and other meanings of fields; the run keeps both.
 
     Raises:
         BadFileError: The file is missing or not valid TOML.
-        RecipeError: It lacks a field, or anything in it is invalid.
+        RecipeError: A field is missing or invalid.
     """
     tables = read_toml(path, "give the folder of a run")
     if "format" in tables:
@@ -117,7 +117,7 @@ def validated(recipe: Recipe) -> Recipe:
     """Checks a recipe that was made in Python against the rules that cross sections.
 
     Raises:
-        RecipeError: It contradicts itself.
+        RecipeError: Its sections contradict each other.
     """
     return _validated(recipe)
 
@@ -138,15 +138,15 @@ def _read(
     is_whole: bool = False,
     imports: bool = True,
 ) -> Recipe:
-    """A recipe; `imports`: whether it is the user's own, so that it may name what is imported."""
+    """Reads a recipe; `imports`: whether it is the user's own, so that it may import plug-ins."""
     problems: list[str] = []
     for assignment in assignments:
         _assign(tables, assignment, problems)
     version = tables.pop("format", FORMAT)
     if version not in (FORMAT, LAST_FORMAT) or isinstance(version, bool):
         problems.append(
-            f"format: another version's recipe; this one reads format {FORMAT}: run it with the "
-            "version that wrote it, or take the line `format` out and look every field over"
+            f"format: a recipe of another version; this version reads format {FORMAT}: run it with "
+            "the version that wrote it, or remove the line `format` and check every field"
         )
     _take_absent(tables, problems)
     is_begun = is_whole and version == LAST_FORMAT
@@ -163,7 +163,7 @@ def _read(
 
 
 def _begun(tables: Tables) -> Tables:
-    """A run's tables of before format 3, in today's fields."""
+    """Converts a run's tables of a format before 3 to today's fields."""
     model = tables.get("model", {})
     return {**tables, "model": as_begun(model)} if isinstance(model, dict) else tables
 
@@ -174,9 +174,9 @@ def read_sections(
     """Reads every section of a table of sections.
 
     Args:
-        tables: By section.
-        problems: Gets one line for each thing wrong.
-        is_whole: Whether every section and field must be there.
+        tables: The fields by section.
+        problems: Gets one line for each problem.
+        is_whole: Whether every section and field is required.
         imports: Whether plug-ins that it names may be imported.
     """
     if is_whole:
@@ -210,10 +210,10 @@ def read_sections(
 def _strategy(
     table: Mapping[str, object], problems: list[str], is_whole: bool, imports: bool
 ) -> object:
-    """Reads the strategy, which has its own options and no others.
+    """Reads the strategy, which has only its own options.
 
-    A plug-in is imported where a recipe names it, and not where a run's own file does: that was
-    checked when the run began, and may be read by somebody who does not have it.
+    A plug-in is imported if a user's recipe names it, but not for a run's own file: that was
+    checked when the run began, and its reader may not have the plug-in.
     """
     if imports and is_plugin(table.get("name")):
         return read_plugin(table, problems)
@@ -236,12 +236,12 @@ def _assign(tables: Tables, assignment: str, problems: list[str]) -> None:
     if isinstance(table, dict):
         table[key] = value
     absent = tables.get("absent")
-    if isinstance(absent, list):  # a run's recipe.toml that is started from, with a change
+    if isinstance(absent, list):  # a run's recipe.toml that is used again with a change
         tables["absent"] = [name for name in absent if name != f"{section}.{key}"]
 
 
 def _take_absent(tables: Tables, problems: list[str]) -> None:
-    """Sets what `absent` names to no value, whatever the default is."""
+    """Sets the fields that `absent` lists to no value, in spite of their defaults."""
     absent = tables.pop("absent", [])
     if not isinstance(absent, list) or not all(isinstance(name, str) for name in absent):
         problems.append('absent: a list of fields is needed, as in ["data.person"]')
@@ -251,9 +251,9 @@ def _take_absent(tables: Tables, problems: list[str]) -> None:
         hint = field_types(KINDS[section]).get(key) if section in KINDS else None
         table = tables.setdefault(section, {}) if hint is not None else None
         if hint is None or not takes_none(hint):
-            problems.append(f"absent: {shortened(name)} is no field that may be absent")
+            problems.append(f"absent: {shortened(name)} is not a field that may be absent")
         elif isinstance(table, dict) and key in table:
-            problems.append(f"{name}: named in `absent`, and given; do one of them")
+            problems.append(f"{name}: listed in `absent`, but also given; remove one of them")
         elif isinstance(table, dict):
             table[key] = None
 
@@ -266,13 +266,13 @@ def _take_moved(tables: Tables, problems: list[str]) -> tuple[str, ...]:
     moved = [name for name in MOVED if name in training]
     for name in moved:
         if name in machine:
-            problems.append(f"training.{name}: given in [machine] too; leave it out here")
+            problems.append(f"training.{name}: also given in [machine]; remove it from [training]")
         machine = {**machine, name: training[name]}
     if moved:
         tables["training"] = {k: v for k, v in training.items() if k not in MOVED}
         tables["machine"] = machine
     return tuple(
-        f"training.{name}: is the machine's own now, and no part of the study; it was taken as "
-        f"machine.{name}: write it there"
+        f"training.{name}: is a field of [machine] now, not of the study; it was read as "
+        f"machine.{name}: move it there"
         for name in moved
     )

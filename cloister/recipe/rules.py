@@ -1,7 +1,7 @@
-"""Rules between the sections of a recipe that do not depend on the strategy.
+"""Checks a recipe's sections against each other, apart from rules on the strategy.
 
-These rules hold at a site too, which reads no strategy; `cloister.recipe.strategy_rules` has the
-coordinator's.
+A site, which does not read the strategy, checks these rules too; those on the strategy, for the
+coordinator, are in `cloister.recipe.strategy_rules`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from cloister.privacy.central import SENSIBLE_SITES
 from cloister.privacy.units import Unit
 from cloister.recipe.schema import Recipe
 
-Rules = list[tuple[bool, str]]  # whether each is broken, and what to say then
+Rules = list[tuple[bool, str]]  # whether each rule is broken, and its message
 
 
 def study_problems(recipe: Recipe) -> list[str]:
@@ -29,17 +29,18 @@ def study_problems(recipe: Recipe) -> list[str]:
 
 
 def warnings(recipe: Recipe) -> list[str]:
-    """Returns a line for each setting that is allowed but seldom intended."""
+    """Returns a line for each setting that is allowed but probably a mistake."""
     data, records = recipe.data, recipe.data.public_records
     fewest = min(records) if isinstance(records, tuple) else records
     notes = list(recipe.notes)
     if recipe.privacy.unit is Unit.PERSON and data.partition not in ("person", "column"):
         notes.append(
-            f"data.partition: {data.partition} deals one person's records to several sites, each "
-            "of which protects them for itself: their ε adds up; set data.partition = 'person'"
+            f"data.partition: {data.partition} deals one person's records to several sites, which "
+            "protect them separately, so their ε add up; set data.partition = 'person'"
         )
     if recipe.privacy.enabled and recipe.privacy.delta > 1 / (10 * fewest):
-        # Dwork & Roth 2014, section 2.3: a delta near 1/n allows publishing a few records whole.
+        # Dwork & Roth 2014, section 2.3: a delta near 1/n allows to publish a few records
+        # completely.
         notes.append(
             f"privacy.delta: {recipe.privacy.delta:g} is above 1/(10 · {fewest}); "
             f"{1 / (10 * fewest):.0e} or less is advised for the smallest site"
@@ -63,13 +64,13 @@ def _size_rules(recipe: Recipe) -> Rules:
         (
             batch > fewest,
             f"training.expected_batch_size: {batch} is above the {fewest} records declared "
-            "in data.public_records, so a record would be drawn with a probability above 1; set "
+            "in data.public_records, so the sample rate would be above 1; set "
             f"training.expected_batch_size to at most {fewest} (a quarter of it is a good start)",
         ),
         (
             steps > MOST_STEPS,
             f"training.local_steps, federation.num_rounds: {steps:,} steps together; at most "
-            f"{MOST_STEPS:,} can be accounted for by all accountants",
+            f"{MOST_STEPS:,} are allowed, because all accountants must check them",
         ),
         (
             len(budgets) not in (0, data.sites),
@@ -99,16 +100,16 @@ def _training_rules(recipe: Recipe) -> Rules:
         (
             federation.patience is not None and recipe.data.validation is None,
             "federation.patience: early stopping needs a public validation set; set "
-            "data.validation (private scores would be releases that nobody charged)",
+            "data.validation (scores on private records would be releases that no ledger charges)",
         ),
         (
             federation.patience is not None and lora.train == "b-kept",
-            "federation.patience: sites keep the B of their last round, not of the best one; with "
-            'lora.train = "b-kept" leave it out',
+            "federation.patience: sites keep the B of their last round, not that of the best one; "
+            'with lora.train = "b-kept" leave it out',
         ),
         (
             training.probe_rounds > 0 and not head_trains,
-            "training.probe_rounds: there is no trained head to start with",
+            "training.probe_rounds: not possible, because no head is trained; leave it out",
         ),
         (
             training.probe_rounds >= federation.num_rounds and lora.train != "none",
@@ -130,11 +131,11 @@ def _adapter_rules(recipe: Recipe) -> Rules:
     return [
         (
             causal and lora.head not in (None, "frozen"),
-            'lora.head: a causal LM keeps its own; leave lora.head out, or set "frozen"',
+            'lora.head: a causal LM uses its own head; leave lora.head out, or set "frozen"',
         ),
         (
             causal and lora.train == "none",
-            'lora.train: "none" trains the head alone, and a causal LM\'s head is frozen; '
+            'lora.train: "none" trains only the head, but a causal LM\'s head is frozen; '
             'set "both" or "b"',
         ),
         (
@@ -144,14 +145,14 @@ def _adapter_rules(recipe: Recipe) -> Rules:
         ),
         (
             causal and recipe.model.layers is not None,
-            "model.layers: given for a causal LM, whose words are read off the last layer's "
-            "states: ended earlier it is no language model; leave it out",
+            "model.layers: not possible for a causal LM, whose head reads the last layer's states; "
+            "leave it out",
         ),
         (
             recipe.model.center is not None and recipe.task.records not in ONE_TEXT,
-            f"model.center: given for {recipe.task.kind}; it is the mean vector of single texts, "
-            "which is taken off that of a text; a pair's is another, and words and turns have no "
-            "vector of their own: leave it out",
+            f"model.center: given for {recipe.task.kind}, but it is the mean vector of single "
+            "texts and is subtracted from a text's vector; pairs have another mean, and words "
+            "and turns have no such vector: leave it out",
         ),
         (
             recipe.model.center is not None and recipe.task.kind == "retrieval",
@@ -170,25 +171,25 @@ def _adapter_rules(recipe: Recipe) -> Rules:
         ),
         (
             bool(lora.ranks) and lora.head == "lora",
-            'lora.head: "lora" is of the same rank everywhere; with lora.ranks set "linear" or '
+            'lora.head: "lora" has the same rank at every site; with lora.ranks set "linear" or '
             '"frozen"',
         ),
         (
             training.personal and (lora.train in ("b-kept", "b-moving") or bool(lora.residual)),
-            "training.personal: a site's own adapter needs one that is shared whole and stays in "
-            'its basis; set lora.train = "both", "b" or "alternate", and no lora.residual',
+            "training.personal: a site's own adapter needs a fully shared one whose basis does not "
+            'change;  set lora.train = "both", "b" or "alternate", and no lora.residual',
         ),
         (
             training.personal and bool(lora.ranks),
-            "training.personal: own adapters are of one rank; leave lora.ranks out",
+            "training.personal: all personal adapters have one rank; leave lora.ranks out",
         ),
         (
             lora.train == "b-kept" and lora.use_dora,
-            'lora.use_dora: lora.train = "b-kept" shares A alone, and DoRA has a third part',
+            'lora.use_dora: lora.train = "b-kept" shares only A, but DoRA has a third part',
         ),
         (
             lora.method == "ia3" and training.weight_decay > 0,
-            "training.weight_decay: draws vectors to 0, and IA³'s leave the base as it is at 1; "
+            "training.weight_decay: pulls vectors to 0, but IA³'s vectors change nothing at 1; "
             "leave it out",
         ),
     ]
@@ -213,32 +214,32 @@ def _sharing_rules(recipe: Recipe) -> Rules:
         ),
         (
             training.mode != "gradient-rounds",
-            'training.mode: shared noise is added once a round, to one gradient; set "'
+            'training.mode: shared noise is added once per round, to one gradient;  set "'
             'gradient-rounds", or privacy.noise = "site"',
         ),
         (
             privacy.noise_multiplier == 0,
-            "privacy.noise_multiplier: 0 is nothing to share; give a noise, or set privacy.noise = "
-            '"site"',
+            "privacy.noise_multiplier: 0 leaves no noise to share; give one, or set "
+            'privacy.noise = "site"',
         ),
         (
             isinstance(declared, tuple) and len(set(declared)) > 1,
-            "data.public_records: with shared noise all sites run one plan, so they declare one "
-            "number; give the smallest",
+            "data.public_records: with shared noise all sites have the same plan, so one number is "
+            "needed; give the smallest",
         ),
         (
             training.update_dtype != "float32",
-            "training.update_dtype: a secure sum is of integers; leave it out, and set "
+            "training.update_dtype: a secure sum adds integers; leave it out, and set "
             "privacy.secure_bits",
         ),
         (
             lora.train == "b-kept" or bool(lora.ranks),
-            "lora: with shared noise every site sends the same tensors, and keeps none; leave "
+            "lora: with shared noise every site sends the same tensors and keeps none; leave "
             'lora.ranks out, and set lora.train = "both", "b" or "alternate"',
         ),
         (
             sharing is not None and fewest not in (None, sharing.threshold),
-            f"federation.min_sites: {fewest} given; with shared noise it follows from "
+            f"federation.min_sites: {fewest} given; with shared noise it is set by "
             f"privacy.missing_sites: {sharing.threshold if sharing else 0}; leave it out",
         ),
     ]
@@ -252,19 +253,19 @@ def _central_rules(recipe: Recipe) -> Rules:
     return [
         (
             sites < SENSIBLE_SITES and not privacy.site_noise_forced,
-            f"privacy.site_epsilon: among {sites} sites the noise that hides a whole one drowns "
-            f"what all learn (tens of times as long as any update; {SENSIBLE_SITES} sites are the "
-            "least that make sense); leave it out, each site's records are protected without it, "
-            "or set privacy.site_noise_forced = true",
+            f"privacy.site_epsilon: with {sites} sites the noise that hides a whole site is much "
+            f"larger than all updates (tens of times any update; at least {SENSIBLE_SITES} sites "
+            "are sensible); leave it out (each site's records are protected without it), or set "
+            "privacy.site_noise_forced = true",
         ),
         (
             privacy.noise == "shared",
-            "privacy.site_epsilon: under secure aggregation the coordinator sees no update whose "
-            'norm it could bound; leave it out, or set privacy.noise = "site"',
+            "privacy.site_epsilon: under secure aggregation the coordinator sees no single update, "
+            'so it cannot bound its norm;  leave it out, or set privacy.noise = "site"',
         ),
         (
             recipe.lora.train == "b-kept" or bool(recipe.lora.ranks),
-            "lora: noise at the coordinator needs updates of one shape from all; leave lora.ranks "
+            "lora: noise at the coordinator needs updates of the same shape; leave lora.ranks "
             'and lora.train = "b-kept" out',
         ),
     ]

@@ -1,7 +1,7 @@
-"""A whole study as one frozen value.
+"""Defines a recipe: a whole study as one frozen value.
 
-Each section is owned by the room that uses it; this module composes them. `cloister.recipe.rules`
-holds what crosses sections.
+The room that uses a section defines it; this module composes them. `cloister.recipe.rules` has the
+rules between sections.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from cloister.tasks.config import TaskConfig
 from cloister.training.config import TrainingConfig
 from cloister.training.machine import MachineConfig
 
-# SHA-256 of model.safetensors of the quickstart's base, on the hub and in the package alike.
+# SHA-256 of model.safetensors of the quickstart's base, the same on the hub and in the package.
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-# Names a folder: 255 bytes on common file systems, up to 4 a character, less the time.
+# Longest name in characters; folders are named after it: 255 bytes on common file systems, up to 4
+# per character, minus the time.
 LONGEST_STUDY_NAME = 56
-# A deployed round that takes a week is not waited for; no constant of Flower ends it earlier.
+# Longest deadline of a deployed round: a week. No constant of Flower is shorter.
 LONGEST_TIMEOUT = 7 * 24 * 3600.0
-# One MiB·10⁶ is a TiB, more than a coordinator has.
+# 10⁶ MiB are about a TiB, more memory than a coordinator has.
 MOST_MIB = 2.0**20
 
 Rounds = Annotated[int, Between(1, MOST_ROUNDS)]
@@ -114,26 +115,26 @@ class TrackingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A study. Its defaults are the quickstart: four synthetic hospitals, ε = 8 at each.
+    """A study. Its defaults are the quickstart: four synthetic hospitals with ε = 8 each.
 
     Attributes:
         study: Name and seed.
         model: The frozen base.
         lora: What is trained on it.
-        task: What is learnt.
+        task: The task that is learnt.
         data: Records and sites.
-        training: What a site does in a round.
-        privacy: What every site is promised.
+        training: A site's training in a round.
+        privacy: The promise to every site.
         federation: Rounds, quorum and patience.
-        strategy: How updates are aggregated; at a site as it was sent, unread.
-        machine: Of whoever runs, never sent: memory for training.
-        tracking: Of the coordinator, never sent.
-        begun: Set where the study was begun under format 1, whose digest covers these machine
-            settings too; such a study keeps its digest to its end.
-        format: The format that the study was begun under, where that is not format 1; its document
-            stays in it to the study's end.
-        notes: What reading it changed, for the user; no part of the study.
-        has_stand_in: Whether its file names no training data, so that the quickstart's stand in.
+        strategy: How updates are aggregated; at a site it is kept as it was sent, not parsed.
+        machine: Settings of the machine that runs, such as memory; never sent.
+        tracking: Settings of the coordinator; never sent.
+        begun: Set if the study began under format 1, whose digest also covers these machine
+            settings; such a study keeps its digest to its end.
+        format: The format under which the study began, if not format 1; its document stays in it
+            to the study's end.
+        notes: Changes that were made while it was read, for the user; not part of the study.
+        has_stand_in: Whether its file names no training data, so that the quickstart's are used.
     """
 
     study: StudyConfig = field(default_factory=StudyConfig)
@@ -157,10 +158,10 @@ class Recipe:
         return {name: getattr(self, name) for name in SECTIONS}
 
     def resolved(self) -> Recipe:
-        """Returns the study with every default filled in that depends on another field.
+        """Returns the study with all defaults that depend on other fields filled in.
 
-        What stays absent has no value: `federation.min_sites` (all must answer), `data.person`,
-        `task.chat_template` (the tokenizer's own) and the like.
+        Fields that have no value stay absent: `federation.min_sites` (all must answer),
+        `data.person`, `task.chat_template` (the tokenizer's own) and others.
         """
         causal = self.task.records == "messages"
         strategy = self.strategy
@@ -182,7 +183,7 @@ class Recipe:
         )
 
     def document(self) -> str:
-        """Returns the text that sites are sent: see `cloister.recipe.document`."""
+        """Returns the text that is sent to sites: see `cloister.recipe.document`."""
         if self.begun is not None:
             return document.old_document(self.sections(), self.begun)
         return document.document(self.resolved().sections(), self.format)

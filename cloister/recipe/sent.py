@@ -1,7 +1,7 @@
-"""The document of a study between a coordinator and its sites.
+"""Writes and reads the document of a study that a coordinator sends to its sites.
 
-What comes from another party is bounded before it is parsed, and read as it is: no field is filled
-in by the version that reads, and none is skipped.
+A document from another party is bounded before it is parsed, and every field must be in it: the
+reading version fills in none and skips none.
 """
 
 from __future__ import annotations
@@ -23,50 +23,49 @@ from cloister.tasks.plugins import read_task
 from cloister.toml_text import MOST_BYTES, MOST_COMMAS
 from cloister.training.machine import MachineConfig
 
-# A document's deepest value is a list in a section; a strategy of another version may hold more.
+# Deepest value: a list in a section has depth 2; a strategy of another version may be deeper.
 MOST_DEPTH = 8
-# Thirteen sections and 20 lists; what a strategy of another version holds more.
+# Most lists and tables: thirteen sections and 20 lists, and more in another version's strategy.
 MOST_BRACKETS = 1000
 
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 
 
 def sent_document(recipe: Recipe) -> str:
-    """The whole resolved study as every site is sent it; its SHA-256 is the study's digest.
+    """Returns the whole resolved study as it is sent to sites; its SHA-256 is the study's digest.
 
     Raises:
-        RecipeError: It is too long to be read at a site.
+        RecipeError: It is longer than sites accept.
     """
     text = recipe.document()
     size = len(text.encode())
     if size > MOST_BYTES:
-        raise RecipeError([f"the study's document has {size} bytes; sites read {MOST_BYTES}"])
+        raise RecipeError([f"the study's document has {size} bytes; at most {MOST_BYTES} are read"])
     return text
 
 
 def parse_document(text: str) -> Recipe:
     """Parses the document of a study that a coordinator sent to a site.
 
-    The sections `machine` and `tracking` are this version's defaults: the site sets its own. The
-    strategy is carried unread.
+    The sections `machine` and `tracking` get this version's defaults, because the site has its own.
+    The strategy is kept without being parsed.
 
     Raises:
         RecipeError: It is too large or too deep, not in canonical form, of another format, lacks
             a field, has an unknown one or one out of its bounds, or contradicts itself.
 
     Guarantees:
-        Time and memory are bounded whatever the text is. `parse_document(text).digest()` is the
-        SHA-256 of `text` (in format 1, as that format had it; in format 2 what `auto` then meant is
-        stated as `trained`), and no default of this version is
-        in the result.
+        Time and memory are bounded for any text. `parse_document(text).digest()` is the SHA-256 of
+        `text` (in format 1, as that format had it; in format 2 what `auto` then meant is stated as
+        `trained`), and no default of this version is in the result.
     """
     fields = _load(text)
     version = fields.pop("format", None)
     if version not in (FORMAT, LAST_FORMAT, OLD_FORMAT) or isinstance(version, bool):
         raise RecipeError(
             [
-                f"format: {shortened(version)} given; this version reads {FORMAT}: bring the site "
-                "and its coordinator to one version"
+                f"format: {shortened(version)} given, but this version reads {FORMAT}: install the "
+                "same version at the site and its coordinator"
             ]
         )
     problems: list[str] = []
@@ -90,7 +89,7 @@ def parse_document(text: str) -> Recipe:
 def _load(text: str) -> dict[str, Any]:
     """Parses a study's text after checking its length, depth and size."""
     if len(text) > MOST_BYTES or len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
-        raise RecipeError([f"the study's document has over {MOST_BYTES} bytes; none is that long"])
+        raise RecipeError([f"the study's document has over {MOST_BYTES} bytes, which is too long"])
     _look_over(text)
     try:
         fields = json.loads(text, object_pairs_hook=_once, parse_constant=_refused)
@@ -103,7 +102,7 @@ def _load(text: str) -> dict[str, Any]:
 
 
 def _look_over(text: str) -> None:
-    """Refuses a text that cannot be a document, by one pass over its structure."""
+    """Refuses a text with too much structure for a document, in one pass."""
     depth = brackets = commas = 0
     for match in _TOKEN.finditer(text):
         token = match.group()
@@ -115,7 +114,7 @@ def _look_over(text: str) -> None:
             raise RecipeError(
                 [
                     f"the study's document is deeper than {MOST_DEPTH}, or has over "
-                    f"{MOST_BRACKETS} lists and tables or {MOST_COMMAS} values: none has"
+                    f"{MOST_BRACKETS} lists and tables or {MOST_COMMAS} values, which is too much"
                 ]
             )
 
@@ -123,12 +122,12 @@ def _look_over(text: str) -> None:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice in one table")
+        raise ValueError("duplicate key in a table")
     return found
 
 
 def _refused(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")
 
 
 def _begun(table: object, problems: list[str]) -> MachineConfig | None:
@@ -161,7 +160,7 @@ def _sections(fields: dict[str, Any], problems: list[str], *, is_old: bool) -> d
 
 
 def _carried(table: dict[str, Any], problems: list[str]) -> CarriedStrategy | None:
-    """Keeps a strategy unread: its name, and the other fields as they were sent."""
+    """Keeps a strategy without parsing it: its name, and the other fields as they were sent."""
     options = canonical({k: v for k, v in table.items() if k != "name"}).decode()
     named = {key: value for key, value in table.items() if key == "name"}
     return read_section(

@@ -1,4 +1,4 @@
-"""Rules between a recipe and its strategy, by the traits that the strategy declares."""
+"""Checks a recipe against its strategy, by the traits that the strategy declares."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def strategy_problems(recipe: Recipe) -> list[str]:
     """Returns a line for each field that contradicts the strategy.
 
     Raises:
-        UsageError: The recipe was received from a coordinator, and its strategy is not read.
+        UsageError: The recipe was received from a coordinator, so its strategy was not parsed.
     """
     strategy = own_strategy(recipe.strategy)
     traits = make_strategy(strategy, ()).traits
@@ -57,19 +57,19 @@ def _noise_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
     return [
         (
             is_shared and not traits.is_linear,
-            f"strategy.name: {strategy.name} looks at each update, and with shared noise "
-            'there is their sum alone; set "fedavg", or privacy.noise = "site"',
+            f"strategy.name: {strategy.name} needs each update, but with shared noise only their "
+            'sum is visible; set "fedavg", or privacy.noise = "site"',
         ),
         (
             is_shared and bool(strategy.weights),
-            "strategy.weights: a secure sum counts every site alike; leave it out, or set "
+            "strategy.weights: a secure sum gives every site the same weight; leave it out, or set "
             'privacy.noise = "site"',
         ),
         (
             is_central and (not traits.is_linear or bool(strategy.weights)),
-            f"strategy: noise at the coordinator is added to a plain sum, and "
-            f"{strategy.name} needs more, or weighs sites: the bound on one site would not "
-            'hold; set strategy.name = "fedavg" without weights',
+            f"strategy: noise at the coordinator is added to a plain sum, but "
+            f"{strategy.name} needs more, or weighs sites, so one site's influence would not be "
+            'bounded; set strategy.name = "fedavg" without weights',
         ),
     ]
 
@@ -81,38 +81,38 @@ def _adapter_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
     return [
         (
             traits.factors and not lora.is_lora,
-            f"strategy.name: {name} works on LoRA's two factors, and lora.method = "
-            f'"{lora.method}" has none: its vectors average exactly as they are; set '
+            f"strategy.name: {name} needs LoRA's two factors, but lora.method = "
+            f'"{lora.method}" has none: its vectors are averaged exactly; set '
             'strategy.name = "fedavg"',
         ),
         (
             traits.factors and bool(lora.freeze),
-            f"lora.freeze: {name} works on both factors of each product, and one might stay; "
+            f"lora.freeze: {name} needs both factors of each product, but one might be frozen; "
             'leave it out, or set strategy.name = "fedavg"',
         ),
         (
             lora.is_lora and bool(traits.trains) and lora.train not in traits.trains,
-            f'lora.train: "{lora.train}" given; {name} needs {allowed}: it moves both factors of '
-            "a product, and elsewhere averaging is exact as it is",
+            f'lora.train: "{lora.train}" given; {name} needs {allowed}, because it changes both '
+            "factors of a product; otherwise plain averaging is exact",
         ),
         (
             lora.train == "b-moving" and "b-moving" not in traits.trains,
-            f'lora.train: "b-moving" needs a strategy that changes A between rounds, and {name} '
+            f'lora.train: "b-moving" needs a strategy that changes A between rounds, but {name} '
             'does not; set lora.train = "b" or strategy.name = "fedsvd"',
         ),
         (
             bool(lora.ranks) and not traits.mixes_ranks,
-            f"lora.ranks: {name} averages factors, which must be of one rank; leave it out, or "
+            f"lora.ranks: {name} averages factors, which must have the same rank; leave it out, or "
             "set strategy.name = 'flexlora' or 'flora'",
         ),
         (
             name == "flora" and training.local_steps == 1,
-            "training.local_steps: flora starts each round with B = 0, where A has no gradient: "
-            "in a single step it would only take noise; set 2 or more",
+            "training.local_steps: flora starts each round with B = 0, where A has no gradient, so "
+            "in a single step A would get only noise; set 2 or more",
         ),
         (
             bool(traits.trains) and lora.use_dora,
-            f"lora.use_dora: DoRA's adapters are no products, which {name} works on",
+            f"lora.use_dora: {name} needs products of two factors, which DoRA's adapters are not",
         ),
     ]
 
@@ -124,22 +124,22 @@ def _residual_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
     return [
         (
             traits.keeps_residual and not lora.residual,
-            f"lora.residual: {name} keeps what averaging leaves over in a second pair of this "
+            f"lora.residual: missing; {name} keeps the error of averaging in a second pair of this "
             "rank; set it, up to the adapted modules' full rank, at which it is exact",
         ),
         (
             bool(lora.residual) and not traits.keeps_residual,
-            f"lora.residual: {lora.residual} given, and {name} keeps none; leave it out, or set "
+            f"lora.residual: {lora.residual} given, but {name} keeps none; leave it out, or set "
             "strategy.name = 'fedex' or 'flora'",
         ),
         (
             traits.keeps_residual and lora.head == "lora",
-            f'lora.head: "lora" is a product beside which {name} keeps no residual; set "linear" '
+            f'lora.head: "lora" is a product for which {name} keeps no residual; set "linear" '
             'or "frozen"',
         ),
         (
             repairs and recipe.training.mode == "gradient-rounds",
-            f"training.mode: gradient rounds average gradients, so {name} has nothing to repair; "
+            f"training.mode: gradient rounds average gradients exactly, so {name} has no use; "
             "set strategy.name = 'fedavg', or mode = \"local-steps\"",
         ),
     ]

@@ -1,4 +1,4 @@
-"""A commented recipe to begin a study with, for a task and the columns of a file."""
+"""Writes a commented recipe to start a study, for a task and the columns of a file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from cloister.data.roles import OWN
 from cloister.tasks.config import TaskKind
 from cloister.tasks.registry import BUILT_IN, usual_task
 
-# Records of a site where no file is given, and the most of one step; both are the quickstart's.
+# Records of a site if no file is given, and the largest batch; both as in the quickstart.
 RECORDS_DECLARED, BATCH = 1200, 300
-# A sample rate of 1/4, as the quickstart's: large batches average noise, small rates save privacy.
+# A sample rate of 1/4, as in the quickstart: large batches average the noise, small rates cost less
+# ε.
 RATE = 4
 SITES = 4
-# Public models that a CPU trains: what a recipe begins with is replaced by what the study needs.
+# Public models that a CPU can train, to start with; the user replaces them by the study's base.
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 MULTILINGUAL = "intfloat/multilingual-e5-small"
 CAUSAL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
-# Names of files that say nothing of the study; their folder's name does.
+# Names of files that do not describe the study; their folder's name is used instead.
 UNTELLING = frozenset({"train", "training", "data", "records"})
 
 ROLES = {
@@ -30,27 +31,28 @@ ROLES = {
     "label": "the column of their classes",
     "labels": "the column of their labels, a list (in CSV: set label_separator)",
     "score": "the column of their scores",
+    "items": "the column of what each person had, oldest first: a list of ids",
     "tokens": "the column of a sentence's words",
     "tags": "the column of their tags (O, B-…, I-…)",
     "messages": "the column of a conversation's turns (role, content)",
     "site": "the column that names the institution",
-    "person": "the column that tells persons apart; public sets need none",
+    "person": "the column that identifies persons; public sets need none",
 }
 
 
 def new_recipe(
     task: TaskKind, source: Path | None, found: Guess | None, test: Path | None = None
 ) -> str:
-    """Writes the text of a commented recipe.
+    """Returns the text of a commented recipe.
 
     Args:
-        task: What is learnt.
+        task: The task.
         source: The file of training records; None: the recipe asks for one.
-        found: What the file seems to hold; None without a file.
+        found: The file's probable kind and columns; None without a file.
         test: The file of public test records; None: the recipe asks for one.
 
     Returns:
-        TOML with comments. It is complete but for the files that were not given.
+        TOML with comments. Only files that were not given are missing.
     """
     sections = [_head(source), _study(source, task), _model(task, found), _task(task)]
     sections += [
@@ -63,7 +65,7 @@ def new_recipe(
 
 
 def kind_of_task(found: Guess) -> TaskKind | None:
-    """Returns the task whose records a file seems to hold; None where no task fits."""
+    """Returns the task whose records a file probably has; None: no task fits."""
     return None if found.kind is None else usual_task(found.kind)
 
 
@@ -121,6 +123,11 @@ score_step = 1           # between two grades; without it every number in the ra
 """
         if task == "retrieval"
         else """\
+items = "items.jsonl"    # PUBLIC: columns item and text; all parties need the same file
+last_items = 10          # of a person's items, the last so many are read
+"""
+        if task == "recommendation"
+        else """\
 # labels = ["…", "…"]    # absent: those of the public test set, never of the private records
 """
     )
@@ -160,7 +167,7 @@ def _data(task: TaskKind, source: Path | None, found: Guess | None, test: Path |
 
 
 def _dealing(found: Guess | None) -> list[str]:
-    """Returns the lines on how records are dealt to sites, and how many a site declares."""
+    """Returns the lines on how records are dealt to sites, and on a site's declared number."""
     if found is not None and found.sites is not None:
         how = [
             f"sites = {found.sites}",
@@ -184,7 +191,7 @@ def _dealing(found: Guess | None) -> list[str]:
 
 
 def declared(found: Guess | None) -> int:
-    """Returns a round number of units for each site, at most the file's average.
+    """Returns a rounded number of units for each site, at most the file's average.
 
     Returns:
         The average with all digits but the first set to 0.

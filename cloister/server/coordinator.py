@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cloister.adapter.tensors import Adapter
 from cloister.canonical import json_number
-from cloister.data.records import LabelsRecord, Record, TextRecord
+from cloister.data.records import ItemsRecord, LabelsRecord, Record, TextRecord
 from cloister.errors import BudgetError
 from cloister.ledger.chain import Head
 from cloister.privacy.plan import Plan
@@ -23,6 +23,8 @@ from cloister.server.tracking import TensorBoard, metrics_row
 from cloister.strategies.build import make_strategy
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.config import TaskKind
+from cloister.tasks.popularity import popular_scores
+from cloister.tasks.ranking import SHOWN
 from cloister.training.workspace import Workspace
 
 
@@ -159,8 +161,12 @@ def majority(test: Sequence[Record], kind: TaskKind) -> float | None:
 
     Returns:
         Of texts with one label the share of the most frequent. Of texts with several the largest
-        micro F1 of any set of labels: it is of the k most frequent, for some k.
+        micro F1 of any set of labels: it is of the k most frequent, for some k. Of people's items
+        NDCG of the items that came next most often in this very set.
     """
+    persons = [record for record in test if isinstance(record, ItemsRecord)]
+    if persons:
+        return popular_scores(persons)[f"ndcg@{SHOWN}"]
     labels = label_counts(test)
     if not labels or kind == "retrieval":
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cloister.data.records import RecordKind
-from cloister.serving.inputs import Input, as_chat, as_pair, as_plain_text, as_sentence
+from cloister.serving.inputs import Input, as_chat, as_items, as_pair, as_plain_text, as_sentence
 
 
 def size_of(kind: RecordKind, inputs: Sequence[Input], max_length: int) -> int:
@@ -30,6 +30,9 @@ def size_of(kind: RecordKind, inputs: Sequence[Input], max_length: int) -> int:
             characters = sum(len(turn.content) for turn in as_chat(one, number).messages)
         elif kind == "pairs":
             characters = sum(map(len, as_pair(one, number)))
+        elif kind == "items":  # how long their texts are, ids do not say
+            as_items(one, number)
+            characters = max_length
         else:
             characters = len(as_plain_text(one, number))
         total += min(characters + 3, max_length)  # and the tokens around and between texts

@@ -11,10 +11,13 @@ from cloister.data.cells import whole
 from cloister.data.chat_rows import turns_of
 from cloister.data.records import ChatRecord, Message
 from cloister.data.schema import words_of
+from cloister.data.sequences import items_of_cell
+from cloister.data.values import Number
 from cloister.errors import DataError
 from cloister.tasks.words import as_text
 
-# A text; two texts; a sentence as its words; or a conversation as its turns.
+# A text; two texts; a sentence as its words; a person's items as their ids; or a conversation as
+# its turns.
 Input = str | Sequence[str] | Sequence[Message] | Sequence[Mapping[str, str]]
 
 _WORD = re.compile(r"\S+")
@@ -87,6 +90,22 @@ def as_sentence(given: Input, number: int) -> Sentence:
     words = words_of(_listed(given), "words", f"input {number}")
     text, spans = as_text(words)
     return Sentence(text, words, tuple(spans))
+
+
+def as_items(given: Input, number: int) -> tuple[str, ...]:
+    """What a person has, oldest first: a list of ids, or a text of ids with blanks between them.
+
+    Args:
+        given: What the caller gave.
+        number: Its number, from 1, for messages.
+
+    Raises:
+        DataError: It is neither, or holds no id.
+    """
+    value: Any = given
+    if not isinstance(given, str):
+        value = [Number(str(one)) if type(one) is int else one for one in _listed(given)]
+    return items_of_cell(value, "items", f"input {number}")
 
 
 def as_chat(given: Input, number: int) -> ChatRecord:

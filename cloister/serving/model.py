@@ -19,7 +19,15 @@ from cloister.export.adapter_folder import (
     read_released,
 )
 from cloister.models.limits import limits_of
-from cloister.serving.inputs import Input, Sentence, as_chat, as_pair, as_plain_text, as_sentence
+from cloister.serving.inputs import (
+    Input,
+    Sentence,
+    as_chat,
+    as_items,
+    as_pair,
+    as_plain_text,
+    as_sentence,
+)
 from cloister.serving.predictions import (
     MOST_FOUND,
     Classified,
@@ -27,6 +35,8 @@ from cloister.serving.predictions import (
     Labelled,
     NearPassage,
     Prediction,
+    Ranked,
+    RankedItem,
     Replied,
     Retrieved,
     Scored,
@@ -37,6 +47,8 @@ from cloister.tasks.chat import CausalChat
 from cloister.tasks.cut import most_characters
 from cloister.tasks.multilabel import THRESHOLD, MultiLabelClassification
 from cloister.tasks.pairs import TextPairs
+from cloister.tasks.ranking import SHOWN, without_seen
+from cloister.tasks.recommendation import Recommendation
 from cloister.tasks.retrieval import Retrieval
 from cloister.tasks.scoring import Scoring
 from cloister.tasks.sequence import SequenceClassification
@@ -72,7 +84,7 @@ class Model:
         """Class names or entity types; empty for a chat and for scores."""
         return self.about.task.labels
 
-    def predict(self, inputs: Iterable[Input]) -> list[Prediction]:
+    def predict(self, inputs: Iterable[Input], *, top: int = SHOWN) -> list[Prediction]:
         """Predicts for each input, in order.
 
         Records are encoded, cut and batched as `cloister evaluate` does, so the same records give
@@ -82,10 +94,15 @@ class Model:
             inputs: For classification and scoring of texts, texts; for text pairs two texts each,
                 `(text, text_b)`; for token classification sentences, each a list of words or a text
                 that is cut at its spaces; for a chat conversations, each a list of turns
-                (`{"role": …, "content": …}`) or a text, which is a turn of the user.
+                (`{"role": …, "content": …}`) or a text, which is a turn of the user; for
+                recommendation what each person has, oldest first, a list of item ids or a text of
+                ids with blanks between them.
+            top: Of recommendation: how many items are ranked; fewer where there are fewer that the
+                person does not have.
 
         Raises:
-            UsageError: One text, or a table, is given in place of a list of inputs.
+            UsageError: One text, or a table, is given in place of a list of inputs, or `top` is
+                below 1.
             DataError: An input is empty or of another kind than the task reads.
         """
         if isinstance(inputs, str):
@@ -95,8 +112,12 @@ class Model:
                 f"{type(inputs).__name__} given; predict takes a list of inputs, as in "
                 'predict(frame["text"])'
             )
+        if top < 1:
+            raise UsageError(f"top: {top} given; at least 1 is needed")
         given = list(inputs)
         task = self.workspace.task
+        if isinstance(task, Recommendation):
+            return self._rank(task, [as_items(one, n) for n, one in enumerate(given, 1)], top)
         if isinstance(task, CausalChat):
             return [self._reply(task, one, number) for number, one in enumerate(given, 1)]
         if isinstance(task, TokenClassification):
@@ -134,6 +155,25 @@ class Model:
             entities = tuple(_entity(sentence, shares, *span) for span in spans_of(tags))
             is_cut = self._cut(as_text(sentence.words)[0])
             found.append(Tagged(entities, tuple(tags), is_cut))
+        return found
+
+    def _rank(
+        self, task: Recommendation, persons: Sequence[tuple[str, ...]], top: int
+    ) -> list[Prediction]:
+        examples = []
+        for number, items in enumerate(persons, 1):
+            try:
+                examples.append(task.history(items))
+            except MisfitError as error:
+                raise MisfitError(error.reason, f"input {number}: {error}") from error
+        found: list[Prediction] = []
+        for items, example, logits in zip(persons, examples, self._logits(examples), strict=True):
+            scores = without_seen(logits[None].double(), [example.seen])[0]
+            most = min(top, len(scores) - len(example.seen))
+            best = scores.topk(most)
+            ranked = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            shown = tuple(RankedItem(task.catalogue.ids[place], score) for place, score in ranked)
+            found.append(Ranked(shown, task.is_cut(items)))
         return found
 
     def _reply(self, task: CausalChat, given: Input, number: int) -> Prediction:

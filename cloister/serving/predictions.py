@@ -1,4 +1,4 @@
-"""A model's prediction for one input: a label, labels, a score, entities or a reply, by its
+"""A model's prediction for one input: a label, labels, a score, items, entities or a reply, by its
 task.
 
 No prediction repeats the whole input, which may be a private record: predictions are in the order
@@ -117,6 +117,37 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class RankedItem:
+    """One item of a list that is shown to a person.
+
+    Attributes:
+        item: Its id.
+        score: The model's, of any sign; the higher, the sooner it comes.
+    """
+
+    item: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What a person may take next.
+
+    Attributes:
+        items: The best first; none that the person has.
+        is_cut: Whether the texts of the person's last items were longer than `task.max_length`.
+    """
+
+    items: tuple[RankedItem, ...]
+    is_cut: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the prediction as a JSON object."""
+        ranked = [{"item": one.item, "score": one.score} for one in self.items]
+        return {"items": ranked, "is_cut": self.is_cut}
+
+
+@dataclass(frozen=True)
 class Entity:
     """One entity in a sentence.
 
@@ -191,4 +222,4 @@ class Replied:
         return {"reply": self.reply, "is_cut": self.is_cut}
 
 
-Prediction = Classified | Labelled | Scored | Tagged | Replied | Retrieved
+Prediction = Classified | Labelled | Scored | Ranked | Retrieved | Tagged | Replied

@@ -1,1 +1,1 @@
-"""Whole studies on one machine."""
+"""Runs whole studies on one machine: deals records to sites, runs, sweeps and compares."""

@@ -1,4 +1,4 @@
-"""Certificates of a finished simulation: each site signs its own, the coordinator bundles them."""
+"""Writes a finished simulation's certificates: each site signs its own, in one bundle."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from cloister.server.run_directory import RunDirectory
 
 @dataclass(frozen=True)
 class Certified:
-    """The files that were written, and whom they certify.
+    """The files that were written.
 
     Attributes:
         bundle: The adapter with all certificates.
         keys: The sites' public keys by name, as JSON.
-        sites: Each site's own file.
+        sites: Each site's certificate file.
     """
 
     bundle: Path
@@ -38,11 +38,11 @@ def certify_run(run: RunDirectory) -> Certified:
 
     Raises:
         BadFileError: The run did not finish, or has no ledgers.
-        LedgerError: A ledger is not sound, or lost entries since its last closed round.
+        LedgerError: A ledger is not valid, or lost entries since its last closed round.
     """
     if not (run.adapter / "cloister.json").is_file():
         raise BadFileError(
-            f"{run.path}: this run did not finish: there is no adapter to certify; go on with it "
+            f"{run.path}: this run did not finish, so there is no adapter to certify; continue it "
             f"first (cloister simulate --resume --out {run.path})"
         )
     files = adapter_files(run.adapter)
@@ -61,7 +61,7 @@ def certify_run(run: RunDirectory) -> Certified:
             time=now(),
         )
     if not evidence:
-        raise BadFileError(f"{run.path}: it has no ledgers")
+        raise BadFileError(f"{run.path}: has no ledgers to certify; give another run")
     folder = run.path / "certificates"
     folder.mkdir(exist_ok=True)
     write_bundle(folder / "bundle.zip", Bundle(evidence, files, received_in(run)))
@@ -72,7 +72,7 @@ def certify_run(run: RunDirectory) -> Certified:
 
 
 def received_in(run: RunDirectory) -> list[Received]:
-    """What a run's coordinator received, by its own record."""
+    """Returns the updates that a run's coordinator received, from its own record."""
     return [
         Received(int(row["round"]), site, sha256, head)
         for row in run.metrics()

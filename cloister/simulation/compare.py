@@ -1,4 +1,4 @@
-"""Several runs side by side: scores with their spread over seeds, ε, bytes and seconds."""
+"""Compares several runs: scores with their deviation over seeds, ε, bytes and seconds."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from cloister.simulation.folds import told
 from cloister.simulation.measured import Measured, Settings, measure
 from cloister.simulation.sweep_file import SWEEP_FILE, read_sweep
 
-# Fields that a note names; more would hide the ones that matter.
+# Most fields that a note names; more would hide the important ones.
 NAMED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Runs of one setting, which differ in their seeds alone.
+    """Runs of one setting, which differ only in their seeds.
 
     Attributes:
         settings: The fields in which groups differ, with this group's values.
@@ -35,48 +35,48 @@ class Group:
 
     @property
     def label(self) -> str:
-        """The settings in short; the run's name where there are none."""
+        """Returns the settings in short; the run's name if there are none."""
         if not self.settings:
             return self.runs[0].name if len(self.runs) == 1 else "all runs"
         return ", ".join(f"{key} {_value(value)}" for key, value in self.settings.items())
 
     @property
     def mean(self) -> float:
-        """Mean score over the runs."""
+        """Returns the mean score over the runs."""
         return statistics.mean(run.score for run in self.runs)
 
     @property
     def deviation(self) -> float | None:
-        """Sample standard deviation of the scores; None of one run."""
+        """Returns the sample standard deviation of the scores; None for one run."""
         scores = [run.score for run in self.runs]
         return statistics.stdev(scores) if len(scores) > 1 else None
 
     @property
     def untrained(self) -> float | None:
-        """Mean score before round 1; None where a run of the group has none."""
+        """Returns the mean score before round 1; None if a run of the group has none."""
         scores = [run.untrained for run in self.runs if run.untrained is not None]
         return statistics.mean(scores) if len(scores) == len(self.runs) else None
 
     @property
     def bytes(self) -> float:
-        """Mean bytes of a run."""
+        """Returns the mean number of bytes of a run."""
         return statistics.mean(run.bytes for run in self.runs)
 
     @property
     def seconds(self) -> float:
-        """Mean seconds of a run."""
+        """Returns the mean duration of a run in seconds."""
         return statistics.mean(run.seconds for run in self.runs)
 
     @property
     def promise(self) -> Stated | None:
-        """The largest ε promised in a run of the group; None where it is not known of all."""
+        """Returns the largest ε promised in a run of the group; None if a run's is not known."""
         promises = [run.promise for run in self.runs if run.promise is not None]
         if len(promises) < len(self.runs):
             return None
         return max(promises, key=lambda one: (one.epsilon, one.delta))
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`; ∞ is null inside `promise`."""
+        """Returns JSON values for `--json`; ∞ is null inside of `promise`."""
         return {
             "settings": {key: _json(value) for key, value in self.settings.items()},
             "seeds": [run.seed for run in self.runs],
@@ -93,13 +93,13 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What several runs come to.
+    """The comparison of several runs.
 
     Attributes:
         metric: The score that all of them have.
-        fields: In which fields they differ, the swept ones first.
+        fields: The fields in which they differ, the swept ones first.
         groups: By setting, in the order in which the runs were given.
-        notes: What makes the comparison less than it seems.
+        notes: Limits of the comparison, one line each.
     """
 
     metric: str
@@ -108,7 +108,7 @@ class Comparison:
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Returns JSON values for `--json`."""
         return {
             "metric": self.metric,
             "fields": list(self.fields),
@@ -121,12 +121,12 @@ def compare(paths: Sequence[Path]) -> Comparison:
     """Compares runs.
 
     Args:
-        paths: Runs' folders, or folders of runs such as `simulate --sweep` makes.
+        paths: Folders of runs, or folders with several runs, as `simulate --sweep` makes them.
 
     Raises:
-        UsageError: There is no finished run, or they are scored by different metrics.
+        UsageError: No run is finished, or they are scored by different metrics.
         BadFileError: A file of a run is damaged.
-        LedgerError: A ledger is.
+        LedgerError: A ledger of a run is damaged.
     """
     folders, swept = _expand(paths)
     folded = [note for path in paths for note in _fold_notes(path)]
@@ -134,18 +134,18 @@ def compare(paths: Sequence[Path]) -> Comparison:
     runs = [run for run in begun if run.is_finished]
     if not runs:
         raise UsageError(
-            f"{', '.join(map(str, paths))}: no finished run; go on with the runs, then compare"
+            f"{', '.join(map(str, paths))}: no finished run; finish the runs, then compare"
         )
     metrics = sorted({run.metric for run in runs})
     if len(metrics) > 1:
         raise UsageError(
-            f"the runs are scored by {' and by '.join(metrics)}: compare runs of one kind of task"
+            f"the runs are scored by {' and by '.join(metrics)}; compare runs of one kind of task"
         )
     fields = _differing(runs, swept)
     groups = _grouped(runs, fields)
     open_runs = [run for run in begun if not run.is_finished]
     notes = [
-        *(f"{run.name} is left out: it has closed {run.rounds} rounds" for run in open_runs),
+        *(f"{run.name} is left out: not finished, {run.rounds} rounds closed" for run in open_runs),
         *_field_notes(fields, swept),
         *_promise_notes(groups),
         *folded,
@@ -154,7 +154,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
 
 
 def _expand(paths: Sequence[Path]) -> tuple[list[Path], tuple[str, ...] | None]:
-    """The runs' folders, and what a sweep says that it sweeps; None where none is a sweep's."""
+    """Returns the runs' folders, and the fields that a sweep varies; None: there is no sweep."""
     folders: list[Path] = []
     swept: tuple[str, ...] | None = None
     for path in paths:
@@ -163,7 +163,7 @@ def _expand(paths: Sequence[Path]) -> tuple[list[Path], tuple[str, ...] | None]:
             continue
         inside = sorted(p.parent for p in path.glob("*/recipe.toml")) if path.is_dir() else []
         if not inside:
-            raise UsageError(f"{path}: is no run's folder, and holds none; name a folder with runs")
+            raise UsageError(f"{path}: neither a run nor a folder of runs; give one")
         if (path / SWEEP_FILE).is_file():
             sweep = read_sweep(path)
             swept = tuple(dict.fromkeys([*(swept or ()), *sweep.swept]))
@@ -174,7 +174,7 @@ def _expand(paths: Sequence[Path]) -> tuple[list[Path], tuple[str, ...] | None]:
 
 
 def _fold_notes(path: Path) -> list[str]:
-    """What a cross-validation's folds come to together: a row's ε is of one of them."""
+    """Returns a note on the ε of all folds together, because a row's ε is that of one fold."""
     if not (path / SWEEP_FILE).is_file():
         return []
     sweep = read_sweep(path)
@@ -185,7 +185,7 @@ def _fold_notes(path: Path) -> list[str]:
 
 
 def _differing(runs: Sequence[Measured], swept: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The fields in which runs differ, the swept ones first."""
+    """Returns the fields in which runs differ, the swept ones first."""
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     other = [key for key in keys if len({repr(run.settings.get(key)) for run in runs}) > 1]
     first = [key for key in swept or () if key in other]
@@ -206,23 +206,23 @@ def _grouped(runs: Sequence[Measured], fields: Sequence[str]) -> tuple[Group, ..
 
 
 def _field_notes(fields: Sequence[str], swept: tuple[str, ...] | None) -> list[str]:
-    """That runs differ in more than what is compared."""
+    """Returns a note if runs differ in more fields than those that are compared."""
     more = [key for key in fields if key not in swept] if swept is not None else list(fields)
     named = ", ".join(more[:NAMED]) + (f" and {len(more) - NAMED} more" * (len(more) > NAMED))
     if swept is not None and more:
         return [f"the runs differ in more than the sweep: {named}"]
     if swept is None and len(more) > 1:
-        return [f"the runs differ in several fields, so no one of them explains a score: {named}"]
+        return [f"the runs differ in several fields, so none alone explains a score: {named}"]
     return []
 
 
 def _promise_notes(groups: Sequence[Group]) -> list[str]:
-    """That the groups' ε are not of one kind."""
+    """Returns a note if the groups' ε cannot be compared."""
     promises = [group.promise for group in groups if group.promise is not None]
     private = [one for one in promises if math.isfinite(one.epsilon)]
     of = {(one.unit, one.neighbouring, one.delta, one.adversaries, one.basis) for one in private}
     if len(of) > 1:
-        return ["the runs' ε differ in unit, δ, adversary or basis: they are not one scale"]
+        return ["the runs' ε differ in unit, δ, adversary or basis, so they cannot be compared"]
     return []
 
 
@@ -235,7 +235,7 @@ def _json(value: object) -> object:
 
 
 def numbers(groups: Sequence[Group], field: str) -> Mapping[int, float] | None:
-    """A field's value in each group by the group's place, where all are numbers; else None."""
+    """Returns a field's value in each group, by the group's place; None: not all are numbers."""
     values = [group.settings.get(field) for group in groups]
     if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         return None

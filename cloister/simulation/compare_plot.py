@@ -1,4 +1,4 @@
-"""A picture of a comparison: the score by setting with its spread, and over the rounds."""
+"""Plots a comparison: the score by setting with its deviation, and over the rounds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cloister.files import write_whole
 from cloister.simulation.compare import Comparison, Group, numbers
 from cloister.simulation.measured import epsilon_text
 
-# Groups whose curves can be told apart in one picture.
+# Most curves that can be distinguished in one picture.
 MOST_CURVES = 10
 
 
@@ -18,7 +18,7 @@ def plot_comparison(found: Comparison, path: Path) -> None:
 
     Args:
         found: The comparison.
-        path: The PNG; one that is there is replaced.
+        path: The PNG; an existing file is replaced.
 
     Raises:
         OSError: It cannot be written.
@@ -46,7 +46,7 @@ def _spread(group: Group) -> float:
 
 
 def _line(axes: Any, found: Comparison, places: Any) -> None:
-    """The score over a field that is a number."""
+    """Plots the score over a field that is a number."""
     (field,) = found.fields
     order = sorted(places, key=lambda place: places[place])
     groups = [found.groups[place] for place in order]
@@ -59,7 +59,7 @@ def _line(axes: Any, found: Comparison, places: Any) -> None:
         capsize=4,
         color="#1b5e20",
     )
-    if min(values) > 0 and max(values) / min(values) >= 8:  # three doublings read better so
+    if min(values) > 0 and max(values) / min(values) >= 8:  # a log scale from three doublings on
         axes.set_xscale("log")
     axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.minorticks_off()
@@ -68,7 +68,7 @@ def _line(axes: Any, found: Comparison, places: Any) -> None:
 
 
 def _bars(axes: Any, found: Comparison) -> None:
-    """The score of each setting, one above the other."""
+    """Plots the score of each setting as a horizontal bar."""
     groups = found.groups[::-1]
     axes.errorbar(
         [group.mean for group in groups],
@@ -85,7 +85,7 @@ def _bars(axes: Any, found: Comparison) -> None:
 
 
 def _curves(axes: Any, found: Comparison) -> None:
-    """The mean score over the rounds that all runs of a setting scored."""
+    """Plots the mean score over the rounds that all runs of a setting have scored."""
     from matplotlib.ticker import MaxNLocator
 
     for group in found.groups[:MOST_CURVES]:
@@ -108,7 +108,7 @@ def _title(found: Comparison) -> str:
 
 
 def _axis_name(field: str, groups: list[Group]) -> str:
-    """The field's name; of ε with all that it is of."""
+    """Returns the field's name; for ε with unit, δ and neighbours."""
     promise = groups[0].promise
     if field != "privacy.epsilon" or promise is None:
         return field
@@ -122,7 +122,7 @@ def _two_lines(group: Group) -> str:
 
 
 def _literal(label: str) -> str:
-    """A label letter by letter: what a user named is no mathematics."""
+    """Escapes a label, so that matplotlib does not read a user's `$` as mathematics."""
     from cloister.evidence.fonts import fonts_for, literal
 
     return literal(fonts_for([label]), label)

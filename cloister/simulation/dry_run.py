@@ -1,4 +1,4 @@
-"""Everything of a simulation up to its first round: plan, base, data and the gradients' proof."""
+"""Runs all steps of a simulation before its first round: plan, base, data, gradients' proof."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from cloister.simulation.run import Events, open_coordinator
 
 @dataclass(frozen=True)
 class Checked:
-    """What a study that can run comes to before its first round.
+    """The facts of a study that can run, before its first round.
 
     Attributes:
-        promises: What each site would be promised, by site; empty without privacy.
+        promises: The promise to each site, by site; empty without privacy.
         labels: Its classes or entity types; none for a causal LM.
         test_records: Records of the public test set.
-        parameters: Numbers that travel in the largest message.
-        base_sha256: Of the base's weights.
+        parameters: Number of parameters in the largest message.
+        base_sha256: SHA-256 of the base's weights.
     """
 
     promises: dict[str, Stated]
@@ -34,14 +34,14 @@ class Checked:
 def dry_run(recipe: Recipe, events: Events | None = None) -> Checked:
     """Prepares a study and proves its per-record gradients; trains nothing and charges nothing.
 
-    What a run writes before its first round goes to a temporary folder, which is removed.
+    Files of a run before its first round are written to a temporary folder, which is removed.
 
     Args:
         recipe: The study.
-        events: Whom to tell.
+        events: Callbacks for what happens.
 
     Raises:
-        CloisterError: Whatever would end the run before its first round.
+        CloisterError: Any error that would end the run before its first round.
     """
     with tempfile.TemporaryDirectory(prefix="cloister-dry-run-") as folder:
         run = RunDirectory.create(Path(folder) / "run", recipe)

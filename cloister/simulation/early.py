@@ -1,6 +1,6 @@
-"""What a study can be refused for before torch, transformers or a base model are loaded.
+"""Refuses a study early, before torch, transformers or a base model are loaded.
 
-Loading these takes 10 to 20 seconds. A person who mistyped a path or a column learns it at once.
+Loading these takes 10 to 20 seconds; a wrong path or column is reported at once.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from cloister.plugins import is_of_this_process
 from cloister.recipe import Recipe
 from cloister.simulation.plans import plans_of
 
-# Files of at most so many bytes are read whole, in about 0.7 s (12 MB of CSV a second, measured).
+# Largest file that is read whole, which takes about 0.7 s (12 MB of CSV a second, measured).
 READ_WHOLE = 8 * 2**20
 
 
 def refuse_early(recipe: Recipe, engine: Literal["local", "ray"] = "local") -> None:
-    """Refuses a study that cannot run, by what is quick to look at.
+    """Refuses a study that cannot run, by quick checks.
 
-    The run itself checks all of this again, and all the rest: every record, the labels, the base.
+    The run itself repeats these checks, and checks the rest: every record, the labels, the base.
 
     Args:
         recipe: The study.
-        engine: Where its sites are to run.
+        engine: The engine that would run its sites.
 
     Raises:
         UsageError: The engine cannot run it.
         ModelFileError: `model.base` names neither a folder nor a hub id.
-        DataError: A file is missing, its first row is not what the task reads, or, in a file of at
-            most `READ_WHOLE` bytes, any row is not.
+        DataError: A file is missing, or its first row does not fit the task; in a file of at most
+            `READ_WHOLE` bytes, any row.
         RefusedError: No noise meets the target.
     """
     check_engine(recipe, engine)
@@ -53,7 +53,7 @@ def refuse_early(recipe: Recipe, engine: Literal["local", "ray"] = "local") -> N
 def _check_rows(
     source: str, split: Split, kind: RecordKind, columns: DataConfig, *, sites: bool = False
 ) -> None:
-    """Reads a small file whole, so that an empty cell is told at once; of others the first row."""
+    """Checks all rows of a small file, and the first row of a large one."""
     path = Path(source)
     if path.is_file() and path.stat().st_size <= READ_WHOLE:
         load(source, split, kind, columns, sites=sites)
@@ -65,18 +65,18 @@ def check_engine(recipe: Recipe, engine: Literal["local", "ray"]) -> None:
     """Refuses an engine that cannot run a study.
 
     Raises:
-        UsageError: Sites would run in several processes, and share noise, or have several
-            processes each, or need a task that only this process has.
+        UsageError: Sites would run in several processes, but share noise, have several processes
+            each, or need a task that exists in this process only.
     """
     if engine == "ray" and recipe.privacy.sharing(recipe.data.sites) is not None:
         raise UsageError(
-            "privacy.noise: \"shared\" keeps each site's keys in its process, which Ray's workers "
-            "are not; use --engine local"
+            'privacy.noise: "shared" keeps each site\'s keys in one process, but Ray runs a site '
+            "in several; use --engine local"
         )
     if engine == "ray" and recipe.machine.processes:
         raise UsageError(
-            f"machine.processes: {recipe.machine.processes} given with --engine ray, whose workers "
-            "would each start as many; use --engine local"
+            f"machine.processes: {recipe.machine.processes} given with --engine ray, each of "
+            "whose workers would start as many; use --engine local"
         )
     if engine == "ray" and is_of_this_process(recipe.task.kind):
         raise UsageError(

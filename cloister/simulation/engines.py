@@ -1,4 +1,4 @@
-"""The same ClientApp and ServerApp, run in this process or on Flower's simulation runtime."""
+"""Runs the same ClientApp and ServerApp in this process or on Flower's simulation runtime."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def run_ray(server_app: ServerApp, client_app: ClientApp, num_sites: int) -> Non
     gpus = torch.cuda.device_count()
     failure: list[BaseException] = []
 
-    # Flower runs the ServerApp in a thread of its own and reports any failure of it as one of its
-    # own kind, without ours.
+    # Flower runs the ServerApp in its own thread and replaces any error of it by its own, so ours
+    # is kept here.
     def guarded(grid: object, context: Context) -> None:
         try:
             server_app(grid=grid, context=context)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The end of a simulation: adapter, card and plots written, the result stated."""
+"""Ends a simulation: writes adapter, card, plots and result."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from cloister.training.evaluation import evaluate
 from cloister.training.generation import reply_score
 from cloister.training.workspace import Workspace
 
-# Sites whose ε over rounds is drawn, and points of each line: every point is a computation of ε by
-# PLD, 25 ms measured, and equal plans share it.
+# Most sites whose ε over rounds is drawn, and points of each line: every point is a computation of
+# ε by PLD (25 ms, measured), which equal plans share.
 MOST_DRAWN, POINTS = 10, 20
 
 
@@ -49,20 +49,20 @@ def write_results(
     """Writes a finished run's adapter, card and plots, and each site's own adapter.
 
     Args:
-        study: What ran.
-        coordinator: Its coordinator; its network is left with the final adapter.
-        state: What is released.
+        study: The study that ran.
+        coordinator: Its coordinator; its network has the final adapter afterwards.
+        state: The final state, which is released.
         scores: Its scores on the public sets.
-        seconds: Since the run began.
+        seconds: Seconds since the run began.
 
     Returns:
-        What the run came to, and a warning where its adapter scores no more than guessing.
+        The run's result, and a warning if its adapter scores no higher than guessing.
     """
     recipe, workspace, run = study.recipe, coordinator.workspace, coordinator.run
     models = site_models(study, workspace, run, state.adapter)
     for name, model in models.items():
         export(run.path / "personal" / name, workspace, model, released(recipe, workspace))
-        (run.path / "personal" / name / "README.md").unlink()  # peft's empty form
+        (run.path / "personal" / name / "README.md").unlink()  # peft's empty template
     task, test = workspace.task, dict(scores["test"])
     if isinstance(task, CausalChat):
         replies = []
@@ -95,7 +95,7 @@ def write_results(
 
 
 def ending_of(study: SimulatedStudy, workspace: Workspace, result: RunResult) -> Ending:
-    """What card and plot say of a run: what it came to, and what the sites' ledgers state."""
+    """Returns the facts for card and plot: the result, and the promises in the sites' ledgers."""
     digest = study.recipe.digest()
     return Ending(
         recipe=study.recipe,
@@ -114,7 +114,7 @@ def ending_of(study: SimulatedStudy, workspace: Workspace, result: RunResult) ->
 
 
 def _spending(folder: Path, sites: Sequence[str]) -> list[SpendingSeries]:
-    """Reads what each ledger spent, for the picture; of more sites than it names, of none."""
+    """Reads each ledger's ε over rounds for the plot; empty if there are too many sites."""
     found = []
     for site in sites if len(sites) <= MOST_DRAWN else ():
         path = RunDirectory(folder).ledger(site)
@@ -126,7 +126,7 @@ def _spending(folder: Path, sites: Sequence[str]) -> list[SpendingSeries]:
 
 
 def _facts(folder: Path, site: str, digest: str) -> SiteFacts | str:
-    """What a site's own ledger states of the study: the plan that it ran, after its policy."""
+    """Returns what a site's own ledger states about the study: the plan that it ran."""
     path = RunDirectory(folder).ledger(site)
     verdict = verify(LedgerFile(path).entries(), str(path))
     try:
@@ -136,14 +136,14 @@ def _facts(folder: Path, site: str, digest: str) -> SiteFacts | str:
 
 
 def write_result(run: RunDirectory, result: RunResult) -> None:
-    """Writes `result.json`, by which a finished run is known and compared."""
+    """Writes `result.json`, which marks a run as finished and is read by `compare`."""
     write_whole(run.result_file, (json.dumps(result.to_json(), indent=1) + "\n").encode())
 
 
 def _personal_scores(
     study: SimulatedStudy, workspace: Workspace, models: list[Adapter]
 ) -> dict[str, float]:
-    """Scores of sites' own adapters on the public test set, the mean over sites."""
+    """Returns the mean score of the sites' own adapters on the public test set."""
     examples = workspace.encode(study.test)
     tokens = study.recipe.machine.plain_tokens
     rows = []

@@ -1,7 +1,7 @@
-"""The apps that `flwr run .` starts from the project's folder (`[tool.flwr.app]`).
+"""Defines the apps that `flwr run .` starts from the project's folder (`[tool.flwr.app]`).
 
 The run's configuration names the recipe: `recipe` (a file's absolute path; empty: the quickstart)
-and `out` (where the run's folder is made; relative to where the SuperLink was started).
+and `out` (the folder for the run's folder; relative to the SuperLink's working directory).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def recipe_of(context: Context) -> Recipe:
-    """The recipe that a run's configuration names."""
+    """Reads the recipe that a run's configuration names."""
     path = str(context.run_config["recipe"])
     return read_recipe(Path(path) if path else None)
 
@@ -37,8 +37,8 @@ def folder_of(context: Context) -> Path:
 
 
 def _sites(context: Context) -> SimulatedSites:
-    # The study as the coordinator wrote it down when the run began: the recipe's own file may
-    # change meanwhile.
+    # Read the study that the coordinator saved when the run began: the recipe's file may have
+    # changed since.
     run = RunDirectory.reopen(folder_of(context))
     return SimulatedSites(run.recipe(), run.path / "ledgers")
 
@@ -52,10 +52,10 @@ def _identify(context: Context) -> Identity:
 
 
 class _Server:
-    """Opens the study when Flower starts the run, and finishes it at its end."""
+    """Opens the study when Flower starts the run, and writes its results at the end."""
 
     def open(self, context: Context) -> ServerStudy:
-        """Makes the run's folder and the study."""
+        """Makes the run's folder and opens the study."""
         run = RunDirectory.create(folder_of(context), recipe_of(context))
         self._run = open_coordinator(run.recipe(), run)
         return self._run.study()

@@ -1,10 +1,10 @@
-"""k-fold cross-validation: each part of the records is once the test set, and in k - 1 trainings.
+"""k-fold cross-validation: each part of the records is the test set once, and in k - 1 trainings.
 
 Math:
-    A unit's part follows from the unit and the study's seed alone. So data sets that differ in one
-    unit differ in it in k - 1 trainings and are equal in the other one: all adapters together are
-    k - 1 plans composed, for every unit. Scores on held-out records have no noise, and no ε covers
-    them.
+    A unit's part is a function of the unit and the study's seed alone. So data sets that differ in
+    one unit differ by it in k - 1 trainings and are equal in the other one: for every unit, all
+    adapters together are the composition of k - 1 plans. Scores on held-out records have no noise,
+    and no ε covers them.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.simulation.plans import plans_of
 
-# Mixes of sites' plans that are accounted one by one, at a third of a second each.
+# Most combinations of sites' plans that are accounted one by one, a third of a second each.
 MOST_MIXES = 40
 
 
 def held_out(
     records: Sequence[Record], fold: str, unit: Unit, seed: int
 ) -> tuple[list[Record], list[Record]]:
-    """Splits records into those that are trained on and those that are held out.
+    """Splits records into training records and held-out records.
 
     Args:
-        records: All of them.
+        records: All records.
         fold: `2/5`: the second of five parts is held out.
-        unit: All records of a unit are in one part, copies of a record too; equal records without
-            copies are, too.
-        seed: The study's; another one draws other parts.
+        unit: The privacy unit: all records of one, and copies of a record, are in one part; equal
+            records without copies are in one part too.
+        seed: The study's seed; another one draws other parts.
 
     Raises:
-        DataError: One of the two would be empty, or a person is needed and not named.
+        DataError: One of the two would be empty, or a record names no person although the unit is
+            the person.
     """
     found = fold_of(fold)
     assert found is not None  # `DataConfig` refuses any other text
@@ -52,7 +53,7 @@ def held_out(
     for number, record in enumerate(records, 1):
         if unit is Unit.PERSON and record.person is None:
             raise DataError(
-                f"record {number} names no person, and privacy.unit is person: name the column as "
+                f"record {number} names no person, but privacy.unit is person: name the column as "
                 "data.person"
             )
         (test if _part(record, unit, parts, seed) == part else train).append(record)
@@ -62,24 +63,25 @@ def held_out(
 
 
 def _part(record: Record, unit: Unit, parts: int, seed: int) -> int:
-    """The part of a record's unit, from 1."""
+    """Returns the part of a record's unit, from 1."""
     if unit is Unit.PERSON:
         own = record.person
     elif record.unit is not None:
-        # Copies of a record are one unit with it: in several parts, it would be in k trainings.
+        # A record and its copies are one unit: in several parts, it would be in k trainings.
         own = record.unit
     else:
-        # A record without its site and person: who has the same text is in the same part, so that
-        # no held-out text was trained on.
+        # The record without its site and person: equal texts are in the same part, so that no
+        # held-out text was trained on.
         own = repr(dataclasses.replace(record, site=None, person=None))
     digest = hashlib.sha256(f"fold {seed} {own}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") % parts + 1
 
 
 def fold_settings(recipe: Recipe, folds: int) -> list[list[str]]:
-    """The settings of each fold, as the command line's `--set` has them.
+    """Returns the settings of each fold, in the form of the command line's `--set`.
 
-    The declared number of records is that of what is left: the rates stay what they were.
+    The declared number of records is that of the training part, so that batches keep their expected
+    size.
     """
     declared = recipe.data.public_records
     every = declared if isinstance(declared, tuple) else (declared,)
@@ -89,11 +91,11 @@ def fold_settings(recipe: Recipe, folds: int) -> list[list[str]]:
 
 
 def composed(recipe: Recipe, folds: int) -> Stated | None:
-    """What all folds' adapters together promise for one unit, at the largest of the sites.
+    """Returns what all folds' adapters together promise for one unit: the largest ε of the sites.
 
     Args:
-        recipe: Of one of the folds.
-        folds: How many.
+        recipe: The recipe of one of the folds.
+        folds: Number of folds.
 
     Returns:
         The ε of k - 1 plans; None without privacy.
@@ -102,8 +104,8 @@ def composed(recipe: Recipe, folds: int) -> Stated | None:
         RefusedError: The accountants disagree.
 
     Guarantees:
-        An upper bound for every unit, whichever part it is in, and also where it is dealt to
-        another site, with another plan, in each fold.
+        An upper bound for every unit in any part, also if it is dealt to another site, with another
+        plan, in each fold.
     """
     if not recipe.privacy.enabled:
         return None
@@ -116,10 +118,10 @@ def composed(recipe: Recipe, folds: int) -> Stated | None:
 
 
 def _mixes(events: Sequence[GaussianEvent], count: int) -> Iterator[Sequence[GaussianEvent]]:
-    """What a unit's trainings may be: `count` of the sites' events, each of any site.
+    """Yields the possible trainings of a unit: `count` events, each of any site.
 
-    Of many different sites, one event that is worse than all of them, so often: less noise, a
-    larger rate and more steps each cost more.
+    For many different sites, it yields one event that is worse than all of theirs, `count` times:
+    less noise, a larger rate and more steps each cost more.
     """
     if math.comb(len(events) + count - 1, count) <= MOST_MIXES:
         yield from combinations_with_replacement(events, count)
@@ -134,7 +136,7 @@ def _mixes(events: Sequence[GaussianEvent], count: int) -> Iterator[Sequence[Gau
 
 
 def told(recipe: Recipe, folds: int) -> str:
-    """What the folds promise together, in a line."""
+    """Returns what the folds promise together, in one line."""
     together = composed(recipe, folds)
     scores = "no ε covers the scores, which are of held-out records of the same file"
     if together is None:
@@ -146,13 +148,13 @@ def told(recipe: Recipe, folds: int) -> str:
 
 
 def check_folds(folds: int, seeds: int | None, sweeps: Sequence[str]) -> None:
-    """Refuses folds beside other repetitions, whose ε would add up too.
+    """Refuses folds together with other repetitions, whose ε would add up too.
 
     Raises:
         UsageError: Seeds or swept fields are given.
     """
     if seeds is not None or sweeps:
         raise UsageError(
-            f"--folds {folds}: given with --{'sweep' if sweeps else 'seeds'}; each repetition "
-            "would be charged to the same records again: run the folds of one setting alone"
+            f"--folds {folds}: not possible with --{'sweep' if sweeps else 'seeds'}: each "
+            "repetition would be charged to the same records again; leave one of them out"
         )

@@ -1,10 +1,9 @@
-"""What a process of a simulation keeps between messages: by the content of what it was made from.
+"""Caches what a process of a simulation makes from a recipe, until a file of the recipe changes.
 
-Flower calls a site's function once a message, in a process that it chooses, with nothing but a
-context; loading base and records anew each time would take most of the study. So what a recipe
-gives is kept, under the recipe and the stamp of every file that it names: an edited file, or
-another file in its place, is another key. A source on the hub is kept by its id, as the hub's own
-cache in this process is.
+Flower calls a site's function once per message, in a process that it chooses, with only a context;
+loading base and records each time would take most of the study's time. So results are cached by the
+recipe and the stamp of every file that it names: an edited or replaced file gives another key. A
+source on the hub is cached by its id, like the hub's own cache in this process.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ Made = TypeVar("Made")
 
 
 def by_content(most: int) -> Callable[[Callable[[Recipe], Made]], Callable[[Recipe], Made]]:
-    """Keeps the last results of a function of a recipe, until a file that the recipe names changes.
+    """Decorates a function of a recipe so that its last results are cached.
 
     Args:
-        most: Results.
+        most: Number of cached results.
     """
 
     def decorated(function: Callable[[Recipe], Made]) -> Callable[[Recipe], Made]:
@@ -42,10 +41,10 @@ def by_content(most: int) -> Callable[[Callable[[Recipe], Made]], Callable[[Reci
 
 
 def stamps_of(recipe: Recipe) -> tuple[Stamp, ...]:
-    """Stamps of the files on this machine that a recipe names: its records and its base.
+    """Returns stamps of the files on this machine that a recipe names: records, items and base.
 
     Raises:
-        BadFileError: A file is there and cannot be read, or has a name that none can have.
+        BadFileError: A file exists but cannot be read, or its name is not valid.
     """
     try:
         return _stamps_of(recipe)
@@ -55,7 +54,8 @@ def stamps_of(recipe: Recipe) -> tuple[Stamp, ...]:
 
 def _stamps_of(recipe: Recipe) -> tuple[Stamp, ...]:
     data = recipe.data
-    named = [Path(source) for source in (data.train, data.test, data.validation) if source]
+    sources = (data.train, data.test, data.validation, recipe.task.items)
+    named = [Path(source).expanduser() for source in sources if source]
     base = Path(recipe.model.base).expanduser()
     inside = sorted(base.iterdir()) if base.is_dir() else [base]
     return tuple(stamp_of(path) for path in (*named, *inside) if path.is_file())

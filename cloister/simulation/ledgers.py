@@ -1,4 +1,4 @@
-"""The ledgers of simulated sites, begun as an institution would begin its own."""
+"""Begins the ledgers of simulated sites, as an institution begins its own."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cloister.simulation.study import SimulatedStudy, limit_of
 
 
 def begin_ledgers(study: SimulatedStudy, run: RunDirectory) -> None:
-    """Begins every site's ledger that is not there yet.
+    """Begins the ledger of every site that has none yet.
 
     Raises:
-        LedgerError: One cannot be written.
+        LedgerError: A ledger cannot be written.
     """
     for name in study.names:
         path = run.ledger(name)

@@ -1,7 +1,7 @@
-"""Flower's Grid in this process: every message is answered by a direct call of the ClientApp.
+"""Implements Flower's Grid in this process: a direct call of the ClientApp answers each message.
 
-No network, no workers and one base model in memory for all sites; a round costs what its training
-costs.
+It needs no network and no workers, and one base in memory serves all sites, so a round takes no
+more time than its training.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-# Node 1 is the coordinator, as Flower has it; sites follow.
+# Node 1 is the coordinator, as in Flower; sites follow.
 SERVER_NODE = 1
 
 
@@ -62,7 +62,7 @@ class LocalGrid(Grid):
         return range(SERVER_NODE + 1, SERVER_NODE + 1 + self.num_sites)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Has each message answered at once."""
+        """Answers each message at once."""
         pushed = []
         for message in messages:
             name = str(uuid.uuid4())
@@ -73,13 +73,13 @@ class LocalGrid(Grid):
         return pushed
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Takes the replies to these messages, as far as they are there."""
+        """Returns and removes the replies to these messages that exist."""
         return [self._replies.pop(name) for name in message_ids if name in self._replies]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Answers every message in turn; the deadline cannot pass, as nobody else is waited for."""
+        """Answers every message in turn; a deadline is not needed, as all is in this process."""
         return self.pull_messages(self.push_messages(messages))
 
     def _context(self, node: int) -> Context:

@@ -1,4 +1,4 @@
-"""What one finished run came to, read from its folder alone: no base, no records, no torch."""
+"""Reads the outcome of one run from its folder alone: no base, no records, no torch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cloister.recipe import Recipe
 from cloister.recipe.document import KEPT, tables_of
 from cloister.server.run_directory import RunDirectory
 
-# Scores by which tasks are compared, the first that a run has; a perplexity is better small.
+# Scores by which runs are compared: the first that a run has. A smaller perplexity is better.
 METRICS = ("accuracy", "f1", "perplexity")
 SMALLER_IS_BETTER = frozenset({"perplexity"})
-# Fields of a recipe that say which repetition a run is, and not what it tries.
+# Fields of a recipe that only tell repetitions of a setting apart.
 REPETITION = frozenset({"study.seed", "study.name", "data.fold"})
 
 Settings = Mapping[str, object]
@@ -28,24 +28,24 @@ Settings = Mapping[str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One run.
+    """The outcome of one run.
 
     Attributes:
         path: Its folder.
-        name: Of the folder.
-        seed: The study's.
-        settings: Every field of the study with its value in force, by `section.key`, but for the
-            seed, the name, and what the machine keeps for itself.
+        name: The folder's name.
+        seed: The study's seed.
+        settings: Every field of the study with its value, by `section.key`, except the seed, the
+            name, and the sections that are not sent to sites.
         metric: The name of its score.
-        score: On the public test set, of the adapter that the run kept.
-        promise: The largest ε that a site was promised, with all that it is of; None where the
-            folder has no ledger (a deployed run's lie at the sites).
-        bytes: Of all updates and global adapters, over all rounds and sites.
-        seconds: Of all closed rounds.
-        curve: Rounds that were scored, and their scores; from round 0, the untrained adapter,
-            where the run has it.
-        rounds: Rounds closed.
-        is_finished: Whether it came to its end.
+        score: The final adapter's score on the public test set.
+        promise: The largest ε that a site was promised, with unit and δ; None: the folder has no
+            ledger (those of a deployed run are at the sites).
+        bytes: Bytes of all updates and global adapters, over all rounds and sites.
+        seconds: Seconds of all closed rounds.
+        curve: Rounds that were scored, and their scores; from round 0, the untrained adapter, if
+            the run has it.
+        rounds: Number of closed rounds.
+        is_finished: Whether the run finished.
     """
 
     path: Path
@@ -63,17 +63,17 @@ class Measured:
 
     @property
     def untrained(self) -> float | None:
-        """The score before round 1; None of a run that has none."""
+        """Returns the score before round 1; None: the run has none."""
         return next((score for number, score in self.curve if number == 0), None)
 
 
 def measure(path: Path) -> Measured:
-    """Reads a run.
+    """Reads the outcome of a run.
 
     Raises:
-        UsageError: The folder is not a run's, or no round of it was scored.
+        UsageError: The folder is not that of a run, or no round of it was scored.
         BadFileError: A file of it is damaged.
-        LedgerError: A ledger of it is.
+        LedgerError: A ledger of it is damaged.
     """
     run = RunDirectory.reopen(path)
     recipe, result = run.recipe(), read_result(run)
@@ -83,7 +83,7 @@ def measure(path: Path) -> Measured:
         kept = dict(result["test"]) if result else dict(scored[-1]["test"]) if scored else {}
         metric = next((name for name in METRICS if kept.get(name) is not None), None)
         if metric is None:
-            raise UsageError(f"{path}: no round of it was scored yet; let it run to its end")
+            raise UsageError(f"{path}: no round was scored yet; let the run finish")
         return Measured(
             path=run.path,
             name=run.path.name,
@@ -109,29 +109,29 @@ def measure(path: Path) -> Measured:
 
 
 def read_result(run: RunDirectory) -> dict[str, Any] | None:
-    """A finished run's `result.json`; None where there is none.
+    """Returns a finished run's `result.json`; None: there is none.
 
     Raises:
-        BadFileError: It is damaged.
+        BadFileError: The file is damaged.
     """
     if not run.result_file.is_file():
         return None
     try:
         found = json.loads(run.result_file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadFileError(f"{run.result_file}: cannot be read ({error})") from error
+        raise BadFileError(f"{run.result_file}: not readable ({error}); run it again") from error
     if not isinstance(found, dict) or not isinstance(found.get("test"), dict):
-        raise BadFileError(f"{run.result_file}: is no run's result; run the study again")
+        raise BadFileError(f"{run.result_file}: not the result of a run; run the study again")
     return found
 
 
 def is_finished(run: RunDirectory) -> bool:
-    """Whether a run came to its end; of one from before `result.json`, whether it has a card."""
+    """Returns whether a run finished: it has `result.json` or, if older, a card."""
     return run.result_file.is_file() or (run.adapter / "README.md").is_file()
 
 
 def settings_of(recipe: Recipe) -> dict[str, object]:
-    """What a study tries, by `section.key`: all that is sent to a site, but for the repetition."""
+    """Returns a study's settings, by `section.key`: all fields that sites get but name and seed."""
     tables = tables_of(recipe.resolved().sections())
     return {
         f"{section}.{key}": tuple(value) if isinstance(value, list) else value
@@ -143,7 +143,7 @@ def settings_of(recipe: Recipe) -> dict[str, object]:
 
 
 def _worst_promise(run: RunDirectory) -> Stated | None:
-    """The largest ε that a ledger of the run promises; each ledger is checked from its entries."""
+    """Returns the largest ε that a ledger of the run promises, after checking each ledger."""
     promises = [
         verify(LedgerFile(path).entries(), str(path)).promise for path in run.ledgers().values()
     ]
@@ -151,15 +151,15 @@ def _worst_promise(run: RunDirectory) -> Stated | None:
 
 
 def epsilon_text(promise: Stated | None) -> str:
-    """ε for a table's cell; what it is of stands below the table (`promise_lines`)."""
+    """Formats ε for a table's cell; unit and δ are below the table (`promise_lines`)."""
     return "not known here" if promise is None else shown(promise.epsilon, 2)
 
 
 def promise_lines(promises: Sequence[Stated | None]) -> list[str]:
-    """What the ε of a table are of: one line for all of one kind, and one for what is not known.
+    """Returns lines that state unit, δ and adversary of a table's ε: one line for each kind.
 
     Args:
-        promises: Of the table's rows.
+        promises: The promises of the table's rows.
     """
     kinds: dict[str, list[str]] = {}
     for one in promises:
@@ -171,5 +171,5 @@ def promise_lines(promises: Sequence[Stated | None]) -> list[str]:
         which = "ε" if len(kinds) == 1 else f"ε of {', '.join(dict.fromkeys(values))}"
         lines.append(f"{which}: the largest of a run's sites, {of}")
     if None in promises:
-        lines.append("ε is not known where a run's folder holds no ledgers; the sites have them")
+        lines.append("ε is not known for runs whose folder has no ledgers; the sites have them")
     return lines

@@ -1,4 +1,4 @@
-"""How a simulation deals records to sites, through flwr-datasets' partitioners."""
+"""Deals a simulation's records to sites, with flwr-datasets' partitioners."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def partition(records: Sequence[Record], config: DataConfig, seed: int) -> dict[
     """Deals every record to exactly one site.
 
     Args:
-        records: All of them.
-        config: How many sites, and by what.
+        records: All records.
+        config: The number of sites, and the partition.
         seed: The study's seed.
 
     Returns:
@@ -37,7 +37,7 @@ def partition(records: Sequence[Record], config: DataConfig, seed: int) -> dict[
         DataError: A site would be empty, or a record's copies name another site or person.
 
     Guarantees:
-        Records of one `unit` are dealt together. Were copies dealt for themselves, several sites
+        Records of one `unit` are dealt together. If copies were dealt separately, several sites
         would each protect a part of one record, and their ε would add up.
     """
     rows: dict[str, list[Record]] = {}
@@ -50,8 +50,8 @@ def partition(records: Sequence[Record], config: DataConfig, seed: int) -> dict[
     for unit, made in rows.items():
         if any((row.site, row.person) != (made[0].site, made[0].person) for row in made):
             raise DataError(
-                f"{UNIT} {shown(unit)!r}: its rows name several sites or persons, and are made of "
-                "one record; correct them"
+                f"{UNIT} {shown(unit)!r}: its rows are copies of one record but name several sites "
+                "or persons; correct them"
             )
     sites = _dealt(firsts, config, seed)
     return {
@@ -67,7 +67,7 @@ def _dealt(records: Sequence[Record], config: DataConfig, seed: int) -> dict[str
         return _by_column(shuffled, config)
     if config.partition == "person":
         return _checked(_by_person(shuffled, config))
-    if len(shuffled) < config.sites:  # the partitioners' own errors for this say less
+    if len(shuffled) < config.sites:  # a better message than the partitioners' own
         _refuse_empty(dict.fromkeys(site_names(config.sites)[len(shuffled) :], 0))
     table = Dataset.from_dict({"index": range(len(shuffled)), "key": _keys(shuffled, config)})
     partitioner = _partitioner(config, seed, len(shuffled))
@@ -80,7 +80,7 @@ def _dealt(records: Sequence[Record], config: DataConfig, seed: int) -> dict[str
 
 
 def site_names(count: int) -> list[str]:
-    """Names of simulated sites, whose order as text is their order as numbers."""
+    """Returns names of simulated sites, whose alphabetical order is their numerical order."""
     width = len(str(count - 1))
     return [f"site-{number:0{width}d}" for number in range(count)]
 
@@ -111,7 +111,7 @@ def _keys(records: Sequence[Record], config: DataConfig) -> list[str]:
         return [""] * len(records)
     if not all(isinstance(record, TextRecord) for record in records):
         raise UsageError(
-            'data.partition: "dirichlet" skews labels, and these records have none; '
+            'data.partition: "dirichlet" skews labels, but these records have none; '
             'use "iid", "quantity", "column" or "person"'
         )
     return [record.label for record in records if isinstance(record, TextRecord)]

@@ -1,6 +1,6 @@
-"""The models that sites of a simulation end up with, where they keep a part of the adapter.
+"""Returns the final models of a simulation's sites, if sites keep a part of the adapter.
 
-Only a simulation sees them side by side: at institutions each stays where it is.
+Only a simulation has all of them: at institutions each one stays at its site.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from cloister.training.workspace import Workspace
 def site_models(
     study: SimulatedStudy, workspace: Workspace, run: RunDirectory, shared: Adapter
 ) -> dict[str, Adapter]:
-    """The whole adapter of each site after the last round that it trained; none of them where
-    everything is shared.
+    """Returns each site's whole adapter after its last trained round; empty if all is shared.
 
     Args:
-        study: What ran.
-        workspace: Says what is kept.
-        run: Holds what sites kept, beside their ledgers.
+        study: The study that ran.
+        workspace: Has the names of the tensors that sites keep.
+        run: The run's folder, which has the kept tensors beside the ledgers.
         shared: The global adapter.
     """
     if not workspace.kept and not study.recipe.training.personal:

@@ -1,4 +1,4 @@
-"""A recipe's plans before there is any data: all of it follows from declared constants."""
+"""Computes a recipe's plans without any data, from declared constants alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cloister.simulation.plans import plans_of
 
 
 def plans_by_size(recipe: Recipe) -> Iterator[tuple[Plan, int]]:
-    """Each different plan, and how many sites have it.
+    """Yields each different plan, with the number of sites that have it.
 
     Raises:
         RefusedError: No noise meets the target.
@@ -23,33 +23,33 @@ def plans_by_size(recipe: Recipe) -> Iterator[tuple[Plan, int]]:
 
 
 def noised_parameters(recipe: Recipe) -> tuple[int | None, str | None]:
-    """Counts the parameters that noise is added to; reads public data and base, which takes time.
+    """Counts the parameters that get noise; reads public data and base, which takes time.
 
     Returns:
-        The parameters of the study's largest message, and None; or, where they cannot be counted
-        on this machine, None and the reason as a warning.
+        The number of parameters of the study's largest message, and None; or, if they cannot be
+        counted on this machine, None and the reason as a warning.
     """
     try:
         return _count(recipe), None
     except CloisterError as error:
         return None, (
-            "the plan holds, but it cannot show how large the noise is beside the gradients, which "
-            f"needs the data and the base on this machine: {error}"
+            "the plan is valid, but it cannot compare noise and gradients, which needs the "
+            f"data and the base on this machine: {error}"
         )
 
 
 def _count(recipe: Recipe) -> int:
     """Counts the noised parameters.
 
-    Labels come from the recipe, else from the public data; shapes come from the base.
+    Labels are those of the recipe, else of the public data; shapes are those of the base.
 
     Raises:
-        CloisterError: Data or base are not here, or the recipe names no data.
+        CloisterError: Data or base are not on this machine, or the recipe names no data.
     """
-    is_known = bool(recipe.task.labels) or recipe.task.records in ("messages", "score")
+    is_known = bool(recipe.task.labels) or recipe.task.records in ("messages", "score", "items")
     if recipe.has_stand_in and not is_known:
         raise DataError(
-            "data.train: none given; give --set data.train=… and --set data.test=…, or name the "
+            "data.train: missing; give --set data.train=… and --set data.test=…, or list the "
             "classes in task.labels"
         )
     if not is_known:

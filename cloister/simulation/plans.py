@@ -1,4 +1,4 @@
-"""Each site's plan, from a recipe's declared constants: no record, no base, and no torch."""
+"""Computes each site's plan from a recipe's declared constants: no record, base or torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from cloister.recipe import Recipe
 
 
 def plans_of(recipe: Recipe, names: tuple[str, ...]) -> dict[str, Plan]:
-    """Each site's plan, from declared constants alone.
+    """Returns each site's plan, from declared constants alone.
 
     Raises:
         RefusedError: No noise meets the target.

@@ -1,4 +1,4 @@
-"""The policy of a simulated site: it accepts its own study exactly as planned, and nothing else."""
+"""Makes the policy of a simulated site: it accepts its own study as planned, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from cloister.training.workspace import Workspace
 
 
 def simulated_budget(plan: Plan, epsilon: float | None = None) -> Budget:
-    """A lifetime budget for a simulated data set, which takes part in one study.
+    """Returns a lifetime budget for a simulated data set, which takes part in one study.
 
     Args:
-        plan: The study's.
-        epsilon: ε of the data set's life; None: what the plan costs.
+        plan: The study's plan.
+        epsilon: ε of the data set's lifetime; None: the cost of the plan.
 
     Guarantees:
-        Without a limit of its own the budget covers the plan and nothing beside it. Its δ is twice
-        the plan's, because a budget keeps half of its δ for each way to fit in
+        If `epsilon` is None, the budget covers the plan and nothing else. Its δ is twice the
+        plan's, because a budget reserves half of its δ for each of its two rules
         (`cloister.ledger.budget`).
     """
     if epsilon is None:
@@ -35,14 +35,14 @@ def simulated_policy(
     workspace: Workspace,
     partners: tuple[str, ...] = (),
 ) -> SitePolicy:
-    """A policy that lets a plan through unchanged.
+    """Returns a policy that accepts a plan unchanged.
 
     Args:
-        recipe: The study's.
-        plan: The site's.
-        budget: The site's.
-        workspace: For the base's hash and the modules that get adapters.
-        partners: Public keys of the ledgers of sites with which noise is shared.
+        recipe: The study's recipe.
+        plan: The site's plan.
+        budget: The site's budget.
+        workspace: Has the base's hash and the modules that get adapters.
+        partners: Public keys of the ledgers of the sites that share noise.
     """
     bound = plan.max_grad_norm
     return SitePolicy(

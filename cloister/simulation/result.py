@@ -1,4 +1,4 @@
-"""What a simulation came to, as a value and as JSON."""
+"""The result of a simulation, as a value and as JSON."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from cloister.privacy.plan import Plan
 
 @dataclass(frozen=True, kw_only=True)
 class SiteResult:
-    """What a run came to at one site.
+    """The result of a run at one site.
 
     Attributes:
         name: The site.
-        promise: What its ledger promises: of the whole plan, or of its budget.
-        spent: What its rounds come to; an indication.
-        steps: Steps charged.
-        sample_rate: Probability of a unit to be in a batch.
+        promise: The promise of its ledger: of the whole plan, or of its budget.
+        spent: The ε of its rounds; an indication.
+        steps: Number of charged steps.
+        sample_rate: Probability that a unit is in a batch.
         noise_multiplier: Noise standard deviation over the clip bound; 0 without privacy.
         public_records: Its declared number of units (records, or persons).
-        ledger: Where its ledger ended.
+        ledger: The head of its ledger.
     """
 
     name: str
@@ -41,31 +41,31 @@ class SiteResult:
 
     @property
     def epsilon(self) -> float:
-        """ε promised; with δ and unit in `promise`."""
+        """Returns the promised ε; δ and unit are in `promise`."""
         return self.promise.epsilon
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a finished run came to.
+    """The result of a finished run.
 
     Attributes:
         run_dir: Its folder.
         task: Its task's kind.
         metric: The name of its primary metric.
-        rounds: Rounds closed.
+        rounds: Number of closed rounds.
         test: Scores on the public test set.
-        majority: What saying the same of every test record reaches; None where there are no labels.
+        majority: The score of one constant answer for every test record; None without labels.
         sites: One for each site, in order of their names.
         bytes_per_update: Bytes of the largest update that a site sent.
         seconds: Wall time.
-        plans: By site: what its ε is of.
-        census: The sites' privacy units, counted; only a simulation may tell.
-        untrained: Scores of the adapter before round 1 on it, null where one is no number; empty of
-            a run that was begun before they were computed.
-        plain_test: The same run's scores without privacy, untuned, where a twin was run.
-        personal_test: Where sites have adapters of their own beside the shared one, the mean of
-            these on the public test set; only a simulation sees them side by side.
+        plans: The plan of each site, by site.
+        census: True counts of the sites' privacy units; only a simulation may show them.
+        untrained: Scores of the untrained adapter on the test set, null if one is not a number;
+            empty for a run from before they were computed.
+        plain_test: Scores of the same run without privacy, not tuned; None: no twin was run.
+        personal_test: If sites have their own adapters, the mean of their scores on the public
+            test set; only a simulation has all of them.
         lexical: Of retrieval: scores of ranking by shared words on the public test set.
     """
 

@@ -1,4 +1,4 @@
-"""A simulation from recipe to result: coordinator, sites, and everything a run leaves behind."""
+"""Runs a simulation from recipe to result: coordinator, sites, and the files of a run."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ from cloister.training.workspace import Workspace
 
 @dataclass(frozen=True)
 class Events:
-    """Whom a running simulation tells what happens.
+    """The callbacks of a running simulation.
 
     Attributes:
-        on_stage: What begins now, in words.
+        on_stage: A stage begins; gets its name in words.
         on_step: A site took a local step (local engine only).
         on_round: A round was closed.
-        on_note: What stays to be read: how many privacy units there are.
-        on_warning: Something that is seldom meant.
-        on_untrained: What the adapter scores before round 1, by public set.
-        on_base: How the base's texts become vectors, and why so.
+        on_note: A message that should stay visible, such as the number of privacy units.
+        on_warning: A setting is probably a mistake.
+        on_untrained: Gets the scores of the adapter before round 1, by public set.
+        on_base: Gets device and pooling in words, with the reason.
     """
 
     on_stage: Callable[[str], None] = lambda text: None
@@ -74,19 +74,19 @@ class Events:
 def simulate(
     recipe: Recipe, run: RunDirectory, engine: Engine = "local", events: Events | None = None
 ) -> RunResult:
-    """Runs a study, or goes on with it after its last closed round.
+    """Runs a study, or continues it after its last closed round.
 
     Args:
         recipe: The study.
         run: Its folder, new or of an unfinished run.
-        engine: Where sites run.
-        events: Whom to tell.
+        engine: The engine that runs the sites.
+        events: The callbacks.
 
     Returns:
-        What the run came to.
+        The result of the run.
 
     Raises:
-        CloisterError: Anything that ends it; closed rounds stay saved.
+        CloisterError: Any error that ends it; closed rounds stay saved.
     """
     with held(run.path):
         return _simulate(recipe, run, engine, events or Events())
@@ -97,7 +97,7 @@ def _simulate(recipe: Recipe, run: RunDirectory, engine: Engine, events: Events)
     coordinator = open_coordinator(recipe, run, events)
     final: list[ServerState] = []
     server_app = make_server_app(lambda context: coordinator.study(), final.append)
-    # Ray's workers prepare the study themselves, once each: nothing of it is sent.
+    # Ray's workers prepare the study themselves, once each: it is not sent to them.
     prepared = coordinator.simulated if engine == "local" else None
     sites = SimulatedSites(recipe, run.path / "ledgers", prepared)
     count = len(coordinator.simulated.names)
@@ -115,7 +115,7 @@ def _simulate(recipe: Recipe, run: RunDirectory, engine: Engine, events: Events)
             )
             run_local(server_app, app, count)
         except QuorumError:
-            # In one process a site's own error says more than that it did not answer.
+            # In one process the site's own error is a better message than "did not answer".
             known = [failure for failure in failures if isinstance(failure, CloisterError)]
             if known:
                 raise known[0] from None
@@ -129,13 +129,13 @@ def _simulate(recipe: Recipe, run: RunDirectory, engine: Engine, events: Events)
 
 
 def end_on_fault(error: Exception) -> None:
-    """Ends a simulation in which a site's round was charged and went wrong.
+    """Ends a simulation if a site's charged round failed.
 
-    At an institution the round is spent and the study goes on; here it is the same person's
-    program that failed, and nothing is gained by a result without it.
+    At an institution the round is spent and the study continues; in a simulation the error is in
+    the user's own program, and a result without the site would not help.
 
     Raises:
-        Exception: What went wrong in the round.
+        Exception: The error of the round.
     """
     if isinstance(error, RoundSpentError) and error.__cause__ is not None:
         raise error.__cause__
@@ -144,16 +144,16 @@ def end_on_fault(error: Exception) -> None:
 def open_coordinator(
     recipe: Recipe, run: RunDirectory, events: Events | None = None
 ) -> SimulatedCoordinator:
-    """Loads data and model and, with privacy on, proves that records do not touch each other.
+    """Loads data and model and, with privacy, proves that no record changes another's gradient.
 
     Raises:
-        CloisterError: Anything that makes the study impossible, before any training.
+        CloisterError: Any error that makes the study impossible, before any training.
     """
     events = events or Events()
     events.on_stage("preparing data and model")
     simulated = prepare(recipe)
     run.state_recipe(simulated.recipe)
-    if recipe.privacy.enabled:  # a plain twin has the same units
+    if recipe.privacy.enabled:  # the plain twin has the same units, counted already
         counted = simulated.census()
         events.on_note(str(counted))
         for warning in counted.warnings:
@@ -170,7 +170,8 @@ def open_coordinator(
         begin_ledgers(simulated, run)
     if recipe.privacy.enabled:
         events.on_stage("checking per-record gradients")
-        # What an earlier run in this process left in the network is no start for a proof.
+        # Reset the network, which an earlier run in this process may have changed, before the
+        # proof.
         write_adapter(workspace.network, workspace.start)
         workspace.train_names(frozenset(workspace.start))
         for plan in simulated.plans.values():
@@ -179,12 +180,12 @@ def open_coordinator(
 
 
 class Teller(RunObserver):
-    """Writes each closed round into the run's folder, and tells whoever watches the simulation.
+    """Writes each closed round into the run's folder, and calls the simulation's callbacks.
 
     Args:
         recipe: The study.
         run: Its folder.
-        events: Whom to tell.
+        events: The callbacks.
     """
 
     def __init__(self, recipe: Recipe, run: RunDirectory, events: Events) -> None:
@@ -192,31 +193,31 @@ class Teller(RunObserver):
         self._events = events
 
     def note(self, text: str) -> None:
-        """Tells what is out of the ordinary."""
+        """Passes on a note about something unusual."""
         self._events.on_stage(text)
 
     def warning(self, text: str) -> None:
-        """Tells what is seldom meant."""
+        """Passes on a warning."""
         self._events.on_warning(text)
 
     def untrained(self, scores: SetScores) -> None:
-        """Tells of round 0."""
+        """Passes on the scores of round 0."""
         self._events.on_untrained(scores)
 
     def round_closed(self, report: RoundReport) -> None:
-        """Writes the round's figures, and tells of it."""
+        """Writes the round's figures, and passes them on."""
         super().round_closed(report)
         self._events.on_round(report)
 
 
 @dataclass(frozen=True)
 class SimulatedCoordinator:
-    """The coordinator of a simulation, which sees the sites' ledgers too.
+    """The coordinator of a simulation, which can read the sites' ledgers too.
 
     Attributes:
         simulated: Data, plans and the resolved recipe.
         coordinator: The study at the coordinator.
-        events: Whom to tell.
+        events: The callbacks.
     """
 
     simulated: SimulatedStudy
@@ -226,11 +227,11 @@ class SimulatedCoordinator:
 
     @property
     def observer(self) -> Teller:
-        """Writes and tells what happens."""
+        """Returns the observer that writes and reports events."""
         return Teller(self.coordinator.recipe, self.coordinator.run, self.events)
 
     def study(self) -> ServerStudy:
-        """What the round loop needs, from the last closed round on."""
+        """Returns what the round loop needs, from the last closed round on."""
         recipe, names, run = self.coordinator.recipe, self.simulated.names, self.coordinator.run
         participants = Participants(
             names=names,
@@ -245,10 +246,10 @@ class SimulatedCoordinator:
         return self.coordinator.study(participants, self.observer)
 
     def finish(self, state: ServerState) -> RunResult:
-        """Scores the final adapter and writes everything that stays.
+        """Scores the final adapter and writes all results.
 
         Raises:
-            BudgetError: No round could be afforded.
+            BudgetError: The budget did not cover one round.
             LedgerError: A ledger lost charges.
         """
         self.coordinator.heads()
@@ -264,23 +265,23 @@ class SimulatedCoordinator:
 def coordinator_of(
     simulated: SimulatedStudy, workspace: Workspace, run: RunDirectory
 ) -> Coordinator:
-    """The coordinator of a simulated study.
+    """Makes the coordinator of a simulated study.
 
     Args:
         simulated: Data, plans and the resolved recipe.
-        workspace: Of its base.
-        run: Its folder.
+        workspace: The base and network.
+        run: The run's folder.
     """
 
     def models(state: ServerState) -> list[Adapter]:
-        """What a state is scored by: the global adapter; where sites keep a part, theirs."""
+        """Returns the adapters by which a state is scored: the global one, or the sites' own."""
         if simulated.recipe.training.personal:
             return [state.adapter]
         own = site_models(simulated, workspace, run, state.adapter)
         return list(own.values()) or [state.adapter]
 
     def heads() -> dict[str, Head]:
-        """Where each ledger ends now; each goes on from where it was at the last closed round."""
+        """Returns each ledger's head now; each must continue that of the last closed round."""
         ledgers = {name: Ledger(run.ledger(name)) for name in simulated.names}
         for name, head in run.heads().items():
             ledgers[name].check_anchor(head)

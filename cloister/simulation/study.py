@@ -1,7 +1,7 @@
-"""A simulated study in one process: its data dealt to sites, their plans, and the workspace.
+"""Prepares a simulated study in one process: dealt data, the sites' plans, and the workspace.
 
-Everything here follows from the recipe alone, so that the coordinator and every worker come to the
-same study without anything being sent.
+Everything here is a function of the recipe alone, so that the coordinator and every worker make the
+same study without sending anything.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from cloister.simulation.kept import by_content
 from cloister.simulation.partition import partition
 from cloister.simulation.plans import plans_of
 from cloister.simulation.policies import simulated_budget, simulated_policy
+from cloister.tasks.items_hash import with_items_sha256
 from cloister.tasks.public_labels import study_labels
 from cloister.training.machine import on_machine
 from cloister.training.memory import kept_moments
@@ -47,16 +48,16 @@ from cloister.training.workspace import Workspace, open_workspace
 
 @dataclass(frozen=True)
 class SimulatedStudy:
-    """What a simulation holds of all institutions at once.
+    """The data and plans of all institutions of a simulation.
 
     Attributes:
-        recipe: With its labels filled in.
+        recipe: The recipe, with its labels filled in.
         sites: Records by site, in order of the sites' names; "private".
-        test: Public.
-        validation: Public; empty where the recipe names none.
-        plans: By site.
+        test: Public test records.
+        validation: Public validation records; empty if the recipe names none.
+        plans: The plans by site.
         couples_units: Whether a step that made the training file looked at more than one unit.
-        encoded: Units by site, once they were asked for (`units_of`).
+        encoded: Units by site, once `units_of` was called.
     """
 
     recipe: Recipe
@@ -69,11 +70,11 @@ class SimulatedStudy:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The sites' names in order; Flower's partition ids count along it."""
+        """Returns the sites' names in order; Flower's partition id is the index in it."""
         return tuple(self.sites)
 
     def census(self) -> Census:
-        """Counts of the sites' privacy units; a person of two sites is a unit of each."""
+        """Counts the sites' privacy units; a person at two sites is a unit of each."""
         unit = next(iter(self.plans.values())).unit
         by_site = [census(records, unit) for records in self.sites.values()]
         return dataclasses.replace(
@@ -85,10 +86,10 @@ class SimulatedStudy:
 
 @by_content(2)  # a study and its plain twin
 def prepare(recipe: Recipe) -> SimulatedStudy:
-    """Loads the data, deals it to sites, fills in the labels, solves for the noise.
+    """Loads the data, deals them to sites, fills in the labels and computes the noise.
 
     Raises:
-        CloisterError: The data, the partition or the privacy target cannot be had.
+        CloisterError: The data, the partition or the privacy target is not possible.
     """
     data, kind = recipe.data, recipe.task.records
     for name in ("test", "validation"):
@@ -105,21 +106,22 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     odd = [name for name in sites if not is_name(name)]
     if odd:
         raise DataError(
-            f"data.site: {odd[0]!r} is no name for a site: ledgers and certificates are called by "
-            "it, so it holds neither / nor \\ and begins with no dot; rename it in the records"
+            f"data.site: {odd[0]!r} is not valid as a site's name: files are named after it, so it "
+            "must not contain / or \\ or begin with a dot; rename it in the records"
         )
-    resolved = dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, labels=labels))
+    task = with_items_sha256(dataclasses.replace(recipe.task, labels=labels))
+    resolved = dataclasses.replace(recipe, task=task)
     coupled = couples_units(Path(data.train).expanduser())
     plans = plans_of(recipe, tuple(sites))
     return SimulatedStudy(resolved, sites, test, validation, plans, coupled)
 
 
 def _refuse_training_file(name: str, public: str | None, train: str) -> None:
-    """Refuses the training file as a public set under any path or link (`DataConfig` by name)."""
+    """Refuses the training file as a public set, under any path or link."""
     if public is not None and public != train and is_same_file(public, train):
         raise DataError(
-            f"data.{name}: {public} is the training file ({train}); scores on private records are "
-            "releases that nobody charges: give a public set"
+            f"data.{name}: {public} is the training file ({train}); scores on private records "
+            "would be releases that no ledger charges:  give a public set"
         )
 
 
@@ -140,13 +142,13 @@ def _open(recipe: Recipe) -> Workspace:
 
 
 def workspace_of(study: SimulatedStudy) -> Workspace:
-    """The process's one workspace for a study; its base serves all sites, and a twin's too.
+    """Returns the process's only workspace for a study; all sites, and a twin, share its base.
 
     Raises:
-        CloisterError: The base cannot be had or does not fit.
+        CloisterError: The base cannot be found or does not fit.
     """
     recipe = study.recipe
-    # Only what a workspace is made of, so that studies that differ in the rest share it.
+    # The key has only the fields that a workspace depends on, so that other studies share it.
     return _open(
         Recipe(
             study=StudyConfig(seed=recipe.study.seed),
@@ -159,7 +161,7 @@ def workspace_of(study: SimulatedStudy) -> Workspace:
 
 
 def units_of(study: SimulatedStudy, name: str) -> EncodedUnits:
-    """A site's encoded records by unit; the study keeps them."""
+    """Returns a site's encoded units; the study caches them."""
     if name not in study.encoded:
         workspace, plan = workspace_of(study), study.plans[name]
         study.encoded[name] = encode_units(
@@ -169,13 +171,13 @@ def units_of(study: SimulatedStudy, name: str) -> EncodedUnits:
 
 
 def check_records(study: SimulatedStudy) -> list[str]:
-    """Encodes all records once before any site is asked, as in a simulation all are the user's own.
+    """Encodes all records once before a site is asked, since a simulation's records are the user's.
 
     Returns:
-        What is seldom meant, one line each.
+        Warnings, one line each.
 
     Raises:
-        DataError: A record would be left out of its unit.
+        DataError: A record could not be used.
     """
     recipe = study.recipe
     encoded = {name: units_of(study, name) for name in study.names}
@@ -190,19 +192,20 @@ def check_records(study: SimulatedStudy) -> list[str]:
     notes = [f"data.train: {COUPLED}"] if study.couples_units else []
     if silent:
         notes.append(
-            f"{silent} of {records} records teach nothing: their first token to learn lies beyond "
+            f"{silent} of {records} records have no effect: their first token to learn is beyond "
             f"task.max_length = {recipe.task.max_length}; raise it, or leave them out"
         )
     if unused and recipe.privacy.unit is Unit.RECORD:
         notes.append(
-            f"{unused} of {records} rows are never used: they are copies, and of one record "
-            f"privacy.max_rows_per_record = {recipe.privacy.max_records} count; raise it, ε stays"
+            f"{unused} of {records} rows are never used: they are copies, and only "
+            f"privacy.max_rows_per_record = {recipe.privacy.max_records} rows of one record count; "
+            "raise it, which does not change ε"
         )
     return notes
 
 
 def _place(recipe: Recipe, record: Record) -> int:
-    """Where in its file a record stands, from 1, whichever site it was dealt to."""
+    """Returns a record's row in its file, from 1."""
     kind = recipe.task.records
     written = load(recipe.data.train, "train", kind, recipe.data)
     wanted = dataclasses.replace(record, site=None)
@@ -210,38 +213,38 @@ def _place(recipe: Recipe, record: Record) -> int:
 
 
 def plan_of(study: SimulatedStudy, name: str) -> Plan:
-    """A site's plan with what its messages hold."""
+    """Returns a site's plan, with the shapes of its messages."""
     shapes = cut_shapes(workspace_of(study).sent.shapes, rank_of(study, name))
     return dataclasses.replace(study.plans[name], message=tuple(sorted(shapes.items())))
 
 
 def rank_of(study: SimulatedStudy, name: str) -> int | None:
-    """The rank of a site's adapters; None where all are of one."""
+    """Returns the rank of a site's adapters; None: all sites have the same."""
     ranks = study.recipe.lora.ranks
     return ranks[study.names.index(name)] if ranks else None
 
 
 def limit_of(study: SimulatedStudy, name: str) -> float | None:
-    """ε of a site's lifetime budget where the recipe states it."""
+    """Returns ε of a site's lifetime budget; None: the recipe states none."""
     budgets = study.recipe.privacy.site_budgets
     return budgets[study.names.index(name)] if budgets else None
 
 
 @lru_cache(maxsize=256)
 def _epoch_keys(public_key: str) -> EpochKeys:
-    """What a simulated site holds of its epoch, over the rounds of this process, by its ledger."""
+    """Returns a simulated site's epoch keys, cached for this process, by its ledger's key."""
     return EpochKeys()
 
 
 @dataclass(frozen=True)
 class SimulatedSites:
-    """Finds a simulated site from its Flower context; can be sent to a worker.
+    """Finds a simulated site by its Flower context; can be sent to a worker.
 
     Attributes:
-        recipe: As given, labels not yet filled in.
+        recipe: The user's recipe, labels not yet filled in.
         ledgers: Folder of the sites' ledgers.
-        prepared: The study as the run prepared it; None in another process, which prepares it
-            from the recipe.
+        prepared: The study that the run prepared; None in another process, which prepares it from
+            the recipe.
     """
 
     recipe: Recipe
@@ -249,7 +252,7 @@ class SimulatedSites:
     prepared: SimulatedStudy | None = None
 
     def __call__(self, context: Context) -> tuple[Site, Workspace]:
-        """The site of `partition-id`, and this process's workspace."""
+        """Returns the site of `partition-id`, and this process's workspace."""
         study = self.prepared or prepare(self.recipe)
         name = study.names[int(str(context.node_config["partition-id"]))]
         plan, workspace = plan_of(study, name), workspace_of(study)
@@ -280,15 +283,15 @@ class SimulatedSites:
         return site, workspace
 
     def admitted(self, context: Context) -> Admitted:
-        """The same site in its study; its gradients are proven once, by the run's coordinator."""
+        """Returns the site's admission; its gradients are proven once, by the run's coordinator."""
         return admit(*self(context))
 
     def identity(self, context: Context) -> Identity:
-        """Who speaks for a site that is not admitted."""
+        """Returns the identity with which a site that is not admitted answers."""
         site, _ = self(context)
         return Identity(site.name, site.ledger.sign)
 
     def _partners(self, study: SimulatedStudy, name: str) -> tuple[str, ...]:
-        """Public keys of the other sites' ledgers."""
+        """Returns the public keys of the other sites' ledgers."""
         others = (self.ledgers / f"{other}.ledger" for other in study.names if other != name)
         return tuple(public_hex(load_key(key_file(ledger))) for ledger in others)

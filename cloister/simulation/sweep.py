@@ -1,4 +1,4 @@
-"""Many runs of one recipe: a grid of settings, each over several seeds, in one folder."""
+"""Runs one recipe many times: a grid of settings, each over several seeds, in one folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cloister.simulation.measured import is_finished
 from cloister.simulation.sweep_file import SWEEP_FILE, SweepFile, read_sweep, write_sweep
 from cloister.toml_text import parse_toml
 
-# Runs of one sweep; a grid that is larger by mistake would run for weeks.
+# Most runs of one sweep; a larger grid is a mistake and would run for weeks.
 MOST_RUNS = 1000
 
 
@@ -31,8 +31,8 @@ class Planned:
     """One run of a sweep.
 
     Attributes:
-        name: Of its folder.
-        recipe: What it runs.
+        name: The folder's name.
+        recipe: The recipe that it runs.
     """
 
     name: str
@@ -45,9 +45,9 @@ class Sweep:
 
     Attributes:
         swept: The fields that are swept.
-        folds: Of a cross-validation, how many; None: it is none.
-        runs: In the order in which they run: all settings of one seed, then of the next, so that
-            runs of one start share what is made of the base.
+        folds: Number of folds of a cross-validation; None: it is not one.
+        runs: The runs in their order: all settings of one seed, then of the next, so that runs
+            with the same initial values share cached states.
     """
 
     swept: tuple[str, ...]
@@ -58,16 +58,16 @@ class Sweep:
 def plan_sweep(
     recipe: Path | None, assignments: Sequence[str], sweeps: Sequence[str], seeds: int
 ) -> Sweep:
-    """Lays out a sweep's runs; every recipe of it is checked.
+    """Plans a sweep's runs, and checks every recipe of it.
 
     Args:
         recipe: The recipe's file; None: the defaults.
-        assignments: `section.key=value` each, of all runs.
+        assignments: `section.key=value` each, for all runs.
         sweeps: `section.key=value,value,…` each.
-        seeds: How many seeds, counted up from the recipe's own.
+        seeds: Number of seeds, counted up from the recipe's seed.
 
     Raises:
-        UsageError: A sweep is not of that form, names a field twice, or asks for too many runs.
+        UsageError: A sweep is not of that form, a field is given twice, or there are too many runs.
         RecipeError: A recipe of the grid is invalid.
     """
     axes = [_axis(text) for text in sweeps]
@@ -75,12 +75,17 @@ def plan_sweep(
     if len(set(swept)) < len(swept):
         raise UsageError(f"--sweep: {swept[0]} given twice; give all of its values in one --sweep")
     if "study.seed" in swept:
-        raise UsageError("--sweep study.seed: seeds are no setting; give --seeds N")
+        raise UsageError("--sweep study.seed: seeds cannot be swept; give --seeds N")
+    if "data.fold" in swept:
+        raise UsageError(
+            "--sweep data.fold: the folds together cost more than each alone; give --folds K, "
+            "which states the ε of all of them"
+        )
     count = seeds
     for _, values in axes:
         count *= len(values)
     if count > MOST_RUNS:
-        raise UsageError(f"--sweep, --seeds: {count:,} runs; at most {MOST_RUNS:,} are taken")
+        raise UsageError(f"--sweep, --seeds: {count:,} runs; at most {MOST_RUNS:,} are allowed")
     first = read_recipe(recipe, assignments).study.seed
     runs = []
     for seed in range(first, first + seeds):
@@ -89,17 +94,17 @@ def plan_sweep(
             made = read_recipe(recipe, [*assignments, *cell, f"study.seed={seed}"])
             runs.append(Planned(_folder_name([*cell, f"seed={seed}"]), made))
     if len({run.name for run in runs}) < len(runs):
-        raise UsageError("--sweep: one value given twice; give each value once")
+        raise UsageError("--sweep: duplicate value; give each value once")
     return Sweep(swept, tuple(runs))
 
 
 def plan_folds(recipe: Path | None, assignments: Sequence[str], folds: int) -> Sweep:
-    """Lays out a cross-validation's runs: in each another part of the records is held out.
+    """Plans a cross-validation's runs: each holds out another part of the records.
 
     Args:
         recipe: The recipe's file; None: the defaults.
-        assignments: `section.key=value` each, of all runs.
-        folds: How many parts.
+        assignments: `section.key=value` each, for all runs.
+        folds: Number of parts.
 
     Raises:
         RecipeError: A recipe is invalid.
@@ -113,9 +118,10 @@ def plan_folds(recipe: Path | None, assignments: Sequence[str], folds: int) -> S
 
 
 def _axis(text: str) -> tuple[str, list[str]]:
-    """Reads `section.key=a,b,c`: the field, and each value as the command line's `--set` has it.
+    """Reads `section.key=a,b,c`: the field, and each value in the form of `--set`.
 
-    Commas inside quotes or brackets part no values: the list is read as TOML where it is TOML.
+    Commas inside of quotes or brackets do not separate values: the list is read as TOML if it is
+    valid TOML.
     """
     section, key, _ = parse_assignment(text.replace("--set", "--sweep"), KINDS)
     raw = text.partition("=")[2]
@@ -127,7 +133,7 @@ def _axis(text: str) -> tuple[str, list[str]]:
     values = [value.strip() for value in values]
     if not raw.strip() or not all(values):
         raise UsageError(
-            f"--sweep {shortened(text)[1:-1]}: values parted by commas are needed, as in "
+            f"--sweep {shortened(text)[1:-1]}: values separated by commas are needed, as in "
             "privacy.epsilon=1,3,8"
         )
     return f"{section}.{key}", values
@@ -152,20 +158,20 @@ def _split(raw: str) -> list[str]:
 
 
 def _folder_name(cell: Sequence[str]) -> str:
-    """A folder's name for a run: its settings, in letters that no shell and no disk mind."""
+    """Returns a run's folder name: its settings, in characters that need no quotes."""
     text = "_".join(part.replace("'", "").replace('"', "") for part in cell)
     return "".join(c if c.isascii() and (c.isalnum() or c in "._-=") else "-" for c in text)[:200]
 
 
 def open_sweep(folder: Path, sweep: Sweep) -> dict[str, RunDirectory | None]:
-    """Makes a sweep's folder, or goes on with the one that is there.
+    """Makes a sweep's folder, or continues an existing one.
 
     Args:
-        folder: Of the sweep.
-        sweep: What is to run in it.
+        folder: The sweep's folder.
+        sweep: The runs.
 
     Returns:
-        By run: its folder, new or of an unfinished run; None where the run is finished.
+        By run: its folder, new or of an unfinished run; None: the run is finished.
 
     Raises:
         UsageError: The folder holds something else, another sweep, or a run of another recipe.
@@ -177,7 +183,7 @@ def open_sweep(folder: Path, sweep: Sweep) -> dict[str, RunDirectory | None]:
         if (folder / SWEEP_FILE).is_file():
             names = _joined(folder, read_sweep(folder), sweep)
         elif any(folder.iterdir()):
-            raise UsageError(f"{folder}: exists already and is no sweep's; give another --out")
+            raise UsageError(f"{folder}: exists already, but is not a sweep; give another --out")
         write_sweep(folder, sweep.swept, names, sweep.folds)
     except (OSError, ValueError) as error:
         raise bad_file(error, "written") from error
@@ -185,12 +191,12 @@ def open_sweep(folder: Path, sweep: Sweep) -> dict[str, RunDirectory | None]:
 
 
 def _joined(folder: Path, before: SweepFile, sweep: Sweep) -> list[str]:
-    """The runs of a folder that a sweep goes on in: those that were, then the new ones.
+    """Returns the runs of a folder that a sweep continues: the existing ones, then the new ones.
 
-    A sweep of other fields is taken as well where nothing was charged yet: a first try failed.
+    A sweep of other fields is allowed if nothing was charged yet, because a first try failed.
 
     Raises:
-        UsageError: The folder holds runs of another sweep.
+        UsageError: The folder has runs of another sweep.
     """
     names = [run.name for run in sweep.runs]
     if set(before.swept) == set(sweep.swept) and before.folds == sweep.folds:
@@ -198,7 +204,7 @@ def _joined(folder: Path, before: SweepFile, sweep: Sweep) -> list[str]:
     begun = [folder / name for name in before.runs if (folder / name).exists()]
     if not all(clear_unused(path) or not is_taken(path) for path in begun):
         raise UsageError(
-            f"{folder}: holds a sweep of {', '.join(before.swept) or 'seeds alone'}; give another "
+            f"{folder}: has a sweep of {', '.join(before.swept) or 'seeds only'}; give another "
             "--out"
         )
     for path in begun:
@@ -207,22 +213,22 @@ def _joined(folder: Path, before: SweepFile, sweep: Sweep) -> list[str]:
 
 
 def _opened(path: Path, recipe: Recipe) -> RunDirectory | None:
-    """A run's folder; None where the run is finished."""
+    """Returns a run's folder; None: the run is finished."""
     if not (path / "recipe.toml").is_file():
         return RunDirectory(path.absolute())
     run = RunDirectory.reopen(path)
     if not _is_same(run.recipe(), recipe):
-        if clear_unused(path):  # a first try that charged nothing
+        if clear_unused(path):  # remove a first try that charged nothing
             return run
         raise UsageError(
-            f"{path}: was run with another recipe, which its recipe.toml has; give another --out, "
-            "or the recipe as it was"
+            f"{path}: was run with another recipe (see its recipe.toml); give another --out, or "
+            "that recipe"
         )
     return None if is_finished(run) else run
 
 
 def _is_same(begun: Recipe, recipe: Recipe) -> bool:
-    """Whether a run was begun with a recipe, whose labels its data may have filled in."""
+    """Returns whether a run has this recipe, apart from labels that its data filled in."""
     if not recipe.task.labels:
         task = dataclasses.replace(recipe.task, labels=begun.task.labels)
         recipe = dataclasses.replace(recipe, task=task)
@@ -234,18 +240,19 @@ def run_sweep(
     opened: dict[str, RunDirectory | None],
     run: Callable[[Planned, RunDirectory, int], None],
 ) -> int:
-    """Runs what is not finished, one after the other.
+    """Runs all unfinished runs, one after the other.
 
     Args:
         sweep: The runs.
-        opened: Their folders, as `open_sweep` gave them.
+        opened: Their folders, from `open_sweep`.
         run: Runs one study in its folder; gets its place in the sweep, from 1.
 
     Returns:
-        How many were finished before.
+        The number of runs that were finished before.
 
     Raises:
-        CloisterError: What ended a run; those before it are kept, and the same command goes on.
+        CloisterError: The error that ended a run; earlier runs are kept, and the same command
+            continues.
     """
     skipped = 0
     for place, planned in enumerate(sweep.runs, 1):
@@ -258,6 +265,6 @@ def run_sweep(
         try:
             run(planned, folder, place)
         except BadFileError as error:
-            error.add_note(f"in {folder.path}; the same command goes on after what is finished")
+            error.add_note(f"in {folder.path}; the same command continues with the unfinished runs")
             raise
     return skipped

@@ -1,4 +1,4 @@
-"""`sweep.json`: which runs a sweep's folder holds, and in what they are meant to differ."""
+"""`sweep.json`: the runs in a sweep's folder, and the fields in which they differ."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFile:
-    """A sweep.
+    """The content of a sweep's file.
 
     Attributes:
         swept: The fields that are swept, as `section.key`.
         runs: The runs' folders, by name, in the order in which they run.
-        folds: Of a cross-validation, how many; None: it is none.
+        folds: Number of folds of a cross-validation; None: it is not one.
     """
 
     swept: tuple[str, ...]
@@ -32,7 +32,7 @@ class SweepFile:
 def write_sweep(
     folder: Path, swept: Sequence[str], runs: Sequence[str], folds: int | None = None
 ) -> None:
-    """Writes a sweep's file, whole or not at all.
+    """Writes a sweep's file, complete or not at all.
 
     Raises:
         OSError: It cannot be written.
@@ -44,7 +44,7 @@ def write_sweep(
 
 
 def read_sweep(folder: Path) -> SweepFile:
-    """Reads a sweep's file.
+    """Reads the file `sweep.json` of a sweep's folder.
 
     Raises:
         BadFileError: It is missing, damaged or of another version.
@@ -53,11 +53,11 @@ def read_sweep(folder: Path) -> SweepFile:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["format"] != FORMAT:
-            raise ValueError(f"format {found['format']!r}, and this version reads {FORMAT}")
+            raise ValueError(f"format {found['format']!r}, but this version reads {FORMAT}")
         folds = None if found.get("folds") is None else int(found["folds"])
         swept, runs = tuple(map(str, found["swept"])), tuple(map(str, found["runs"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadFileError(
-            f"{path}: cannot be read ({error}); take it away to compare the runs without it"
+            f"{path}: cannot be read ({error}); remove it to compare the runs without it"
         ) from error
     return SweepFile(swept=swept, runs=runs, folds=folds)

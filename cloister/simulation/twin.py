@@ -1,4 +1,4 @@
-"""The plain twin: the same study without clip and noise, to see what privacy costs at least."""
+"""Runs the plain twin: the same study without clip and noise, a lower bound of privacy's cost."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cloister.simulation.study import prepare, workspace_of
 
 
 def plain_twin(recipe: Recipe) -> Recipe:
-    """The recipe without privacy: the same data and steps, at the plain learning rate, untuned.
+    """Returns the recipe without privacy: same data and steps, plain learning rate, not tuned.
 
-    What it scores is no more than a lower bound of what training without privacy reaches.
+    Its score is only a lower bound of what training without privacy can reach.
     """
     training = recipe.training
     return dataclasses.replace(
@@ -30,13 +30,13 @@ def plain_twin(recipe: Recipe) -> Recipe:
 def simulate_with_twin(
     recipe: Recipe, run: RunDirectory, engine: Engine = "local", events: Events | None = None
 ) -> RunResult:
-    """Runs a study, then its plain twin in the run's `twin/`, and says both on the card.
+    """Runs a study, then its plain twin in the run's `twin/`, and puts both on the card.
 
     Args:
         recipe: The study.
         run: Its folder.
-        engine: Where sites run.
-        events: Whom to tell, of both runs.
+        engine: The engine that runs the sites.
+        events: The callbacks, for both runs.
     """
     events = events or Events()
     result = simulate(recipe, run, engine, events)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cloister.bounds import (
     LARGE,
     MOST_NAME,
+    MOST_PATH,
     SMALL,
     Between,
     ByName,
@@ -17,6 +18,7 @@ from cloister.bounds import (
     listed,
     shortened,
 )
+from cloister.data.public_file import is_sha256
 from cloister.data.records import RecordKind
 from cloister.errors import UsageError
 from cloister.fields import ELSEWHERE, LATER, called, check_bounds, whole_table
@@ -62,6 +64,8 @@ Passage = tuple[
 MOST_PASSAGE_TEXT = 2**17
 # Of cosines; Gao et al. 2021, arXiv:2104.08821, appendix D, chose it for sentence encoders.
 TEMPERATURE = 0.05
+# A person's last items that are read as one text: of 128 tokens ten titles fill most.
+LAST_ITEMS, MOST_LAST = 10, 1000
 # Options of a plug-in: a few numbers and words.
 MOST_OPTIONS = 2**16
 
@@ -133,6 +137,11 @@ class TaskConfig:
         negatives: Of retrieval: what a query's passage is told from. Absent: `public`, all other
             passages, of which none is a record's. `in-batch` is refused: it couples records.
         temperature: Of retrieval: by what similarities are divided in the loss; absent: 0.05.
+        items: Of recommendation, needed: the PUBLIC file of what there is to recommend, with
+            columns `item` and `text`, or the generator `synthetic:shops`. Each party has a copy.
+        items_sha256: SHA-256 of that file, which is in the study's digest; absent in a recipe:
+            filled in from the file.
+        last_items: Of recommendation: how many of a person's last items are read; absent: 10.
     """
 
     kind: TaskKind | TaskName = field(
@@ -173,6 +182,13 @@ class TaskConfig:
     temperature: Annotated[float, Between(1e-3, 10.0)] | None = field(
         default=None, metadata={**LATER, **called("tau")}
     )
+    items: Annotated[str, Text(MOST_PATH, least=1)] | None = field(
+        default=None, metadata={**LATER, **called("catalogue catalog items_file item_texts")}
+    )
+    items_sha256: Annotated[str, Text(64)] | None = field(default=None, metadata=LATER)
+    last_items: Annotated[int, Between(1, MOST_LAST)] | None = field(
+        default=None, metadata={**LATER, **called("history window max_history last_k")}
+    )
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -206,6 +222,7 @@ class TaskConfig:
         self._check_weights()
         self._check_scale()
         self._check_passages()
+        self._check_items()
 
     def _check_weights(self) -> None:
         if self.class_weights is None:
@@ -273,6 +290,27 @@ class TaskConfig:
         if self.labels and set(self.labels) != set(found):
             raise UsageError("labels: not the ids of passages, which they are; leave them out")
         object.__setattr__(self, "labels", tuple(sorted(found)))
+
+    def _check_items(self) -> None:
+        if self.kind != "recommendation":
+            for name in ("items", "items_sha256", "last_items"):
+                if getattr(self, name) is not None:
+                    raise UsageError(
+                        f"{name}: given for {shortened(self.kind)}; it is of recommendation alone"
+                    )
+            return
+        if self.labels:
+            raise UsageError(
+                "labels: given for recommendation, whose outputs are the items of task.items; "
+                "leave them out"
+            )
+        if self.items is None:
+            raise UsageError(
+                "items: none given; recommendation needs the public file of what there is to "
+                "recommend, with columns item and text"
+            )
+        if self.items_sha256 is not None and not is_sha256(self.items_sha256):
+            raise UsageError("items_sha256: 64 lower-case hexadecimal digits are needed")
 
     @property
     def records(self) -> RecordKind:

@@ -22,6 +22,10 @@ CHARACTERS_A_TOKEN = 32
 # the assistant take 0.02 s, 256 turns 1.2 s.
 LEAST_TURNS, TOKENS_A_TURN, MOST_TURNS = 32, 16, 256
 
+# Items of a person that are looked at, from the last one back: twice the most that
+# `task.last_items` may be.
+MOST_ITEMS = 2000
+
 
 def most_characters(max_length: int) -> int:
     """How many characters of a record are read.

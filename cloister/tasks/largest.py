@@ -12,6 +12,7 @@ from string import ascii_lowercase
 
 from cloister.data.records import (
     ChatRecord,
+    ItemsRecord,
     LabelsRecord,
     Message,
     PairRecord,
@@ -22,7 +23,7 @@ from cloister.data.records import (
     TextRecord,
     TokenRecord,
 )
-from cloister.tasks.cut import most_characters, most_turns
+from cloister.tasks.cut import MOST_ITEMS, most_characters, most_turns
 
 
 def largest_records(
@@ -33,7 +34,7 @@ def largest_records(
     Args:
         kind: What the task reads.
         labels: Class names or tags; the last is used everywhere, because a search finds it last,
-            and all of them where a text may have several.
+            and all of them where a text may have several; or items' ids, the longest texts last.
         max_length: Longest record in tokens.
         score: Of each record, where the task reads scores.
     """
@@ -51,6 +52,9 @@ def largest_records(
         return [LabelsRecord(text, tuple(labels)) for text in texts]
     if kind == "score":
         return [ScoreRecord(text, score) for text in texts]
+    if kind == "items":
+        several = tuple(labels) * -(-MOST_ITEMS // len(labels))
+        return [ItemsRecord(several), ItemsRecord(several[-MOST_ITEMS:])]
     if kind == "pairs":  # each text is cut by itself
         return [PairRecord(text, labels[-1], text_b=text) for text in texts]
     if kind == "tokens":

@@ -9,7 +9,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from cloister.data.records import Record, TextRecord
 from cloister.tasks.config import TaskConfig
-from cloister.tasks.retrieval import rank_scores, ranks_of
+from cloister.tasks.ranking import ranks_of
+from cloister.tasks.retrieval import found_scores
 
 
 def lexical_scores(task: TaskConfig, test: Sequence[Record]) -> dict[str, float]:
@@ -23,7 +24,7 @@ def lexical_scores(task: TaskConfig, test: Sequence[Record]) -> dict[str, float]
         test: Public queries, each with the id of its passage.
 
     Returns:
-        By name, as `rank_scores`; empty for another task.
+        By name, as `found_scores`; empty for another task.
     """
     if task.passages is None:
         return {}
@@ -37,4 +38,4 @@ def lexical_scores(task: TaskConfig, test: Sequence[Record]) -> dict[str, float]
     queries = [record for record in test if isinstance(record, TextRecord)]
     scores = (words.transform(record.text for record in queries) @ of_passages.T).toarray()
     right = torch.tensor([task.labels.index(record.label) for record in queries])
-    return rank_scores(ranks_of(torch.from_numpy(scores), right).tolist())
+    return found_scores(ranks_of(torch.from_numpy(scores), right))

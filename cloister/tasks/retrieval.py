@@ -29,13 +29,14 @@ from cloister.errors import MisfitError, UsageError
 from cloister.tasks.collate import collate
 from cloister.tasks.config import TEMPERATURE, TaskConfig, TaskKind
 from cloister.tasks.one_text import is_text_cut, text_ids
+from cloister.tasks.ranking import SHOWN, rank_scores, ranks_of
 from cloister.tasks.task import UNKNOWN_LABEL, Batch, BatchShape, Example
 
 TASK = {"kind": "retrieval", "records": "text", "usual": False}
 
 # The places in a ranking within which a passage counts as found; 10 is usual (MS MARCO, BEIR:
 # Thakur et al. 2021, arXiv:2104.08663).
-CUTS = (1, 5, 10)
+CUTS = (1, 5, SHOWN)
 
 
 def make(
@@ -115,33 +116,33 @@ class Retrieval:
         scaled = logits.float() / self.temperature
         return F.cross_entropy(scaled, batch.target.to(logits.device), reduction="none")
 
-    def meter(self) -> RankMeter:
+    def meter(self) -> PassageMeter:
         """Returns a new meter of recall, reciprocal rank, discounted gain and loss."""
-        return RankMeter(self)
+        return PassageMeter(self)
 
 
 @dataclass
-class RankMeter:
+class PassageMeter:
     """Collects at which place of its ranking each query's passage stands."""
 
     task: Retrieval
-    _ranks: list[int] = field(default_factory=list)
+    _ranks: list[float] = field(default_factory=list)
     _true: list[int] = field(default_factory=list)
     _loss: float = 0.0
 
     def add(self, logits: Tensor, batch: Batch) -> None:
         """Takes one batch, logits [B, K]."""
-        self._ranks += ranks_of(logits, batch.target).tolist()
+        self._ranks += ranks_of(logits, batch.target)
         self._true += batch.target.tolist()
         self._loss += float(self.task.record_losses(logits, batch).sum())
 
     def result(self) -> dict[str, float]:
-        """Scores of the ranking (`rank_scores`), and the mean loss."""
-        return {**rank_scores(self._ranks), "loss": self._loss / max(len(self._ranks), 1)}
+        """Scores of the ranking (`found_scores`), and the mean loss."""
+        return {**found_scores(self._ranks), "loss": self._loss / max(len(self._ranks), 1)}
 
     def report(self) -> Mapping[str, Mapping[str, float]]:
         """Mean reciprocal rank and support of each passage that answers a query."""
-        by_passage: dict[int, list[int]] = defaultdict(list)
+        by_passage: dict[int, list[float]] = defaultdict(list)
         for true, rank in zip(self._true, self._ranks, strict=True):
             by_passage[true].append(rank)
         return {
@@ -153,35 +154,19 @@ class RankMeter:
         }
 
 
-def ranks_of(logits: Tensor, target: Tensor) -> Tensor:
-    """At which place of its ranking each query's passage stands, int64 [B], from 1.
-
-    Among equal scores it is the last: a model that scores all alike finds nothing.
-
-    Args:
-        logits: [B, K].
-        target: The place of each query's passage among the K, int64 [B].
-    """
-    own = logits.gather(1, target[:, None])
-    ranks: Tensor = logits.shape[1] - (logits < own).sum(dim=1)
-    return ranks
-
-
-def rank_scores(ranks: Sequence[int]) -> dict[str, float]:
+def found_scores(ranks: Sequence[float]) -> dict[str, float]:
     """Scores of rankings in which one passage each is right.
 
     Args:
-        ranks: Where it stands, from 1.
+        ranks: Where it stands, from 1; not empty.
 
     Returns:
-        `mrr`, the mean of 1/rank (Voorhees 1999, TREC-8); `recall_at_1`, `_5`, `_10`, the share of
-        queries whose passage is among so many; `ndcg_at_10`, the mean of 1/log₂(1 + rank) to place
-        10 (Järvelin and Kekäläinen 2002, ACM TOIS 20), whose best is 1 with one right passage.
+        `mrr`, the mean of 1/rank (Voorhees 1999, TREC-8); `recall@1`, `@5`, `@10`, the share of
+        queries whose passage is among so many; `ndcg@10` (`ranking.rank_scores`).
     """
-    found, count = np.asarray(ranks, dtype=float), max(len(ranks), 1)
-    gains = np.where(found <= CUTS[-1], 1 / np.log2(1 + found), 0.0)
+    scores, found = rank_scores(ranks), np.asarray(ranks)
     return {
-        "mrr": float((1 / found).sum()) / count,
-        **{f"recall_at_{cut}": float((found <= cut).sum()) / count for cut in CUTS},
-        f"ndcg_at_{CUTS[-1]}": float(gains.sum()) / count,
+        "mrr": scores["mrr"],
+        **{f"recall@{cut}": float((found <= cut).mean()) for cut in CUTS},
+        f"ndcg@{SHOWN}": scores[f"ndcg@{SHOWN}"],
     }

@@ -38,6 +38,7 @@ class Example:
             (`training.preferences`); None: the mean of the token losses is taken.
         wanted: Where a record has a number for each of C outputs: those that are not 0, as pairs
             of an output and a number from 0 to 1; `target` is 0 then.
+        seen: Outputs that are no candidates for this record: what a person has already.
     """
 
     input_ids: tuple[int, ...]
@@ -48,6 +49,7 @@ class Example:
     segments: tuple[int, ...] = field(default=())
     weight: float | None = None
     wanted: tuple[tuple[int, float], ...] = field(default=())
+    seen: tuple[int, ...] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)

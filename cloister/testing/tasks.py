@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from cloister.data.records import (
     POOLED,
     ChatRecord,
+    ItemsRecord,
     LabelsRecord,
     PairRecord,
     Record,
@@ -153,6 +154,8 @@ def _text(record: Record) -> str:
         return record.text
     if isinstance(record, TokenRecord):
         return " ".join(record.tokens)
+    if isinstance(record, ItemsRecord):
+        return " ".join(record.items)
     assert isinstance(record, ChatRecord)
     return " ".join(message.content for message in record.messages)
 

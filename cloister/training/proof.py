@@ -44,7 +44,12 @@ from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.preflight import preflight
 from cloister.training.room import CPU_TOKENS, room_for
-from cloister.training.shapes import BatchShapes, candidates, one_by_one
+from cloister.training.shapes import (
+    BatchShapes,
+    candidates,
+    one_by_one,
+    records_at_an_edge,
+)
 from cloister.training.synthetic_batches import SyntheticBatches
 from cloister.training.trials import Machine, refusing, shared_grid
 from cloister.training.unchanged import restored
@@ -174,6 +179,7 @@ def depends_on(
         **({"weights": weights} if (weights := getattr(task, "weights", None)) else {}),
         **({"log-ratios": True} if getattr(task, "dpo_beta", None) is not None else {}),
         "shapes": shapes_to_try(workspace, config).to_json(),
+        "records": records_at_an_edge(config.expected_batch_size, task.max_length),
         "bound": plan.max_grad_norm,
         "grid": None if plan.sharing is None else shared_grid(workspace, plan),
         "max_adapter_value": max_adapter_value,
@@ -243,14 +249,16 @@ def prove(
 
     Guarantees:
         With the returned shapes the tested records contribute equal integers for all slots,
-        companions, dummies and row counts. If row counts disagree, the largest group that agrees is
-        kept, down to one; if companions matter, every record goes alone.
+        companions, dummies and row counts. If row counts disagree, the group that agrees and costs
+        the study's batches least is kept, down to one; if companions matter, every record goes
+        alone.
     """
     if plan.max_grad_norm is None:
         raise RefusedError("a proof of isolation was asked for a plan without a clip bound")
     network, task = workspace.network, workspace.task
     trained = frozenset(name for name, _ in trained_parameters(network))
     trial_shapes = shapes_to_try(workspace, config)
+    records = records_at_an_edge(config.expected_batch_size, task.max_length)
     try:
         with restored(network, frozenset(workspace.start)):
             write_adapter(network, workspace.start)
@@ -265,7 +273,7 @@ def prove(
             for names in _trained_sets(workspace, plan, config):
                 write_adapter(network, workspace.start)
                 workspace.train_names(names)
-                machine = Machine(workspace, plan, max_adapter_value, seconds)
+                machine = Machine(workspace, plan, max_adapter_value, seconds, records)
                 found = machine.agreeing(found) if found is not None else None
     finally:
         workspace.train_names(trained)

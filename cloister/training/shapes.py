@@ -12,6 +12,7 @@ Math:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -152,6 +153,32 @@ def cut(full: Sequence[bool], counts: tuple[int, ...], edge: int) -> list[tuple[
         passes.append((rows, taken))
         at += taken
     return passes
+
+
+def cost(records: int, counts: tuple[int, ...], edge: int, *, full: bool = False) -> int:
+    """Cost of the cheapest cut of some records, in tokens; each pass costs PASS_TOKENS more.
+
+    Args:
+        records: Of one edge.
+        counts: The row counts to choose from, ascending.
+        edge: Padded tokens of a record.
+        full: Whether the records have no padding, so that every pass has a dummy or they go alone.
+    """
+    return sum(rows * edge + PASS_TOKENS for rows, _ in cut([full] * records, counts, edge))
+
+
+def records_at_an_edge(expected_batch_size: int, max_length: int) -> int:
+    """A round number near the records of a batch at one edge, if lengths were spread evenly.
+
+    It is a power of two, so that studies of nearly equal batches share a proof. Lengths of private
+    records cannot be asked for; the number affects time only.
+
+    Args:
+        expected_batch_size: `training.expected_batch_size`.
+        max_length: Longest record in tokens.
+    """
+    mean = expected_batch_size / len(edges(max_length))
+    return int(2 ** max(0, round(math.log2(mean))))
 
 
 def _next_rows(records: int, counts: tuple[int, ...], edge: int) -> int:

@@ -12,6 +12,9 @@ from cloister.data.records import ONE_LABEL, POOLED
 from cloister.tasks.task import IGNORE, BatchShape, Example, Task
 from cloister.training.passes import Pass, Row
 
+# Items of a drawn person: the next one, and some that are no candidates.
+SEEN = 5
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -46,6 +49,9 @@ class SyntheticBatches:
         labels = len(self._task.labels)
         if self._task.record_kind in ONE_LABEL:
             return Example(ids, self._draw.randrange(labels))
+        if self._task.record_kind == "items":
+            target, *seen = self._draw.sample(range(labels), min(labels, SEEN))
+            return Example(ids, target, seen=tuple(seen))
         if self._task.record_kind in POOLED:
             wanted = tuple((output, self._draw.random()) for output in range(labels))
             return Example(ids, 0, wanted=wanted)

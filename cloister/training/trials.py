@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,7 +20,7 @@ from cloister.tasks.chat import CausalChat
 from cloister.tasks.task import BatchShape, Example
 from cloister.training.gradients import per_record_hooks, record_gradients
 from cloister.training.preferences import log_ratios
-from cloister.training.shapes import BatchShapes
+from cloister.training.shapes import BatchShapes, cost
 from cloister.training.synthetic_batches import SyntheticBatches, Trial
 from cloister.training.workspace import Workspace
 
@@ -50,7 +51,16 @@ def shared_grid(workspace: Workspace, plan: Plan) -> float:
 
 
 class Machine:
-    """Runs trials with one set of trained tensors."""
+    """Runs trials with one set of trained tensors.
+
+    Args:
+        workspace: Base, task and network.
+        plan: Whose bound and grid clipping has.
+        largest: The largest value that an adapter may have.
+        seconds: Longest time of a pass by (length, rows); filled here.
+        records: Of a batch at one edge, about: among row counts that do not agree, those are kept
+            that such batches are computed with most cheaply.
+    """
 
     def __init__(
         self,
@@ -58,6 +68,7 @@ class Machine:
         plan: Plan,
         largest: float,
         seconds: dict[tuple[int, int], float],
+        records: int,
     ) -> None:
         self._network, self._task = workspace.network, workspace.task
         self._parameters = [p for _, p in trained_parameters(self._network)]
@@ -67,6 +78,7 @@ class Machine:
         self._grid = shared_grid(workspace, plan) if plan.sharing is not None else None
         self._largest = largest
         self._seconds = seconds
+        self._records = records
 
     def agreeing(self, shapes: BatchShapes) -> BatchShapes | None:
         """The agreeing row counts of each edge; None if companions matter at some edge."""
@@ -82,12 +94,12 @@ class Machine:
         return BatchShapes(tuple(kept))
 
     def _edge(self, edge: int, counts: tuple[int, ...], previous: int) -> tuple[int, ...]:
-        """The largest set of row counts with equal contributions; empty: none stands alone."""
+        """The cheapest set of row counts with equal contributions; empty: none stands alone."""
         probes = self._batches.probes(BatchShape(counts[0], edge, counts), previous)
         with self._moved(MOVED, signs=False):
             groups = self._groups(edge, counts, probes)
             while groups:
-                best = max(groups, key=lambda group: (len(group.counts), group.counts[-1]))
+                best = min(groups, key=lambda group: self._cost(tuple(group.counts), edge))
                 if self._holds(best, edge, probes):
                     break
                 groups.remove(best)
@@ -98,6 +110,16 @@ class Machine:
             few = {found[0], max(c for c in found if c * edge <= FEW_TOKENS or c <= found[:2][-1])}
             tried = [self._run(BatchShape(c, edge, found), probes, c - c // 4) for c in sorted(few)]
         return found if all(t is not None and t.agrees(tried[0]) for t in tried) else ()
+
+    def _cost(self, counts: tuple[int, ...], edge: int) -> int:
+        """Cost of a small, a usual and a large Poisson batch.
+
+        At the last edge most records are those that were cut to its length.
+        """
+        full = edge == self._task.max_length
+        spread = math.isqrt(self._records)
+        sizes = (self._records - spread, self._records, self._records + spread)
+        return sum(cost(size, counts, edge, full=full) for size in sizes)
 
     def _groups(
         self, edge: int, counts: tuple[int, ...], probes: tuple[Example, ...]

@@ -18,6 +18,7 @@ from cloister.models.center import feature_center
 from cloister.models.checkpointing import CheckpointedLayers
 from cloister.models.config import LoraConfig, Method, ModelConfig
 from cloister.models.device import check_devices, find_device
+from cloister.models.item_vectors import ItemVectors, item_vectors
 from cloister.models.kinds import read_config
 from cloister.models.limits import limits_of
 from cloister.models.lora import factor
@@ -31,6 +32,7 @@ from cloister.tasks.build import build_task, padding_id
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.fit import Limits, check_fit
 from cloister.tasks.label_words import label_tokens
+from cloister.tasks.recommendation import Recommendation
 from cloister.tasks.retrieval import Retrieval
 from cloister.tasks.task import Example, Task
 from cloister.training.config import TrainingConfig
@@ -135,6 +137,7 @@ def open_workspace(
     attention: str | None = None,
     processes: int | None = None,
     gradient_checkpointing: bool = False,
+    items: ItemVectors | None = None,
 ) -> Workspace:
     """Finds, checks and loads the base, and puts adapters and head on it.
 
@@ -154,8 +157,11 @@ def open_workspace(
         processes: `machine.processes`; what is kept of frozen layers is shared out among them.
             None: one.
         gradient_checkpointing: Whether activations are computed again in the backward pass.
+        items: Of recommendation, the items' vectors where they are known; None: the base makes
+            them.
 
     Raises:
+        DataError: The public items are not here, or are not the study's.
         ModelFileError: The base is missing, damaged or not the expected one, or its tokenizer is
             another base's.
         UsageError: The sections do not fit the base.
@@ -198,6 +204,9 @@ def open_workspace(
         )
     if model.center is not None:
         network.center = feature_center(network, bound, model.center)
+    if isinstance(bound, Recommendation):
+        made = items or item_vectors(network, bound)
+        network.items, network.center = made.vectors.to(network.device), made.center
     if isinstance(bound, Retrieval):
         set_passages(network, bound)
     if gradient_checkpointing:

@@ -120,7 +120,16 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--steps",
         ],
         "evaluate": ["--data", "--json", "--plugin"],
-        "predict": ["--base", "--data", "--device", "--json", "--out", "--text", "--text-b"],
+        "predict": [
+            "--base",
+            "--data",
+            "--device",
+            "--json",
+            "--out",
+            "--text",
+            "--text-b",
+            "--top",
+        ],
         "serve": [
             "--base",
             "--batch-tokens",

@@ -39,7 +39,7 @@ def test_a_chinese_table_is_told_as_text_and_as_json(
     [
         (["--text", "no"], 2, "no such column"),
         (["--max-length", "5"], 2, "give --base too"),
-        (["--separator", "comma"], 3, "its header names one column"),
+        (["--separator", "comma"], 3, "its header is one column"),
         (["--encoding", "utf-8"], 3, "line 2"),
     ],
 )

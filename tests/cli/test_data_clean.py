@@ -23,7 +23,7 @@ def test_a_table_is_cleaned_and_said_what_was_done(
         assert part in shown
     assert json.loads(out.read_text()) == {"text": "fever", "label": "A"}
     assert run([*arguments, "--json"]) == 2
-    assert "not written over" in capsys.readouterr().err
+    assert "not overwritten" in capsys.readouterr().err
     arguments[4] = str(tmp_path / "other.csv")
     assert run([*arguments, "--json", "--keep", "x"]) == 0
     assert json.loads(capsys.readouterr().out)["output"]["rows"] == 2

@@ -59,4 +59,4 @@ def test_of_a_query_file_no_more_is_read_than_a_query_may_have() -> None:
     words = ["data", "sql", "--dsn", "sqlite:///c.db", "--query", "@/dev/zero"]  # it never ends
     result = CliRunner().invoke(app, [*words, "--out", "out.csv"])
     assert isinstance(result.exception, UsageError)
-    assert "at most 100,000 are taken" in str(result.exception)
+    assert "at most 100,000 are allowed" in str(result.exception)

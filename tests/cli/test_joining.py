@@ -130,7 +130,7 @@ def test_a_site_that_joined_before_takes_the_coordinator_s_key_by_a_command(
     file = read_site(table.site)
     SiteMembership.of(file).coordinator.unlink()
     said = table.fails(3, "site", "start", table.site)
-    assert "answers no question without one" in said
+    assert "answers no questions without one" in said
     assert "cloister site trust" in said
     public, told = table.does("server", "key", table.server).split()
     stored = table.folder / "coordinator.pub"
@@ -141,7 +141,7 @@ def test_a_site_that_joined_before_takes_the_coordinator_s_key_by_a_command(
         assert "do not take it" in table.fails(7, *words, fingerprint)
         assert "and no others" in table.does(*words, told)
         assert trusted_coordinator(file) == TrustedCoordinator(public, "st-marys")
-    assert "no coordinator's public key" in table.fails(
+    assert "not a coordinator's public key" in table.fails(
         3, "site", "trust", table.site, table.site, "--fingerprint", told
     )
     renewed = table.does("server", "key", table.server, "--renew")
@@ -218,7 +218,7 @@ def test_without_a_coordinator_every_command_says_what_makes_one(
 
 def test_wrong_invites_are_not_written(table: Table) -> None:
     fingerprint, server = table.init(), ("--server", table.server)
-    assert "no name for a site" in table.fails(2, "member", "invite", "../x", *server)
+    assert "not valid as a site's name" in table.fails(2, "member", "invite", "../x", *server)
     said = table.fails(3, "member", "invite", "x", *server, "--out", table.folder / "no" / "x")
     assert "name another place" in said
     assert table.members() == {}  # an invite that nobody got is none
@@ -250,18 +250,18 @@ def test_a_site_takes_no_paper_that_it_cannot_trust(table: Table) -> None:
     assert "over another channel" in said
     assert fingerprint in said
     said = table.fails(7, *join, invite, "--fingerprint", "0" * 64)
-    assert "take neither" in said
+    assert "do not use it" in said
     other = table.invite("clinic")
     said = table.fails(3, *join, other, "--fingerprint", fingerprint)
     assert "invites clinic, this site is st-marys" in said
     changed = table.folder / "changed.json"
     changed.write_text(invite.read_text().replace("fed.example.org", "bad.example.org"))
     said = table.fails(7, *join, changed, "--fingerprint", fingerprint)
-    assert "changed since it was signed" in said
+    assert "changed after it was signed" in said
     changed.write_text(invite.read_text()[:-20])
     assert "cannot be read" in table.fails(3, *join, changed, "--fingerprint", fingerprint)
     changed.write_text("{}")
-    assert "no invite, request or welcome" in table.fails(3, *join, changed)
+    assert "not an invite, request or welcome" in table.fails(3, *join, changed)
     assert "cannot be read" in table.fails(3, *join, table.folder / "none.json")
     assert "cannot be read" in table.fails(3, "site", "join", table.folder / "no.toml", invite)
     assert not table.request.exists()
@@ -282,7 +282,7 @@ def test_a_coordinator_approves_nothing_that_it_cannot_trust(table: Table) -> No
     changed = table.folder / "changed.json"
     changed.write_text(table.request.read_text().replace("1200", "1201"))
     said = table.fails(7, "member", "approve", changed, "--server", table.server)
-    assert "is not signed by the keys that it brings" in said
+    assert "is not signed by the keys in it" in said
     said = table.fails(3, "member", "approve", invite, "--server", table.server)
     assert "the invite was given; the request is needed" in said
     assert table.members() == {"st-marys": "invited"}
@@ -294,7 +294,7 @@ def test_a_coordinator_approves_nothing_that_it_cannot_trust(table: Table) -> No
     said = table.fails(
         7, "member", "approve", table.request, "--server", other, "--fingerprint", asked
     )
-    assert "answers no invite of this coordinator" in said
+    assert "does not answer the last invite of this coordinator" in said
 
 
 def test_a_welcome_is_taken_by_whom_it_is_for(table: Table) -> None:
@@ -306,10 +306,10 @@ def test_a_welcome_is_taken_by_whom_it_is_for(table: Table) -> None:
     changed = table.folder / "changed.json"
     changed.write_text(welcome.read_text().replace("+00:00", "+01:00"))
     said = table.fails(7, *join, changed)
-    assert "not signed by the coordinator whose invite was taken" in said
+    assert "not signed by the coordinator whose invite was accepted" in said
     folder = SiteMembership.of(read_site(table.site)).path
     kept = folder.rename(folder.with_suffix(".kept"))
-    assert "take the coordinator's invite first" in table.fails(3, *join, welcome)
+    assert "join with the coordinator's invite first" in table.fails(3, *join, welcome)
     table.join(invite, fingerprint)  # with another key
     assert "another request than this site's last one" in table.fails(7, *join, welcome)
     shutil.rmtree(folder)
@@ -385,7 +385,7 @@ def test_runs_that_are_not_there_or_over_are_named(
     runs, server = ServerFolder.open(table.server).runs, ("--server", table.server)
     for verb in ("watch", "stop", "resume"):
         assert "cloister run list" in table.fails(3, "run", verb, "none", *server)
-        assert "no run's name" in table.fails(2, "run", verb, "../hub", *server)
+        assert "not the name of a run" in table.fails(2, "run", verb, "../hub", *server)
     (runs / "old").mkdir()
     over = Run(name="old", standing=RunStatus.FINISHED, flower_run=1, sites=("st-marys",))
     write_run(runs / "old", over)
@@ -409,7 +409,7 @@ def test_runs_that_are_not_there_or_over_are_named(
 
 
 def _away(*arguments: object) -> None:
-    raise control.httpx.ConnectError("nobody listens")
+    raise control.httpx.ConnectError("no service listens")
 
 
 def test_members_keep_what_was_approved(table: Table) -> None:

@@ -97,7 +97,7 @@ def test_labels_are_shown_with_their_probabilities(
         ('{"note": "chest pain"}\n', "row 1: no column 'text' (found: note)"),
         ('{"text": "rash"}\n{"text": " "}\n', "row 2: text is empty"),
         ('{"text": 7}\n', "row 1: text is an integer; text is needed"),
-        ('{"text": null}\n', "row 1: text holds nothing (null)"),
+        ('{"text": null}\n', "row 1: text has no value (null)"),
         ("", "empty"),
     ],
 )

@@ -655,7 +655,7 @@ def test_the_doctor_says_what_the_site_computes_on(
     missing = next(row for row in doctor.examine(asked, None) if row.name == "device")
     assert missing.level is CheckLevel.FAIL
     assert "can use no CUDA GPU here" in missing.detail
-    assert "nothing is computed on the CPU in its place" in missing.remedy
+    assert "the CPU is not used in its place" in missing.remedy
 
 
 def test_the_policy_is_said_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

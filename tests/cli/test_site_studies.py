@@ -122,7 +122,7 @@ def test_an_operator_sees_in_plain_words_what_they_are_asked(site: Path, capsys:
         "12 rounds of 1 step",
         "at most 20,000,000 bytes a round and 240,000,000 in all",
         "factor B of adapters of rank 4",
-        "nobody that this site has joined",
+        "no coordinator: this site has not joined one",
         "max_grad_norm: 8 asked, 2 by this site's policy: more is clipped",
         "stands     waiting",
     ):

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from cloister.client.acceptance import accept, proposed_plan
+from cloister.client.declared_records import RecordsConfig
 from cloister.client.policy_file import parse_policy
-from cloister.client.site_file import RecordsConfig, SiteConfig, SiteFile
+from cloister.client.site_file import SiteConfig, SiteFile
 from cloister.errors import RecipeError, RefusedError, UsageError
 from cloister.recipe import Recipe, parse_recipe
 from cloister.tasks.template_rules import template_sha256

@@ -191,8 +191,8 @@ def test_a_study_has_both_scores_and_its_shared_adapter_is_the_mean_of_all(
     ("assignments", "said"),
     [
         (["training.proximal=0.0"], "proximal"),
-        (["lora.train=b-kept"], "shared whole"),
-        (["strategy.name=fedex", "lora.residual=4"], "shared whole"),
+        (["lora.train=b-kept"], "fully shared"),
+        (["strategy.name=fedex", "lora.residual=4"], "fully shared"),
         (["training.mode=gradient-rounds", "training.local_steps=1"], "proximal"),
         (["strategy.name=flexlora", "lora.ranks=[1, 2]"], "one rank"),
     ],

@@ -12,6 +12,7 @@ from transformers import AutoConfig, BertForTokenClassification, LlamaForCausalL
 from cloister.data.records import (
     POOLED,
     ChatRecord,
+    ItemsRecord,
     LabelsRecord,
     Message,
     PairRecord,
@@ -72,6 +73,14 @@ SCORED = [
     ScoreRecord(record.text, score)
     for record, score in zip(TEXTS, (0.0, 2.0, 3.0, 1.0), strict=True)
 ]
+# Items whose ids are their words, so that the tokenizer of the records' words knows them.
+SHELF = Path(__file__).parent / "items.jsonl"
+HAD = [
+    ItemsRecord(("fever", "cough")),
+    ItemsRecord(("rash", "itchy", "fever")),
+    ItemsRecord(("cough", "headache", "severe", "mild", "rash", "fever", "itchy", "acute")),
+    ItemsRecord(("mild", "acute", "mild", "cough")),
+]
 
 PASSAGES = (("a", "the patient has a fever at rest"), ("b", "mild cough and no pain"))
 
@@ -97,6 +106,7 @@ CASES = [
     Case("multi-label-classification", tiny_bert, ("a", "b"), SEVERAL),
     Case("scoring", tiny_bert, (), SCORED, {"score_range": (0.0, 3.0), "score_step": 1.0}),
     Case("retrieval", tiny_bert, (), TEXTS, {"passages": PASSAGES}),
+    Case("recommendation", tiny_bert, (), HAD, {"items": str(SHELF), "last_items": 4}),
 ]
 WEIGHED = [
     replace(CASES[0], options={"class_weights": {"a": 3.0}}),

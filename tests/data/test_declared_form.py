@@ -44,17 +44,21 @@ def test_public_sets_of_another_ending_stay_utf8(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("train", "declared", "message"),
     [
-        ("a.csv", {"encoding": "no-such"}, "^encoding: no-such: no such encoding"),
+        ("a.csv", {"encoding": "no-such"}, "^encoding: no-such: unknown encoding"),
         ("a.csv", {"encoding": "base64"}, "^encoding: base64"),
         ("a.csv", {"separator": "dots"}, "^separator: 'dots' given; one character"),
         ("a.csv", {"separator": '"'}, "^separator: "),
-        ("a.jsonl", {"separator": ";"}, "^separator: ';' given, and a.jsonl is no CSV"),
+        ("a.jsonl", {"separator": ";"}, "^separator: ';' given, but a.jsonl is not a CSV"),
         (
             "a.parquet",
             {"encoding": "gb18030"},
-            "^encoding: gb18030 given, and a.parquet is parquet",
+            "^encoding: gb18030 given, but a.parquet is parquet",
         ),
-        ("owner/set", {"encoding": "gb18030"}, "^encoding: given, and owner/set is no file"),
+        (
+            "owner/set",
+            {"encoding": "gb18030"},
+            "^encoding: given, but owner/set is not a text file",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_read(

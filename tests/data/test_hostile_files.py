@@ -121,7 +121,10 @@ def test_a_place_where_nothing_new_can_be_is_refused_before_anything_is_read(
     Path("link").symlink_to("nowhere")
     for command in ("check", *COMMANDS):
         assert data(command, notes.name, "--page" if command == "check" else "--out", out) == 2
-        refused(capsys, "not there" if out.startswith(("no/", "notes.jsonl/")) else "there already")
+        refused(
+            capsys,
+            "does not exist" if out.startswith(("no/", "notes.jsonl/")) else "exists already",
+        )
     assert here() == ["link", notes.name]
 
 
@@ -263,7 +266,7 @@ def test_nul_bytes_that_compress_well_are_refused_at_their_first(
     monkeypatch.setattr(encodings, "_decoded", lambda *_: pytest.fail("all of it is read"))
     Path("z.csv.gz").write_bytes(gzip.compress(b"text,label\n" + b"\0" * 10_000))
     assert data("check", "z.csv.gz") == 3
-    refused(capsys, "z.csv.gz, line 2: holds a NUL byte")
+    refused(capsys, "z.csv.gz, line 2: has a NUL byte")
 
 
 def test_a_damaged_parquet_file_is_named(notes: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -278,6 +281,6 @@ def test_encodings_that_no_file_has_and_one_that_this_file_lacks(
 ) -> None:
     for name in ("punycode", "idna", "unicode_escape", "base64"):
         assert data("check", notes.name, "--encoding", name) == 2
-        refused(capsys, "no such encoding")
+        refused(capsys, "unknown encoding")
     assert data("check", notes.name, "--encoding", "utf-16") == 3
-    refused(capsys, "not UTF-16", "line 1")
+    refused(capsys, "not valid UTF-16", "line 1")

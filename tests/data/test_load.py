@@ -269,15 +269,15 @@ def test_tag_ids_of_a_hub_data_set_become_names(hub: Hub) -> None:
 def test_a_missing_class_id_is_a_missing_label(hub: Hub, missing: int | None) -> None:
     features = Features({"text": Value("string"), "label": ClassLabel(names=["flu", "cold"])})
     hub(Dataset.from_dict({"text": ["a", "b"], "label": [0, missing]}, features=features))
-    with pytest.raises(DataError, match=r"^owner/name \(train\), row 2: label holds nothing"):
+    with pytest.raises(DataError, match=r"^owner/name \(train\), row 2: label has no value"):
         load("owner/name", "train", "text", DataConfig())
 
 
 @pytest.mark.parametrize(
     ("answer", "kind", "message"),
     [
-        (DatasetNotFoundError("x"), DataError, "no data set on the hub; correct data.test"),
-        (DataFilesNotFoundError("x"), DataError, "no data set on the hub"),
+        (DatasetNotFoundError("x"), DataError, "nor a data set on the hub; correct data.test"),
+        (DataFilesNotFoundError("x"), DataError, "nor a data set on the hub"),
         (ConnectionError("x"), NetworkError, "hub cannot be reached"),
         (OSError("x"), NetworkError, "give a file as data.test"),
         (ValueError('Unknown split "test".\nmore'), DataError, r'Unknown split "test"\.$'),

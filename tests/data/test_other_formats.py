@@ -125,7 +125,7 @@ def test_bioes_and_bilou_lose_nothing(entities: list[tuple[str, int]]) -> None:
         ("a O\nb x O\n", "line 2: 3 columns, but 2"),
         ("a\n", "line 1: 1 columns"),
         ("a O\nb Q-X\n", "line 2: tag 'Q-X' is of no known scheme"),
-        ("a O\nb\0 O\n", "line 2: holds a NUL byte"),
+        ("a O\nb\0 O\n", "line 2: has a NUL byte"),
     ],
 )
 def test_a_line_that_is_no_word_with_its_tag_is_named(
@@ -199,7 +199,7 @@ def test_a_conversation_in_another_form_is_read(
         ({"prompt": "x", "completion": " "}, "no turn of the assistant"),
         ({"instruction": "x", "output": 5}, "output is an integer; text is needed"),
         ({"instruction": "x", "output": "y", "history": "z"}, "history is text"),
-        ({"instruction": "x", "output": "y", "history": [["z"]]}, "history holds something else"),
+        ({"instruction": "x", "output": "y", "history": [["z"]]}, "history holds a value"),
         ({"prompt": "x"}, "no column 'messages'"),
     ],
 )

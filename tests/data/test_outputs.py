@@ -12,7 +12,7 @@ from cloister.errors import UsageError
 def test_a_file_that_appears_while_rows_are_written_is_kept(tmp_path: Path) -> None:
     out = tmp_path / "notes.jsonl"
     with (  # noqa: PT012
-        pytest.raises(UsageError, match="is there already"),
+        pytest.raises(UsageError, match="exists already"),
         new_file(out) as (writer, _),
     ):
         writer.add({"text": "ours"}, "row 1")
@@ -28,7 +28,7 @@ def test_so_it_is_where_a_cleaned_file_is_moved_to_its_place(tmp_path: Path) -> 
         file.write({"text": "ours"})
         file.close()
         out.write_text("theirs")
-        with pytest.raises(UsageError, match="is there already"):
+        with pytest.raises(UsageError, match="exists already"):
             file.publish()
     assert out.read_text() == "theirs"
     assert list(tmp_path.iterdir()) == [out]

@@ -84,7 +84,7 @@ def test_what_a_pair_cannot_have_is_refused_with_the_reason() -> None:
     from cloister.recipe import parse_recipe
 
     for field, told in (
-        ("model.center=english", "a pair's is another"),
+        ("model.center=english", "pairs have another mean"),
         ("lora.head=label-words", "it is for sequence-classification"),
         ("task.prompt='{text} ?'", "of sequence-classification alone"),
     ):

@@ -79,7 +79,7 @@ def test_what_has_no_one_spelling_is_refused_with_its_row(
     columns = {"text": TEXTS, "label": ["a", "b"], "patient": ["1", "2"], "other": odd}
     assert len(read(put(path, **columns))) == 2  # a column that is not read may hold anything
     put(path, **{**columns, column: odd})
-    with pytest.raises(DataError, match=rf"^train\.parquet, row 1: {column} holds nothing"):
+    with pytest.raises(DataError, match=rf"^train\.parquet, row 1: {column} has no value"):
         read(path)
     put(path, **{**columns, column: pa.array([value, value], kind)})
     with pytest.raises(DataError, match=rf"^train\.parquet, row 1: {column} is .*write it as text"):
@@ -89,13 +89,15 @@ def test_what_has_no_one_spelling_is_refused_with_its_row(
 def test_truths_are_labels_and_no_identifiers(path: Path) -> None:
     put(path, text=TEXTS, label=[True, False], patient=["1", "2"])
     assert [record.label for record in read(path)] == ["true", "false"]
-    with pytest.raises(DataError, match="row 1: label is true or false; a person is text"):
+    with pytest.raises(DataError, match="row 1: label is true or false; a person must be text"):
         read(path, DataConfig(person="label", label="patient"))
 
 
 def test_integers_with_gaps_that_a_writer_made_floats_are_refused(path: Path) -> None:
     put(path, text=TEXTS, label=["a", "b"], patient=pa.array([12.0, None]))
-    with pytest.raises(DataError, match="row 1: patient is double; a person is text or an integer"):
+    with pytest.raises(
+        DataError, match="row 1: patient is double; a person must be text or an integer"
+    ):
         read(path)
 
 
@@ -124,7 +126,7 @@ def test_class_ids_are_the_names_that_the_file_gives_them(path: Path) -> None:
     ]
     for missing in (-1, None):
         columns["label"] = [0, missing]
-        with pytest.raises(DataError, match="row 2: label holds nothing"):
+        with pytest.raises(DataError, match="row 2: label has no value"):
             read(described(path, {"label": CLASSES}, **columns))
     columns["label"] = [0, 2]
     with pytest.raises(DataError, match="row 2: label is the class id 2, which has no name"):
@@ -143,7 +145,9 @@ def test_other_metadata_names_no_class(path: Path, features: object) -> None:
 def test_two_classes_of_one_name_are_refused(path: Path) -> None:
     twice = {"names": ["flu", "flu"], "_type": "ClassLabel"}
     described(path, {"label": twice}, text=TEXTS, label=[1, 0], patient=["1", "2"])
-    with pytest.raises(DataError, match=r"train\.parquet: two classes of 'label' are called 'flu'"):
+    with pytest.raises(
+        DataError, match=r"train\.parquet: duplicate class name 'flu' in the column 'label'"
+    ):
         read(path)
 
 
@@ -194,7 +198,7 @@ def test_a_column_that_is_there_twice_is_refused_where_it_is_read(path: Path) ->
         [pa.array(TEXTS), pa.array(["a", "b"]), pa.array(["c", "d"])], ["text", "label", "label"]
     )
     pq.write_table(twice, path)
-    with pytest.raises(DataError, match=r"train\.parquet: has the column 'label' twice"):
+    with pytest.raises(DataError, match=r"train\.parquet: duplicate column 'label'"):
         read(path, DataConfig())
 
 

@@ -45,10 +45,10 @@ def test_labels_sites_and_persons_are_what_is_written(value: Value, expected: st
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (Number("1.0"), r"a number that is no integer \(1\.0\); a"),
-        (Number("1e0"), r"a number that is no integer \(1e0\)"),
-        (Number("-0"), r"a number that is no integer \(-0\)"),
-        (Number("NaN"), r"a number that is no integer \(NaN\)"),
+        (Number("1.0"), r"a number that is not an integer \(1\.0\); a"),
+        (Number("1e0"), r"a number that is not an integer \(1e0\)"),
+        (Number("-0"), r"a number that is not an integer \(-0\)"),
+        (Number("NaN"), r"a number that is not an integer \(NaN\)"),
         (Number("9" * 10_000), None),
         ([], "a list; a"),
         (["a"], "a list; a"),
@@ -56,7 +56,7 @@ def test_labels_sites_and_persons_are_what_is_written(value: Value, expected: st
         (Unusable("timestamp[us]"), r"timestamp\[us\]; a"),
         ("a\ud800", "has half of a surrogate pair"),
         ("", "is empty; every row needs its"),
-        (None, r"holds nothing \(null\); every row needs its"),
+        (None, r"has no value \(null\); every row needs its"),
     ],
 )
 def test_what_has_no_one_spelling_names_neither_person_nor_label(
@@ -74,7 +74,9 @@ def test_what_has_no_one_spelling_names_neither_person_nor_label(
 @pytest.mark.parametrize(("value", "expected"), [(True, "true"), (False, "false")])
 def test_a_label_may_be_true_or_false_but_no_identifier(value: bool, expected: str) -> None:
     assert parse({"text": "fever", "label": value}, "text") == TextRecord("fever", expected)
-    with pytest.raises(DataError, match=f"^{WHERE}: person is true or false; a person is text"):
+    with pytest.raises(
+        DataError, match=f"^{WHERE}: person is true or false; a person must be text"
+    ):
         parse({"text": "x", "label": "a", "person": value}, "text", DataConfig(person="person"))
 
 
@@ -189,7 +191,7 @@ IMAGE = {"type": "image", "text": "x"}
     [
         ("text", {}, r"no column 'text' \(found: none\); set data.text"),
         ("text", {"body": "x"}, r"no column 'text' \(found: body\); set data.text"),
-        ("text", {"text": None, "label": "a"}, r"text holds nothing \(null\)"),
+        ("text", {"text": None, "label": "a"}, r"text has no value \(null\)"),
         ("text", {"text": " \n", "label": "a"}, "text is empty"),
         ("text", {"text": Number("5"), "label": "a"}, "text is an integer; text is needed"),
         ("text", {"text": True, "label": "a"}, "text is true or false; text is needed"),
@@ -209,7 +211,7 @@ IMAGE = {"type": "image", "text": "x"}
         ("messages", {"messages": [{"role": "user", "content": "\ud83d"}]}, "messages has half"),
         ("tokens", {"tokens": ["a"]}, "no column 'tags'"),
         ("tokens", {"tokens": "a b", "tags": ["O"]}, "tokens is text, not a list of words"),
-        ("tokens", {"tokens": [], "tags": []}, "tokens must be a list of words, and not empty"),
+        ("tokens", {"tokens": [], "tags": []}, "tokens must be a list of words that is not empty"),
         ("tokens", {"tokens": ["a", None], "tags": ["O", "O"]}, "tokens must be a list of words"),
         ("tokens", {"tokens": ["a"], "tags": [Number("0")]}, "tags must be a list of words"),
         ("tokens", {"tokens": ["a", "b"], "tags": ["O"]}, "2 tokens but 1 tags"),

@@ -54,5 +54,5 @@ def test_words_of_either_text_or_both_do_not_tell_the_relation(halves: Halves) -
 
 def test_the_generator_brings_pairs_where_pairs_are_read(halves: Halves) -> None:
     assert load(SYNTHETIC, "test", "pairs", DataConfig()) == halves[1]
-    with pytest.raises(DataError, match="pairs of texts; another task"):
+    with pytest.raises(DataError, match="pairs of texts, which this task"):
         load(SYNTHETIC, "test", "tokens", DataConfig())

@@ -84,7 +84,9 @@ def test_another_seed_makes_other_people() -> None:
 
 
 def test_a_generator_for_another_task_says_which_is_this_ones() -> None:
-    with pytest.raises(DataError, match=r"several labels; .*synthetic:answers has records for it"):
+    with pytest.raises(DataError, match=r"several labels, .*synthetic:answers has records for it"):
         generated("synthetic:referrals", "score", train=True)
-    with pytest.raises(DataError, match=r"pairs of texts; another task needs other data$"):
+    with pytest.raises(
+        DataError, match=r"pairs of texts, which this task does not read; give other data$"
+    ):
         generated("synthetic:hospitals", "messages", train=True)

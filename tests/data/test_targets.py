@@ -42,22 +42,22 @@ def outcome(read: Callable[[], Found]) -> Found | str:
         return error.reason
 
 
-KINDS = ("nothing", "true or false", "an integer", "a number that is no integer", "double")
-HELD = ("an empty label", "nothing", "a number that is no integer")
+KINDS = ("nothing", "true or false", "an integer", "a number that is not an integer", "double")
+HELD = ("an empty label", "nothing", "a number that is not an integer")
 REASONS = {
-    "labels is text, not a list of labels; declare what parts them (label_separator), or use JSONL "
+    "labels is text, not a list of labels; declare their separator (label_separator), or use JSONL "
     "or Parquet",
     *(
-        f"labels is {kind}, not a list of labels; write an empty list for a text without one"
+        f"labels is {kind}, not a list of labels; write an empty list for a text without labels"
         for kind in KINDS
     ),
     *(f"labels holds {held}; a label is text or an integer" for held in HELD),
-    "labels has half of a surrogate pair (\\ud800 to \\udfff), which is no character; correct the "
-    "row",
+    "labels has half of a surrogate pair (\\ud800 to \\udfff), which is not a character; correct "
+    "the row",
 }
 SCORE_REASONS = {
     *(f"score is {kind}; a number is needed" for kind in (*KINDS, "a list")),
-    "score is no number; write one in figures with a full stop before decimals, as 3.5",
+    "score is not a number; write digits with a full stop before decimals, as 3.5",
 }
 
 
@@ -93,7 +93,7 @@ def test_a_number_is_read_whole(score: float) -> None:
 
 @pytest.mark.parametrize("cell", ["", "3,5", "1 000", "three", "nan", "inf", "0x10", "1e999", "٣"])
 def test_what_is_no_number_in_figures_is_a_misfit(cell: str) -> None:
-    with pytest.raises(MisfitError, match="no number"):
+    with pytest.raises(MisfitError, match="not a number"):
         score_of_cell(cell, "score", "row")
 
 
@@ -139,5 +139,5 @@ def test_a_row_without_labels_is_told_from_a_text_without_any(tmp_path: Path) ->
     path.write_text('{"text": "a", "labels": []}\n')
     assert load(str(path), "test", "labels", DataConfig()) == [LabelsRecord("a", ())]
     path.write_text('{"text": "a", "labels": null}\n')
-    with pytest.raises(DataError, match="holds nothing"):
+    with pytest.raises(DataError, match="has no value"):
         load(str(path), "test", "labels", DataConfig())

@@ -167,7 +167,7 @@ def cut(path: Path) -> list[dict[str, Any]]:
 def test_a_file_with_copies_that_lost_it_is_refused(augmented: Path) -> None:
     assert len(set(units(load(str(augmented), "train", "text", COLUMNS)))) == 12
     jsonl(augmented, cut(augmented))
-    with pytest.raises(MisfitError, match=f"row 1: no {UNIT}, and the log beside the file"):
+    with pytest.raises(MisfitError, match=f"row 1: no {UNIT}, but the log beside the file"):
         load(str(augmented), "train", "text", COLUMNS)
     # Of a file without its log nothing is known: this is what no reader can tell.
     log_of(augmented).unlink()

@@ -41,12 +41,16 @@ def test_a_csv_s_words_are_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "row", "said"),
     [
-        ("text", {"text": "a"}, "no column 'note' \\(found: text\\); call the file's column so"),
+        (
+            "text",
+            {"text": "a"},
+            "no column 'note' \\(found: text\\); give the file's column this name",
+        ),
         ("tokens", {"text": "a"}, "no column 'words' or 'note'"),
         ("tokens", {"words": []}, "must be a list of words"),
         ("messages", {"turns": [{"role": "user"}]}, "turn 1 needs a role"),
         ("text", {"note": True}, "note is true or false; text is needed"),
-        ("text", {"note": None}, "note holds nothing"),
+        ("text", {"note": None}, "note has no value"),
     ],
 )
 def test_what_lacks_is_named_with_its_row(

@@ -19,7 +19,7 @@ from cloister.documents.index import (
     load_index,
     save_index,
 )
-from cloister.documents.sources import Document, documents_of, files_in
+from cloister.documents.sources import SourceText, documents_of, files_in
 from cloister.errors import BadFileError, DataError, UsageError
 from cloister.models.passage_head import passage_vectors
 from cloister.tasks.config import TaskConfig
@@ -120,8 +120,8 @@ def test_a_run_of_another_task_is_refused(bert: Path, tmp_path: Path) -> None:
         open_encoder(exported(tmp_path, bert, task))
 
 
-def _documents() -> list[Document]:
-    return [Document(name, "0" * 64, None, "", text) for name, text in TEXTS.items()]
+def _documents() -> list[SourceText]:
+    return [SourceText(name, "0" * 64, None, "", text) for name, text in TEXTS.items()]
 
 
 @settings(max_examples=tries(30), deadline=None)
@@ -204,7 +204,7 @@ def test_more_passages_than_an_exact_search_is_for_are_refused(
     with pytest.raises(UsageError, match=r"more than 2 passages up to skin\.txt"):
         build_index(_documents(), encoder)
     with pytest.raises(DataError, match="nothing to search in"):
-        build_index([Document("a.txt", "0" * 64, None, "", " \n")], encoder)
+        build_index([SourceText("a.txt", "0" * 64, None, "", " \n")], encoder)
 
 
 def test_documents_are_read_in_their_encoding(tmp_path: Path) -> None:

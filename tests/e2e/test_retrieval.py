@@ -58,7 +58,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Path:
     result = simulate(recipe, RunDirectory.create(folder / "run", recipe))
     assert result.metric == "mrr"
     assert result.majority is None
-    assert {"mrr", "recall_at_1", "recall_at_10", "ndcg_at_10", "loss"} <= result.test.keys()
+    assert {"mrr", "recall@1", "recall@10", "ndcg@10", "loss"} <= result.test.keys()
     return folder
 
 
@@ -73,7 +73,7 @@ def test_what_is_predicted_is_what_was_scored(finished: Path) -> None:
     hits = sum(one.id == record.label for one, record in zip(first, records, strict=True))  # type: ignore[union-attr]
     workspace = model.workspace
     scores = evaluate(workspace.network, workspace.task, workspace.encode(records), 512)
-    assert scores.metrics["recall_at_1"] == pytest.approx(hits / len(records))
+    assert scores.metrics["recall@1"] == pytest.approx(hits / len(records))
     card = (finished / "run" / "adapter" / "README.md").read_text()
     assert "| | this adapter | untrained, before round 1 | TF-IDF, by shared words |" in card
 

@@ -157,13 +157,13 @@ def test_the_base_is_named_as_the_recipe_names_it(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_an_adapter_says_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(BadFileError, match="give a finished run's folder"):
+    with pytest.raises(BadFileError, match="give the folder of a finished run"):
         load_released(tmp_path)
 
 
 def test_a_document_of_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cloister.json").write_text('{"version": 99}')
-    with pytest.raises(AdapterFormatError, match="another version"):
+    with pytest.raises(AdapterFormatError, match="not of format version 1"):
         load_released(tmp_path)
 
 

@@ -45,9 +45,10 @@ def facts(plan: Plan, **changes: object) -> SiteFacts:
     return replace(usual, **changes)  # type: ignore[arg-type]
 
 
-def card(sites: Plan | Mapping[str, SiteFacts | str], **more: object) -> str:
+def whole_card(sites: Plan | Mapping[str, SiteFacts | str]) -> Card:
+    """A card's facts; of a plan, at two sites."""
     known = {"east": facts(sites), "west": facts(sites)} if isinstance(sites, Plan) else sites
-    usual = Card(
+    return Card(
         name="study",
         base="base",
         base_sha256="ab",
@@ -64,8 +65,11 @@ def card(sites: Plan | Mapping[str, SiteFacts | str], **more: object) -> str:
         sites=known,
         recipe_digest="cd",
     )
-    text = render(replace(usual, **more))  # type: ignore[arg-type]
-    return text[text.index("## Privacy") : text.index("## Loading")]
+
+
+def card(sites: Plan | Mapping[str, SiteFacts | str], **more: object) -> str:
+    text = render(replace(whole_card(sites), **more))  # type: ignore[arg-type]
+    return text[text.index("## Privacy") : text.index("## Limits")]
 
 
 def open_plan() -> Plan:

@@ -125,10 +125,10 @@ def test_what_is_added_to_a_weight_is_what_peft_adds(tmp_path: Path, options: An
 
 def test_other_families_and_kinds_are_refused_by_name(tmp_path: Path) -> None:
     config = saved(tmp_path, "llama").config
-    with pytest.raises(UsageError, match="GGUF adapter of a gpt2 is not written here"):
+    with pytest.raises(UsageError, match="cannot write a GGUF adapter for a base of type gpt2"):
         write_gguf(tmp_path, transformers.GPT2Config(), tmp_path / "a.gguf")
     (tmp_path / "head.safetensors").touch()
-    with pytest.raises(UsageError, match="has no place; answer with cloister predict"):
+    with pytest.raises(UsageError, match="cannot hold; use cloister predict"):
         write_gguf(tmp_path, config, tmp_path / "a.gguf")
     (tmp_path / "head.safetensors").unlink()
     (tmp_path / "adapter_model.safetensors").write_bytes(b"garbage")
@@ -153,8 +153,8 @@ def test_vllm_s_rules(tmp_path: Path) -> None:
         ({"bias": "all"}, "bias"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"use_dora": True}, "DoRA"),
-        ({"base_model_name_or_path": None}, "names no base"),
-        ({"target_modules": []}, "names no module"),
+        ({"base_model_name_or_path": None}, "base_model_name_or_path: is empty"),
+        ({"target_modules": []}, "target_modules: is empty"),
     ):
         path.write_text(json.dumps({**fine, **change}))
         (problem,) = vllm_problems(tmp_path)

@@ -173,7 +173,7 @@ def test_a_round_that_somebody_pushes_into_the_superlink_is_refused_and_not_char
     assert [ledger.read_bytes() for ledger in ledgers] == before
     noted = [row["why"] for row in AgentFolder.of(live.sites["east"]).refusals()]
     assert len(noted) == 5
-    assert sum("did not sign as it came" in why for why in noted) == 2
+    assert sum("without a valid signature" in why for why in noted) == 2
     assert sum("this site is east" in why for why in noted) == 3
     # The coordinator's own rounds go on: in the tests below.
 

@@ -46,6 +46,12 @@ def test_two_annotators_have_cohen_s_kappa_overall_and_by_label(tmp_path: Path) 
         assert value(report, "Cohen's kappa", label) == pytest.approx(cohen_kappa_score(*ours))
 
 
+@pytest.mark.parametrize("column", ["cloister_row", "cloister_annotator", "cloister_answers"])
+def test_a_column_of_the_page_s_own_is_no_answer(tmp_path: Path, column: str) -> None:
+    with pytest.raises(UsageError, match="is no answer"):
+        read_annotated(annotators(tmp_path, ["yes", "no"], ["no", "no"]), column)
+
+
 def test_intervals_hold_what_resampling_by_hand_gives(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     first = generator.choice(["yes", "no"], 60).tolist()

@@ -31,7 +31,7 @@ def test_the_quickstart_s_base_is_found_without_the_hub_and_has_its_hash() -> No
 
 @pytest.mark.parametrize("wrong", ["/none/here", "./none", "word", "a/b/c"])
 def test_what_is_neither_folder_nor_hub_id_is_refused(wrong: str) -> None:
-    with pytest.raises(ModelFileError, match="no folder here and no hub id"):
+    with pytest.raises(ModelFileError, match="neither a folder here nor a hub id"):
         find_base(wrong)
 
 

@@ -90,7 +90,7 @@ def test_auto_on_the_cpu_beside_a_gpu_is_said(
     (tmp_path / "version").touch()
     no_gpu.setattr(device, "DRIVERS", (tmp_path / "version",))
     assert find_device(None) == torch.device("cpu")
-    assert "the CPU computes" in caplog.text
+    assert "the CPU is used" in caplog.text
     assert device_words(torch.device("cpu")) == "cpu"
 
 

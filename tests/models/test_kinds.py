@@ -78,9 +78,9 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any], str]] = {
         "Qwen2AudioForConditionalGeneration",
     ),
 }
-# Wrappers without a network that reads text alone, and how the refusal names them.
+# Wrappers without a network that reads only text, and how the refusal names them.
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "mllama": ("MllamaConfig", {}, r"is a mllama, a wrapper of .*reads text alone"),
+    "mllama": ("MllamaConfig", {}, r"is a mllama, a wrapper of .*reads only text"),
     "encoder-decoder": (
         "EncoderDecoderConfig",
         {"encoder": {"model_type": "bert"}, "decoder": {"model_type": "bert"}},
@@ -155,8 +155,8 @@ def test_a_wrapper_without_such_a_network_is_refused_by_name(
     ("name", "reason"),
     [
         ("distilbert", "no language-modelling head"),
-        ("electra", "an encoder, in which every token reads the whole text"),
-        ("bert", "an encoder, in which every token reads the whole text"),
+        ("electra", "an encoder: each of its tokens reads the whole text"),
+        ("bert", "an encoder: each of its tokens reads the whole text"),
         ("t5", "an encoder with a decoder, which is not supported for this"),
     ],
 )
@@ -172,7 +172,7 @@ def test_a_decoder_whose_tokens_read_ahead_is_found_out_by_trying(tmp_path: Path
     base = tiny(tmp_path, "xlnet")
     lora = LoraConfig(target_modules=("layer_1",))
     kind = TaskConfig(kind="causal-lm", max_length=16)
-    with pytest.raises(ModelFileError, match=r"\(xlnet\) a token reads what comes after it"):
+    with pytest.raises(ModelFileError, match=r"\(xlnet\) a token reads later ones"):
         open_workspace(ModelConfig(base=str(base)), lora, kind, (), 0)
 
 
@@ -218,7 +218,7 @@ def test_a_base_that_needs_more_than_ids_is_refused_when_it_is_opened(
         raise error
 
     monkeypatch.setattr(transformers.BertModel, "forward", fails)
-    with pytest.raises(ModelFileError, match=r"\(bert\) cannot read texts.*reads token ids alone"):
+    with pytest.raises(ModelFileError, match=r"\(bert\) cannot read texts.*reads only token ids"):
         small_workspace(bert)
 
 

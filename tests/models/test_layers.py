@@ -105,9 +105,9 @@ def test_more_layers_than_there_are_and_shared_ones_are_refused(tmp_path: Path, 
     with pytest.raises(UsageError, match=r"model\.layers: 9 given; the base has 4 layers"):
         opened(deep, 9)
     shared = load_backbone(tiny(tmp_path, "albert"), ModelConfig(), causal=False)
-    with pytest.raises(UsageError, match="are not one list that could end earlier"):
+    with pytest.raises(UsageError, match="are not one list that can be cut"):
         end_after(shared, 1)
-    with pytest.raises(RecipeError, match="ended earlier it is no language model"):
+    with pytest.raises(RecipeError, match="whose head reads the last layer"):
         parse_recipe("", ["model.layers=2", "task.kind=causal-lm"])
     with pytest.raises(RecipeError, match=r"lora\.top_layers: 3 given; model\.layers leaves 2"):
         parse_recipe("", ["model.layers=2", "lora.top_layers=3"])

@@ -74,7 +74,7 @@ def test_parts_of_another_file_are_refused(
     for name, part in (("part_a/data/0", whole[:9]), ("part_b/data/1", whole[9:])):
         (packages / name).write_bytes(part)
     with pytest.raises(
-        ModelFileError, match=r"do not join to the file 000.*install their packages"
+        ModelFileError, match=r"do not join to the file with SHA-256 000.*reinstall their packages"
     ):
         find_base(BASE)
 

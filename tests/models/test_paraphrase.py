@@ -46,7 +46,7 @@ def test_a_reply_that_is_no_paraphrase_is_none(reply: str, usable: str | None) -
 
 
 def test_what_is_no_folder_of_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match=r"--paraphrase: .* is no folder"):
+    with pytest.raises(ModelFileError, match=r"--paraphrase: .* is not a folder"):
         Paraphraser.of(tmp_path / "none")
     with pytest.raises(ModelFileError, match=r"no \.safetensors"):
         Paraphraser.of(tmp_path)

@@ -143,7 +143,7 @@ def test_an_adapter_is_no_base(bert: Path, tmp_path: Path) -> None:
     shutil.copytree(bert, tmp_path / "base")
     change(tmp_path / "base" / "adapter_config.json", base_model_name_or_path="somebody/other")
     for read in (read_config, load_tokenizer):
-        with pytest.raises(ModelFileError, match=r"holds an adapter.*give that base"):
+        with pytest.raises(ModelFileError, match=r"is an adapter.*give that base"):
             read(tmp_path / "base")
 
 

@@ -109,7 +109,7 @@ def test_all_linear_trains_exactly(tmp_path: Path) -> None:
 def test_xlnet_has_no_default_and_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r'no default for xlnet.*lora\.train = "none"'):
         opened(tmp_path, "xlnet")
-    with pytest.raises(UsageError, match="all-linear given, and xlnet has no linear module"):
+    with pytest.raises(UsageError, match="all-linear given, but xlnet has no linear module"):
         opened(tmp_path, "xlnet", "all-linear")
     head_alone = opened(tmp_path, "xlnet", "layer_1", train="none")
     assert set(head_alone.start) == {"head.weight", "head.bias"}

@@ -124,18 +124,18 @@ def test_digits_are_split_as_the_file_says(tmp_path: Path, cache: Path) -> None:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "an unknown splitting": ({"pre": "made-up"}, "splits texts in a way.*made-up"),
-    "no splitting": ({"pre": None}, "splits texts in a way"),
-    "a tensor too few": ({"without": "blk.1.attn_q.weight"}, "holds .* weights, and the llama"),
+    "an unknown splitting": ({"pre": "made-up"}, "splits texts in an unknown way.*made-up"),
+    "no splitting": ({"pre": None}, "splits texts in an unknown way"),
+    "a tensor too few": ({"without": "blk.1.attn_q.weight"}, "has .* weights, but the llama"),
     "a tensor too many": (
         {"more": {"blk.1.other.weight": np.zeros((4, 4), np.float32)}},
         "would leave some out",
     ),
     "a rotary table": ({"more": {"rope_freqs.weight": np.zeros(8, np.float32)}}, "rope_freqs"),
     "layers that are not there": ({"llama__block_count": 10**9}, "not a sound GGUF"),
-    "a layer too few": ({"llama__block_count": 1}, "tensors of 2 layers and says 1"),
-    "a huge layer": ({"llama__feed_forward_length": 2**23}, "holds .* weights, and the llama"),
-    "a huge number": ({"llama__embedding_length": 2**31}, "16777216 is the most"),
+    "a layer too few": ({"llama__block_count": 1}, "tensors of 2 layers, but states 1"),
+    "a huge layer": ({"llama__feed_forward_length": 2**23}, "has .* weights, but the llama"),
+    "a huge number": ({"llama__embedding_length": 2**31}, "at most 16777216 is allowed"),
     "no heads": ({"llama__attention__head_count": 0}, "cannot be read as a llama"),
     "an end beyond the tokens": ({"tokenizer__ggml__eos_token_id": 9999}, "cannot be read as a"),
 }
@@ -199,5 +199,5 @@ def test_a_coordinator_names_no_file_of_this_machine(
 
 
 def test_a_file_that_is_not_there_is_said_so() -> None:
-    with pytest.raises(ModelFileError, match=r"nothing.gguf is no file here"):
+    with pytest.raises(ModelFileError, match=r"nothing.gguf does not exist here"):
         find_base("folder/nothing.gguf")

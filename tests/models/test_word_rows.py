@@ -57,7 +57,7 @@ def test_scaled_features_scale_its_logits_alike(llama: Path) -> None:
 
 @pytest.mark.parametrize("name", ["bert", "t5"])
 def test_a_base_that_writes_no_words_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no causal language model"):
+    with pytest.raises(UsageError, match="not a causal language model"):
         opened(tiny(tmp_path, name))
 
 

@@ -284,7 +284,7 @@ def test_the_largest_study_is_read_and_sent() -> None:
     with pytest.raises(RecipeError) as caught:
         parse_recipe(text)
     assert caught.value.problems == (
-        "lora.ranks: fedavg averages factors, which must be of one rank; leave it out, or set "
+        "lora.ranks: fedavg averages factors, which must have the same rank; leave it out, or set "
         "strategy.name = 'flexlora' or 'flora'",
     )
     recipe = parse_recipe(text.replace(f"ranks = {sites}\n", ""))

@@ -82,6 +82,7 @@ GOLDEN_2_DIGEST = "0d33d2e4b52b226c24a734367ae024c41c49b36c3cc1fb35f0e02f468acfa
 OF_CHATS = ("truncation_side", "loss", "dpo_beta")
 ANSWERS: dict[str, Any] = {"kind": "retrieval", "passages": (("a", "rest"), ("b", "sleep"))}
 SCORES: dict[str, Any] = {"kind": "scoring", "score_range": (0.0, 6.0)}
+SHOPS: dict[str, Any] = {"kind": "recommendation", "items": "items.jsonl"}
 OF_LABELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "class_weights": ({}, {"class_weights": {"a": 2.0}}),
     "score_range": (SCORES, {**SCORES, "score_range": (0.0, 12.0)}),
@@ -89,6 +90,9 @@ OF_LABELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "passages": (ANSWERS, {**ANSWERS, "passages": (("a", "rest"), ("b", "sleep well"))}),
     "negatives": (ANSWERS, {**ANSWERS, "negatives": "public"}),
     "temperature": (ANSWERS, {**ANSWERS, "temperature": 0.1}),
+    "items": (SHOPS, {**SHOPS, "items": "others.jsonl"}),
+    "items_sha256": (SHOPS, {**SHOPS, "items_sha256": "0" * 64}),
+    "last_items": (SHOPS, {**SHOPS, "last_items": 3}),
 }
 # Sections that a site reads.
 SENT = [name for name in KINDS if name not in KEPT]
@@ -373,14 +377,14 @@ def test_what_is_not_the_canonical_text_of_a_study_is_refused(text: str) -> None
 
 def test_a_site_holds_a_study_to_the_rules_that_need_no_strategy() -> None:
     text = changed(GOLDEN, "training", "expected_batch_size", value=2000)
-    assert "drawn with a probability above 1" in problems(text)
+    assert "sample rate would be above 1" in problems(text)
 
 
 def test_a_study_too_long_for_a_site_is_refused_where_it_is_sent() -> None:
     labels = [f"{number:0250d}" for number in range(5000)]
     recipe = parse_recipe("", [f"task.labels={labels[:1000]}"])
     task = dataclasses.replace(recipe.task, labels=tuple(labels))
-    with pytest.raises(RecipeError, match="bytes; sites read 1048576"):
+    with pytest.raises(RecipeError, match="bytes; at most 1048576 are read"):
         sent_document(dataclasses.replace(recipe, task=task))
 
 

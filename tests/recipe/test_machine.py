@@ -112,5 +112,5 @@ def test_a_simulation_on_a_gpu_that_is_not_there_is_refused(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     recipe = small_recipe(tmp_path / "study", "machine.device=cuda")
-    with pytest.raises(RefusedError, match="nothing is computed on the CPU"):
+    with pytest.raises(RefusedError, match="the CPU is not used"):
         workspace_of(prepare(recipe))

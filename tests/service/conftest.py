@@ -30,6 +30,15 @@ def scorer(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Version:
 
 
 @pytest.fixture(scope="session")
+def recommender(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Version:
+    folder = tmp_path_factory.mktemp("items")
+    shelf = folder / "items.csv"
+    shelf.write_text("item,text\na,fever\nb,cough and rash\nc,chest pain\nd,no headache\n")
+    task = TaskConfig(kind="recommendation", items=str(shelf), max_length=LENGTH)
+    return open_version(exported(folder / "adapter", bert, task), None, None)
+
+
+@pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Version:
     task = TaskConfig(kind="text-pairs", labels=("yes", "no"), max_length=LENGTH)
     return open_version(exported(tmp_path_factory.mktemp("pairs"), bert, task), None, None)

@@ -87,6 +87,20 @@ def test_predictions_are_the_models_own(
         assert (told["model"], told["version"]) == (version.name, version.digest)
 
 
+def test_items_are_ranked_for_lists_and_texts_of_ids(desk: Desk, recommender: Version) -> None:
+    client = desk.client(recommender)
+    answer = client.post("/v1/predict", json={"inputs": [["a", "b"], "a b", "d"]}).json()
+    first, again, other = answer["predictions"]
+    assert first == again
+    assert [len(one["items"]) for one in (first, other)] == [2, 3]
+    known = recommender.model.predict([["a", "b"]])[0].to_json()["items"]
+    assert [one["item"] for one in first["items"]] == [one["item"] for one in known]
+    for wrong in (["nothing"], [], [1.5], 7):
+        refused = client.post("/v1/predict", json={"inputs": [["a"], wrong]})
+        assert refused.status_code == 400
+        assert "input 2" in refused.json()["error"]["message"]
+
+
 def test_a_conversation_is_answered_whole_and_in_pieces(desk: Desk, chat: Version) -> None:
     client = desk.client(chat)
     body = {"model": chat.name, "messages": HELLO, "max_tokens": 10}

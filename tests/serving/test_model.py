@@ -269,7 +269,7 @@ def test_an_adapter_without_the_sites_own_parts_is_refused(
 
 def test_a_head_of_other_labels_is_refused(classifier: Path, tmp_path: Path) -> None:
     folder = changed(classifier, tmp_path / "labels", task={"labels": ["x", "y"]})
-    with pytest.raises(BadFileError, match="a head of 3 outputs for 2"):
+    with pytest.raises(BadFileError, match="the head has 3 outputs, the task 2"):
         load(folder)
 
 

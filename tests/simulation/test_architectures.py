@@ -97,7 +97,7 @@ def test_a_run_that_learns_nothing_says_so(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run", recipe)
     simulate(recipe, run, events=Events(on_warning=told.append))
     [warning] = [text for text in told if "not above always guessing" in text]
-    assert "pooled by mean (the folder does not say how it pools)" in warning
+    assert "pooled by mean (the folder does not state its pooling)" in warning
     card = (tmp_path / "run" / "adapter" / "README.md").read_text()
     assert "has learnt nothing of use" in card
 

@@ -97,7 +97,7 @@ def test_private_records_are_refused_under_any_name(tmp_path: Path) -> None:
 
 def test_what_cannot_be_chosen_on_is_refused(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path / "study")
-    with pytest.raises(UsageError, match="no file here"):
+    with pytest.raises(UsageError, match="no such file"):
         choose_layers(recipe, str(tmp_path / "none.jsonl"))
     few = tmp_path / "few.jsonl"
     few.write_text('{"text": "a rash", "label": "x"}\n' * 4 + '{"text": "b", "label": "y"}\n' * 9)

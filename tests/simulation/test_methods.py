@@ -118,7 +118,7 @@ def test_peft_loads_what_is_released_and_computes_the_same(
         found = plain.eval()(input_ids=ids, attention_mask=mask)
     assert torch.equal(found.last_hidden_state, expected.last_hidden_state)
     assert vllm_problems(run.adapter)
-    with pytest.raises((UsageError, BadFileError), match=r"llama\.cpp loads LoRA's factors alone"):
+    with pytest.raises((UsageError, BadFileError), match=r"llama\.cpp loads LoRA only"):
         read_folder(run.adapter)
 
 
@@ -126,18 +126,16 @@ def test_peft_loads_what_is_released_and_computes_the_same(
 def test_a_strategy_of_two_factors_refuses_other_adapters_by_name(
     folder: Path, strategy: str
 ) -> None:
-    with pytest.raises(
-        RecipeError, match=rf"strategy.name: {strategy} works on LoRA's two factors"
-    ):
+    with pytest.raises(RecipeError, match=rf"strategy.name: {strategy} needs LoRA's two factors"):
         recipe_of(folder, f"strategy.name={strategy}", "lora.method=ia3")
     residual = () if strategy in ("flexlora", "fedsvd") else ("lora.residual=4",)
-    with pytest.raises(RecipeError, match=rf"lora.freeze: {strategy} works on both factors"):
+    with pytest.raises(RecipeError, match=rf"lora.freeze: {strategy} needs both factors"):
         recipe_of(folder, f"strategy.name={strategy}", "lora.freeze=['*.query.*']", *residual)
 
 
 def test_decay_that_would_draw_scales_to_zero_is_refused(folder: Path) -> None:
     decay = ("training.weight_decay=0.1", "training.optimizer=adamw")
-    with pytest.raises(RecipeError, match="IA³'s leave the base as it is at 1"):
+    with pytest.raises(RecipeError, match="IA³'s vectors change nothing at 1"):
         recipe_of(folder, "lora.method=ia3", *decay)
 
 

@@ -44,7 +44,7 @@ def test_conversations_cut_before_their_replies_are_warned_of_before_training(
     recipe = chat_recipe(tmp_path, [chat("chest pain " * 40)] * 7 + [chat("fever")] * 3)
     told = opened(recipe, tmp_path / "run")
     assert len(told) == 1
-    assert told[0].startswith("7 of 10 records teach nothing: ")
+    assert told[0].startswith("7 of 10 records have no effect: ")
     assert "task.max_length = 16" in told[0]
 
 

@@ -601,7 +601,7 @@ def test_sites_that_keep_b_resume_bit_for_bit_and_end_with_adapters_of_their_own
     assert "no model by itself" in (tmp_path / "unbroken" / "adapter" / "README.md").read_text()
     about, _ = load_released(tmp_path / "unbroken" / "personal" / "east")
     assert about.lora.train == "b-kept"
-    with pytest.raises(RecipeError, match="not of the best one"):
+    with pytest.raises(RecipeError, match="not that of the best one"):
         small_recipe(
             folder, *options, "federation.patience=2", f"data.validation='{folder}/test.jsonl'"
         )

@@ -107,7 +107,7 @@ def test_another_recipe_or_sweep_is_not_mixed_in(
     assert run(["simulate", *sets, "--set", "lora.r=2", *SWEEP, *out]) == 2
     assert "was run with another recipe" in capsys.readouterr().err
     assert run(["simulate", *sets, "--sweep", "lora.r=1,2", *out]) == 2
-    assert "holds a sweep of privacy.epsilon" in capsys.readouterr().err
+    assert "has a sweep of privacy.epsilon" in capsys.readouterr().err
 
 
 def test_runs_that_differ_in_more_than_the_sweep_say_so(
@@ -118,7 +118,7 @@ def test_runs_that_differ_in_more_than_the_sweep_say_so(
     found = compare([swept, other])
     assert found.notes == ("the runs differ in more than the sweep: lora.r",)
     first = swept / "privacy.epsilon=4_seed=0"
-    assert "no one of them explains a score: " in compare([first, other]).notes[0]
+    assert "none alone explains a score: " in compare([first, other]).notes[0]
     assert compare([first]).groups[0].deviation is None
 
 
@@ -137,7 +137,7 @@ def test_an_unfinished_run_is_left_out_and_named(swept: Path, tmp_path: Path) ->
     (part / "adapter" / "README.md").unlink()
     found = compare([whole, part])
     assert [run.path for run in found.groups[0].runs] == [whole]
-    assert found.notes == ("part is left out: it has closed 2 rounds",)
+    assert found.notes == ("part is left out: not finished, 2 rounds closed",)
     with pytest.raises(UsageError, match="no finished run"):
         compare([part])
 
@@ -167,9 +167,10 @@ def test_a_ledger_that_was_taken_away_leaves_no_epsilon(swept: Path, tmp_path: P
         (["epsilon=1,2"], "the section is missing; privacy.epsilon"),
         (["privacy.epsilon=1", "privacy.epsilon=2"], "given twice"),
         (["study.seed=1,2"], "give --seeds N"),
-        (["privacy.epsilon=1,1"], "one value given twice"),
-        (["privacy.epsilon="], "values parted by commas"),
-        (["privacy.epsilon=1,,2"], "values parted by commas"),
+        (["privacy.epsilon=1,1"], "duplicate value"),
+        (["data.fold=1/2,2/2"], "--folds K"),
+        (["privacy.epsilon="], "values separated by commas"),
+        (["privacy.epsilon=1,,2"], "values separated by commas"),
         (["federation.num_rounds=" + ",".join(map(str, range(1, 1003)))], "at most 1,000"),
         (["privacy.epsilon=1,-1"], "-1 given"),
     ],
@@ -189,7 +190,7 @@ def test_a_grid_runs_all_settings_of_one_seed_before_the_next() -> None:
 
 def test_a_folder_that_is_no_sweep_s_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="is no sweep's"):
+    with pytest.raises(UsageError, match="is not a sweep"):
         open_sweep(tmp_path, plan_sweep(None, [], [], 2))
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 

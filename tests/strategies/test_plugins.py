@@ -232,7 +232,7 @@ SHARED = ["privacy.noise=shared", "federation.num_rounds=2"]
 def test_only_a_linear_plug_in_runs_under_shared_noise(packages: Site) -> None:
     packages.module("loose", SOURCE)
     said = problems("strategy.name=loose:Half", *SHARED)
-    assert "loose:Half looks at each update" in said
+    assert "loose:Half needs each update" in said
     linear = parse_recipe("", ["strategy.name=loose:Mean", *SHARED]).strategy
     assert make_strategy(linear, ()).traits.is_linear
 

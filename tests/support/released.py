@@ -1,6 +1,7 @@
 """Finished adapters of tiny bases, for what is done with a study's result."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +14,26 @@ from cloister.tasks.config import TaskConfig
 from cloister.training.workspace import open_workspace
 
 
-def exported(folder: Path, base: Path, task: TaskConfig, seed: int = 0) -> Path:
-    """An adapter's folder whose values are drawn, so that predictions differ."""
-    lora, data = LoraConfig(train="both", top_layers=0), DataConfig()
-    model = ModelConfig(base=str(base), sha256=weights_sha256(base))
+def exported(
+    folder: Path,
+    base: Path,
+    task: TaskConfig,
+    seed: int = 0,
+    *,
+    model: dict[str, Any] | None = None,
+    lora: dict[str, Any] | None = None,
+) -> Path:
+    """An adapter's folder whose values are drawn, so that predictions differ; `model` and `lora`
+    change these sections."""
+    about = ModelConfig(**{"base": str(base), "sha256": weights_sha256(base), **(model or {})})
+    config = LoraConfig(**{"train": "both", "top_layers": 0, **(lora or {})})
+    return _exported(folder, task, seed, about, config)
+
+
+def _exported(
+    folder: Path, task: TaskConfig, seed: int, model: ModelConfig, lora: LoraConfig
+) -> Path:
+    data = DataConfig()
     workspace = open_workspace(model, lora, task, task.labels, 0)
     rng = np.random.default_rng(seed)
     values = {n: 0.5 * rng.normal(size=a.shape) for n, a in workspace.start.items()}

@@ -136,13 +136,15 @@ class Ward:
         folder.mkdir(parents=True)
         lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
         (folder / "records.jsonl").write_text("".join(line + "\n" for line in lines))
-        labels = [] if task in ("causal-lm", "scoring") else sorted(NOTES)
+        labels = [] if task in ("causal-lm", "scoring", "recommendation") else sorted(NOTES)
         sha256 = weights_sha256(base)
         text = SITE.format(
             base=base, unit=unit, task=task, sha256=sha256, labels=json.dumps(labels)
         )
         if task == "scoring":
             text = text.replace("labels = []", "score_range = [0, 3]\nscore_step = 1")
+        if task == "recommendation":
+            text = text.replace("labels = []", 'items = "../items.csv"')
         if approves:  # studies of more labels than these wait for somebody all the same
             allowed = [*NOTES, "oncology"]
             text += standing(sha256, task=task, unit=unit, max_epsilon=40.0, labels=allowed)

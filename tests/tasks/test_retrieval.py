@@ -19,7 +19,8 @@ from cloister.recipe.sent import parse_document
 from cloister.tasks.build import build_task
 from cloister.tasks.config import MOST_PASSAGE_TEXT, TaskConfig
 from cloister.tasks.lexical import lexical_scores
-from cloister.tasks.retrieval import Retrieval, rank_scores, ranks_of
+from cloister.tasks.ranking import ranks_of
+from cloister.tasks.retrieval import Retrieval, found_scores
 from tests.support.examples import tries
 from tests.support.models import word_tokenizer
 
@@ -55,9 +56,10 @@ def test_loss_and_ranks_are_those_of_slow_twins(rows: list[list[float]], seed: i
     ]
     assert bound.record_losses(logits, batch).tolist() == pytest.approx(slow, rel=1e-4, abs=1e-5)
     ranks = [
-        sum(one >= row[at] for one in row) for row, at in zip(logits.tolist(), right, strict=True)
+        1 + sum(one > row[at] for one in row) + (row.count(row[at]) - 1) / 2
+        for row, at in zip(logits.tolist(), right, strict=True)
     ]
-    assert ranks_of(logits, batch.target).tolist() == ranks
+    assert ranks_of(logits, batch.target) == ranks
     meter = bound.meter()
     meter.add(logits, batch)
     assert meter.result()["mrr"] == pytest.approx(sum(1 / rank for rank in ranks) / len(ranks))
@@ -70,16 +72,15 @@ def test_discounted_gain_is_sklearns(seed: int, queries: int, passages: int) -> 
     scores = draw.permuted(np.tile(np.arange(passages, dtype=float), (queries, 1)), axis=1)
     right = draw.integers(0, passages, queries)
     wanted = np.eye(passages)[right]
-    ranks = ranks_of(torch.from_numpy(scores), torch.from_numpy(right)).tolist()
-    found = rank_scores(ranks)
-    assert found["ndcg_at_10"] == pytest.approx(ndcg_score(wanted, scores, k=10))
-    assert found["recall_at_1"] == pytest.approx(float((scores.argmax(axis=1) == right).mean()))
+    ranks = ranks_of(torch.from_numpy(scores), torch.from_numpy(right))
+    found = found_scores(ranks)
+    assert found["ndcg@10"] == pytest.approx(ndcg_score(wanted, scores, k=10))
+    assert found["recall@1"] == pytest.approx(float((scores.argmax(axis=1) == right).mean()))
 
 
 def test_a_model_that_tells_nothing_apart_finds_nothing() -> None:
-    alike, broken = torch.zeros(1, 3), torch.full((1, 3), math.nan)
-    for logits in (alike, broken):
-        assert ranks_of(logits, torch.tensor([1])).tolist() == [3]
+    assert ranks_of(torch.zeros(1, 3), torch.tensor([1])) == [2]
+    assert ranks_of(torch.full((1, 3), math.nan), torch.tensor([1])) == [3]
 
 
 def test_negatives_of_the_batch_are_refused_with_the_reason() -> None:
@@ -163,4 +164,4 @@ def test_words_are_characters_where_passages_have_no_blanks() -> None:
         kind="retrieval", passages=(("退款", "如何申请退款。"), ("地址", "修改地址。"))
     )
     test = [TextRecord("我要退款", "退款"), TextRecord("地址写错了", "地址")]
-    assert lexical_scores(config, test)["recall_at_1"] == 1.0
+    assert lexical_scores(config, test)["recall@1"] == 1.0

@@ -178,7 +178,9 @@ class ByRows(nn.Module):
         return scores
 
 
-def test_where_row_counts_differ_those_that_agree_are_left(workspace: Workspace) -> None:
+def test_where_row_counts_differ_those_that_agree_and_cost_least_are_left(
+    workspace: Workspace,
+) -> None:
     """Heads of up to 8 rows are padded to 8, and a mean has no kernel that depends on rows."""
     head = workspace.network.head
     assert head is not None
@@ -189,10 +191,13 @@ def test_where_row_counts_differ_those_that_agree_are_left(workspace: Workspace)
         for n, v in workspace.start.items()
     }
     moved = replace(workspace, start=type(workspace.start)(renamed))
-    found = prove(moved, PLAN, CONFIG).shapes
-    assert found.rows(8) == tuple(rows for rows in usual if rows <= 8)
-    assert len(found.rows(8)) > 1
-    assert not found.one_by_one
+    few = prove(moved, PLAN, replace(CONFIG, expected_batch_size=20)).shapes  # 4 at an edge
+    assert few.rows(8) == tuple(rows for rows in usual if rows <= 8)
+    assert len(few.rows(8)) > 1
+    many = prove(moved, PLAN, replace(CONFIG, expected_batch_size=1280)).shapes  # 256 at an edge
+    assert many.rows(8) == (usual[-1],)  # 8 passes of 32 rows, not 32 of 8
+    assert not few.one_by_one
+    assert not many.one_by_one
 
 
 def test_the_key_names_all_that_a_proof_depends_on(workspace: Workspace, bases: Bases) -> None:
@@ -221,10 +226,12 @@ def test_the_key_names_all_that_a_proof_depends_on(workspace: Workspace, bases: 
         Proof.key_of(workspace, PLAN, replace(CONFIG, physical_batch_tokens=128)),
         Proof.key_of(workspace, PLAN, replace(CONFIG, probe_rounds=1)),
         Proof.key_of(workspace, PLAN, CONFIG, max_adapter_value=3.0),
+        Proof.key_of(workspace, PLAN, replace(CONFIG, expected_batch_size=20)),
     }
-    assert len(keys) == 10
+    assert len(keys) == 11
     # What a round does not depend on changes nothing.
     assert Proof.key_of(workspace, replace(PLAN, noise_multiplier=2.0), CONFIG) == key
+    assert Proof.key_of(workspace, PLAN, replace(CONFIG, expected_batch_size=310)) == key
 
 
 def test_the_key_tells_versions_and_kernels_apart(

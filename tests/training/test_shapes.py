@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from cloister.tasks.task import Example
 from cloister.training.passes import passes
 from cloister.training.proof import Proof
-from cloister.training.shapes import BatchShapes, candidates, cut, edges, one_by_one
+from cloister.training.shapes import (
+    PASS_TOKENS,
+    BatchShapes,
+    candidates,
+    cost,
+    cut,
+    edges,
+    one_by_one,
+)
 from cloister.training.units import UnitExamples
 
 
@@ -77,6 +85,16 @@ def test_the_cheapest_cut_takes_no_more_tokens_than_one_pass() -> None:
     for records in range(1, 33):
         chosen = cut([False] * records, counts, 64)
         assert sum(rows for rows, _ in chosen) <= min(c for c in counts if c >= records)
+
+
+def test_a_cut_costs_what_its_passes_do() -> None:
+    counts = (1, 2, 4, 8, 16, 32)
+    for records in range(1, 70):
+        passes = cut([False] * records, counts, 24)
+        assert cost(records, counts, 24) == sum(24 * rows + PASS_TOKENS for rows, _ in passes)
+    assert cost(6, (8,), 16) < cost(6, (1,), 16) < cost(6, (64,), 16)
+    # Full records need a row of padding beside them: of two rows one is a dummy.
+    assert cost(6, (2,), 64) < cost(6, (1,), 64) < cost(6, (2,), 64, full=True)
 
 
 def test_a_record_beyond_the_last_edge_has_no_shape() -> None:

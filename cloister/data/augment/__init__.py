@@ -1,1 +1,1 @@
-"""Copies of records that stay in their record's privacy unit: `cloister data augment`."""
+"""Makes copies of records that stay in their record's privacy unit: `cloister data augment`."""

@@ -1,4 +1,4 @@
-"""The copies of one row: what of it is varied, by which method, so that its label still holds."""
+"""Makes the copies of one row, by methods that change its text and keep its label correct."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from cloister.data.values import Row, Value
 
 Method = Literal["drop", "swap", "typos", "synonyms", "paraphrase"]
 METHODS: tuple[Method, ...] = get_args(Method)
-# Says a text in other words, with a seed; None: it cannot.
+# Paraphrases a text, with a seed; None: it found no paraphrase.
 Paraphrase = Callable[[str, int], str | None]
-# Draws before a row is said to have no further copy: a short text has few that differ.
+# Attempts before a row counts as having no further copy: a short text has few different ones.
 TRIES = 4
-# Columns of a conversation's forms in which a person asks; replies are learnt, and stay.
+# Columns in which a person asks, in the forms of a conversation. Replies are learnt: no change.
 _ASKED = ("prompt", "instruction")
 _TURNS = ("conversations", "prompt")
-# Who asks, and under which keys a turn says so (`chat_rows`).
+# The asking speaker's names, and the keys of a turn that hold speaker and text (`chat_rows`).
 _ASKERS = ("user", "human")
 _TURN_KEYS = (("role", "content"), ("from", "value"))
-# A tag of no entity.
+# The tag of a word outside of any entity.
 _OUTSIDE = "O"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
-    """How copies are made.
+    """The settings with which copies are made.
 
     Attributes:
-        how: By which methods; each copy is made by one.
+        how: The methods; each copy is made by one of them.
         share: Share of a text's words that a method changes.
-        seed: Of all draws: any text. Equal rows and an equal seed give equal copies.
-        synonyms: For `synonyms`.
-        paraphrase: For `paraphrase`.
+        seed: Any text; equal rows and an equal seed give equal copies.
+        synonyms: The list of words for the method `synonyms`.
+        paraphrase: The function for the method `paraphrase`.
     """
 
     how: Sequence[Method]
@@ -52,11 +52,11 @@ class Variation:
     paraphrase: Paraphrase | None = None
 
     def unit_of(self, row: Row, same_before: int) -> str:
-        """What the rows that are made of a row share, and no others do.
+        """Returns the unit's name that a row and its copies share, and no other row has.
 
-        It follows from the row and how many equal ones came before, not from its place: a row more
-        or less elsewhere in the file changes no other's unit. Whoever lacks the seed cannot compute
-        it from the row.
+        It depends on the row and on the number of equal rows before it, not on its place in the
+        file: adding or removing another row changes no unit of a different row. Without the seed
+        nobody can compute it from the row.
 
         Args:
             row: Values by column.
@@ -65,23 +65,23 @@ class Variation:
         return f"u{self._keyed('unit', row, same_before).hexdigest()[:32]}"
 
     def copies(self, row: Row, roles: Roles, count: int) -> list[tuple[Method, Row]]:
-        """Copies of a row, each different, with the methods that made them.
+        """Returns copies of a row, all different, each with the method that made it.
 
         Args:
             row: Values by column.
-            roles: Which column is what.
-            count: How many; fewer come back where the row has no more.
+            roles: The role of each column.
+            count: How many copies; fewer are returned if no more different ones are found.
 
         Guarantees:
-            They follow from the row alone, beside what is chosen for all rows, so adding or
-            removing another row changes none of them.
+            They are a function of the row and of the settings for all rows, so adding or removing
+            another row changes none of them.
         """
         seed = int.from_bytes(self._keyed("copies", row, 0).digest(), "big")
         random = Random(seed)
         seen, found = {json_text(row)}, []
         methods = random.sample(list(self.how), len(self.how))
         for number in range(count):
-            first = number % len(methods)  # so that each has its turn
+            first = number % len(methods)  # so that every method is used
             for method in [*methods[first:], *methods[:first]] * TRIES:
                 new = self._varied(method, row, roles, random)
                 text = None if new is None else json_text(new)
@@ -95,12 +95,12 @@ class Variation:
 
     def _keyed(self, purpose: str, row: Row, number: int) -> hmac.HMAC:
         content = f"{purpose}\x1f{number}\x1f{json_text(row)}"
-        # Halves of surrogate pairs, which damaged files have, are hashed as they are.
+        # Damaged files hold lone surrogates; hash them as they are instead of failing.
         parts = [text.encode("utf-8", "surrogatepass") for text in (self.seed, content)]
         return hmac.new(parts[0], parts[1], hashlib.sha256)
 
     def _varied(self, method: Method, row: Row, roles: Roles, random: Random) -> Row | None:
-        """A row with other words; None where the method changes nothing of it."""
+        """Returns the row with changed words; None: the method changes nothing in it."""
         if roles.kind == "tokens":
             return self._sentence(method, row, roles, random)
         if roles.kind == "text":
@@ -132,10 +132,10 @@ class Variation:
         return None if new is None else str(Words(tuple(new), text.gaps))
 
     def _sentence(self, method: Method, row: Row, roles: Roles, random: Random) -> Row | None:
-        """A sentence of which each word keeps its tag.
+        """Returns a changed sentence in which each word keeps its tag.
 
-        Only words between words outside of entities go or move, so that no entity loses a word and
-        no two become one.
+        Only words outside of entities, with neighbours outside of entities, are removed or moved:
+        so no entity loses a word and no two entities merge.
         """
         columns = (roles.tokens or "tokens", roles.tags or "tags")
         words, tags = (_texts(row.get(column)) for column in columns)
@@ -161,11 +161,11 @@ class Variation:
             for place, _, word in pairs or []:
                 new[place] = word
         else:
-            return None  # other words have other tags
+            return None  # new words would need new tags
         return {**row, columns[0]: list(new), columns[1]: list(tags)} if new else None
 
     def _conversation(self, method: Method, row: Row, roles: Roles, random: Random) -> Row | None:
-        """A conversation in which somebody asks in other words; replies, which are learnt, stay."""
+        """Returns the conversation with changed questions; replies are learnt, so they stay."""
         new = dict(row)
         turns = _TURNS if roles.messages is None else (roles.messages, *_TURNS)
         for column in dict.fromkeys((*turns, *_ASKED)):
@@ -186,7 +186,7 @@ class Variation:
 
 
 def _with(text: Words, replaced: Sequence[tuple[int, int, str]]) -> str:
-    """A text with other words at some places."""
+    """Returns a text with some words replaced."""
     parts, place = [], 0
     for start, end, new in replaced:
         for kept in range(place, start):
@@ -199,7 +199,7 @@ def _with(text: Words, replaced: Sequence[tuple[int, int, str]]) -> str:
 
 
 def _texts(value: Value) -> list[str]:
-    """A list of words; empty where a value is none."""
+    """Returns a value that is a list of texts; an empty list for any other value."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return []
     words = [word for word in value if isinstance(word, str)]

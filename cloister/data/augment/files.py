@@ -1,4 +1,4 @@
-"""A file of records written anew with copies of each, all in their record's unit, and a log."""
+"""Writes a new file with each record and its copies, all in one unit per record, and a log."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from cloister.data.augment.copies import METHODS, Method, Paraphrase, Variation
 from cloister.data.augment.synonyms import Synonyms
 from cloister.data.detected import Detected, detect_form
 from cloister.data.outputs import check_new, json_text, new_file
-from cloister.data.roles import Roles, find_roles
+from cloister.data.roles import Roles, find_roles, refuse_items
 from cloister.data.step_log import log_of
 from cloister.data.step_writing import DataStep, check_no_log, write_step
 from cloister.data.unit_column import AUGMENT, UNIT, is_augmented
 from cloister.errors import DataError, UsageError
 from cloister.files import bad_file, identity_of
 
-# EDA (Wei and Zou 2019, arXiv:1901.11196), section 3 and table 3: what it advises for 5,000 records
-# and more, and the most that it tried.
+# EDA (Wei and Zou 2019, arXiv:1901.11196), section 3 and table 3: its advice for 5,000 records and
+# more, and the largest number that it tried.
 COPIES, MOST_COPIES = 4, 32
 SHARE = 0.1
-# What needs nothing beside the records.
+# The methods that need nothing but the records.
 PLAIN: tuple[Method, ...] = ("drop", "swap", "typos")
-# Rows between two words of progress.
+# Rows between two progress messages.
 TOLD_EVERY = 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentOptions:
-    """What copies a file gets.
+    """The options of `augment_file`.
 
     Attributes:
-        copies: Of each record, at most.
-        how: By which methods; none: `PLAIN`, and those for which something is given.
+        copies: Largest number of copies of each record.
+        how: The methods; empty: `PLAIN`, and those whose input is given below.
         share: Share of a text's words that a method changes.
-        seed: Of all draws; equal files, options and seeds give equal bytes.
-        columns: Columns by role (`text`, `label`, `tokens`, …), as somebody gave them.
-        synonyms: For `synonyms` (`read_synonyms`).
-        paraphrase: For `paraphrase` (`cloister.models.paraphrase`). It must not have been trained
-            on these records: else it carries one record into another's copies.
-        model: What the log calls its model.
+        seed: Equal files, options and seeds give equal bytes.
+        columns: Columns by role (`text`, `label`, `tokens`, …) that the caller names.
+        synonyms: The list for `synonyms` (`read_synonyms`).
+        paraphrase: The function for `paraphrase` (`cloister.models.paraphrase`). Its model must not
+            have been trained on these records: one record would reach another's copies.
+        model: The name of that model in the log.
     """
 
     copies: int = COPIES
@@ -63,26 +63,28 @@ class AugmentOptions:
             )
         if not 0 < self.share <= 0.5:
             raise UsageError(
-                f"--share: {self.share} given; above 0 and at most 0.5 is needed: of a text of "
-                "which more is changed, little is left"
+                f"--share: {self.share} given; above 0 and at most 0.5 is needed, because a text "
+                "with more changes keeps little of its meaning"
             )
         if unknown := [name for name in self.how if name not in METHODS]:
-            raise UsageError(f"--how: {unknown[0]!r} given; known: {', '.join(METHODS)}")
+            raise UsageError(
+                f"--how: unknown method {unknown[0]!r}; give some of {', '.join(METHODS)}"
+            )
         for name, given in (("synonyms", self.synonyms), ("paraphrase", self.paraphrase)):
             if name in self.how and given is None:
-                raise UsageError(f"--how: {name} given; give --{name} too")
+                raise UsageError(f"--how: {name} also needs --{name}; give it")
             if self.how and name not in self.how and given is not None:
-                raise UsageError(f"--{name}: given, and --how lacks {name}; add it")
+                raise UsageError(f"--{name}: has no effect without {name} in --how; add it there")
 
     def methods(self) -> tuple[Method, ...]:
-        """The methods in force, in the order of `METHODS`."""
+        """Returns the methods that are used, in the order of `METHODS`."""
         given = [*PLAIN]
         given += ["synonyms"] if self.synonyms is not None else []
         given += ["paraphrase"] if self.paraphrase is not None else []
         return tuple(name for name in METHODS if name in (self.how or given))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns all that copies depend on as JSON values."""
+        """Returns, as JSON values, everything that the copies depend on."""
         synonyms = None
         if self.synonyms is not None:
             pairs = repr(sorted(self.synonyms.others.items())).encode()
@@ -99,16 +101,16 @@ class AugmentOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentReport:
-    """What was made. True counts of private records, for whoever holds them.
+    """Counts of what was written: true counts of private records, for their owner only.
 
     Attributes:
         records: Rows that were read.
-        rows: Rows that were written, the read ones among them.
-        largest: Rows of the record with the most.
-        short: Records with fewer copies than asked for: a short text has few that differ.
+        rows: Rows that were written, including those that were read.
+        largest: Largest number of rows of one record.
+        short: Records with fewer copies than asked for: a short text has few different ones.
         methods: Copies by the method that made them.
         roles: The columns by role.
-        guessed: The roles that nobody gave.
+        guessed: The roles that the caller did not give.
     """
 
     records: int
@@ -142,22 +144,22 @@ def augment_file(
     """Writes a file's rows, after each its copies, and `cloister_unit` in all of them.
 
     Args:
-        source: The file, or how it is written (`detect_form`); it stays as it is.
+        source: The file, or its detected form (`detect_form`); it is not changed.
         out: The new file: `.jsonl`, `.csv` or `.parquet`.
-        options: Which copies; absent: `COPIES` by `PLAIN`.
-        progress: Told the number of rows read so far, now and then.
+        options: The options; absent: `COPIES` copies by `PLAIN`.
+        progress: Is called now and then with the number of rows read so far.
 
     Returns:
-        What was made; it is in the log beside `out` too.
+        The counts, which the log beside `out` has too.
 
     Raises:
-        UsageError: `out` is there or has another ending, or a column is not there.
-        DataError: The file is damaged, was written meanwhile, has copies already, or no row of it
-            can be varied; nothing is written then.
+        UsageError: `out` exists or has another ending, or a column does not exist.
+        DataError: The file is damaged, changed while it was read, has copies already, or no row of
+            it can be varied; nothing is written then.
 
     Guarantees:
-        No units are coupled: the rows that are made of a row follow from that row alone, and share
-        a unit with no other. What a study makes of them is in `cloister.training.units`.
+        No units are coupled: the copies of a row are a function of that row alone, and share a unit
+        with no other row. How a study uses them is in `cloister.training.units`.
     """
     options = options or AugmentOptions()
     check_new(out)
@@ -168,15 +170,18 @@ def augment_file(
         if is_augmented(form.path):
             raise _twice(form.path)
         roles = find_roles(form.rows(), options.columns)
+        refuse_items(roles, "augment")
         with new_file(out) as (writer, content):
             report = _write(form, roles, options, writer.add, progress)
             writer.end()
             if identity_of(form.path) != before:
-                raise DataError(f"{form.path}: was written while it was read; do it again")
+                raise DataError(
+                    f"{form.path}: the file changed while it was read; run the command again"
+                )
             step = DataStep(AUGMENT, options.to_json(), report.to_json())
             write_step(form, out, content, step)
     except BaseException as error:
-        if not os.path.lexists(out):  # a log alone would be one of a file that never was
+        if not os.path.lexists(out):  # a log without its file would be misleading
             log_of(out).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise bad_file(error) from error
@@ -223,8 +228,8 @@ def _write(
             progress(records)
     if rows == records:
         raise DataError(
-            f"{form.path}: no row has a copy by {', '.join(options.methods())}; name the columns, "
-            "or add a method by --how"
+            f"{form.path}: no row can be varied by {', '.join(options.methods())}; name the "
+            "columns, or add a method with --how"
         )
     return AugmentReport(
         records=records,
@@ -239,6 +244,6 @@ def _write(
 
 def _twice(path: Path) -> DataError:
     return DataError(
-        f"{path}: has copies of records already ({UNIT}); augment the file that it was made from, "
-        "with all methods at once"
+        f"{path}: already has copies of records (column {UNIT}); augment the original file, with "
+        "all methods at once"
     )

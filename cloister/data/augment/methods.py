@@ -1,8 +1,8 @@
-"""Words left out, exchanged or mistyped: each method is a function of the words and of draws.
+"""Leaves out, swaps or mistypes words: each method is a function of the words and of a generator.
 
 `dropped` and `swapped` are two of the four of EDA (Wei and Zou 2019, arXiv:1901.11196); here
-negations and what follows them, and numbers, stay where they are, and words change places with
-their neighbours alone, which Chinese characters bear.
+numbers, negations and the word after a negation stay where they are, and words change places with
+their neighbours only, which keeps Chinese text readable too.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from random import Random
 
 from cloister.data.augment.words import is_character, may_change
 
-# The keys of a US keyboard, row by row, each with how far it is moved to the right of the first.
+# The keys of a US keyboard, row by row, with each row's shift to the right of the first.
 _ROWS = (("qwertyuiop", 0.0), ("asdfghjkl", 0.25), ("zxcvbnm", 0.75))
-# Two keys touch where their middles are less than so many keys apart.
+# Two keys touch if their centres are less than this apart, in widths of a key.
 _TOUCH = 1.3
-# Letters of the shortest word that is mistyped: a shorter one becomes another word.
+# Shortest word that is mistyped, in letters: a typo in a shorter one gives another word.
 _SHORTEST = 4
-# Characters that writers of Chinese mistake for each other: of like sound or of like shape.
+# Characters that writers of Chinese confuse, because they sound or look alike.
 _MISTAKEN = (
     *("的地得", "在再", "做作", "他她它", "那哪", "己已", "以已", "像象", "带戴", "既即", "须需"),
     *("历厉", "辩辨", "账帐", "分份", "型形", "决绝", "跟根", "圆园", "近进", "候侯", "练炼"),
@@ -51,23 +51,24 @@ MISTAKEN = {
 
 
 def how_many(share: float, words: int) -> int:
-    """How many of some words a method changes: their share, and at least one."""
+    """Returns how many words a method changes: their share, and at least one."""
     return max(1, round(share * words))
 
 
 def dropped(
     words: Sequence[str], free: Sequence[bool], share: float, random: Random
 ) -> list[int] | None:
-    """Places of words to leave out: each with the probability `share`, and at least one.
+    """Returns the places of words to leave out: each with the probability `share`, and at least
+    one.
 
     Args:
-        words: Of a text.
-        free: Which of them may go, beside what `may_change` keeps.
+        words: A text's words.
+        free: Which of them may be left out; `may_change` must allow it too.
         share: The probability.
-        random: What is drawn from.
+        random: The generator.
 
     Returns:
-        The places; None where no word can go.
+        The places; None: no word can be left out.
     """
     can = [place for place in range(len(words)) if free[place] and may_change(words, place)]
     if not can or len(words) < 2:
@@ -81,16 +82,16 @@ def dropped(
 def swapped(
     words: Sequence[str], free: Sequence[bool], share: float, random: Random
 ) -> list[str] | None:
-    """Words of which some have changed places with their right neighbour.
+    """Returns the words, some of them swapped with their right neighbour.
 
     Args:
-        words: Of a text.
-        free: At which places a word may change with the next.
-        share: How many pairs do, over the number of words.
-        random: What is drawn from.
+        words: A text's words.
+        free: The places at which a word may be swapped with the next one.
+        share: Number of swapped pairs over the number of words.
+        random: The generator.
 
     Returns:
-        The words; None where no two can change places.
+        The words; None: no two can be swapped.
     """
     can = [
         place
@@ -112,12 +113,12 @@ def swapped(
 
 
 def mistyped(words: Sequence[str], share: float, random: Random) -> list[str] | None:
-    """Words of which some have a mistake: a letter of a key beside, a character for a like one.
+    """Returns the words, some with a typo: a neighbouring key, or a similar Chinese character.
 
-    A Chinese character that has none like it is written twice.
+    A Chinese character without a similar one in the list is doubled.
 
     Returns:
-        As many words, in the same order; None where none can be mistyped.
+        The same number of words, in the same order; None: no word can be mistyped.
     """
     can = [p for p, word in enumerate(words) if may_change(words, p) and _can_err(word)]
     if not can:
@@ -137,7 +138,7 @@ def _can_err(word: str) -> bool:
 def _mistake(word: str, random: Random) -> str:
     if is_character(word):
         return random.choice(MISTAKEN[word]) if word in MISTAKEN else word * 2
-    # Typists seldom miss the first letter, and readers need it.
+    # The first letter stays: typos in it are rare, and readers need it.
     places = [p for p, letter in enumerate(word) if p and letter.lower() in NEIGHBOURS]
     place = random.choice(places)
     letter = random.choice(NEIGHBOURS[word[place].lower()])

@@ -1,10 +1,10 @@
-"""A user's list of words that may stand for each other: one group a line, parted by commas.
+"""Reads a user's list of synonyms, one group per line, separated by commas, and applies it.
 
     heart attack, myocardial infarction, MI
     心梗，心肌梗死
 
-Words are compared without regard to case, and as words: `MI` is not found in `mild`. Chinese has no
-blanks, so a group's characters are found wherever they follow each other.
+Case is ignored, and only whole words match: `MI` is not found in `mild`. Chinese has no blanks, so
+a group's characters match wherever they follow each other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cloister.data.augment.words import Words
 from cloister.errors import DataError, UsageError
 from cloister.files import why_no_file
 
-# Of a list of synonyms: WordNet's of English has about 120,000 groups and takes less.
+# Largest list: WordNet's 120,000 groups of English synonyms take less.
 MOST_BYTES = 2**26
 _PARTED = re.compile(r"[,，、;；\t]")
 
@@ -29,22 +29,24 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Synonyms:
-    """Groups of words.
+    """Groups of synonyms, ready to be looked up.
 
     Attributes:
-        others: What may stand in the place of some words, by these, in lower case.
-        lengths: How many words the groups that begin with a word have, the longest first.
+        others: By the words of one entry, in lower case, the other entries of its group.
+        lengths: By first word, the numbers of words of the entries that begin with it, longest
+            first.
     """
 
     others: dict[Key, tuple[str, ...]]
     lengths: dict[str, tuple[int, ...]]
 
     def found(self, words: Sequence[str], joined: Sequence[bool]) -> list[tuple[int, int]]:
-        """Where words of the list are, as first place and the one after the last.
+        """Returns where entries of the list occur, each as its first place and the one after its
+        last.
 
         Args:
-            words: Of a text.
-            joined: Whether nothing but blanks is between each word and the next.
+            words: A text's words.
+            joined: For each word, whether only blanks are between it and the next.
         """
         small = [word.casefold() for word in words]
         found, place = [], 0
@@ -68,14 +70,14 @@ class Synonyms:
         *,
         single: bool = False,
     ) -> list[tuple[int, int, str]] | None:
-        """What is put in the place of which words, in their order; None where there is nothing.
+        """Returns the replacements in their order; None: the text has no entry of the list.
 
         Args:
-            words: Of a text.
-            joined: Whether nothing but blanks is between each word and the next.
-            share: How many are replaced, over the number of words.
-            random: What is drawn from.
-            single: Whether one word is put in the place of one, so that their number stays.
+            words: A text's words.
+            joined: For each word, whether only blanks are between it and the next.
+            share: Number of replacements over the number of words.
+            random: The generator.
+            single: Whether one word is replaced by one word only, so that their number stays.
         """
         chosen: list[tuple[int, int, list[str]]] = []
         for start, end in self.found(words, joined):
@@ -91,7 +93,7 @@ class Synonyms:
 
 
 def _cased(new: str, old: str) -> str:
-    """A word with a capital where the one that it stands for has one."""
+    """Returns the new word with a capital letter where the old one has one."""
     return new[:1].upper() + new[1:] if old[:1].isupper() and new.islower() else new
 
 
@@ -103,13 +105,13 @@ def read_synonyms(path: Path) -> Synonyms:
         UsageError: It has no group.
     """
     if (why := why_no_file(path)) is not None:
-        raise DataError(f"{path}: {why}; correct --synonyms")
+        raise DataError(f"{path}: {why}; correct the path in --synonyms")
     if path.stat().st_size > MOST_BYTES:
         raise DataError(f"{path}: more than {MOST_BYTES >> 20} MiB; give a shorter list")
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8; write it so") from error
+        raise DataError(f"{path}: not UTF-8; save the file as UTF-8") from error
     others: dict[Key, dict[str, None]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -118,8 +120,8 @@ def read_synonyms(path: Path) -> Synonyms:
         keys = [tuple(w.casefold() for w in Words.of(word).words) for word in group]
         if len(group) < 2 or not all(keys):
             raise DataError(
-                f"{path}, line {number}: two or more words that may stand for each other are "
-                "needed, parted by commas; correct the line"
+                f"{path}, line {number}: two or more synonyms are needed, separated by commas; "
+                "correct the line"
             )
         for word, key in zip(group, keys, strict=True):
             others.setdefault(key, {}).update(dict.fromkeys(o for o in group if o != word))

@@ -1,4 +1,4 @@
-"""A text as words with what stands between them; of Chinese and Japanese each character is one.
+"""Splits a text into words and the gaps between them; each Chinese or Japanese character is a word.
 
 Methods work on words, so that they are the same for texts and for sentences that come as words.
 """
@@ -9,14 +9,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Japanese syllables; Chinese characters with their extensions (of `guess.SPACELESS`, those scripts
-# whose characters stand for themselves: Thai and its kin have marks that belong to a letter).
+# Japanese syllables; Chinese characters with their extensions. Of `guess.SPACELESS`, these are the
+# scripts whose characters are complete; in Thai, Lao, Burmese and Khmer marks belong to a letter.
 _ALONE = "\u3040-\u30ff\u3400-\u9fff\U00020000-\U00031fff"
 _LETTER = rf"(?:(?![{_ALONE}])[^\W_])"
 _WORD = re.compile(rf"[{_ALONE}]|{_LETTER}+(?:['’]{_LETTER}+)*")
 _IS_ALONE = re.compile(rf"[{_ALONE}]")
 
-# Words that turn a text's meaning, and often its label: no method touches them.
+# Words that reverse a text's meaning, and often its label: no method changes them.
 NEGATIONS = frozenset(
     (
         *("no", "not", "nor", "never", "none", "nobody", "nothing", "neither", "without", "cannot"),
@@ -27,11 +27,11 @@ NEGATIONS = frozenset(
 
 @dataclass(frozen=True)
 class Words:
-    """A text in words.
+    """A text, split into words and gaps.
 
     Attributes:
-        words: In their order.
-        gaps: What stands before each word, and after the last one.
+        words: The words, in their order.
+        gaps: The text before each word, and after the last one.
     """
 
     words: tuple[str, ...]
@@ -39,7 +39,7 @@ class Words:
 
     @classmethod
     def of(cls, text: str) -> Words:
-        """Cuts a text; `str` of the result is the text again."""
+        """Splits a text; `str` of the result is the same text."""
         found = list(_WORD.finditer(text))
         edges = [0, *(place for match in found for place in match.span()), len(text)]
         gaps = tuple(text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
@@ -50,7 +50,7 @@ class Words:
         return "".join(gap + word for gap, word in pairs) + self.gaps[-1]
 
     def without(self, dropped: Sequence[int]) -> Words:
-        """The text without some words, and without the blanks that stood before them."""
+        """Returns the text without some words and the blanks before them."""
         words: list[str] = []
         gaps: list[str] = [""]
         for place, word in enumerate(self.words):
@@ -66,20 +66,20 @@ class Words:
         return Words(tuple(words), tuple(gaps))
 
     def joined(self, place: int) -> bool:
-        """Whether nothing but blanks is between a word and the next."""
+        """Returns whether only blanks are between a word and the next."""
         gap = self.gaps[place + 1]
         return place + 1 < len(self.words) and (not gap or gap.isspace())
 
 
 def is_character(word: str) -> bool:
-    """Whether a word is a character that stands for itself, as in Chinese."""
+    """Returns whether a word is one character of a script without blanks, as in Chinese."""
     return len(word) == 1 and _IS_ALONE.match(word) is not None
 
 
 def may_change(words: Sequence[str], place: int) -> bool:
-    """Whether a word can go, move or err without turning what the text says.
+    """Returns whether a word may be changed without reversing the text's meaning.
 
-    A negation cannot, nor what stands next to it on its right, nor a number.
+    A negation, the word after it, and a number may not.
     """
     near = words[max(0, place - 1) : place + 1]
     return not any(map(_is_negation, near)) and not any(map(str.isdigit, words[place]))

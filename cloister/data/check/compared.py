@@ -1,4 +1,4 @@
-"""Texts compared with each other: duplicates, labels that disagree, and what two parts share."""
+"""Compares texts: duplicates, labels that disagree, and texts that two parts of a file share."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MOST_PARTS = 20
 
 
 class Compared:
-    """What is kept of each text to compare it: fingerprints, its label's number, its part.
+    """Keeps what is needed to compare texts: fingerprints, label numbers and parts.
 
     Args:
-        near: Whether near duplicates are sought.
+        near: Whether to look for near duplicates too.
     """
 
     def __init__(self, *, near: bool) -> None:
@@ -37,9 +37,9 @@ class Compared:
 
         Args:
             text: Not empty.
-            part: Which part of the data it is of.
-            label: Its label; None: none.
-            person: Whose it is; None: nobody's.
+            part: The part of the data (train, test, …) that it belongs to.
+            label: Its label; None: it has none.
+            person: The person that it belongs to; None: none is named.
 
         Raises:
             UsageError: There are more than `MOST_PARTS` parts.
@@ -61,7 +61,7 @@ class Compared:
             self._persons_of.setdefault(part, set()).add(person)
 
     def report(self) -> tuple[dict[str, Any], list[FileFinding]]:
-        """Returns the sections of a report, as JSON values, and what looks wrong."""
+        """Returns the sections of a report, as JSON values, and the findings."""
         exact, near = self._prints.exact(), self._prints.near()
         labels = np.frombuffer(self._label_of, dtype=np.int64)
         conflicts = int(((labels != labels[exact]) & (labels >= 0)).sum()) if len(exact) else 0

@@ -1,11 +1,11 @@
-"""One thing that looks wrong in a file, with the rows in which it was first seen."""
+"""A finding: one thing that looks wrong in a file, with the first rows that show it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-# Rows that a finding names: enough to look at, too few to fill a page.
+# Rows that a finding lists: enough for a person to look at, without filling a page.
 MOST_ROWS = 5
 
 
@@ -14,9 +14,9 @@ class FileFinding:
     """Something that a person should look at.
 
     Attributes:
-        code: A word that stays the same from version to version, for programs.
+        code: An identifier for programs, stable across versions.
         message: What was found, and what to do about it.
-        count: How often.
+        count: Number of times.
         rows: The first rows in which it was found.
     """
 

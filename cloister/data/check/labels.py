@@ -1,4 +1,4 @@
-"""How often each label occurs, and labels that may be one, a mistake, or a missing value."""
+"""Counts labels, and finds ones that may be one label, a typo, or a missing value."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from cloister.data.census import is_missing
 from cloister.data.check.findings import FileFinding
 from cloister.data.values import shown
 
-# Different labels that are counted; a column of more is no column of labels.
+# Different labels that are counted; a column with more is not a column of labels.
 MOST_LABELS = 10_000
-# Labels that are compared with each other for near-equal names, which takes their square.
+# Labels whose names are compared pairwise; the time grows with the square of their number.
 MOST_COMPARED = 300
 # Labels listed in the report, the commonest first.
 MOST_LISTED = 200
-# difflib's ratio from which two names are near-equal: one letter of ten differs.
+# Two names are near-equal from this difflib ratio: one letter of ten differs.
 NEAR = 0.9
-# Letters of the shortest name that can be near another: A1 and A2 are two names.
+# Shortest name that is compared, in letters: A1 and A2 are different names.
 SHORTEST = 5
-# The commonest label has so many times the records of the rarest: training then sees few of those.
+# Ratio of the most to the least frequent label's records from which a finding is made: training
+# then sees few records of the rare label.
 IMBALANCED = 10
 
 
@@ -37,7 +38,7 @@ class Labels:
         )
 
     def add(self, label: str | None, row: int) -> None:
-        """Counts one label; None or blank: a row without one."""
+        """Counts one row's label; None or blank: the row has none."""
         if label is None or not label.strip():
             self._missing.add(row)
             return
@@ -49,11 +50,11 @@ class Labels:
         self.counts[label] += 1
 
     def findings(self, *, told_apart: bool = True) -> list[FileFinding]:
-        """What looks wrong with them.
+        """Returns what looks wrong with the labels.
 
         Args:
-            told_apart: Whether a model is to tell them apart, so that one alone is a mistake; one
-                type of entities is none.
+            told_apart: Whether a model learns to tell them apart, so that a single label is a
+                mistake. A single type of entity is not.
         """
         found = [f for f in (self._missing, self._more) if f.count]
         found += [*self._variants(), *self._near_names()]
@@ -64,7 +65,7 @@ class Labels:
                 found.append(self._about("single-label", label, "occurs once"))
         if told_apart and len(self.counts) == 1:
             found.append(
-                FileFinding("one-label", "there is one label alone; nothing to tell apart")
+                FileFinding("one-label", "there is only one label, so nothing can be learnt")
             )
         ordered = [count for _, count in self.counts.most_common()]
         if len(ordered) > 1 and ordered[0] >= IMBALANCED * ordered[-1]:
@@ -77,12 +78,12 @@ class Labels:
         return FileFinding(code, f"the label {shown(label)!r} {why}", count, [self._first[label]])
 
     def _variants(self) -> list[FileFinding]:
-        """Labels that differ by case, width, blanks or hyphens alone."""
+        """Finds labels that differ only by case, width, blanks or hyphens."""
         groups: defaultdict[str, list[str]] = defaultdict(list)
         for label in self.counts:
             groups[_folded(label)].append(label)
         return [
-            self._together(names, "differ by case, width or blanks alone; write them in one way")
+            self._together(names, "differ only by case, width or blanks; write them in one way")
             for names in groups.values()
             if len(names) > 1
         ]
@@ -98,7 +99,7 @@ class Labels:
                     continue
                 matcher = difflib.SequenceMatcher(None, one, other, autojunk=False)
                 if matcher.real_quick_ratio() >= NEAR and matcher.ratio() >= NEAR:
-                    found.append(self._together([names[i], names[j]], "are nearly one name"))
+                    found.append(self._together([names[i], names[j]], "are nearly equal"))
         return found
 
     def _together(self, names: list[str], why: str) -> FileFinding:

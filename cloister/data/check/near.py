@@ -1,9 +1,9 @@
-"""Exact and near duplicates among texts, found from 8 bytes, or 264, a text; no text is kept.
+"""Finds exact and near duplicates among texts; keeps 8 or 264 bytes of each, and no text.
 
 Near duplicates are texts whose sets of character shingles have an estimated Jaccard similarity of
 at least `NEAR` (MinHash; Broder 1997). Signatures are cut into bands; texts that agree in a whole
-band are compared (locality-sensitive hashing). All of it is sorting of arrays, so that time grows
-about linearly with the number of texts.
+band are compared (locality-sensitive hashing). All steps sort arrays, so the time grows about
+linearly with the number of texts.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import numpy as np
 # 0.8 is √(0.8·0.2/64) = 0.05.
 VALUES, BANDS = 64, 16
 NEAR = 0.8
-# Characters of a shingle: a Chinese word has two, and five of a Latin script are about a word.
+# Characters of a shingle: more than a Chinese word, which has two, and about one Latin word.
 SHINGLE = 3
-# Characters of a text that are compared: a signature takes 256 bytes for each of them meanwhile.
+# Characters of a text that are compared: computing a signature needs 256 bytes for each of them.
 MOST_CHARACTERS = 20_000
 
 
@@ -32,7 +32,7 @@ class Fingerprints:
     """Fingerprints of texts, in the order in which they were added.
 
     Args:
-        near: Whether near duplicates are sought too, which takes a signature for each text.
+        near: Whether to look for near duplicates too, which needs a signature for each text.
     """
 
     def __init__(self, *, near: bool) -> None:
@@ -57,17 +57,17 @@ class Fingerprints:
             self._block = []
 
     def exact(self) -> Any:
-        """For each text the index of the first that is equal to it; an array of int64, shape (n,).
+        """Returns, for each text, the index of the first equal one: an int64 array, shape (n,).
 
-        Two different texts of a million share their 8 bytes with probability 3·10⁻⁸.
+        Among a million texts, two different ones share their 8 bytes with probability 3·10⁻⁸.
         """
         hashes = np.frombuffer(self._hashes, dtype=np.uint64)
         _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
         return first[inverse].astype(np.int64)
 
     def near(self) -> Any:
-        """For each text the index of the first of its group: equal and near texts, and those near
-        to one of these; an array of int64, shape (n,)."""
+        """Returns, for each text, the index of the first text of its group: an int64 array, shape
+        (n,). A group has equal and near texts, and texts that are near to one of these."""
         exact = self.exact()
         if not self._near or not len(exact):
             return exact
@@ -76,7 +76,7 @@ class Fingerprints:
         distinct = np.flatnonzero(exact == np.arange(len(exact)))
         groups = _Groups(len(exact))
         joined = True
-        while joined:  # until the firsts alone, compared with each other, show no pair
+        while joined:  # until comparing the groups' first texts finds no new pair
             joined = False
             for one, other in _pairs(signatures[distinct]):
                 joined = True
@@ -95,8 +95,7 @@ class Fingerprints:
 
 
 def _shingles(text: str) -> list[int]:
-    """Hashes of 32 bits of the different shingles of a text, in one spelling of case, width and
-    blanks."""
+    """Returns 32-bit hashes of a text's shingles, after folding case, width and blanks."""
     plain = unicodedata.normalize("NFKC", text[:MOST_CHARACTERS]).casefold()
     plain = " ".join(plain.split()).ljust(SHINGLE)
     codes = np.frombuffer(plain.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
@@ -108,7 +107,7 @@ def _shingles(text: str) -> list[int]:
 
 
 def _pairs(signatures: Any) -> Iterator[tuple[int, int]]:
-    """Pairs of near texts, enough to join every group.
+    """Yields pairs of near texts, enough to join every group.
 
     In a band's bucket each text is compared with the one before it and with the first.
     """
@@ -128,7 +127,7 @@ def _pairs(signatures: Any) -> Iterator[tuple[int, int]]:
 
 
 class _Groups:
-    """Disjoint groups of indexes, each known by its smallest."""
+    """Disjoint groups of indexes (union-find); the smallest index names a group."""
 
     def __init__(self, count: int) -> None:
         self._parent = list(range(count))
@@ -145,17 +144,17 @@ class _Groups:
 
 
 def copies(first: Any) -> int:
-    """How many texts are copies of an earlier one."""
+    """Returns how many texts are copies of an earlier one."""
     return int((first != np.arange(len(first))).sum())
 
 
 def shared(first: Any, parts: Any, names: list[str]) -> list[tuple[str, str, int]]:
-    """For each two parts, how many texts of the second are also in the first.
+    """Returns, for each two parts, how many texts of the second are also in the first.
 
     Args:
-        first: As `exact` or `near` gives it.
+        first: The array that `exact` or `near` returned.
         parts: Each text's part, as its index in `names`; integers, shape (n,).
-        names: Of the parts.
+        names: Names of the parts.
     """
     found = []
     for one, other in itertools.combinations(range(len(names)), 2):

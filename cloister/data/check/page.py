@@ -1,7 +1,7 @@
-"""A report as one page of HTML with plots, for the operator alone.
+"""Writes a report as one page of HTML with plots, for the operator only.
 
-Everything from the file is hostile: all of it is escaped, the page has no script, and its policy
-(`default-src 'none'`) lets a browser load nothing. Its owner alone may read it: it names persons.
+The file's contents may be hostile: they are escaped, the page has no script, and its policy
+(`default-src 'none'`) lets a browser load nothing. Only its owner may read it: it names persons.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cloister.files import write_whole
 from cloister.owner_only import FILE
 from cloister.printable import one_line
 
-# Bars of a plot, and characters of a name beside one.
+# Most bars of a plot, and most characters of a name beside a bar.
 MOST_BARS, MOST_NAME = 40, 60
 _BAR, _LEFT, _WIDTH = 20, 260, 420  # pixels: a bar's height, where bars begin, the longest
 _STYLE = """
@@ -28,10 +28,10 @@ rect { fill: #3b6ea5 } text { font: 13px system-ui, sans-serif }
 
 
 def write_page(report: CheckReport, path: Path) -> None:
-    """Writes the page of a report, which its owner alone may read.
+    """Writes the page of a report, readable by its owner only.
 
     Raises:
-        UsageError: The path is there already, or its folder is not.
+        UsageError: The path exists already, or its folder does not.
         OSError: It cannot be written.
     """
     check_place(path, "--page")
@@ -86,7 +86,7 @@ def _list(items: Iterable[str]) -> str:
 
 
 def _pairs(histogram: Iterable[dict[str, object]]) -> Iterable[tuple[str, int]]:
-    """Names and counts of a histogram, whose objects have the name first."""
+    """Returns names and counts of a histogram; the first field of its objects is the name."""
     for entry in histogram:
         name, count = entry.values()
         assert isinstance(count, int)

@@ -1,7 +1,7 @@
-"""One pass over a file, and over its test file: what they hold, and what looks wrong.
+"""Reads a file, and its test file, in one pass: what they hold, and what looks wrong.
 
-Nothing here keeps records: lengths, counts, 8 bytes and a signature for each text, and a sample of
-texts for their languages. Everything in a report is private: true counts of private records.
+Records are not kept, only lengths, counts, 8 bytes and a signature for each text, and a sample of
+texts to detect languages. A report is private: it has true counts of private records.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from cloister.data.values import Row
 from cloister.errors import MisfitError, UsageError
 
 VERSION = 1
-# Rows between two calls that tell how far it is.
+# Rows between two progress calls.
 STEP = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions:
-    """What is looked for.
+    """The options of `check_file`.
 
     Attributes:
-        columns: Columns by role (`text`, `label`, `person`, …), as somebody gave them.
+        columns: Columns by role (`text`, `label`, `person`, …) that the caller names.
         encoding: The files' encoding; None: detected.
-        separator: Likewise.
+        separator: The separator of cells; None: detected.
         quotes: Whether `"` encloses cells.
         test: A test file whose texts and persons must not be in the file.
-        near: Whether near duplicates are sought.
+        near: Whether to look for near duplicates.
         count_tokens: Counts tokens under a base; None: not counted.
-        max_length: Whose cut is told.
-        on_rows: Is told how many rows were read, now and then.
-        label_separator: What parts several labels in a cell of text; None: nothing does.
+        max_length: A maximal length in tokens; the report says what it would cut.
+        on_rows: Is called now and then with the number of rows read.
+        label_separator: Separates several labels in a cell of text; None: a list is needed.
     """
 
     columns: Mapping[str, str | None] = field(default_factory=dict)
@@ -66,13 +66,13 @@ class CheckOptions:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a file holds; all of it is private.
+    """The contents of a file, in counts; private.
 
     Attributes:
-        detected: How it is written.
-        roles: Which columns were looked at.
-        rows: How many rows it has.
-        sections: Everything else, as JSON values by topic.
+        detected: The file's form.
+        roles: The columns that were read.
+        rows: Number of rows.
+        sections: All other counts, as JSON values by topic.
         findings: What looks wrong.
     """
 
@@ -97,21 +97,21 @@ class CheckReport:
 
 
 def check_file(path: Path, options: CheckOptions | None = None) -> CheckReport:
-    """Reads a file once from start to end, after its encoding and its first rows.
+    """Detects a file's form and columns, then reads it once and reports on it.
 
     Args:
         path: A data file of any format.
-        options: What is looked for; absent: everything that needs no base.
+        options: The options; absent: every check that needs no base.
 
     Raises:
-        UsageError: A column is not there, or options contradict.
-        DataError: The file is missing, damaged, empty, or was written while it was read.
+        UsageError: A column does not exist, or options contradict.
+        DataError: The file is missing, damaged, empty, or changed while it was read.
     """
     options = options or CheckOptions()
     detected = detect_form(path, options.encoding, options.separator, quotes=options.quotes)
     roles = find_roles(detected.rows(), options.columns, label_separator=options.label_separator)
     if options.test is not None and roles.split is not None:
-        raise UsageError("--test and --split: give one; both say what is compared with what")
+        raise UsageError("--test and --split: give only one; each names the parts to compare")
     compared = Compared(near=options.near)
     look = _Look(roles, options, compared)
     look.read(detected, path.name)
@@ -125,7 +125,7 @@ def check_file(path: Path, options: CheckOptions | None = None) -> CheckReport:
 
 
 class _Look:
-    """Everything that is counted in one pass."""
+    """Counts everything in one pass."""
 
     def __init__(self, roles: Roles, options: CheckOptions, compared: Compared) -> None:
         self._roles, self._options, self._compared = roles, options, compared
@@ -208,7 +208,7 @@ class _Look:
         return label
 
     def _several(self, row: Row, column: str, number: int) -> str | None:
-        """Counts a text's labels; as one, they tell whether copies of it agree."""
+        """Counts a row's labels, and returns them as one text, by which copies are compared."""
         try:
             found = labels_of_cell(row.get(column), column, self._roles.label_separator, "")
         except MisfitError:
@@ -271,7 +271,7 @@ def _units(found: Census, sizes: Counter[str]) -> dict[str, Any]:
 
 
 def _score(row: Row, column: str, where: str) -> float | None:
-    """A row's score; None where it has none that can be read."""
+    """Returns a row's score; None: it has none, or one that cannot be read."""
     try:
         return score_of_cell(row.get(column), column, where)
     except MisfitError:

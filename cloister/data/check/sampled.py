@@ -1,4 +1,4 @@
-"""A fixed number of texts out of a stream of any length, each with the same chance."""
+"""Samples a fixed number of texts from a stream of any length, each with the same probability."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from cloister.data.languages import language_of
 
-# Texts whose language is judged: a share is then known to 0.7 percentage points (one s.d.).
+# Texts in the sample: a language's share is then known to 0.7 percentage points (one s.d.).
 MOST = 5000
 # Characters of a text that are kept.
 KEPT = 1000
 
 
 class LanguageSample:
-    """Languages of a random sample (reservoir sampling; Vitter 1985), the same in every run."""
+    """Detects the languages of a random sample (Vitter 1985), the same in every run."""
 
     def __init__(self) -> None:
         self._random = random.Random(0)
@@ -23,7 +23,7 @@ class LanguageSample:
         self._seen = 0
 
     def add(self, text: str) -> None:
-        """Takes a text into the sample, or not."""
+        """Offers a text to the sample (reservoir sampling)."""
         self._seen += 1
         if len(self._texts) < MOST:
             self._texts.append(text[:KEPT])
@@ -31,6 +31,6 @@ class LanguageSample:
             self._texts[place] = text[:KEPT]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns how many texts of the sample are in which language, as JSON values."""
+        """Returns the number of the sample's texts in each language, as JSON values."""
         counts = Counter(map(language_of, self._texts))
         return {"sampled": len(self._texts), "counts": dict(counts.most_common())}

@@ -1,4 +1,4 @@
-"""The scores of a file: how many, how far apart, and which rows have none."""
+"""Counts the scores of a file, their spread, and the rows without one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from cloister.data.check.findings import FileFinding
 
-# Different scores that are counted one by one; more are no grades.
+# Different scores that are counted one by one; a scale of grades has fewer.
 MOST_GRADES = 101
 
 
 class ScoreSpread:
-    """Scores counted, without keeping each."""
+    """Counts scores without keeping them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -21,7 +21,7 @@ class ScoreSpread:
         self._ends = (math.inf, -math.inf)
         self._grades: Counter[float] | None = Counter()
         self._missing = FileFinding(
-            "no-score", "rows have no score, or one that is no number; they are left out"
+            "no-score", "rows have no score, or one that is not a number; they are left out"
         )
 
     def add(self, score: float | None, row: int) -> None:
@@ -38,14 +38,14 @@ class ScoreSpread:
                 self._grades = None
 
     def findings(self) -> list[FileFinding]:
-        """What looks wrong with them."""
+        """Returns what looks wrong with the scores."""
         found = [self._missing] if self._missing.count else []
         if self.count and self._ends[0] == self._ends[1]:
-            found.append(FileFinding("one-score", "there is one score alone; nothing to learn"))
+            found.append(FileFinding("one-score", "there is only one score; nothing to learn"))
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Returns ends, mean and, of few different scores, how often each occurs."""
+        """Returns minimum, maximum, mean and, if the different scores are few, each one's count."""
         grades = None if self._grades is None else sorted(self._grades.items())
         return {
             "count": self.count,

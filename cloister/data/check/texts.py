@@ -1,4 +1,4 @@
-"""Lengths of texts, and signs that one is empty, too long, or was damaged before."""
+"""Counts lengths of texts, and finds texts that are empty, very long, or damaged."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from typing import Any
 from cloister.data.check.findings import FileFinding
 from cloister.data.clean.markup import TAG
 
-# A text of ten times the median length, and no short one, is often a whole document in one row.
+# A long text with ten times the median length is often a whole document in one row.
 LONG_RATIO, LONG = 10, 2000
-# What a decoder writes where it met bytes that it did not know, and what UTF-8 looks like that was
-# read as Latin-1 or as GBK.
+# The replacement character of decoders, and UTF-8 that was decoded as Latin-1 or as GBK.
 _LOST = re.compile("\ufffd|锟斤拷|ï»¿|Ã[\x80-\xbf]|â€")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff]")
 _WIDE = re.compile("[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\u3000]")
@@ -31,7 +30,7 @@ class TextLengths:
         self._signs = (
             (
                 _LOST,
-                FileFinding("lost-characters", "texts were damaged by a wrong encoding before"),
+                FileFinding("lost-characters", "texts were damaged earlier by a wrong encoding"),
             ),
             (TAG, FileFinding("html", "texts hold HTML tags; data clean removes them")),
             (
@@ -44,7 +43,7 @@ class TextLengths:
         self._forms = FileFinding("not-nfc", "texts are not in Unicode's composed form (NFC)")
 
     def add(self, text: str, row: int) -> None:
-        """Looks at one text."""
+        """Counts one text and its signs of damage."""
         self.lengths.append(len(text))
         self._rows.append(row)
         if not text.strip():
@@ -60,11 +59,11 @@ class TextLengths:
 
     @property
     def median(self) -> int:
-        """The median length; 0 of no text."""
+        """Returns the median length in characters; 0 if there is no text."""
         return median_low(self.lengths) if self.lengths else 0
 
     def findings(self) -> list[FileFinding]:
-        """What looks wrong."""
+        """Returns what looks wrong with the texts."""
         least = max(LONG, LONG_RATIO * self.median)
         long = FileFinding(
             "long-text", f"texts have {least:,} characters and more, ten times the median"
@@ -76,7 +75,7 @@ class TextLengths:
         return [finding for finding in every if finding.count]
 
     def histogram(self) -> list[tuple[str, int]]:
-        """How many texts have which length, by powers of two."""
+        """Returns the number of texts by length, in powers of two."""
         counts: dict[int, int] = {}
         for length in self.lengths:
             counts[length.bit_length()] = counts.get(length.bit_length(), 0) + 1

@@ -1,4 +1,4 @@
-"""How many tokens of a base the texts have, and what a maximal length would cut."""
+"""Counts the texts' tokens under a base, and what a maximal length would cut."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# Gives the number of tokens of each text, special tokens included.
+# Returns the number of tokens of each text, including special tokens.
 CountTokens = Callable[[Sequence[str]], Sequence[int]]
 
 # Texts that are tokenized together.
 BATCH = 512
-# Maximal lengths whose cuts are told where none is given.
+# Maximal lengths that are reported if none is given.
 USUAL = (64, 128, 256, 512, 1024, 2048)
 
 
 class Tokens:
-    """Tokens counted, a batch of texts at a time.
+    """Counts tokens, a batch of texts at a time.
 
     Args:
-        count: Counts them.
-        max_length: Whose cut is told; None: those of `USUAL`.
+        count: Counts the tokens of texts.
+        max_length: The maximal length that is reported; None: those of `USUAL`.
     """
 
     def __init__(self, count: CountTokens, max_length: int | None) -> None:
@@ -30,7 +30,7 @@ class Tokens:
         self._sizes: Counter[int] = Counter()
 
     def add(self, text: str) -> None:
-        """Adds one text."""
+        """Adds one text to the next batch."""
         self._waiting.append(text)
         if len(self._waiting) == BATCH:
             self._flush()
@@ -41,8 +41,8 @@ class Tokens:
         self._waiting = []
 
     def to_json(self) -> dict[str, Any]:
-        """Returns quantiles and cuts as JSON values: of each maximal length, how many texts are
-        longer and how many of all tokens would be cut."""
+        """Returns quantiles and cuts as JSON values: for each maximal length, the number of longer
+        texts and the number of tokens that would be cut."""
         self._flush()
         total = self._sizes.total()
         tokens = sum(size * count for size, count in self._sizes.items())
@@ -68,7 +68,7 @@ class Tokens:
         }
 
     def _quantile(self, share: float) -> int | None:
-        """The smallest size that at least this share of the texts does not exceed."""
+        """Returns the smallest length that at least this share of the texts does not exceed."""
         seen, total = 0, self._sizes.total()
         for size in sorted(self._sizes):
             seen += self._sizes[size]

@@ -1,1 +1,1 @@
-"""A file of records written anew with clean texts, and a log of every change."""
+"""Writes a new file of records with clean texts, and a log of every change."""

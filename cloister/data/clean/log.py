@@ -1,7 +1,7 @@
-"""The log of a cleaning: which rule changed or left out which rows, and whether units are coupled.
+"""The log of a cleaning: the rows that each rule changed or left out, and whether units couple.
 
-It lies beside the output as `OUTPUT.cleaning.json`, for its owner alone. It names rows and quotes
-nothing of them.
+It is written beside the output as `OUTPUT.cleaning.json`, readable by its owner only. It has
+numbers of rows, and quotes nothing from them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cloister import __version__
 
 CLEANING = "cloister-cleaning"
 VERSION = 1
-# What stands in a log where a step looked at more than one unit.
+# The log's note if a step looked at more than one unit.
 COUPLED = (
     "a step looked at more than one unit, so epsilon is about the units of this file as it is, "
     "and not about those of the source: adding or removing one person there can change which "
@@ -25,14 +25,14 @@ COUPLED = (
 
 @dataclass
 class RuleChanges:
-    """What one rule did.
+    """The effect of one rule.
 
     Attributes:
         rule: Its name.
-        what: What it does, in words.
+        what: What the rule does, in words.
         couples_units: Whether it looked at more than one record.
         changed: Rows of the source that it changed, as ranges of first and last.
-        dropped: Rows that it left out, likewise.
+        dropped: Rows that it left out, as ranges of first and last.
     """
 
     rule: str
@@ -55,7 +55,7 @@ class RuleChanges:
 
 
 def put(ranges: list[list[int]], row: int) -> None:
-    """Adds a row to ranges; rows come in their order."""
+    """Adds a row to ranges; rows must be added in ascending order."""
     if ranges and ranges[-1][1] == row - 1:
         ranges[-1][1] = row
     elif not ranges or ranges[-1][1] != row:
@@ -63,22 +63,22 @@ def put(ranges: list[list[int]], row: int) -> None:
 
 
 def count(ranges: list[list[int]]) -> int:
-    """How many rows there are in ranges."""
+    """Returns the number of rows in ranges."""
     return sum(last - first + 1 for first, last in ranges)
 
 
 @dataclass(frozen=True)
 class CleaningLog:
-    """Everything that a cleaning did.
+    """The whole log of a cleaning.
 
     Attributes:
         source: The file that was read: its name, size, SHA-256, rows, and how it is written.
         output: The file that was written: its name, size, SHA-256 and rows.
         columns: Columns of the source by role.
-        guessed: The roles that nobody gave.
+        guessed: The roles that the caller did not give.
         left_out: Columns of the source that are not in the output.
-        entries: What each rule did.
-        earlier: The steps by which the source was made, as their logs tell them.
+        entries: The effect of each rule.
+        earlier: The steps that made the source, from the log beside it.
     """
 
     source: dict[str, Any]
@@ -91,7 +91,7 @@ class CleaningLog:
 
     @property
     def couples_units(self) -> bool:
-        """Whether a step on the way to the output looked at more than one unit."""
+        """Returns whether a step on the way to the output looked at more than one unit."""
         before = any(bool(step.get("couples_units")) for step in self.earlier)
         return before or any(entry.couples_units for entry in self.entries)
 
@@ -114,5 +114,5 @@ class CleaningLog:
 
 
 def log_path(output: Path) -> Path:
-    """Where the log of an output lies."""
+    """Returns the path of an output's log."""
     return output.with_name(f"{output.name}.cleaning.json")

@@ -1,7 +1,7 @@
-"""HTML out of a text: known tags and entities alone, so that `a < b` and `AT&T` stay.
+"""Removes HTML from a text: only known tags and entities, so that `a < b` and `AT&T` stay.
 
-What is no complete tag of HTML is escaped before the parser sees it, and comes back as it was: the
-parser would take a text after an open `<` for a tag, and lose it.
+Text that is not a complete HTML tag is escaped before it is parsed, and unescaped after it: the
+parser would otherwise take the text after an open `<` for a tag, and lose it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 from html.entities import html5
 from html.parser import HTMLParser
 
-# Tags that end a line where they stand; those between which a blank belongs; and others. Elements
-# in which the parser takes tags for text (title, textarea, iframe) are not known here.
+# Tags that become a line break; tags that become a blank; tags that become nothing. Elements in
+# which the parser reads tags as text (title, textarea, iframe) are left out on purpose.
 _ENDING = (
     "address article aside blockquote br dd div dl dt fieldset figcaption figure footer form h1 h2 "
     "h3 h4 h5 h6 header hr li main nav ol p pre section table tbody tfoot thead tr ul"
@@ -23,23 +23,23 @@ _INLINE = (
     "sup tt u var video"
 )
 _BLOCKS, _CELLS = frozenset(_ENDING.split()), frozenset(_SPACING.split())
-# Elements whose content is no text.
+# Elements whose content is not text for a reader.
 _HIDDEN = ("script", "style")
 _NAMES = "|".join(sorted({*_BLOCKS, *_CELLS, *_INLINE.split(), *_HIDDEN}, key=len, reverse=True))
-# Attributes need a value: `a <b and b> c` is no tag.
+# Attributes need a value, so that `a <b and b> c` is not a tag.
 TAG = re.compile(
     rf"</?(?P<name>{_NAMES})(?:\s+[\w:-]+\s*=[^<>]*|\s*/?)>|<!--", re.IGNORECASE | re.ASCII
 )
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
-# What escaping several times makes of one &.
+# An & that was escaped several times.
 _NESTED = re.compile(r"&(?:amp;)+")
 _SPECIAL = re.compile(r"[<&]")
 
 
 def without_markup(text: str) -> str:
-    """A text without HTML: tags removed, block tags as line breaks, entities as characters.
+    """Returns a text without HTML: no tags, block tags as line breaks, entities as characters.
 
-    Once: `&lt;b&gt;` becomes `<b>`, which the next call removes.
+    One call resolves one level: `&lt;b&gt;` becomes `<b>`, which the next call removes.
     """
     if "&" in text:
         text = _NESTED.sub("&", text)
@@ -52,7 +52,7 @@ def without_markup(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """The text with every < and & escaped that begins neither a known tag nor an entity."""
+    """Returns the text with each < and & escaped that begins neither a known tag nor an entity."""
     ends = {name: text.lower().rfind(f"</{name}>") for name in _HIDDEN}
     comment_end = text.rfind("-->")
 
@@ -68,7 +68,7 @@ def _escaped(text: str) -> str:
         name = (tag.group("name") or "").lower()
         if not name:
             return "<" if at < comment_end else "&lt;"
-        # Without its end, a hidden element would swallow the rest of the text.
+        # A hidden element without an end tag would remove the rest of the text.
         return "&lt;" if name in _HIDDEN and at > ends[name] else "<"
 
     return _SPECIAL.sub(kept, text)

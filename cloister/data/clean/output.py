@@ -1,4 +1,4 @@
-"""A file of records that appears whole and new, for its owner alone."""
+"""Writes a new file of records that appears only once it is complete, for its owner only."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from cloister.owner_only import FILE
 
 
 def output_form(path: Path) -> FileForm:
-    """The form in which a file is written, as its ending says.
+    """Returns the form in which a file is written, from its ending.
 
     Raises:
-        UsageError: It is no ending that is written.
+        UsageError: No file can be written with this ending.
     """
     form = form_of(path)
     if form is None or form.kind not in ("json", "csv") or ".json" in path.suffixes:
@@ -36,17 +36,17 @@ def output_form(path: Path) -> FileForm:
 
 
 class NewFile:
-    """A file that is written beside its place, and moved there once it is whole.
+    """A file that is written under a temporary name, and moved to its path once it is complete.
 
-    Use it as a context manager; without `publish` nothing is left.
+    Use it as a context manager; without `publish` no file is left.
 
     Args:
-        path: Its place, where nothing may be.
+        path: The final path, which must not exist.
         columns: The columns of a CSV or TSV, in order.
 
     Raises:
-        UsageError: Something is there already.
-        OSError: It cannot be written.
+        UsageError: The path exists already.
+        OSError: The file cannot be written.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
@@ -59,7 +59,7 @@ class NewFile:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         self._raw = os.fdopen(os.open(self.temporary, flags, FILE), "wb")
         inner: IO[bytes] = self._raw
-        if self._form.is_gzip:  # without time and name, so that the same records are the same bytes
+        if self._form.is_gzip:  # no time, no name: the same records give the same bytes
             made = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
             inner = cast(IO[bytes], made)
         self._text = io.TextIOWrapper(inner, encoding="utf-8", newline="")
@@ -72,9 +72,10 @@ class NewFile:
         return self
 
     def __exit__(self, _: object = None, error: object = None, __: object = None) -> None:
-        if isinstance(error, OSError) and error.filename is None:  # a full disk's names none
+        if isinstance(error, OSError) and error.filename is None:  # e.g. of a full disk
             error.filename = str(self._path)
-        # On a full disk closing fails again; the file that goes needs none of what is left.
+        # On a full disk closing fails again; the file is deleted, so its unwritten rest does not
+        # matter.
         with suppress(OSError):
             self._text.close()
         with suppress(OSError):
@@ -92,7 +93,7 @@ class NewFile:
         """Writes one row.
 
         Args:
-            row: Values by column; of a CSV texts, numbers, true and false alone.
+            row: Values by column; for a CSV only texts, numbers, true and false.
         """
         if self._form.kind == "csv":
             self._write_cells([_cell(row.get(name)) for name in self._columns])
@@ -100,8 +101,8 @@ class NewFile:
             self._text.write(f"{_json(row)}\n")
 
     def close(self) -> None:
-        """Ends the file, and waits until it is on disk; `publish` is the one call left."""
-        self._text.close()  # and what is beneath it, but for the file under a gzip
+        """Ends the file and syncs it to disk; only `publish` may be called after this."""
+        self._text.close()  # closes the gzip stream too, but not the file under it
         self._raw.close()
         descriptor = os.open(self.temporary, os.O_RDONLY)
         try:
@@ -110,10 +111,10 @@ class NewFile:
             os.close(descriptor)
 
     def publish(self) -> None:
-        """Moves the file to its place.
+        """Moves the file to its final path.
 
         Raises:
-            UsageError: Something is there by now.
+            UsageError: The path exists by now.
         """
         check_place(self._path)
         self.temporary.replace(self._path)
@@ -136,7 +137,7 @@ def _cell(value: Value) -> str:
 
 
 def _json(value: Value) -> str:
-    """A value as JSON, each number as it was written."""
+    """Returns a value as JSON, each number digit for digit as it was read."""
     match value:
         case Number(literal):
             return literal

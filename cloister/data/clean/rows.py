@@ -1,4 +1,4 @@
-"""One row cleaned: its standard columns, or the rule that leaves it out; a function of that row."""
+"""Cleans one row: returns its standard columns, or the rule that leaves it out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cloister.data.unit_column import UNIT
 from cloister.data.values import Number, Row, Value, kind_of
 from cloister.errors import DataError, MisfitError, UsageError
 
-# Rules that leave rows out, and what for.
+# Rules that leave rows out, each with its reason.
 DROPS = {
     "unusable": "rows left out that hold no record of this kind",
     "unsettled": "rows left out that the rules still change after several passes",
@@ -39,13 +39,13 @@ DROPS = {
 
 @dataclass(frozen=True, kw_only=True)
 class RowOptions:
-    """Which rules are applied to a row.
+    """The rules that are applied to a row.
 
     Attributes:
-        skip: Names of rules that are not.
+        skip: Names of rules that are not applied.
         min_chars: Characters of the shortest text that is kept.
-        max_chars: Of the longest; None: any.
-        languages: Codes of the languages that are kept; none: all.
+        max_chars: Characters of the longest text that is kept; None: any length.
+        languages: Codes of the languages that are kept; empty: all.
     """
 
     skip: tuple[str, ...] = ()
@@ -56,9 +56,9 @@ class RowOptions:
     def __post_init__(self) -> None:
         unknown = [name for name in self.skip if name not in NAMES]
         if unknown:
-            raise UsageError(f"--skip {unknown[0]}: no such rule; known: {', '.join(NAMES)}")
+            raise UsageError(f"--skip {unknown[0]}: unknown rule; give some of {', '.join(NAMES)}")
         if self.max_chars is not None and self.max_chars < self.min_chars:
-            raise UsageError("--max-chars is below --min-chars, so that no text is left")
+            raise UsageError("--max-chars is below --min-chars, which leaves no text; correct one")
         check_languages(self.languages)
 
 
@@ -68,14 +68,14 @@ class RowCleaner:
 
     Attributes:
         roles: The file's columns.
-        options: Which rules are applied.
+        options: The rules that are applied.
         keep: Further columns that are kept as they are.
     """
 
     roles: Roles
     options: RowOptions
     keep: Sequence[str] = ()
-    # By column of identifiers or labels: what its first value is, and in which row.
+    # By column of identifiers or labels: the kind of its first value, and that row's number.
     _first: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -107,7 +107,7 @@ class RowCleaner:
         Args:
             row: Values by column.
             where: The file and row, for messages.
-            number: The row's.
+            number: The row's number.
 
         Returns:
             The new row, its text for comparison, and the names of the rules that changed it; or
@@ -131,7 +131,7 @@ class RowCleaner:
     def _own(
         self, row: Row, where: str, number: int, changed: set[str]
     ) -> tuple[dict[str, Value], str]:
-        """The columns that are the record's own, and its text."""
+        """Returns the cleaned columns of the record itself, and its text."""
         if self.roles.kind in ONE_LABEL:
             columns = {"text": self.roles.text or "text"}
             if self.roles.kind == "pairs":
@@ -176,7 +176,7 @@ class RowCleaner:
         return whole(found, "text", "")
 
     def _turns(self, turns: Sequence[Message], changed: set[str]) -> list[dict[str, Value]]:
-        """Turns with clean contents; an empty one leaves the row out, unless it only instructs."""
+        """Cleans the turns' contents; an empty one leaves the row out, unless it only instructs."""
         found: list[dict[str, Value]] = []
         for turn in turns:
             if turn.role in ("system", "developer") and not turn.content.strip():
@@ -186,7 +186,7 @@ class RowCleaner:
         return found
 
     def _word(self, word: str, changed: set[str]) -> str:
-        """A word of a sentence, which stays one word."""
+        """Cleans a word of a sentence; the result is one word."""
         found, names = cleaned(word, self._word_rules)
         if not found or found.split() != [found]:
             return word
@@ -221,7 +221,7 @@ class RowCleaner:
         return found
 
     def _others(self, row: Row, where: str, number: int) -> dict[str, Value]:
-        """Identifiers as they are written, and the columns that are kept."""
+        """Returns identifiers as they are written, and the columns that are kept."""
         found: dict[str, Value] = {}
         for role in ("person", "site", "id", "split"):
             column = getattr(self.roles, role)
@@ -252,7 +252,7 @@ class RowCleaner:
             )
 
     def _filtered(self, text: str) -> str | None:
-        """The rule that leaves a clean text out."""
+        """Returns the rule that leaves a clean text out; None: none does."""
         options = self.options
         if len(text) < options.min_chars or len(text) > (options.max_chars or len(text)):
             return "length"

@@ -1,7 +1,7 @@
-"""Rules that change one text, each a function of that text alone, applied until nothing changes.
+"""Cleans one text by rules, each a function of that text only, until nothing changes.
 
-No rule here looks at another record, so the privacy units of the file stay what they were, and a
-text that was cleaned is not changed by cleaning it again: that is when the rules stop.
+No rule here looks at another record, so the file's privacy units stay the same. The rules stop when
+they change nothing, so cleaning a cleaned text again does not change it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from cloister.bounds import TURNING
 from cloister.data.clean.markup import without_markup
 
-# Times that all rules are applied to one text. Escaped HTML takes three; more is made to take long.
+# Most passes of all rules over one text. Escaped HTML needs three; a text that needs more was made
+# to waste time.
 MOST_PASSES = 8
 
 _BREAKS = re.compile("\r\n|[\r\x85\u2028\u2029]")
-# Controls but for tab and line feed; soft hyphen; zero-width blank, word joiner, byte order mark;
+# Controls except tab and line feed; soft hyphen; zero-width blank, word joiner, byte order mark;
 # marks that turn the direction of writing; halves of surrogate pairs. Joiners stay: Persian,
 # Indian scripts and emoji need them.
 _CONTROLS = re.compile(
@@ -26,8 +27,7 @@ _CONTROLS = re.compile(
     + "".join(sorted(TURNING))
     + "]"
 )
-# Full-width letters and digits, and the blank as wide. Full-width punctuation is Chinese usage and
-# stays.
+# Full-width letters, digits and blank. Full-width punctuation is normal in Chinese and stays.
 _WIDE = {
     **{code: code - 0xFEE0 for code in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B))},
     **{code: code - 0xFEE0 for code in range(0xFF41, 0xFF5B)},
@@ -37,7 +37,7 @@ _HALF_KANA = re.compile("[\uff66-\uff9f]+")
 _BLANKS = re.compile(r"[^\S\n]+")
 _AROUND_BREAKS = re.compile(r" ?\n ?")
 _MANY_BREAKS = re.compile(r"\n{3,}")
-# Lines that programs write and no person: they must be all of a line.
+# Lines that programs add, such as mail footers; a pattern must match a whole line.
 _BOILERPLATE = re.compile(
     r"(?:sent from my (?:iphone|ipad|android|samsung|huawei|mobile|blackberry)[\w ]{0,30}"
     r"|get outlook for (?:ios|android)"
@@ -59,9 +59,9 @@ class TextRule:
     """One rule on a text.
 
     Attributes:
-        name: As the log and `--skip` call it.
+        name: Its name in the log and in `--skip`.
         what: What it does, in words.
-        apply: Does it.
+        apply: The function from a text to the changed text.
     """
 
     name: str
@@ -105,20 +105,20 @@ RULES = (
     TextRule("boilerplate", "lines removed that programs write, in Chinese and English", _personal),
 )
 NAMES = tuple(rule.name for rule in RULES)
-# Those that leave a word of a sentence one word.
+# The rules that keep one word one word.
 WORD_RULES = tuple(rule for rule in RULES if rule.name in ("control", "unicode", "width"))
 
 
 def cleaned(text: str, rules: Sequence[TextRule]) -> tuple[str | None, set[str]]:
-    """Applies rules in their order, again and again until none changes the text.
+    """Applies rules in their order, repeatedly until none changes the text.
 
     Args:
         text: Any text.
-        rules: Which.
+        rules: The rules.
 
     Returns:
-        The text, and the names of the rules that changed it. None for the text where
-        `MOST_PASSES` do not settle it.
+        The text, and the names of the rules that changed it. The text is None if the
+        rules still change it after `MOST_PASSES`.
     """
     names: set[str] = set()
     for _ in range(MOST_PASSES):

@@ -1,4 +1,4 @@
-"""A file cleaned: read row by row, written anew beside a log, never in place and never half."""
+"""Cleans a file row by row into a new, complete file with a log; the source is not changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cloister.data.clean.rules import RULES
 from cloister.data.detected import Detected, detect_form
 from cloister.data.outputs import check_place
 from cloister.data.records import ONE_LABEL
-from cloister.data.roles import find_roles, written
+from cloister.data.roles import find_roles, refuse_items, written
 from cloister.data.step_log import steps_of
 from cloister.data.unit_column import UNIT
 from cloister.data.values import Row, shown
@@ -25,7 +25,7 @@ from cloister.files import stamp_of, write_whole
 from cloister.owner_only import FILE
 
 Duplicates = Literal["keep", "exact", "near"]
-# Rows between two calls that tell how far it is.
+# Rows between two progress calls.
 STEP = 1000
 _OTHER_CHANGES = {
     "label": "labels: the rules on texts, and white space made one blank",
@@ -39,19 +39,19 @@ _COUPLING = {
 
 @dataclass(frozen=True, kw_only=True)
 class CleanOptions:
-    """What is done to a file.
+    """The options of `clean_file`.
 
     Attributes:
-        columns: Columns by role (`text`, `label`, `person`, …), as somebody gave them.
+        columns: Columns by role (`text`, `label`, `person`, …) that the caller names.
         encoding: The file's encoding; None: detected.
-        separator: Likewise.
+        separator: The separator of cells; None: detected.
         quotes: Whether `"` encloses cells.
         rows: The rules on each row.
         keep: Further columns that are kept.
         duplicates: Which copies of earlier texts are left out. This couples units: whether a
             record stays then depends on other persons' records.
-        on_rows: Is told how many rows were read, now and then.
-        label_separator: What parts several labels in a cell of text; None: nothing does.
+        on_rows: Is called now and then with the number of rows read.
+        label_separator: Separates several labels in a cell of text; None: a list is needed.
     """
 
     columns: Mapping[str, str | None] = field(default_factory=dict)
@@ -66,25 +66,25 @@ class CleanOptions:
 
 
 def clean_file(path: Path, out: Path, options: CleanOptions | None = None) -> CleaningLog:
-    """Writes a file anew, clean and with standard column names, and a log beside it.
+    """Writes a clean copy of a file with standard column names, and a log beside it.
 
     Args:
         path: A data file of any format.
         out: The new file: `.jsonl`, `.csv` or `.tsv`, also with `.gz`; UTF-8.
-        options: What is done; absent: every rule on single rows, and no other.
+        options: The options; absent: every rule on single rows, and no other.
 
     Returns:
         The log, as it was written to `log_path(out)`.
 
     Raises:
-        UsageError: A column is not there, `out` is there already or cannot hold the records.
-        DataError: The file is missing, damaged or empty, was written meanwhile, has an identifier
-            twice, or nothing of it is left.
+        UsageError: A column does not exist, `out` exists already or cannot hold the records.
+        DataError: The file is missing, damaged or empty, changed while it was read, has a
+            duplicate identifier, or no row is left.
         OSError: `out` cannot be written.
 
     Guarantees:
         Unless `duplicates` says otherwise, each row of the output is a function of one row of the
-        file. A clean file, cleaned again in the same way, is the same, byte for byte.
+        file. Cleaning a clean file again in the same way gives the same bytes.
     """
     options = options or CleanOptions()
     check_place(out)
@@ -93,6 +93,7 @@ def clean_file(path: Path, out: Path, options: CleanOptions | None = None) -> Cl
     check_place(log_to)
     detected = detect_form(path, options.encoding, options.separator, quotes=options.quotes)
     roles = find_roles(detected.rows(), options.columns, options.keep, options.label_separator)
+    refuse_items(roles, "clean")
     if roles.kind not in (*ONE_LABEL, "score") and output_form(out).kind == "csv":
         raise UsageError(
             f"--out {out}: {roles.kind} are lists, which a CSV cannot hold; end it in .jsonl"
@@ -107,9 +108,11 @@ def clean_file(path: Path, out: Path, options: CleanOptions | None = None) -> Cl
             file.write(row)
         file.close()
         if not run.kept:
-            raise DataError(f"{path}: no row is left of {run.read}; see --skip and the filters")
+            raise DataError(f"{path}: none of {run.read} rows is left; see --skip and the filters")
         if stamp_of(path).sha256 != stamp.sha256:
-            raise DataError(f"{path}: was written while it was read; do it again once it is whole")
+            raise DataError(
+                f"{path}: changed while it was read; run the command again once it is complete"
+            )
         new = stamp_of(file.temporary)
         log = CleaningLog(
             {**detected.to_json(), "sha256": stamp.sha256, "rows": run.read},
@@ -133,7 +136,7 @@ def clean_file(path: Path, out: Path, options: CleanOptions | None = None) -> Cl
 def _check_names(columns: list[str]) -> None:
     repeated = [name for name in columns if columns.count(name) > 1]
     if repeated:
-        raise UsageError(f"--keep {repeated[0]}: is a standard column already; rename the other")
+        raise UsageError(f"--keep {repeated[0]}: a standard column has that name; rename yours")
     for name in columns:
         try:
             name.encode()
@@ -145,7 +148,7 @@ def _check_names(columns: list[str]) -> None:
 
 
 class _Run:
-    """One cleaning: the rows as they go, and what the rules did."""
+    """One cleaning: the rows that are written, and the effect of each rule."""
 
     def __init__(self, detected: Detected, cleaner: RowCleaner, options: CleanOptions) -> None:
         self._detected, self._cleaner, self._options = detected, cleaner, options
@@ -160,12 +163,12 @@ class _Run:
             self._entries[name] = RuleChanges(name, what, couples_units=True)
 
     def columns(self) -> list[str]:
-        """The columns of a CSV: the reserved one where the source's first row has it."""
+        """Returns the columns of a CSV, with the reserved one if the source's first row has it."""
         first = next(row for _, row in self._detected.rows())
         return [name for name in self._cleaner.columns() if name != UNIT or name in first]
 
     def copies(self) -> frozenset[int]:
-        """Numbers of the rows whose text is a copy of an earlier one's."""
+        """Returns the numbers of the rows whose text is a copy of an earlier one's."""
         prints, numbers = Fingerprints(near=self._options.duplicates == "near"), []
         for number, _, text, _ in self._each():
             if text:
@@ -175,7 +178,7 @@ class _Run:
         return frozenset(numbers[i] for i, one in enumerate(first.tolist()) if one != i)
 
     def rows(self, copies: frozenset[int]) -> Iterator[Row]:
-        """Yields the clean rows, and keeps account."""
+        """Yields the clean rows, and counts what the rules did."""
         name, ids = self._detected.path.name, dict[str, int]()
         for number, row, _, rules in self._each():
             self.read += 1
@@ -190,7 +193,7 @@ class _Run:
             own = written(row.get("id"))
             if own is not None and ids.setdefault(own, number) != number:
                 raise DataError(
-                    f"{name}, row {number}: its identifier is that of row {ids[own]} too; correct "
+                    f"{name}, row {number}: duplicate identifier, also in row {ids[own]}; correct "
                     "one, or leave --id out"
                 )
             for rule in rules:
@@ -199,12 +202,12 @@ class _Run:
             yield row
 
     def left_out(self) -> list[str]:
-        """The source's columns that are not in the output."""
+        """Returns the source's columns that are not in the output."""
         used = {*self._cleaner.roles.columns().values(), UNIT, *self._options.keep}
         return sorted(self._names - used)
 
     def entries(self) -> list[RuleChanges]:
-        """What the rules did, those that were applied."""
+        """Returns the effect of each rule that was applied."""
         skipped = self._options.rows.skip
         return [entry for name, entry in self._entries.items() if name not in skipped]
 

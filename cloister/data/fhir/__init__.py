@@ -1,1 +1,1 @@
-"""FHIR resources (R4 and R5, JSON) read as records: texts of documents and observations."""
+"""Reads FHIR resources (R4 and R5, JSON) as records: texts of documents and observations."""

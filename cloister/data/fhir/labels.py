@@ -1,4 +1,4 @@
-"""A label from an element of a resource that somebody names: `category`, `type.coding.display`."""
+"""Reads a label from a named element of a resource: `category`, `type.coding.display`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _PATH = re.compile(r"[A-Za-z]\w{0,63}(\.[A-Za-z]\w{0,63}){0,7}")
 
 @dataclass(frozen=True)
 class LabelPath:
-    """Where a label is.
+    """The path to a label in a resource.
 
     Attributes:
-        path: Names of elements with dots between them. Where it ends at a CodeableConcept or a
+        path: Names of elements with dots between them. If it ends at a CodeableConcept or a
             Coding, the label is the coding's `code`.
-        system: Of the codings that count; None: all.
+        system: The code system of the codings that are used; None: all.
     """
 
     path: str
@@ -36,14 +36,14 @@ class LabelPath:
 
     @property
     def is_code(self) -> bool:
-        """Whether the label is part of what an observation's text would begin with."""
+        """Returns whether the label comes from `code`, with which an observation's text begins."""
         return self.path.partition(".")[0] == "code"
 
     def label(self, resource: Element) -> str:
-        """The one label of a resource.
+        """Returns the only label of a resource.
 
         Raises:
-            LeftOutError: It has none, or several different ones.
+            LeftOutError: The resource has none, or several different ones.
         """
         found = dict.fromkeys(self._found([resource], self.path.split(".")))
         if not found:
@@ -71,7 +71,7 @@ class LabelPath:
                 yield written
 
     def _counted(self, values: Sequence[Value]) -> list[Value]:
-        """Lists opened, and codings of other systems left out."""
+        """Flattens lists, and drops codings of other systems."""
         opened: list[Value] = []
         for value in values:
             opened += value if isinstance(value, list) else [value]
@@ -85,5 +85,5 @@ class LabelPath:
                 yield code
 
     def _fits(self, one: Element) -> bool:
-        is_coding = isinstance(one.get("code"), str)  # elsewhere a `code` has codings of its own
+        is_coding = isinstance(one.get("code"), str)  # elsewhere `code` is a CodeableConcept
         return self.system is None or not is_coding or one.get("system") == self.system

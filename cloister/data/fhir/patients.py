@@ -1,8 +1,8 @@
-"""Whose a resource is: every way in which a patient is referred to, made one name.
+"""Finds the patient of a resource: one name for all references to the same patient.
 
-Were one patient two names, one person's records would be two privacy units, and ε would promise
-less than it says. So names that may be one patient's are one: a patient's own URL and id, and those
-of the patients that `Patient.link` names, in a circle or not.
+If one patient had two names, one person's records would be two privacy units, and ε would promise
+less than it states. So all names that may be one patient's are merged: a patient's URL and id, and
+those of the patients in `Patient.link`, which may form a circle.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PATIENT = re.compile(r"(?:^|/)(Patient/[A-Za-z0-9.-]{1,64})(?:/_history/[^/]*)?
 
 
 class LeftOutError(CloisterError):
-    """A resource that becomes no record.
+    """A resource that is left out of the records.
 
     Args:
         reason: One of `run.REASONS`.
@@ -30,24 +30,24 @@ class LeftOutError(CloisterError):
 
 
 class Patients:
-    """The patients of some files.
+    """The patients of some files, with one name each.
 
     Args:
-        system: Of the identifier that tells persons apart, such as a medical record number's; None:
-            references and ids do.
+        system: The system of the identifier that names persons, such as a medical record number;
+            None: references and ids name them.
     """
 
     def __init__(self, system: str | None = None) -> None:
         self._system = system
         self._parent: dict[str, str] = {}
-        # By system and value: a patient that has the identifier; empty where several have it.
+        # By system and value of an identifier: its patient; empty if several patients have it.
         self._identified: dict[str, str] = {}
         self._chosen: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self.count = 0
 
     def add(self, found: Found) -> None:
-        """Takes a `Patient` resource."""
+        """Adds a `Patient` resource."""
         resource = found.resource
         own = [_canonical(found.full_url)] if found.full_url else []
         if identity := text(resource.get("id")):
@@ -66,11 +66,11 @@ class Patients:
             if known and self._root(known) != self._root(own[0]):
                 self._identified[f"{system}|{value}"] = ""
             if system == self._system:
-                # Of patients that are one, or of several numbers of one, the first in order.
+                # The first in order, if merged patients have several identifiers.
                 self._chosen[own[0]] = min(value, self._chosen.get(own[0], value))
 
     def end(self) -> None:
-        """Settles every patient's name, once all are there."""
+        """Fixes every patient's name; call it after all patients were added."""
         for name in self._parent:
             root = self._root(name)
             known = self._names.get(root)
@@ -84,13 +84,13 @@ class Patients:
             self._names = chosen
 
     def person(self, resource: Element) -> tuple[str, bool]:
-        """The name of the patient whose a resource is.
+        """Returns the name of a resource's patient.
 
         Returns:
-            The name, and whether the files hold the patient.
+            The name, and whether the patient's own resource is in the files.
 
         Raises:
-            LeftOutError: It names no patient, or one whose name cannot be told.
+            LeftOutError: The resource names no patient, or one whose name cannot be determined.
         """
         subject = element(resource.get("subject"))
         reference = text(subject.get("reference"))
@@ -104,23 +104,23 @@ class Patients:
         is_patient = _PATIENT.fullmatch(name) is not None
         if is_patient and self._system is None:
             return name, False
-        # A bundle's own URN means nothing outside of it, so that it is no person's name.
+        # A URN is defined only inside of its bundle, so it cannot name a person.
         missing = is_patient or name.startswith("urn:")
         raise LeftOutError("patient-missing" if missing else "not-a-patient")
 
     def _contained(self, resource: Element, identity: str) -> tuple[str, bool]:
-        """A patient inside the resource, who is told by identifiers alone."""
+        """Returns the name of a contained patient, who is identified by identifiers only."""
         for inner in elements(resource.get("contained")):
             if text(inner.get("id")) == identity and text(inner.get("resourceType")) == "Patient":
                 return self._logical(list(elements(inner.get("identifier"))), "contained-patient")
         raise LeftOutError("patient-missing")
 
     def _logical(self, identifiers: list[Value], reason: str) -> tuple[str, bool]:
-        """A patient by identifiers.
+        """Returns the name of a patient by identifiers.
 
         Raises:
-            LeftOutError: There is none, for the reason given, or it is none of the files' patients,
-                or several of them have it.
+            LeftOutError: There is no identifier (with the given reason), no patient of the files
+                has it, or several have it.
         """
         found = list(_identifiers({"identifier": [element(one) for one in identifiers]}))
         if not found:
@@ -150,23 +150,24 @@ class Patients:
 
 
 def _order(name: str) -> tuple[bool, str]:
-    """Ids first: exports of one server share them, and a bundle's own URL is often drawn anew."""
+    """Sorts ids first: all exports of a server share them, while a bundle's URL is often random."""
     return not name.startswith("Patient/"), name
 
 
 def _canonical(reference: str) -> str:
-    """A reference without its version; a relative one of a patient is `Patient/ID`."""
+    """Returns a reference without its version; a relative one of a patient is `Patient/ID`."""
     if reference[:4].lower() == "urn:":
         return reference.lower()
     short = _PATIENT.search(reference)
     if short is None:
         return reference
-    # Two servers may call two persons alike: they are then one unit, which hides more, not less.
+    # Two servers may use one id for two persons: they become one unit, which is protected more, not
+    # less.
     return short.group(1)
 
 
 def _identifiers(resource: Element) -> Iterator[tuple[str, str]]:
-    """System and value of each identifier that has both."""
+    """Yields system and value of each identifier that has both."""
     for one in elements(resource.get("identifier")):
         system, value = text(one.get("system")).strip(), text(one.get("value")).strip()
         if system and value:

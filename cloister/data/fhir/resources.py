@@ -1,7 +1,7 @@
-"""The resources of a FHIR file, one after another, in bounded memory.
+"""Reads the resources of a FHIR file one by one, in bounded memory.
 
-A file holds bundles or resources, one or many of them one behind another (NDJSON). The entries of
-a bundle are read one by one, so that a bundle may be of any size; a resource may not.
+A file holds one or more bundles or resources, one after another (NDJSON). The entries of a bundle
+are read one by one, so a bundle may have any size; the size of a resource is limited.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Found:
     Attributes:
         where: The file and its entry, for messages.
         resource: Its elements.
-        full_url: What its bundle calls it; None outside of a bundle.
+        full_url: The entry's `fullUrl`; None outside of a bundle.
     """
 
     where: str
@@ -39,18 +39,18 @@ class Found:
 
     @property
     def kind(self) -> str:
-        """Its `resourceType`; empty where it has none."""
+        """Returns its `resourceType`; empty if it has none."""
         return text(self.resource.get("resourceType"))
 
 
 def resources(path: Path) -> Iterator[Found]:
-    """Yields every resource of a file; those of bundles, and of bundles in bundles, each by itself.
+    """Yields every resource of a file, including those in bundles and in bundles of bundles.
 
     Args:
-        path: Ends in `.json`, `.jsonl` or `.ndjson`, also with `.gz`.
+        path: The file, which ends in `.json`, `.jsonl` or `.ndjson`, also with `.gz`.
 
     Raises:
-        DataError: The file is missing, empty, no JSON, or a resource of it is larger than
+        DataError: The file is missing, empty or not JSON, or a resource is larger than
             `MOST_ROW_BYTES` or has no `resourceType`.
         OSError: It cannot be read.
     """
@@ -74,28 +74,28 @@ def resources(path: Path) -> Iterator[Found]:
                 )
             yield from _document(buffer, path.name, number)
     if not number:
-        raise DataError(f"{path}: empty; give a bundle, or resources one a line")
+        raise DataError(f"{path}: empty; give a bundle, or one resource per line")
 
 
 def text(value: Value) -> str:
-    """A text as it is; empty of anything else."""
+    """Returns a value that is a text; an empty text for any other value."""
     return value if isinstance(value, str) else ""
 
 
 def element(value: Value) -> Element:
-    """An element's own elements; none of anything that has none."""
+    """Returns a value that is an object; an empty object for any other value."""
     return value if isinstance(value, Mapping) else {}
 
 
 def elements(value: Value) -> list[Element]:
-    """Those of a list that have elements of their own; none of anything but a list."""
+    """Returns the objects in a list; an empty list for any other value."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return []
     return [one for one in value if isinstance(one, Mapping)]
 
 
 def _document(buffer: JsonBuffer, name: str, number: int) -> Iterator[Found]:
-    """What one object of the file holds: a resource, or the entries of a bundle as they come."""
+    """Yields what one object of the file holds: a resource, or the entries of a bundle."""
     where = f"{name}, resource {number}"
     members: dict[str, Value] = {}
     begun, streamed = buffer.taken, False
@@ -109,7 +109,7 @@ def _document(buffer: JsonBuffer, name: str, number: int) -> Iterator[Found]:
             raise DataError(f"{where}: no valid JSON object (a name and : are needed); {_REMEDY}")
         buffer.place += 1
         if key in members or (key == "entry" and streamed):
-            raise DataError(f"{where}: has {key[:40]!a} twice; which one is meant? {_REMEDY}")
+            raise DataError(f"{where}: duplicate key {key[:40]!a}; {_REMEDY}")
         if key == "entry" and buffer.next() == "[":
             before = buffer.taken
             yield from _entries(buffer, name)
@@ -131,12 +131,12 @@ def _document(buffer: JsonBuffer, name: str, number: int) -> Iterator[Found]:
         raise DataError(f"{where}: has no resourceType, so this is no FHIR; {_REMEDY}")
     if found.kind != "Bundle":
         if streamed:
-            members["entry"] = None  # entries of a list of references, say: they hold no resource
+            members["entry"] = None  # a resource type whose `entry` is not a bundle's, such as List
         yield found
 
 
 def _entries(buffer: JsonBuffer, name: str) -> Iterator[Found]:
-    """The resources of a bundle's entries; the buffer is at their opening bracket."""
+    """Yields the resources of a bundle's entries; the buffer is at their opening bracket."""
     number, separator = 0, "["
     while separator != "]":
         buffer.place += 1
@@ -152,13 +152,13 @@ def _entries(buffer: JsonBuffer, name: str) -> Iterator[Found]:
 
 
 def _of_entry(entry: Value, where: str) -> Iterator[Found]:
-    """The resource of an entry, and those of the bundles in it, of which none is left out."""
+    """Yields the resource of an entry, or all resources of the bundle in it."""
     waiting = [(element(entry), where)]
     while waiting:
         one, at = waiting.pop()
         resource = one.get("resource")
         if not isinstance(resource, Mapping):
-            continue  # an entry may be a request, or a search's word on how it went
+            continue  # an entry may be a request, or the outcome of a search
         found = Found(at, resource, text(one.get("fullUrl")) or None)
         if found.kind != "Bundle":
             if not found.kind:

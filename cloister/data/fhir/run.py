@@ -1,4 +1,4 @@
-"""FHIR files made one file of records, with a count of what was left out and why."""
+"""Converts FHIR files into one file of records, and counts what is left out and why."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cloister.data.values import Row, Value
 from cloister.errors import DataError, UsageError
 from cloister.files import identity_of
 
-# Why a resource becomes no record.
+# The reasons why a resource is left out.
 REASONS = {
     "not-current": "its status is entered-in-error, superseded or cancelled",
     "no-text": "it holds no text",
@@ -35,21 +35,21 @@ REASONS = {
     "several-labels": "it has several different labels",
     "repeated": "one of the same patient and id came before",
 }
-# Types of other resources that a report names, and characters of a name.
+# Most types of other resources that a report lists, and most characters of a name.
 NAMED, SHOWN = 40, 64
-# Resources between two words of progress.
+# Resources between two progress messages.
 TOLD_EVERY = 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class FhirOptions:
-    """What becomes a record, and how.
+    """The options of `fhir_file`.
 
     Attributes:
-        kinds: Of `texts.KINDS`, which resources are read.
-        label: Where a record's label is; None: records have none.
-        system: Of the patients' identifier that tells persons apart; None: references and ids do.
-        progress: Told the number of resources so far, now and then.
+        kinds: The resources that are read, of `texts.KINDS`.
+        label: The path to a record's label; None: records have none.
+        system: The system of the identifier that names persons; None: references and ids name them.
+        progress: Is called now and then with the number of resources read.
     """
 
     kinds: Sequence[str] = KINDS
@@ -59,21 +59,21 @@ class FhirOptions:
 
     def __post_init__(self) -> None:
         if unknown := [kind for kind in self.kinds if kind not in KINDS]:
-            raise UsageError(f"--resource {unknown[0]}: not read; give {' or '.join(KINDS)}")
+            raise UsageError(f"--resource {unknown[0]}: not supported; give {' or '.join(KINDS)}")
 
 
 @dataclass
 class FhirReport:
-    """What was read. True counts of private records, for whoever holds them.
+    """Counts of what was read and written: true counts of private records, for their owner only.
 
     Attributes:
-        rows: Written.
-        kinds: Of these, by kind of resource.
+        rows: Rows that were written.
+        kinds: Rows by kind of resource.
         persons: Patients that have a row.
-        unknown_patients: Rows whose patient is in none of the files, known by reference alone.
+        unknown_patients: Rows whose patient is known by reference only, not from the files.
         written: Attachments that were used, by content type and encoding.
-        left_out: Resources that became no row, by reason.
-        others: Resources of other types, by type; not read.
+        left_out: Resources that were left out, by reason.
+        others: Resources of other types, which are not read, by type.
     """
 
     rows: int = 0
@@ -102,25 +102,26 @@ class FhirReport:
 def fhir_file(paths: Sequence[Path], out: Path, options: FhirOptions | None = None) -> FhirReport:
     """Writes the texts of FHIR resources as records: `text`, `label`, `person`, `id`, `time`.
 
-    The files are read twice: patients first, as a resource may stand before its patient.
+    The files are read twice, for patients first, because a resource may come before its patient.
 
     Args:
-        paths: Bundles, or resources one a line (`.json`, `.jsonl`, `.ndjson`, also with `.gz`).
+        paths: Bundles, or one resource per line (`.json`, `.jsonl`, `.ndjson`, also with `.gz`).
         out: A new file: `.jsonl`, `.csv` or `.parquet`; its log is written beside it.
-        options: What becomes a record; absent: documents and observations, without labels.
+        options: The options; absent: documents and observations, without labels.
 
     Raises:
-        UsageError: `out` is there, or a file is named twice.
-        DataError: A file is missing, damaged, no FHIR, was written meanwhile, or no resource of the
-            files becomes a record; nothing is written then.
+        UsageError: `out` exists already, or a file is named twice.
+        DataError: A file is missing, damaged, not FHIR or changed while it was read, or no resource
+            becomes a record; nothing is written then.
 
     Guarantees:
-        Nothing is fetched, and no reference is followed but to patients and into the resource
-        itself. A resource becomes a record by itself and its patient's own resources alone.
+        Nothing is fetched. References are followed only to patients and inside of the resource.
+        Whether a resource becomes a record, and which, depends on it and on resources of the same
+        patient only.
     """
     options = options or FhirOptions()
     if len({path.absolute() for path in paths}) < len(paths):
-        raise UsageError("FILE: one file is named twice; name each once")
+        raise UsageError("FILE: one file is named twice; name each file once")
     with new_logged_file(out) as (writer, content):
         run = _Conversion(options)
         before = _identities(paths)
@@ -137,7 +138,7 @@ def fhir_file(paths: Sequence[Path], out: Path, options: FhirOptions | None = No
         writer.end()
         origin = {"files": [_origin(path) for path in paths]}
         if _identities(paths) != before:
-            raise DataError(f"{paths[0]}: was written while it was read; do it again")
+            raise DataError(f"{paths[0]}: changed while it was read; run the command again")
         label = options.label
         settings = {
             "resources": list(options.kinds),
@@ -172,7 +173,7 @@ def _why(report: FhirReport) -> str:
 
 
 class _Conversion:
-    """The second reading: resources as rows, and what became of each."""
+    """The second reading: makes rows of resources, and counts what is left out."""
 
     def __init__(self, options: FhirOptions) -> None:
         self._options = options
@@ -183,7 +184,7 @@ class _Conversion:
         self._persons: set[str] = set()
 
     def row(self, found: Found) -> Row | None:
-        """The row of a resource; None where it becomes none."""
+        """Returns the row of a resource; None: it is left out."""
         report, options = self._report, self._options
         self._read += 1
         if options.progress is not None and self._read % TOLD_EVERY == 0:
@@ -211,7 +212,8 @@ class _Conversion:
         identity = text(resource.get("id"))
         name = found.full_url or (f"{found.kind}/{identity}" if identity else None)
         if name is not None:
-            # With the person: whose record stays must not depend on another person's records.
+            # The key has the person: whether a record stays must not depend on another person's
+            # records.
             digest = blake2b(f"{person}\n{name}".encode("utf-8", "surrogatepass"), digest_size=8)
             if digest.digest() in self._seen:
                 raise LeftOutError("repeated")
@@ -223,6 +225,6 @@ class _Conversion:
         return row | {"person": person, "id": name, "time": time_of(resource)}
 
     def ended(self) -> FhirReport:
-        """The report."""
+        """Returns the report, once all resources were read."""
         self._report.persons = len(self._persons)
         return self._report

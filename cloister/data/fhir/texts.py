@@ -1,4 +1,4 @@
-"""The text of a DocumentReference or Observation, by the mapping of docs/sql-and-fhir.md."""
+"""Reads the text of a DocumentReference or Observation, as docs/sql-and-fhir.md maps them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from cloister.data.fhir.resources import Element, element, elements, text
 from cloister.errors import UsageError
 
 KINDS = ("DocumentReference", "Observation")
-# `status` and `docStatus` of what no longer holds (FHIR R4 and R5, the resources' value sets).
+# Values of `status` and `docStatus` of invalid resources (value sets of FHIR R4 and R5).
 _GONE = frozenset({"entered-in-error", "superseded", "cancelled"})
 _PLAIN, _HTML = "text/plain", ("text/html", "application/xhtml+xml")
 _CHARSET = re.compile(r"""\bcharset\s*=\s*"?([A-Za-z0-9_.:-]{1,40})""", re.IGNORECASE)
-# What stands before a page's text: what a document is, and a title that its body repeats.
+# Removed before a page's text: the document type, and a title that the body repeats.
 _PROLOGUE = re.compile(r"\A\s*(?:<\?xml[^<>]*>\s*)?(?:<!doctype[^<>]*>)?", re.IGNORECASE)
 _TITLE, _TITLE_END = (
     re.compile("<title[^<>]*>", re.IGNORECASE),
@@ -29,12 +29,12 @@ _TITLE, _TITLE_END = (
 
 @dataclass(frozen=True, slots=True)
 class ResourceText:
-    """A resource's text, and how it was written.
+    """The text of a resource, and how it was encoded.
 
     Attributes:
         text: Not empty.
-        content_type: Of an attachment; empty of an observation.
-        encoding: Of an attachment, as Python calls it; likewise.
+        content_type: The attachment's type; empty for an observation.
+        encoding: Python's name of the attachment's encoding; empty for an observation.
     """
 
     text: str
@@ -43,14 +43,14 @@ class ResourceText:
 
 
 def text_of(resource: Element, *, with_code: bool = True) -> ResourceText:
-    """The text of a resource.
+    """Returns the text of a resource.
 
     Args:
         resource: A DocumentReference or an Observation.
-        with_code: Whether an observation's text begins with what its `code` says.
+        with_code: Whether an observation's text begins with the words of its `code`.
 
     Raises:
-        LeftOutError: It has none that can be read without fetching anything.
+        LeftOutError: The resource has no text that can be read without fetching anything.
     """
     if {text(resource.get("status")), text(resource.get("docStatus"))} & _GONE:
         raise LeftOutError("not-current")
@@ -60,7 +60,7 @@ def text_of(resource: Element, *, with_code: bool = True) -> ResourceText:
 
 
 def time_of(resource: Element) -> str | None:
-    """When a resource is of, as it is written there; None: it does not say."""
+    """Returns a resource's time, as it is written there; None: it has none."""
     period = element(resource.get("effectivePeriod"))
     for value in (
         resource.get("date"),
@@ -75,7 +75,7 @@ def time_of(resource: Element) -> str | None:
 
 
 def concept_words(concept: Element) -> str:
-    """What a CodeableConcept says: its text, else its first coding's display or code."""
+    """Returns the words of a CodeableConcept: its text, else its first coding's display or code."""
     if found := text(concept.get("text")).strip():
         return found
     for coding in elements(concept.get("coding")):
@@ -91,16 +91,16 @@ def _observed(resource: Element, *, with_code: bool) -> ResourceText:
         if value := text(part.get("valueString")).strip():
             name = concept_words(element(part.get("code")))
             said.append(f"{name}: {value}" if name else value)
-    if not any(said):  # a number with a unit is no text to learn from
+    if not any(said):  # numbers with units are not text
         raise LeftOutError("no-text")
     begun = [concept_words(element(resource.get("code")))] if with_code else []
     return ResourceText("\n".join(line for line in (*begun, *said) if line))
 
 
 def _document(resource: Element) -> ResourceText:
-    """The first plain text among a document's attachments, else the first page of HTML.
+    """Returns the first plain text among a document's attachments, else the first HTML page.
 
-    They are forms of one document, so that one of them is enough.
+    The attachments are forms of the same document, so one of them is enough.
     """
     found = list(_attachments(resource))
     of_type = {
@@ -130,7 +130,7 @@ def _document(resource: Element) -> ResourceText:
 
 
 def _attachments(resource: Element) -> Iterator[Element]:
-    """A document's attachments; one that refers to a Binary in the resource is that Binary."""
+    """Yields a document's attachments; a reference to a contained Binary is replaced by it."""
     inside = {
         text(inner.get("id")): inner
         for inner in elements(resource.get("contained"))
@@ -141,27 +141,27 @@ def _attachments(resource: Element) -> Iterator[Element]:
         url = text(one.get("url"))
         inner = inside.get(url[1:]) if url.startswith("#") and not one.get("data") else None
         if inner is not None:
-            # The attachment's own type, where it gives one, has the charset.
+            # The attachment's own content type, if given, has the charset.
             kind = text(one.get("contentType")) or text(inner.get("contentType"))
             one = {"contentType": kind, "data": inner.get("data")}
         yield one
 
 
 def _decoded(data: str, charset: str) -> tuple[str, str] | None:
-    """The text of base64 data, and its encoding; None where it is neither."""
+    """Decodes base64 data; returns text and encoding, or None if the data is not valid."""
     try:
         encoding = known_encoding(charset)
         # FHIR's base64Binary may hold white space, and no other character.
         raw = base64.b64decode("".join(data.split()), validate=True)
         found = raw.decode(encoding).removeprefix("\ufeff")
-        found.encode("utf-8")  # UTF-7 gives halves of pairs, which no file of records may hold
+        found.encode("utf-8")  # UTF-7 can give lone surrogates, which no file may hold
         return found, encoding
     except (UsageError, binascii.Error, ValueError):
         return None
 
 
 def _of_page(page: str) -> str:
-    """The text of HTML, without the title of its head."""
+    """Returns the text of HTML, without the title in its head."""
     page = _PROLOGUE.sub("", page, count=1)
     begin = _TITLE.search(page)
     end = _TITLE_END.search(page, begin.end()) if begin else None

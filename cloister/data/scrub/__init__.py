@@ -1,1 +1,1 @@
-"""Personal identifiers in texts: found by rules, and replaced by typed placeholders."""
+"""Finds personal identifiers in texts by rules, and replaces them by typed placeholders."""

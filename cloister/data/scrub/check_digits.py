@@ -1,4 +1,4 @@
-"""Check digits: what tells a card's, an account's or a person's number from any other number."""
+"""Checks the numbers of cards, accounts and persons, by their check digits and forms."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ IBAN_LENGTHS: Mapping[str, int] = {
     for country in countries.split()
 }
 
-# GB/T 2260: the first two digits of a resident's number, a province or what is like one.
+# GB/T 2260: the first two digits of a resident's number, a province or an equivalent region.
 PROVINCES = frozenset(
     {*range(11, 16), *range(21, 24), *range(31, 38), *range(41, 47), *range(50, 55)}
     | {*range(61, 66), 71, *range(81, 84)}
@@ -61,13 +61,13 @@ PROVINCES = frozenset(
 # GB 11643-1999: weights of the first 17 digits, and the last character by the sum modulo 11.
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _LAST = "10X98765432"
-# Nobody who has a number was born earlier.
+# The earliest year of birth of a person with a resident's number.
 EARLIEST_YEAR = 1800
 LATEST_YEAR = 2100
 
 
 def is_card(digits: str) -> bool:
-    """Whether digits are a payment card's: an issuer's prefix and length, and Luhn's check."""
+    """Returns whether digits are a payment card's: issuer's prefix, length, and Luhn's check."""
     fits = any(
         len(digits) in lengths and low <= int(digits[: len(str(low))]) <= high
         for low, high, lengths in ISSUERS
@@ -85,15 +85,15 @@ def luhn(digits: str) -> bool:
 
 
 def is_iban(text: str) -> bool:
-    """Whether capital letters and digits without blanks are an IBAN: length and ISO 7064 check."""
+    """Returns whether capital letters and digits are an IBAN: length and ISO 7064 check."""
     if len(text) != IBAN_LENGTHS.get(text[:2]) or not (text.isascii() and text.isalnum()):
         return False
-    # Letters stand for 10 to 35, after the first four characters were moved to the end.
+    # Move the first four characters to the end, then replace letters by 10 to 35.
     return int("".join(str(int(c, 36)) for c in text[4:] + text[:4])) % 97 == 1
 
 
 def is_resident_id(text: str) -> bool:
-    """Whether 18 characters are a Chinese resident's number: province, birth date, check."""
+    """Returns whether 18 characters are a Chinese resident's number: region, birth date, check."""
     if int(text[:2]) not in PROVINCES:
         return False
     if not is_date(int(text[6:10]), int(text[10:12]), int(text[12:14])):
@@ -103,13 +103,16 @@ def is_resident_id(text: str) -> bool:
 
 
 def is_ssn(area: str, block: str, serial: str) -> bool:
-    """Whether the parts can be a US social security number: no area 000, 666 or from 900 on, and no
-    part of zeros alone (Social Security Administration, POMS RM 10201.035)."""
+    """Returns whether the parts can be a US social security number.
+
+    No area is 000, 666 or 900 and above, and no part has only zeros (Social Security
+    Administration, POMS RM 10201.035).
+    """
     return area not in ("000", "666") and area < "900" and block != "00" and serial != "0000"
 
 
 def is_date(year: int, month: int, day: int) -> bool:
-    """Whether a calendar has the day, in a year that somebody alive or documented lived in."""
+    """Returns whether a calendar has the day, in a year that records of persons can have."""
     try:
         return EARLIEST_YEAR <= date(year, month, day).year <= LATEST_YEAR
     except ValueError:

@@ -1,4 +1,4 @@
-"""Dates in figures and words, English and Chinese; each is a day or month that a calendar has."""
+"""Finds dates in figures and words, English and Chinese, that exist in the calendar."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _DAY = r"(?P<day>[0-3]?[0-9])(?P<ordinal>st|nd|rd|th)?"
 _AFTER = r"(?![0-9A-Za-z年])"
 _YEAR = r"(?P<year>(?:18|19|20)[0-9]{2})"
 _START = r"(?<![0-9])(?<![0-9][./-])"
-# These are words too: without a year, an ordinal or a capital letter they are no date.
+# These are also common words: they count only with a year, an ordinal or a capital letter.
 _WORDS = ("may", "mar", "march")
-_LEAP = 2000  # a year that has every day, for dates that name no year
+_LEAP = 2000  # a leap year, which has every day: for dates without a year
 _FIGURES = {c: n for n, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "○": 0}
 _CHINESE = r"[0-9]{1,2}|[一二三四五六七八九十]{1,3}"
 _CHINESE_YEAR = r"(?P<year>[0-9]{4}|[0-9]{2}|[零〇○一二三四五六七八九]{4})"
@@ -38,7 +38,7 @@ def _year_first(match: re.Match[str]) -> tuple[int, int, str] | None:
 
 
 def _year_last(match: re.Match[str]) -> tuple[int, int, str] | None:
-    """Day and month in either order; a year of two digits lies from 1930 to 2029."""
+    """Reads day and month in either order; a year of two digits is from 1930 to 2029."""
     short = len(match["year"]) == 2
     year = int(match["year"]) + (1900 if match["year"] >= "30" else 2000) * short
     first, second = int(match["first"]), int(match["second"])
@@ -67,7 +67,7 @@ def _chinese_year(text: str) -> int:
 
 
 def _chinese_number(text: str) -> int:
-    """1 to 31 as written, 0 for what is no such number: 十 is 10, 二十一 is 21."""
+    """Returns a Chinese number from 1 to 31 (十 is 10, 二十一 is 21); 0 for any other text."""
     if text.isdigit() and text.isascii():
         return int(text)
     tens, ten, ones = text.partition("十")

@@ -1,4 +1,4 @@
-"""A file of records scrubbed into a new one, with a report and a log."""
+"""Scrubs a file of records into a new file, with a report and a log."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cloister.data.values import Number, Value, shown
 from cloister.errors import DataError, UsageError
 from cloister.files import identity_of
 
-# Columns that are scrubbed where none is named: all that a task learns texts from.
+# Columns that are scrubbed if none is named: all columns of text from which a task learns.
 TEXT_COLUMNS = ("text", "text_b", "tokens", "messages", "prompt", "chosen", "rejected")
-# Rows between two words of progress.
+# Rows between two progress messages.
 TOLD_EVERY = 500
 
 Progress = Callable[[int], object]
@@ -27,14 +27,14 @@ Progress = Callable[[int], object]
 
 @dataclass(frozen=True, kw_only=True)
 class ScrubReport:
-    """What was replaced. True counts of private records, for whoever holds them.
+    """Counts of what was replaced: true counts of private records, for their owner only.
 
     Attributes:
-        rows: How many were read and written.
-        touched: How many of these were changed.
+        rows: Rows that were read and written.
+        touched: Rows that were changed.
         found: Identifiers that were replaced, by type.
-        scrubbed: Columns that were looked through.
-        copied: Columns that were not.
+        scrubbed: Columns that were searched.
+        copied: Columns that were copied without a search.
         marked: Recall and precision by type on marked texts; absent: none were given.
     """
 
@@ -71,21 +71,21 @@ def scrub_file(
     """Writes a file's rows with placeholders in place of personal identifiers.
 
     Args:
-        source: The file, or how it is written (`detect_form`); it stays as it is.
+        source: The file, or its detected form (`detect_form`); it is not changed.
         out: A new file, its format by its ending; its log is written beside it.
-        columns: What is looked through; none: those of `TEXT_COLUMNS` that the file has. All
-            others are copied as they are.
-        unit: Column that tells persons apart: one identifier has one placeholder in all rows with
-            the same value there. Absent, or nothing in it: in each row for itself.
-        types: Of `TYPES`, what is looked for; none: all.
-        marked: Texts with spans marked by hand, on which recall and precision are counted.
-        names: Finds persons' names (`scrub.names.name_finder`); absent: none are looked for.
-        progress: Told the number of rows so far, now and then.
+        columns: The columns that are searched; empty: those of `TEXT_COLUMNS` that the file has.
+            All others are copied unchanged.
+        unit: Column of persons: an identifier gets the same placeholder in all rows with the same
+            value there. Absent, or a row without a value: in that row only.
+        types: The types that are searched for, of `TYPES`; empty: all.
+        marked: Texts with spans marked by hand, to count recall and precision.
+        names: Finds persons' names (`scrub.names.name_finder`); absent: no names are searched for.
+        progress: Is called now and then with the number of rows so far.
 
     Raises:
-        UsageError: `out` is there or has another ending, or a column or type is unknown.
-        DataError: The file is damaged, was written meanwhile, or a row cannot be written; nothing
-            is written then.
+        UsageError: `out` exists or has another ending, or a column or type is unknown.
+        DataError: The file is damaged or changed while it was read, or a row cannot be written;
+            nothing is written then.
     """
     chosen = chosen_types(types)
 
@@ -116,7 +116,7 @@ def scrub_file(
                 progress(rows)
         writer.end()
         if identity_of(form.path) != before:
-            raise DataError(f"{form.path}: was written while it was read; do it again")
+            raise DataError(f"{form.path}: changed while it was read; run the command again")
         report = ScrubReport(
             rows=rows,
             touched=touched,
@@ -147,12 +147,12 @@ def _looked_at(
         if name not in every:
             raise UsageError(f"--column: {source} has no column {shown(name)!r} (found: {held})")
     if unit in columns:
-        raise UsageError(f"--column: {shown(unit or '')!r} is --unit too; persons are told by it")
-    # Rows of JSON lines may have columns that the first one lacks: all that are texts' are kept.
+        raise UsageError(f"--column: {shown(unit or '')!r} is --unit too; name another column")
+    # Later rows of JSON lines may have columns that the first row lacks: keep all columns of texts.
     chosen = tuple(columns) or tuple(name for name in TEXT_COLUMNS if name != unit)
     if not set(chosen) & set(every):
         raise UsageError(
-            f"--column: none given, and {source} has no {', '.join(TEXT_COLUMNS)} (found: {held}); "
-            "name the columns of texts"
+            f"--column: none given, and {source} has none of {', '.join(TEXT_COLUMNS)} (found: "
+            f"{held}); name the columns of texts"
         )
     return chosen

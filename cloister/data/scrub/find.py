@@ -1,4 +1,4 @@
-"""All identifiers of one text."""
+"""Finds all identifiers of one text."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ RULES: tuple[Rule, ...] = (
     *keyword_rules.RULES,
     *date_rules.RULES,
 )
-# Every rule needs a digit, @, : or /, www. or the sign of a month: no text without is searched.
+# Every rule needs a digit, @, : or /, www. or a month's character: skip texts without any of them.
 _NEEDED = re.compile(r"[0-9@:/月]|www\.", re.IGNORECASE)
-# What finds more than the rules do: spans of a text as it is written.
+# A further finder beside the rules: returns spans of the text as it is written.
 Finder = Callable[[str], Iterable[Span]]
 
 
@@ -26,8 +26,8 @@ def find(text: str, types: Collection[str] = TYPES, more: Finder | None = None) 
 
     Args:
         text: As it is written.
-        types: Which of `TYPES` are looked for.
-        more: Another finder, asked for the same text: names (`scrub.names`).
+        types: The types that are searched for, of `TYPES`.
+        more: A further finder for the same text: names (`scrub.names`).
 
     Returns:
         Spans in order, none overlapping: every character that any rule found is in one.
@@ -44,10 +44,10 @@ def find(text: str, types: Collection[str] = TYPES, more: Finder | None = None) 
 
 
 def chosen_types(names: Collection[str]) -> tuple[str, ...]:
-    """The types that somebody names, in `TYPES`' order; all of them where none is named.
+    """Returns the given types in the order of `TYPES`; all types if none is given.
 
     Raises:
-        UsageError: There is no such type.
+        UsageError: A type is unknown.
     """
     asked = {name.upper().replace("-", "_") for name in names}
     if unknown := sorted(asked - set(TYPES)):

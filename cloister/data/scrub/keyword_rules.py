@@ -1,4 +1,4 @@
-"""Numbers that have no form of their own: found by the word before them."""
+"""Finds numbers without a form of their own, by the keyword before them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from cloister.data.scrub.check_digits import is_date
 from cloister.data.scrub.number_rules import digits_of, phone
 from cloister.data.scrub.spans import Rule, group
 
-# Fewer digits are an age, a room or a count.
+# Fewest digits: a shorter number is an age, a room or a count.
 FEWEST_DIGITS = 4
-# What stands between a keyword and its number.
+# The text that may be between a keyword and its number.
 _BETWEEN = r"(?:[ :#=]|\.|is|was|no|number|为|是|号|码){0,6}"
 _NUMBER = r"([A-Za-z]{0,4}-?[0-9][0-9A-Za-z-]{3,24})(?![0-9A-Za-z])"
 _MEDICAL = (
@@ -63,7 +63,7 @@ RULES = (
         _after(r"ssn|social security", _BETWEEN + r"([0-9]{3}[ -]?[0-9]{2}[ -]?[0-9]{4})(?![0-9])"),
         _digits,
     ),
-    Rule(  # also of 15 digits, which had no check, and those with a slip in them
+    Rule(  # also of 15 digits, which had no check digit, and with a typo
         "RESIDENT_ID",
         _after(r"身份证(?:号码?|件号)?", _BETWEEN + r"([0-9]{17}[0-9Xx]|[0-9]{15})(?![0-9])"),
         _digits,

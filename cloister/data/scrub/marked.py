@@ -1,4 +1,4 @@
-"""How well identifiers are found on texts in which somebody marked them by hand."""
+"""Measures how well identifiers are found, on texts in which a person marked them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from cloister.errors import DataError
 
 @dataclass(frozen=True)
 class Score:
-    """Counts of one type.
+    """The counts for one type of identifier.
 
     Attributes:
         marked: Spans of the type that were marked.
-        covered: Of these, whose every character is in something that was found, of whatever type:
-            nothing of them would be left.
+        covered: Marked spans of which every character is in a found span of any type, so that
+            nothing of them would remain.
         found: Spans of the type that were found.
-        right: Of these, that overlap a marked span of the type.
+        right: Found spans that overlap a marked span of the type.
     """
 
     marked: int
@@ -33,7 +33,7 @@ class Score:
     right: int
 
     def to_json(self) -> dict[str, Any]:
-        """Returns counts, recall and precision; null where nothing was marked, or found."""
+        """Returns counts, recall and precision; null if nothing was marked, or nothing found."""
         return {
             "marked": self.marked,
             "covered": self.covered,
@@ -45,14 +45,14 @@ class Score:
 
 
 def score(texts: Sequence[tuple[str, Sequence[Span]]], find: Find) -> dict[str, Score]:
-    """Compares what is found in texts with what was marked in them.
+    """Compares the spans that are found in texts with those that were marked.
 
     Args:
-        texts: Each with its marked spans.
+        texts: Texts, each with its marked spans.
         find: Finds the identifiers of a text.
 
     Returns:
-        By type, in alphabetical order: of all types that were marked or found.
+        The counts of all types that were marked or found, in alphabetical order.
     """
     marked: Counter[str] = Counter()
     covered: Counter[str] = Counter()
@@ -77,15 +77,15 @@ def score(texts: Sequence[tuple[str, Sequence[Span]]], find: Find) -> dict[str, 
 def read_marked(path: Path) -> list[tuple[str, list[Span]]]:
     """Reads texts with marked spans: `{"text": …, "spans": [{"start", "end", "type"}, …]}`.
 
-    Places count characters from 0, and `end` is the place after the last one.
+    Places count characters from 0; `end` is exclusive.
 
     Raises:
-        DataError: The file is missing, damaged or empty, or a row is another.
+        DataError: The file is missing, damaged or empty, or a row has another form.
     """
     rows = file_rows(path, "test", ("text", "spans"))
     found = [_marked(row, f"{path.name}, row {number}") for number, row in rows]
     if not found:
-        raise DataError(f"{path}: no marked texts")
+        raise DataError(f"{path}: no marked texts; give a file with at least one row")
     return found
 
 
@@ -94,7 +94,7 @@ def _marked(row: Row, where: str) -> tuple[str, list[Span]]:
     if not isinstance(text, str):
         raise DataError(f"{where}: no text; each row needs text and spans")
     if isinstance(spans, str) or not isinstance(spans, Sequence):
-        raise DataError(f"{where}: no list of spans; where nothing is marked write []")
+        raise DataError(f"{where}: no list of spans; write [] if nothing is marked")
     return text, list(_spans(spans, text, where))
 
 
@@ -107,14 +107,14 @@ def _spans(spans: Sequence[Value], text: str, where: str) -> Iterator[Span]:
             raise DataError(f"{where}: span {number} needs start, end (integers) and type (text)")
         if not 0 <= start < end <= len(text):
             raise DataError(
-                f"{where}: span {number} reaches from {start} to {end}, and the text from 0 to "
+                f"{where}: span {number} is from {start} to {end}, but the text from 0 to "
                 f"{len(text)}; correct it"
             )
         yield Span(start, end, shown(kind).upper(), "")
 
 
 def _place(value: Value) -> int | None:
-    """A place as it is written; None for what is no integer of some digits."""
+    """Returns a place as an integer; None: it is not an integer, or has too many digits."""
     if not isinstance(value, Number) or not is_integer(value.written) or len(value.written) > 9:
         return None
     return int(value.written)

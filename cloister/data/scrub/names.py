@@ -1,9 +1,9 @@
-"""Persons' names, found by a spaCy model through presidio: the extra `names`.
+"""Finds persons' names with a spaCy model and presidio: the extra `names`.
 
-Rules find what has a form. A name has none: only a model of a language tells it from other words,
-and it misses some and takes other words for names. Nothing is fetched: the model lies on this
-machine, presidio is given no recognizer but the model's own, and tldextract, which presidio loads
-and which would look for a list of suffixes on the network, is held to the list that it carries.
+Rules find identifiers with a fixed form. Names have none: only a model of the language can tell
+them from other words, and it misses some names and finds wrong ones. Nothing is fetched: the model
+is on this machine, presidio uses the model's recognizer only, and tldextract, which presidio loads
+and which would fetch a list of suffixes, is restricted to the list in its package.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from cloister.data.scrub.find import Finder
 from cloister.data.scrub.spans import Span
 from cloister.errors import BadFileError, UsageError
 
-# The least score of a name; what spaCy finds has 0.85 in presidio.
+# Least score of a name; presidio gives 0.85 to what spaCy finds.
 LEAST_SCORE = 0.5
-# spaCy refuses a longer text; one is read in pieces of at most so many characters.
+# spaCy refuses longer texts; they are read in pieces of at most this many characters.
 PIECE = 100_000
 
 
 def name_finder(model: str) -> Finder:
-    """Loads what finds persons' names.
+    """Loads a finder of persons' names.
 
     Args:
-        model: The name of an installed spaCy model with entities, or its folder; its language is
-            the texts'.
+        model: The name of an installed spaCy model with entities, or its folder; it must be of the
+            texts' language.
 
     Raises:
         UsageError: The extra `names` is not installed.
-        BadFileError: There is no such model on this machine.
+        BadFileError: The model is not on this machine.
     """
     try:
         import spacy
@@ -49,10 +49,10 @@ def name_finder(model: str) -> Finder:
         network = spacy.load(model)
     except (OSError, ValueError) as error:
         raise BadFileError(
-            f"--names: {model} is no spaCy model on this machine; install one, or name its folder"
+            f"--names: {model} is not a spaCy model on this machine; install it, or name its folder"
         ) from error
     language: str = network.lang
-    # An engine without a network of its own would fetch one.
+    # Without an explicit engine, presidio would fetch a model.
     engine = SpacyNlpEngine(
         models=[{"lang_code": language, "model_name": Path(model).name}],
         ner_model_configuration=NerModelConfiguration(labels_to_ignore=[]),

@@ -1,4 +1,4 @@
-"""Numbers that a check or a form tells from others: cards, accounts, persons, telephones."""
+"""Finds numbers that have a check digit or a form: cards, accounts, persons, telephones."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from cloister.data.scrub.check_digits import (
 )
 from cloister.data.scrub.spans import Rule
 
-# No digit, and no digit with a point before it: not within a longer number or a fraction.
+# Not inside of a longer number or a decimal fraction: no digit, and no digit and point, before it.
 BEFORE = r"(?<![0-9])(?<![0-9]\.)"
 AFTER = r"(?![0-9])"
-# Fewest digits of an international number with its country's code, and the most (ITU-T E.164).
+# Fewest and most digits of an international number with its country code (ITU-T E.164).
 FEWEST_DIGITS, MOST_DIGITS = 8, 15
-# One number is written with and without its country's code: China's, where a mobile number follows,
-# and North America's, where a sign or separator shows that it is one.
+# Country codes that are dropped, so that a number with and without its code is one value: China's
+# before a mobile number, and North America's with a sign or separator.
 _CODE = re.compile(r"(?:\+|00)?86(?=[ -]?1[3-9])|\+1(?=[ .(-]?[2-9])|1(?=[ .(-][2-9(])")
 
 
 def digits_of(text: str) -> str:
-    """The digits of a folded text."""
+    """Returns the digits of a folded text."""
     return "".join(c for c in text if "0" <= c <= "9")
 
 
@@ -34,7 +34,7 @@ def _card(match: re.Match[str]) -> tuple[int, int, str] | None:
 
 
 def _iban(match: re.Match[str]) -> tuple[int, int, str] | None:
-    """Takes as many characters as the country's numbers have, blanks between them left out."""
+    """Reads as many characters as the country's IBANs have, not counting blanks."""
     text, start = match.string, match.start()
     needed = IBAN_LENGTHS.get(match[0].upper()[:2])
     if needed is None:
@@ -63,7 +63,7 @@ def _ssn(match: re.Match[str]) -> tuple[int, int, str] | None:
 
 
 def phone(match: re.Match[str]) -> tuple[int, int, str] | None:
-    """Reads a telephone number: the match's group `number`, or else the whole match."""
+    """Reads a telephone number: the match's group `number`, else the whole match."""
     name: int | str = "number" if "number" in match.re.groupindex else 0
     return match.start(name), match.end(name), digits_of(_CODE.sub("", match[name], count=1))
 
@@ -74,7 +74,7 @@ def _international(match: re.Match[str]) -> tuple[int, int, str] | None:
 
 
 def _american(match: re.Match[str]) -> tuple[int, int, str] | None:
-    # N11 is a service and no exchange (North American Numbering Plan).
+    # N11 is a service number, not an exchange (North American Numbering Plan).
     return None if match["exchange"].endswith("11") else phone(match)
 
 

@@ -1,4 +1,4 @@
-"""Identifiers replaced by typed placeholders, the same one by the same within a unit."""
+"""Replaces identifiers by typed placeholders; within a unit, equal identifiers get the same one."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from cloister.data.scrub.spans import TYPES, Span
 from cloister.data.values import Value
 
 Find = Callable[[str], Sequence[Span]]
-# What an earlier scrubbing left: it is numbered again with the rest, so that no new identifier is
-# given the placeholder of another one.
+# A placeholder of an earlier scrubbing: it gets a new number with the rest, so that no new
+# identifier gets a placeholder that already stands for another one.
 _PLACEHOLDER = re.compile(rf"\[({'|'.join(TYPES)})_([0-9]{{1,9}})\]")
-# Keys of an object whose texts are words of a format, and nobody's.
+# Keys of an object whose texts are part of a format, such as roles, and never personal.
 _FORMAT_KEYS = ("role", "type")
 
 
 @dataclass
 class Placeholders:
-    """Numbers of the identifiers of one unit, in the order in which they were first seen.
+    """Numbers the identifiers of one unit, in the order in which they were first seen.
 
     Attributes:
-        seen: How many different ones were seen, by type.
-        numbers: The number of each, by type and value.
+        seen: Number of different identifiers seen, by type.
+        numbers: The number of each identifier, by type and value.
     """
 
     seen: Counter[str] = field(default_factory=Counter)
     numbers: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def placeholder(self, kind: str, value: str) -> str:
-        """The placeholder of an identifier: `[PHONE_1]` for the unit's first telephone number."""
+        """Returns an identifier's placeholder: `[PHONE_1]` for the unit's first phone number."""
         number = self.numbers.get((kind, value))
         if number is None:
             self.seen[kind] += 1
@@ -45,22 +45,22 @@ class Scrubber:
 
     Attributes:
         find: Finds the identifiers of a text: `find.find`.
-        found: How many were replaced, by type.
+        found: Number of replaced identifiers, by type.
     """
 
     find: Find
     found: Counter[str] = field(default_factory=Counter)
 
     def value(self, value: Value, unit: Placeholders) -> Value:
-        """A value without the identifiers in its texts, lists and objects.
+        """Returns a value without the identifiers in its texts, lists and objects.
 
-        The words of a list of texts are read as one running text, because an identifier may have
-        several; each word of it is replaced as a whole, so that their number, and with it the place
-        of each word's tag, stays.
+        The words of a list of texts are read as one text, because an identifier may have several
+        words; each of them is replaced as a whole, so that the number of words, and each word's
+        tag, stays.
 
         Args:
-            value: A row's.
-            unit: The numbers of the row's unit, which are added to.
+            value: A row's value.
+            unit: The numbers of the row's unit; new identifiers are added.
         """
         if isinstance(value, str):
             return self.text(value, unit)
@@ -76,7 +76,7 @@ class Scrubber:
         return value
 
     def text(self, text: str, unit: Placeholders) -> str:
-        """A text without its identifiers."""
+        """Returns a text without its identifiers."""
         parts, place = [], 0
         for start, end, new in self._replacements(text, unit):
             parts += [text[place:start], new]
@@ -97,13 +97,13 @@ class Scrubber:
         return changed
 
     def _replacements(self, text: str, unit: Placeholders) -> list[tuple[int, int, str]]:
-        """Start, end and placeholder of each identifier, and of each placeholder that is there."""
+        """Returns start, end and placeholder of each identifier and of each older placeholder."""
         there = [
             Span(m.start(), m.end(), m[1], f"placeholder {m[2]}")
             for m in _PLACEHOLDER.finditer(text)
         ]
         new = self.find(text)
-        if there:  # a rule that reads into a placeholder found none of its own
+        if there:  # drop what a rule finds inside of a placeholder
             held = {place for span in there for place in range(span.start, span.end)}
             new = [s for s in new if held.isdisjoint(range(s.start, s.end))]
         self.found.update(span.type for span in new)

@@ -1,4 +1,4 @@
-"""What a rule is, and how the places that several rules find in one text become spans."""
+"""Defines a rule and a span, and merges the spans that several rules find in one text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-# Types of identifiers, the most specific first: of two rules that find the same characters, the
-# earlier type names them.
+# Types of identifiers, the most specific first: if two rules find the same characters, the span has
+# the earlier type.
 TYPES = (
     "RESIDENT_ID",
     "CARD",
@@ -31,10 +31,10 @@ class Span:
     """One identifier in a text.
 
     Attributes:
-        start: Its first character's place.
-        end: The place after its last.
+        start: Index of its first character.
+        end: Index after its last character.
         type: One of `TYPES`.
-        value: What it says, in one spelling: two spans of one type and value are one identifier.
+        value: Its value in a standard spelling: spans of one type and value are one identifier.
     """
 
     start: int
@@ -43,9 +43,9 @@ class Span:
     value: str
 
 
-# The last decimal digit of Unicode 16 (segmented digit nine); the planes beyond have none.
+# The last decimal digit of Unicode 16 (segmented digit nine); no digit has a higher code point.
 _LAST_DIGIT = 0x1FBF9
-# What a rule reads from a match: start, end and value; None where a check fails.
+# The result of a rule's check of a match: start, end and value; None: the check fails.
 Read = Callable[["re.Match[str]"], tuple[int, int, str] | None]
 
 
@@ -54,10 +54,10 @@ class Rule:
     """A pattern for candidates, and the check that a candidate must pass.
 
     Attributes:
-        type: What it finds, of `TYPES`.
+        type: The type that it finds, of `TYPES`.
         pattern: Matches at most some hundred characters, or one run of one class of characters
-            without going back: so a search costs a bounded number of steps a character, whatever
-            the text is (`tests/data/scrub/test_linear.py` reads this off each pattern).
+            without backtracking: so a search needs a bounded number of steps per character for
+            any text (`tests/data/scrub/test_linear.py` checks each pattern).
         read: Checks a match.
     """
 
@@ -66,10 +66,10 @@ class Rule:
     read: Read
 
     def spans(self, text: str) -> Iterator[Span]:
-        """Yields what the rule finds in a folded text.
+        """Yields the spans that the rule finds in a folded text.
 
-        After a match that fails its check the search goes on one character later, so that no
-        candidate hides another one within it.
+        After a match that fails its check the search continues one character later, so that no
+        candidate hides another one inside of it.
         """
         place = 0
         while (match := self.pattern.search(text, place)) is not None:
@@ -83,7 +83,7 @@ class Rule:
 
 
 def group(match: re.Match[str]) -> tuple[int, int, str]:
-    """Reads a match's first group, as it is written: for rules without a check."""
+    """Reads a match's first group unchanged: for rules without a check."""
     return match.start(1), match.end(1), match[1].casefold()
 
 
@@ -91,8 +91,8 @@ def merged(found: Iterable[Span]) -> list[Span]:
     """Joins spans that overlap, so that each character that any rule found is in one span.
 
     Returns:
-        Spans in order, none overlapping. One that was joined has the type and value of its longest
-        part, of equally long ones that of the earliest type in `TYPES`.
+        Spans in order, none overlapping. A joined span has the type and value of its longest part;
+        of equally long parts, that of the earliest type in `TYPES`.
     """
     spans: list[Span] = []
     cluster: list[Span] = []
@@ -112,10 +112,10 @@ def _joined(cluster: Sequence[Span], end: int) -> Span:
 
 
 def fold(text: str) -> str:
-    """Writes digits of every script, full-width letters and kinds of dashes and blanks in ASCII.
+    """Replaces digits of every script, full-width letters, dashes and blanks by ASCII.
 
     Returns:
-        A text of the same length, whose places are the original's.
+        A text of the same length, so that places in it are places in the original.
     """
     return text if text.isascii() else text.translate(_table())
 
@@ -125,7 +125,7 @@ def _table() -> dict[int, str]:
     digits = (c for c in range(_LAST_DIGIT + 1) if unicodedata.category(chr(c)) == "Nd")
     table = {c: str(unicodedata.decimal(chr(c))) for c in digits}
     wide = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz@.-+/:()#_='"
-    # Full-width forms stand at U+FF01 to U+FF5E in ASCII's order.
+    # Full-width forms are U+FF01 to U+FF5E, in the order of ASCII.
     table |= {ord(c) + 0xFEE0: c for c in wide}
     # Hyphens, dashes and the minus sign; blanks of other widths, and the ideographic one.
     table |= dict.fromkeys([*range(0x2010, 0x2016), 0x2212, 0xFE63], "-")

@@ -1,4 +1,4 @@
-"""Mail addresses, web addresses and network addresses."""
+"""Finds mail addresses, web addresses and network addresses."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from cloister.data.scrub.spans import Rule
 
 # Longest name before the @ (RFC 5321, section 4.5.3.1.1).
 MOST_LOCAL = 64
-# An IPv6 address of fewer groups, such as ::1, is nobody's.
+# Fewest groups of an IPv6 address: a shorter one, such as ::1, identifies nobody.
 FEWEST_GROUPS = 3
 _LOCAL = re.compile(r"[A-Za-z0-9À-ɏ._%+'&-]")
 _TRAILING = ".,;:!?'"
 
 
 def _mail(match: re.Match[str]) -> tuple[int, int, str] | None:
-    """Goes back from the @ over the name before it."""
+    """Extends a match from the @ to the left over the name."""
     text, at = match.string, match.start()
     start = at
     while start > max(0, at - MOST_LOCAL) and _LOCAL.match(text, start - 1):
@@ -29,7 +29,7 @@ def _mail(match: re.Match[str]) -> tuple[int, int, str] | None:
 
 
 def _url(match: re.Match[str]) -> tuple[int, int, str] | None:
-    """Leaves out punctuation at the end, which is the sentence's."""
+    """Drops punctuation at the end, which belongs to the sentence."""
     found = match[0].rstrip(_TRAILING)
     while found.endswith(")") and found.count("(") < found.count(")"):
         found = found[:-1].rstrip(_TRAILING)

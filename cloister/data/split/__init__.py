@@ -1,1 +1,1 @@
-"""A file of records split into training, validation and test files, no unit on two sides."""
+"""Splits a file of records into training, validation and test files; no unit is on two sides."""

@@ -1,4 +1,4 @@
-"""A file of records split into a folder of new files, with a log beside each."""
+"""Splits a file of records into a folder of new files, with a log beside each."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ from cloister.files import bad_file, identity_of, sync_folder
 from cloister.owner_only import private_folder
 
 By = Literal["unit", "label", "time", "site"]
-# Rows between two words of progress.
+# Rows between two progress messages.
 TOLD_EVERY = 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitPlan:
-    """How records are split.
+    """The options of `split_file`.
 
     Attributes:
         by: `unit`: by a hash of the unit; `label`: stratified by label, which couples units;
-            `time`: from some moments on; `site`: some sites as a whole.
+            `time`: by moments from which records are held out; `site`: by whole sites.
         unit: Column of persons, none of whom is on two sides; absent: each record is a unit, with
             its copies (`cloister_unit`), and records that are equal in every column are one.
-        shares: For `unit` and `label`.
-        column: What `label`, `time` and `site` look at; absent: the column of that name.
+        shares: For `unit` and `label`: the shares of the sides.
+        column: The column for `label`, `time` and `site`; absent: the column of that name.
         test_from: For `time`: the first moment of the test side.
-        validation_from: The same of the validation side; absent: there is none.
-        test_sites: For `site`: which ones are held out.
-        validation_sites: Likewise, for validation.
-        folds: For `unit`: so many equal parts in place of the three sides; None: the sides.
+        validation_from: For `time`: the first moment of the validation side; absent: there is none.
+        test_sites: For `site`: the sites of the test side.
+        validation_sites: For `site`: the sites of the validation side.
+        folds: For `unit`: the number of equal parts in place of the three sides; None: the sides.
 
     Raises:
-        UsageError: Folds are asked for otherwise than by unit, or too few or many.
+        UsageError: Folds are given with another `by` than `unit`, or are too few or too many.
     """
 
     by: By = "unit"
@@ -75,7 +75,7 @@ class SplitPlan:
             return
         if self.by != "unit":
             raise UsageError(
-                f"--folds: given with --by {self.by}; folds are by unit: leave --by out"
+                f"--folds: works by unit only, but --by {self.by} is given; leave --by out"
             )
         if not FEWEST_FOLDS <= self.folds <= MOST_FOLDS:
             raise UsageError(
@@ -84,11 +84,11 @@ class SplitPlan:
 
     @property
     def couples_units(self) -> bool:
-        """Whether a unit's side may depend on other units."""
+        """Returns whether a unit's side may depend on other units."""
         return self.by == "label"
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what decides on a side as JSON values."""
+        """Returns the options that decide on sides, as JSON values."""
         found: dict[str, Any] = {"by": self.by, "unit": self.unit}
         if self.folds is not None:
             return found | {"folds": self.folds, "salt": self.shares.salt}
@@ -106,11 +106,11 @@ class SplitPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitReport:
-    """What was written. True counts of private records, for whoever holds them.
+    """Counts of what was written: true counts of private records, for their owner only.
 
     Attributes:
-        rows: Of each side.
-        units: Of each side.
+        rows: Rows by side.
+        units: Units by side.
         couples_units: Whether a unit's side may depend on other units.
     """
 
@@ -138,17 +138,17 @@ def split_file(
     """Writes `train`, `validation` and `test` files into a new folder.
 
     Args:
-        source: The file, or how it is written (`detect_form`); it stays as it is.
-        out: The folder, which is not there yet.
-        plan: How.
-        ending: Of the files, one of `ENDINGS`; absent: the source's, or `.jsonl`.
-        progress: Told the number of rows so far, now and then; the file is read twice.
+        source: The file, or its detected form (`detect_form`); it is not changed.
+        out: The folder, which must not exist.
+        plan: The options.
+        ending: The files' ending, one of `ENDINGS`; absent: the source's, or `.jsonl`.
+        progress: Is called now and then with the number of rows so far; the file is read twice.
 
     Raises:
-        UsageError: `out` is there, the plan lacks something or names a unit's column that is not
-            there, or a side would be empty.
-        DataError: The file is damaged, was written meanwhile, or a row lacks what decides on its
-            side; nothing is written then.
+        UsageError: `out` exists, the plan lacks an option or names a column of persons that does
+            not exist, or a side would be empty.
+        DataError: The file is damaged or changed while it was read, or a row lacks the value that
+            decides on its side; nothing is written then.
 
     Guarantees:
         No unit is on two sides, and each row of the source is in one file, in the same order.
@@ -170,7 +170,7 @@ def split_file(
         private_folder(stage)
         rows = _write(form, stage, plan, sides, ending or _own_ending(form), progress)
         if identity_of(form.path) != before:
-            raise DataError(f"{form.path}: was written while it was read; do it again")
+            raise DataError(f"{form.path}: changed while it was read; run the command again")
         stage.rename(out)
         sync_folder(out.parent)
     except OSError as error:
@@ -208,7 +208,7 @@ def _write(
 
 
 def _wanted(plan: SplitPlan) -> tuple[str, ...]:
-    """The sides, or folds, that a plan has."""
+    """Returns the sides, or folds, of a plan."""
     if plan.folds is not None:
         return tuple(f"fold-{number}" for number in range(1, plan.folds + 1))
     has_validation = {
@@ -223,7 +223,7 @@ def _wanted(plan: SplitPlan) -> tuple[str, ...]:
 
 
 def _check_unit(form: Detected, column: str | None) -> None:
-    """Refuses a column of persons that no row has: each record would be a unit, unnoticed."""
+    """Refuses a column of persons that no row has: each record would silently be a unit."""
     if column is not None and not any(column in row for _, row in form.rows()):
         held = ", ".join(shown(name) for name in form.names()[:12])
         raise UsageError(
@@ -233,7 +233,7 @@ def _check_unit(form: Detected, column: str | None) -> None:
 
 
 def _sides(form: Detected, plan: SplitPlan) -> Mapping[str, str]:
-    """The side, or fold, of every unit."""
+    """Returns the side, or fold, of every unit."""
     if plan.folds is not None:
         return {
             unit: folded(unit, plan.folds, plan.shares.salt)
@@ -270,16 +270,16 @@ def _rule(plan: SplitPlan) -> Callable[[str], Side]:
     if plan.by == "site":
         return by_site(plan.test_sites, plan.validation_sites)
     if plan.test_from is None:
-        raise UsageError("--test-from: none given; --by time needs the test side's first moment")
+        raise UsageError("--test-from: missing; --by time needs the first moment of the test side")
     return by_time(plan.test_from, plan.validation_from)
 
 
 def _unit(row: Row, column: str | None) -> str:
-    """What tells a row's unit from others: its person, its `UNIT`, or all that it holds."""
+    """Returns the identity of a row's unit: its person, its `UNIT`, or all of its values."""
     name = _spelled(row.get(column)) if column is not None else None
     if name:
         return f"person {name}"
-    if made := _spelled(row.get(UNIT)):  # copies are on their source's side
+    if made := _spelled(row.get(UNIT)):  # a copy is on the side of its source
         return f"unit {made}"
     whole = json_text(row).encode("utf-8", "surrogatepass")
     return f"record {hashlib.sha256(whole).hexdigest()}"
@@ -292,14 +292,14 @@ def _cell(row: Row, plan: SplitPlan, form: Detected, number: int) -> str:
         held = ", ".join(shown(name) for name in list(row)[:12])
         raise DataError(
             f"{form.path.name}, row {number}: no text or integer in {shown(column)!r}, which "
-            f"--by {plan.by} looks at (found: {held}); name the column by --column, or correct "
+            f"--by {plan.by} needs (found: {held}); name the column with --column, or correct "
             "the row"
         )
     return found
 
 
 def _spelled(value: Value) -> str | None:
-    """A text or number as it is written; None for anything else."""
+    """Returns a text or number as it is written; None for any other value."""
     if isinstance(value, Number):
         return value.written
     return value.strip() if isinstance(value, str) else None

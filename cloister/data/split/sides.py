@@ -1,9 +1,10 @@
-"""Which side of a split a unit is on: a function of the unit alone, or of the labels of all.
+"""Decides on which side of a split a unit is: by the unit alone, or by the labels of all units.
 
-Under privacy the difference matters. Neighbouring data sets differ in one unit. Where each unit's
-side follows from that unit alone, the training files of neighbours differ in that unit too, and ε
-is about the file that was split. Where sides follow from the labels of all units (`stratified`),
-one unit more can move others across: ε is then about the units of the training file as written.
+The difference matters for privacy. Neighbouring data sets differ in one unit. If each unit's side
+is a function of that unit alone, the training files of neighbours also differ in that unit only,
+and ε is about the file that was split. If sides depend on the labels of all units (`stratified`),
+one unit more can move others to another side: ε is then about the units of the training file as
+written.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from cloister.errors import UsageError
 
 Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
-# Bits of a hash that are compared with a share: float64 holds so many exactly.
+# Bits of a hash that are compared with a share: float64 holds this many exactly.
 _BITS = 53
-# Digits of a date without dashes, and of an integer of 64 bits that is a time.
+# Digits of a date without dashes, and most digits of a time that is a 64-bit integer.
 _DATE = len("20240305")
 _NUMBERS = frozenset(range(1, 20)) - {_DATE}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
-    """The parts of all units that go to validation and test; the rest is trained on.
+    """The shares of all units that go to validation and test; the rest is for training.
 
     Attributes:
         validation: Its share.
         test: Its share.
-        salt: Another one deals the units anew; the same one always deals them alike.
+        salt: Changes the assignment of units; the same salt always gives the same assignment.
     """
 
     validation: float = 0.0
@@ -49,48 +50,50 @@ class Shares:
                 )
         if self.validation + self.test >= 1:
             raise UsageError(
-                f"--validation and --test: {self.validation} and {self.test} given; together they "
-                "must leave something to train on"
+                f"--validation and --test: {self.validation} and {self.test} given; their sum must "
+                "be below 1, to leave units for training"
             )
 
     def side(self, place: float) -> Side:
-        """The side of a unit at a place from 0 to below 1 in a row of all units."""
+        """Returns the side of a unit by its place, from 0 to below 1, in an order of all units."""
         if place < self.test:
             return "test"
         return "validation" if place < self.test + self.validation else "train"
 
 
 def hashed(unit: str, shares: Shares) -> Side:
-    """The side of a unit by a hash of its identifier: of no other unit, and of no order."""
+    """Returns a unit's side by a hash of its identifier: no other unit, and no order, matters."""
     return shares.side(_draw(unit, shares.salt))
 
 
 def folded(unit: str, folds: int, salt: str) -> str:
-    """The fold of a unit by a hash of its identifier: `fold-1` to `fold-` and their number."""
+    """Returns a unit's fold, `fold-1` to `fold-{folds}`, by a hash of its identifier."""
     return f"fold-{int(_draw(unit, salt) * folds) + 1}"
 
 
 def _draw(unit: str, salt: str) -> float:
-    """A number from 0 to below 1, uniform over units under a salt.
+    """Returns a number from 0 to below 1, uniform over units under a salt.
 
-    The salt's length comes first, so that no salt and unit hash as another salt and unit.
+    The salt's length is hashed first, so that two different pairs of salt and unit never give the
+    same input.
     """
-    # Halves of surrogate pairs, which identifiers of damaged files have, are hashed as they are.
+    # Identifiers of damaged files may have lone surrogates; hash them as they are instead of
+    # failing.
     parts = f"{len(salt)}:{salt}{unit}".encode("utf-8", "surrogatepass")
     number = int.from_bytes(hashlib.sha256(parts).digest()[:8], "big")
     return (number >> (64 - _BITS)) / float(2**_BITS)
 
 
 def stratified(labels: Mapping[str, str], shares: Shares) -> dict[str, Side]:
-    """Sides with each label's share on each, to within one unit. Couples units.
+    """Returns sides on which each label has the same share, to within one unit. Couples units.
 
     Args:
-        labels: Of each unit; see `usual_label`.
-        shares: Of all units.
+        labels: The label of each unit; see `usual_label`.
+        shares: The shares of the sides.
 
     Returns:
-        The side of each unit. Of a label with n units, test gets the nearest integer to n times its
-        share, and so do test and validation together.
+        The side of each unit. Of a label's n units, test gets the nearest integer to n times its
+        share; test and validation together get the nearest integer to n times their sum.
     """
     strata: dict[str, list[str]] = {}
     for unit, label in labels.items():
@@ -106,7 +109,7 @@ def stratified(labels: Mapping[str, str], shares: Shares) -> dict[str, Side]:
 
 
 def _nearest(number: float) -> int:
-    """The nearest integer, of two the greater one."""
+    """Returns the nearest integer; a half is rounded up."""
     return int(number + 0.5)
 
 
@@ -117,46 +120,46 @@ def _third(place: int, tests: int, held_out: int) -> Side:
 
 
 def usual_label(labels: Iterable[str]) -> str:
-    """The label that most of a unit's records have; of several the first in alphabetical order."""
+    """Returns the most frequent label of a unit's records; of several, the alphabetically first."""
     counts = Counter(labels)
     return min(counts, key=lambda label: (-counts[label], label))
 
 
 def furthest(sides: Iterable[Side]) -> Side:
-    """The side of a unit whose records would lie on several: test, else validation.
+    """Returns the side of a unit whose records would be on several: test, else validation.
 
-    A unit with any held-out record is held out as a whole, which follows from the unit alone.
+    A unit with any held-out record is held out as a whole, which depends on the unit alone.
     """
     return max(sides, key=SIDES.index)
 
 
 def by_time(test_from: str, validation_from: str | None) -> Callable[[str], Side]:
-    """Sides by a record's time: from some moments on it is held out.
+    """Makes a function that holds out records from given moments on.
 
     Args:
-        test_from: The first moment of the test side: a date or time (ISO 8601), or an integer
-            where records have integers.
+        test_from: The first moment of the test side: a date or time (ISO 8601), or an integer if
+            records have integers.
         validation_from: The first moment of the validation side; absent: none.
 
     Returns:
-        The side of a record by its time.
+        A function from a record's time to its side.
 
     Raises:
-        UsageError: A moment is neither, or validation begins after test. So does the returned
-            function for a record's time.
+        UsageError: A moment is neither, or validation begins after test. The returned function
+            raises it for a record's time that is neither.
     """
     test = moment(test_from)
     validation = test if validation_from is None else moment(validation_from)
     if validation[0] != test[0] or validation[1] > test[1]:
         raise UsageError(
             f"--validation-from: {validation_from} given; a moment before --test-from "
-            f"({test_from}), written likewise, is needed"
+            f"({test_from}), in the same form, is needed"
         )
 
     def side(text: str) -> Side:
         found = moment(text)
         if found[0] != test[0]:
-            raise UsageError(f"a {found[0]}, and --test-from is a {test[0]}")
+            raise UsageError(f"a {found[0]}, but --test-from is a {test[0]}")
         if found[1] >= test[1]:
             return "test"
         return "validation" if found[1] >= validation[1] else "train"
@@ -165,9 +168,9 @@ def by_time(test_from: str, validation_from: str | None) -> Callable[[str], Side
 
 
 def moment(text: str) -> tuple[str, float]:
-    """A time in a form that can be compared: what it is, and its number.
+    """Returns the kind of a time, and a number by which times of one kind are compared.
 
-    A date begins at its midnight; a time without a zone is taken for UTC.
+    A date means its midnight; a time without a zone means UTC.
 
     Raises:
         UsageError: It is neither a number nor a date or time of ISO 8601.
@@ -177,7 +180,7 @@ def moment(text: str) -> tuple[str, float]:
     if is_number and len(digits) in _NUMBERS:
         return "number", float(int(text))
     try:
-        # Python reads dates and times from twenty digits too, whatever they are.
+        # Python would also read long numbers as dates and times.
         if is_number and len(text) != _DATE:
             raise ValueError
         found = datetime.fromisoformat(text)
@@ -188,13 +191,13 @@ def moment(text: str) -> tuple[str, float]:
 
 
 def by_site(test: Sequence[str], validation: Sequence[str]) -> Callable[[str], Side]:
-    """Sides by a record's site: some sites are held out as a whole.
+    """Makes a function that holds out whole sites.
 
     Raises:
         UsageError: No test site is named, or one is named twice.
     """
     if not test:
-        raise UsageError("--test-site: none given; name the sites that are held out")
+        raise UsageError("--test-site: missing; name the sites that are held out")
     if twice := set(test) & set(validation):
         raise UsageError(f"--validation-site: {sorted(twice)[0]} is a --test-site too")
     sides: dict[str, Side] = {

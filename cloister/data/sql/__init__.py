@@ -1,1 +1,1 @@
-"""Rows of a database's query as a file of records, under a connection that cannot write."""
+"""Writes the rows of a database query as a file of records, over a connection that cannot write."""

@@ -1,4 +1,4 @@
-"""The rows of a query as a file of records, a few rows at a time."""
+"""Writes the rows of a query as a file of records, a few rows at a time."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from cloister.data.step_writing import DataStep, new_logged_file, write_first_st
 from cloister.data.values import MOST_ROW_BYTES, Number, Row, Value, shown
 from cloister.errors import DataError, UsageError
 
-# Rows that are fetched together. A server sends them at once, so that they are in memory together.
+# Rows that are fetched, and so held in memory, together.
 BATCH = 100
 TOLD_EVERY = 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class SqlReport:
-    """What was written.
+    """Counts of what was written.
 
     Attributes:
-        rows: How many; a true count of private records.
-        columns: Of the query, in order.
+        rows: Number of rows; a true count of private records.
+        columns: The query's columns, in order.
     """
 
     rows: int
@@ -49,22 +49,22 @@ def sql_file(
     password_file: Path | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> SqlReport:
-    """Writes the rows of a query, under the names that the query gives its columns.
+    """Writes the rows of a query; the columns have the names that the query gives them.
 
     Args:
         dsn: `sqlite:///FILE` or `postgresql://USER@HOST:PORT/DATABASE`, without a password.
         query: One statement that reads.
         out: A new file: `.jsonl`, `.csv` or `.parquet`; its log is written beside it.
         password_file: Its first line is the password; absent: the environment's
-            `CLOISTER_SQL_PASSWORD`, or what libpq finds by itself.
-        progress: Told the number of rows so far, now and then.
+            `CLOISTER_SQL_PASSWORD`, or the one that libpq finds.
+        progress: Is called now and then with the number of rows so far.
 
     Raises:
-        UsageError: `out` is there, the query may write or names a column twice, the address holds a
-            password or is of another database, or the extra `sql` is not installed.
+        UsageError: `out` exists, the query may write or has a duplicate column, the address has a
+            password or is of another kind of database, or the extra `sql` is not installed.
         BadFileError: The password's file cannot be read.
-        DataError: The database cannot be reached or refuses, gives no row, or a row cannot be
-            written; nothing is written then.
+        DataError: The database cannot be reached or refuses the query, gives no row, or a row
+            cannot be written; nothing is written then.
 
     Guarantees:
         Nothing is written to the database. The password is in no message and in no log.
@@ -86,7 +86,7 @@ def sql_file(
                 if progress is not None and rows % TOLD_EVERY == 0:
                     progress(rows)
         if not rows:
-            raise DataError("--query: gives no row; correct its conditions")
+            raise DataError("--query: returns no row; correct its conditions")
         writer.end()
         report = SqlReport(rows=rows, columns=names)
         step = DataStep("sql", {"query": statement}, report.to_json())
@@ -95,22 +95,22 @@ def sql_file(
 
 
 def _as_driver_reads(statement: str, backend: str) -> str:
-    """The statement so that a driver takes no character of it for the place of a parameter.
+    """Escapes a statement so that the driver finds no placeholder of a parameter in it.
 
-    psycopg looks for places where it is given parameters, an empty list too; and only then does it
-    use the protocol that takes one statement at a time.
+    psycopg looks for placeholders if it gets parameters, even an empty list; and only then does it
+    use the protocol that allows one statement at a time.
     """
     return statement.replace("%", "%%") if backend == "postgresql" else statement
 
 
 def _names(names: list[str]) -> list[str]:
-    """The names of a query's columns.
+    """Returns the names of a query's columns.
 
     Raises:
-        UsageError: One is there twice, or empty.
+        UsageError: A name is duplicate or empty.
     """
     if repeated := [name for name in names if names.count(name) > 1]:
-        raise UsageError(f"--query: gives the column {shown(repeated[0])!r} twice; name each by AS")
+        raise UsageError(f"--query: duplicate column {shown(repeated[0])!r}; name each with AS")
     return names
 
 
@@ -125,14 +125,14 @@ def _row(names: Sequence[str], found: Sequence[Any], where: str) -> Row:
 
 
 def _value(value: Any, name: str, where: str, depth: int) -> Value:
-    """A database's value as a file holds it: numbers digit for digit, dates as in ISO 8601."""
+    """Converts a database's value for a file: numbers digit for digit, dates in ISO 8601."""
     match value:
         case None | bool() | str():
             return value
         case int():
             return Number(str(value))
         case float() if math.isfinite(value):
-            return Number(json.dumps(value))  # the shortest digits that are this number
+            return Number(json.dumps(value))  # the shortest decimal that reads back as this number
         case decimal.Decimal() if value.is_finite():
             return Number(format(value, "f"))
         case datetime.datetime() | datetime.date() | datetime.time():

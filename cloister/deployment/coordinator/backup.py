@@ -77,7 +77,7 @@ def restore(backup: Path, path: Path) -> ServerFolder:
     """
     path = path.absolute()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"{path}: holds something already; restore into an empty folder")
+        raise UsageError(f"{path}: not empty; restore into an empty folder")
     path = path.resolve()
     with staging(path) as stage:
         place = stage / "made"
@@ -109,7 +109,7 @@ def _unpack(backup: Path, place: Path) -> None:
                     room -= member.size
                     source = archive.extractfile(member) if _is_plain(member) else None
                     if source is None or room < 0:
-                        why = "more than there is room for" if room < 0 else repr(member.name[:80])
+                        why = "too many files or bytes" if room < 0 else repr(member.name[:80])
                         raise ValueError(why)
                     target = place / member.name
                     private_folder(target.parent)
@@ -119,7 +119,9 @@ def _unpack(backup: Path, place: Path) -> None:
             if len(stream.read(MOST_REST)) == MOST_REST:  # up to gzip's sum of the whole
                 raise ValueError("more after its end")
     except (OSError, tarfile.TarError, EOFError, ValueError, zlib.error) as error:
-        raise BadFileError(f"{backup}: no sound backup of a coordinator ({error})") from error
+        raise BadFileError(
+            f"{backup}: not a valid backup of a coordinator ({error}); give another"
+        ) from error
 
 
 def _is_plain(member: tarfile.TarInfo) -> bool:

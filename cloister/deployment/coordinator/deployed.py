@@ -41,6 +41,7 @@ from cloister.server.study import ServerStudy
 from cloister.server.voice import Signed
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.build import labels_of
+from cloister.tasks.items_hash import with_items_sha256
 from cloister.tasks.lexical import lexical_scores
 from cloister.training.machine import on_machine
 from cloister.training.proof import proven
@@ -69,7 +70,8 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
     """
     if not members:
         raise UsageError(
-            "no site was approved yet: cloister member invite SITE, then approve its request"
+            "no site was approved yet; invite one (cloister member invite SITE) and approve its "
+            "request"
         )
     declared = [members[name].public_records for name in sorted(members)]
     sites = [f"data.sites={len(declared)}", f"data.public_records={declared}"]
@@ -77,33 +79,34 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
     if recipe.data.fold is not None:
         raise RecipeError(
             [
-                "data.fold: given; records that are held out at a site are never scored there, so "
-                "that folds are a simulation's alone: leave it out"
+                "data.fold: given, but a deployed site never scores held-out records; folds are "
+                "for simulations only: leave it out"
             ]
         )
     if not recipe.data.test:
         raise RecipeError(
-            ["data.test: missing; a coordinator scores each round on a public test set of its own"]
+            ["data.test: missing; the coordinator needs a public test set to score each round"]
         )
     plugin = recipe.task.plugin
     if plugin is not None and not plugin.distribution:
         raise RecipeError(
             [
-                f"task.kind: {recipe.task.kind} is part of no installed package, so that no site "
-                "could tell which code it is; make a package of it that the sites can install"
+                f"task.kind: {recipe.task.kind} is not part of an installed package, so sites "
+                "cannot tell which code it is; make a package of it that the sites can install"
             ]
         )
     if recipe.lora.train == "b-kept":
         raise RecipeError(
             [
-                "lora.train: b-kept: each site's model stays there, so a coordinator has nothing "
-                "to score or to ship; compare it in simulations (cloister simulate)"
+                "lora.train: b-kept: each site's model stays at the site, so the coordinator has "
+                "none to score or deliver; use it in simulations (cloister simulate)"
             ]
         )
     labels = recipe.task.labels or labels_of(
         [*_public(recipe, "test"), *_public(recipe, "validation")], recipe.task.kind
     )
-    task = dataclasses.replace(recipe.task, labels=tuple(labels))
+    items = recipe.task.items and _absolute(recipe.task.items)
+    task = dataclasses.replace(recipe.task, labels=tuple(labels), items=items)
     data = dataclasses.replace(
         recipe.data,
         test=_absolute(recipe.data.test),
@@ -112,6 +115,7 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
     model = recipe.model
     if model.sha256 is None:
         model = dataclasses.replace(model, sha256=check_base(find_base(model.base), None))
+    task = with_items_sha256(task)
     return validated(dataclasses.replace(recipe, model=model, task=task, data=data))
 
 
@@ -188,7 +192,7 @@ class DeployedStudy:
         recipe = run.recipe()
         test, validation = _public(recipe, "test"), _public(recipe, "validation")
         if not test:
-            raise DataError(f"{recipe.data.test}: the public test set is empty")
+            raise DataError(f"{recipe.data.test}: has no records; give a test set with records")
         workspace = open_workspace(
             recipe.model,
             recipe.lora,
@@ -312,17 +316,18 @@ class DeployedStudy:
         sites = frozenset(site for row in run.metrics() for site in row["received"])
         observer.note(
             f"the adapter is offered to {', '.join(sorted(sites))}; a site that is not connected "
-            f"is waited for, at most {ABSENT:.0f} s"
+            f"has {ABSENT:.0f} s to connect"
         )
         try:
             delivered = deliver(grid, study, sites, run.load_best(state).adapter, claim)
         except CloisterError as error:
-            observer.note(f"the adapter was delivered to nobody: {error}")
+            observer.note(f"the adapter was not delivered to any site: {error}")
             return
         if delivered.taken:
             observer.note(f"the adapter was delivered to {', '.join(sorted(delivered.taken))}")
         for site in sorted(sites - delivered.taken):
             why = delivered.refused.get(site, "it did not answer")
             observer.note(
-                f"{site}: has not taken the adapter ({why}); send it {run.adapter} by other means"
+                f"{site}: did not receive the adapter ({why}); send {run.adapter} to it by other "
+                "means"
             )

@@ -67,10 +67,10 @@ def _modes(folder: ServerFolder) -> CheckResult:
             "owners and modes",
             CheckOutcome.FAIL,
             "; ".join(found),
-            f"chmod -R go= {folder.path}, on a file system that keeps owners and modes",
+            f"chmod -R go= {folder.path}, on a file system that supports owners and modes",
         )
     return CheckResult(
-        "owners and modes", CheckOutcome.PASS, f"{folder.state} is its owner's alone"
+        "owners and modes", CheckOutcome.PASS, f"{folder.state} is accessible to its owner only"
     )
 
 
@@ -80,7 +80,7 @@ def _ports(folder: ServerFolder) -> Iterator[CheckResult]:
         yield CheckResult(
             "ports",
             CheckOutcome.UNKNOWN,
-            "the service does not run",
+            "the service is not running",
             f"cloister server start {folder.path}",
         )
         return
@@ -104,10 +104,10 @@ def _ports(folder: ServerFolder) -> Iterator[CheckResult]:
                 f"ports of {name}",
                 CheckOutcome.FAIL,
                 f"listens at {', '.join(map(str, more))}",
-                "this is a fault of cloister's: report it, and close these ports meanwhile",
+                "this is a bug in cloister: report it, and close these ports until it is fixed",
             )
         else:
-            listed = f"the sites' port {ports[0]} alone" if ports else "listens at none"
+            listed = f"only the sites' port {ports[0]}" if ports else "listens on none"
             yield CheckResult(f"ports of {name}", CheckOutcome.PASS, listed)
 
 
@@ -125,7 +125,7 @@ def _stranger(folder: ServerFolder) -> CheckResult:
         return CheckResult(
             name,
             CheckOutcome.UNKNOWN,
-            "only root can try it as another user",
+            "only root can test it as another user",
             f"run this as root, or have root type: {by_hand(path)}; it must print closed",
         )
     try:
@@ -141,11 +141,11 @@ def _stranger(folder: ServerFolder) -> CheckResult:
             name,
             CheckOutcome.FAIL,
             f"{other.pw_name} connected to {path}",
-            f"chmod 0700 {folder.state}; where that does not help, move the folder to a local disk",
+            f"chmod 0700 {folder.state}; if that does not help, move the folder to a local disk",
         )
     return CheckResult(
         name,
         CheckOutcome.UNKNOWN,
-        f"{other.pw_name}'s attempt told nothing ({outcome})",
+        f"{other.pw_name}'s attempt gave no result ({outcome})",
         "try it by hand",
     )

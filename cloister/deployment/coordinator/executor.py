@@ -56,7 +56,7 @@ def _execute(folder: ServerFolder, runtime: Runtime, task: FlowerTask) -> None:
         place = folder.run(str(config["run"]))
         run = read_run(place)
         if run.standing is not RunStatus.SUBMITTED:
-            raise UsageError(f"{run.name}: nobody submitted it ({run.standing})")
+            raise UsageError(f"{run.name}: was not submitted ({run.standing})")
     except (CloisterError, KeyError) as error:
         log.error("a run that is not this coordinator's is not executed: %s", error)
         task.finish(succeeded=False)
@@ -91,7 +91,7 @@ def _execute(folder: ServerFolder, runtime: Runtime, task: FlowerTask) -> None:
         change_run(place, standing=RunStatus.FAILED, error=str(error), exit_code=error.exit_code)
     except Exception as error:
         log.exception("run %s", run.name)
-        text = f"{type(error).__name__}: {error}; this is a fault of cloister's, see the log"
+        text = f"{type(error).__name__}: {error}; this is a bug in cloister, see the log"
         note(place, "failed", text=text)
         change_run(place, standing=RunStatus.FAILED, error=text, exit_code=1)
     task.finish(succeeded)

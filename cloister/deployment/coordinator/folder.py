@@ -123,8 +123,8 @@ class ServerFolder:
         path = path.absolute()
         if (path / "server.toml").exists():
             raise UsageError(
-                f"{path}: a coordinator is here already; its authority is kept, as every site pins "
-                "it: edit server.toml, or choose another folder"
+                f"{path}: already has a coordinator; its authority is kept, because every site "
+                "pins it: edit server.toml, or choose another folder"
             )
         folder = cls(path, config, unlock if passphrase is None else lambda: passphrase)
         try:
@@ -155,8 +155,8 @@ class ServerFolder:
         path = path.absolute()
         if not (path / "server.toml").is_file():
             raise BadFileError(
-                f"{path}: no coordinator is here; cloister server init makes one, --server names "
-                "another folder"
+                f"{path}: not a coordinator's folder; make one with cloister server init, or name "
+                "another folder with --server"
             )
         table = read_toml(path / "server.toml", "restore it from the coordinator's backup")
         table.pop("superlink_port", None)  # from versions whose SuperLink listened at a port
@@ -254,7 +254,7 @@ class ServerFolder:
             UsageError: The name is not a run's.
         """
         if not is_name(name):
-            raise UsageError(f"{name!r}: no run's name; cloister run list shows them")
+            raise UsageError(f"{name!r}: not the name of a run; cloister run list shows the names")
         return self.runs / name
 
     def renew(self, now: datetime) -> tuple[str, ...]:
@@ -275,7 +275,9 @@ class ServerFolder:
         try:
             _write_pair(place, issue_endpoint(authority, hosts, now, ENDPOINT_LIFE))
         except OSError as error:
-            raise BadFileError(f"{place}.crt: cannot be renewed ({error})") from error
+            raise BadFileError(
+                f"{place}.crt: cannot be renewed ({error}); correct this and try again"
+            ) from error
         return ("endpoint",)
 
     def can_serve(self, now: datetime) -> bool:

@@ -73,7 +73,7 @@ class Seen:
             try:
                 write_whole(self._path, json.dumps(self._sites).encode())
             except OSError as error:
-                log.warning("who was seen cannot be noted: %s", error)
+                log.warning("the time of a site's last contact cannot be written: %s", error)
 
 
 def places_within(files: int) -> Places:

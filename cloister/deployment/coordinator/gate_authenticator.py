@@ -54,7 +54,7 @@ class MemberAuthenticator:
                 self._until = min(ends, default=None)
                 self._stamp = stamp
         except (OSError, BadFileError) as error:
-            log.error("nobody is let in: %s", error)
+            log.error("no member is admitted: %s", error)
             return {}
         return self._keys
 

@@ -138,8 +138,8 @@ class Book:
             write_whole(self._place(key), text.encode(), mode=0o600)
         except OSError as error:
             log.error(
-                "what a member was asked cannot be noted (%s); a gate that starts now does not "
-                "know it, and the member is asked again",
+                "the questions to a member cannot be written (%s); a gate that starts now does not "
+                "know them, and the member is asked again",
                 error,
             )
 

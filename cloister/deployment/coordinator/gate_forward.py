@@ -118,14 +118,14 @@ class Gate:
         elif request.path_params["call"] not in CALLS:
             await _deliver(_refusal(404, "not for sites"), scope, receive, send, connection)
         elif not connection.belongs_to(visitor.site):
-            full = _refusal(503, "as many connections as one member may have", visitor.site)
+            full = _refusal(503, "too many connections of one member", visitor.site)
             await _deliver(full, scope, receive, send, connection)
         else:
             with self.turns.request(visitor.site) as taken:
                 answer = (
                     await self._answer(visitor, request, connection)
                     if taken
-                    else _refusal(503, "as many requests at a time as one member may", visitor.site)
+                    else _refusal(503, "too many requests of one member at a time", visitor.site)
                 )
                 await _deliver(answer, scope, receive, send, connection)
 
@@ -160,7 +160,7 @@ class Gate:
         connection.most = max(most, THROWN_BYTES)
         if size > most:
             await _throw_away(request)
-            return _refusal(413, f"{size} bytes, {most} is the most", site)
+            return _refusal(413, f"{size} bytes; at most {most} are allowed", site)
         async with self.turns.body(site, size):
             try:
                 body = await _body_of(request)
@@ -202,7 +202,9 @@ class Gate:
                 return _refusal(502, WRONG_ANSWER, visitor.site)
         except httpx.HTTPError:  # it may have processed the call: the node repeats it
             return _refusal(
-                503, "the coordinator's SuperLink is away; it is started again", visitor.site
+                503,
+                "the coordinator's SuperLink is not running; it is being restarted",
+                visitor.site,
             )
         headers = {
             name: value

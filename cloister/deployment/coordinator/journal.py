@@ -81,10 +81,12 @@ def read_run(folder: Path) -> Run:
         return Run(**fields)
     except FileNotFoundError as error:
         raise BadFileError(
-            f"{folder.name}: no run of this coordinator; cloister run list shows them"
+            f"{folder.name}: not a run of this coordinator; cloister run list shows its runs"
         ) from error
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise BadFileError(f"{folder / 'run.json'}: damaged ({error})") from error
+        raise BadFileError(
+            f"{folder / 'run.json'}: damaged ({error}); restore it from a backup"
+        ) from error
 
 
 def write_run(folder: Path, run: Run) -> None:
@@ -166,7 +168,7 @@ def note(folder: Path, what: str, **fields: Any) -> None:
         if what in REPEATED and length >= MOST_BYTES:
             return
         if what in REPEATED and length + len(line) >= MOST_BYTES:
-            text = f"{', '.join(sorted(REPEATED))}: no more of these are kept from here on"
+            text = f"{', '.join(sorted(REPEATED))}: no further ones are written to the journal"
             line += json.dumps({"time": now, "what": "note", "text": text}).encode() + b"\n"
         os.write(descriptor, line)
     finally:

@@ -41,7 +41,7 @@ def protection(folder: ServerFolder) -> str:
     """Describes in words how other users are kept from the SuperLink."""
     owner = _name(folder.path.stat().st_uid)
     return (
-        f"the SuperLink listens at no port; its socket is {owner}'s alone "
+        f"the SuperLink listens on no port; only {owner} can use its socket "
         f"({folder.superlink}); cloister server doctor tests it"
     )
 

@@ -74,7 +74,9 @@ def invited(members: Members, site: str, now: datetime) -> dict[str, Member]:
         UsageError: The name is invalid, or the site is a member already.
     """
     if not is_name(site):
-        raise UsageError(f"{site!r}: no name for a site; it holds neither / nor \\, no dot first")
+        raise UsageError(
+            f"{site!r}: not valid as a site's name; no / and \\, and no dot at the start"
+        )
     known = members.get(site)
     if known is not None and known.may_connect(now):
         raise UsageError(
@@ -104,12 +106,12 @@ def approved(members: Members, request: JoinRequest, now: datetime) -> dict[str,
     known = members.get(request.site)
     if known is None or known.token != request.token:
         raise NetworkError(
-            f"{request.site}: this request answers no invite of this coordinator, or an older one; "
+            f"{request.site}: this request does not answer the last invite of this coordinator; "
             f"cloister member invite {request.site} writes a new one"
         )
     if known.standing is MemberStatus.REVOKED:
         raise NetworkError(
-            f"{request.site}: was revoked; cloister member invite {request.site} invites it anew"
+            f"{request.site}: was revoked; cloister member invite {request.site} invites it again"
         )
     if known.standing is MemberStatus.INVITED and now > datetime.fromisoformat(known.expires):
         raise NetworkError(
@@ -118,23 +120,23 @@ def approved(members: Members, request: JoinRequest, now: datetime) -> dict[str,
         )
     if request.node_key in known.former_keys:
         raise NetworkError(
-            f"{request.site}: brings a node key that was revoked or replaced; another is needed: "
+            f"{request.site}: its node key was revoked or replaced; a new one is needed: "
             "cloister site join --rotate"
         )
     for site, other in members.items():
         if site != request.site and request.node_key in (other.node_key, *other.former_keys):
             raise NetworkError(
-                f"{request.site}: brings the key of {site}; two sites never share one: join again "
-                "from the site's own folder"
+                f"{request.site}: has the same key as {site}, but every site needs its own; join "
+                "again from the site's own folder"
             )
         if site != request.site and other.ledger_key == request.ledger_key:
             raise NetworkError(
-                f"{request.site}: brings the ledger of {site}; every data set has one of its own"
+                f"{request.site}: has the same ledger as {site}, but every data set needs its own"
             )
     if known.ledger_key and known.ledger_key != request.ledger_key:
         raise NetworkError(
-            f"{request.site}: brings another ledger than before: what its data set spent would be "
-            "forgotten; revoke and invite it anew if that is meant"
+            f"{request.site}: has another ledger than before, so what its data set spent would be "
+            "forgotten; if that is intended, revoke it and invite it again"
         )
     fresh = Member(
         standing=MemberStatus.APPROVED,
@@ -157,7 +159,7 @@ def revoked(members: Members, site: str) -> dict[str, Member]:
     """
     if site not in members:
         known = ", ".join(sorted(members)) or "none"
-        raise UsageError(f"{site}: no site of this coordinator; it knows: {known}")
+        raise UsageError(f"{site}: not a site of this coordinator; it knows: {known}")
     return {**members, site: dataclasses.replace(members[site], standing=MemberStatus.REVOKED)}
 
 
@@ -197,9 +199,9 @@ def _member(fields: dict[str, Any]) -> Member:
     )
     texts = (member.token, member.expires, member.node_key, member.ledger_key, *former)
     if not all(isinstance(text, str) for text in texts):
-        raise TypeError("a key or a time that is no text")
+        raise TypeError("a key or a time that is not text")
     if datetime.fromisoformat(member.expires).tzinfo is None:
-        raise ValueError(f"{member.expires!r} is no time with a zone")
+        raise ValueError(f"{member.expires!r} is not a time with a zone")
     return member
 
 

@@ -49,7 +49,7 @@ def note_largest(path: Path, run: int, size: int) -> None:
         write_whole(path, json.dumps({str(one): most for one, most in rows}).encode(), mode=0o600)
     except OSError as error:
         log.error(
-            "%s: cannot be written (%s); the gate takes no reply above %d bytes",
+            "%s: cannot be written (%s); the gate refuses replies above %d bytes",
             path,
             error,
             WITHOUT_STUDY,

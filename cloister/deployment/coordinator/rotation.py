@@ -109,8 +109,8 @@ def switch(folder: ServerFolder, running: bool) -> Succession:
         )
     if running:
         raise UsageError(
-            f"{folder.path}: the service runs, and would mix certificates of both; end it, switch, "
-            "and start it again: runs go on by themselves"
+            f"{folder.path}: the service is running and would mix certificates of both; stop it, "
+            "switch, and start it again: runs continue by themselves"
         )
     ours, following = (folder.path / "ca"), (folder.path / NEXT)
     try:
@@ -120,7 +120,7 @@ def switch(folder: ServerFolder, running: bool) -> Succession:
         _at(following, ".crt").replace(_at(ours, ".crt"))
     except OSError as error:
         raise BadFileError(
-            f"{folder.path}: cannot be switched ({error}); mend that, and go on"
+            f"{folder.path}: cannot be switched ({error}); correct this and run the command again"
         ) from error
     assert load_certificate(folder.path)
     return found.paper
@@ -132,7 +132,9 @@ def _keep(folder: ServerFolder, paper: Path) -> None:
     try:
         paper.replace(folder.path / f"succession-{count + 1}.json")
     except OSError as error:
-        raise BadFileError(f"{paper}: cannot be put aside ({error})") from error
+        raise BadFileError(
+            f"{paper}: cannot be moved away ({error}); correct this and run the command again"
+        ) from error
 
 
 def _at(path: Path, end: str) -> Path:

@@ -74,7 +74,8 @@ class CoordinatorService:
         running = read_service(self._folder)
         if running is not None:
             raise UsageError(
-                f"{self._folder.path}: this coordinator runs already (process {running['pid']})"
+                f"{self._folder.path}: this coordinator is running already (process "
+                f"{running['pid']})"
             )
         refuse_taken(*self._folder.config.place)
         make_private(self._folder.state)
@@ -171,7 +172,7 @@ class CoordinatorService:
                     self._folder.run(run.name),
                     standing=RunStatus.FAILED,
                     exit_code=1,
-                    error=f"interrupted {run.resumed} times in one round, at last: {run.error}",
+                    error=f"interrupted {run.resumed} times in one round, last by: {run.error}",
                 )
             else:
                 submit(self._folder, run)
@@ -244,6 +245,6 @@ def refuse_taken(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise NetworkError(
-                f"{host}:{port}: cannot be listened at ({error.strerror}); end what does, or "
-                "change server.toml"
+                f"{host}:{port}: cannot listen there ({error.strerror}); stop the program that "
+                "does, or change server.toml"
             ) from error

@@ -94,11 +94,11 @@ def create_authority(
     """
     place, public = folder / f"{stem}.key", folder / f"{stem}.crt"
     if place.exists():
-        raise BadFileError(f"{place}: an authority is here already, and stays")
+        raise BadFileError(f"{place}: exists already, and an authority is not replaced")
     if public.exists():
         raise BadFileError(
-            f"{public}: an authority without its key; restore {place.name} from its backup, "
-            f"or remove {public.name} if no site pins it"
+            f"{public}: the key of this authority is missing; restore {place.name} from its "
+            f"backup, or remove {public.name} if no site pins it"
         )
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _called(name, " authority")
@@ -259,7 +259,7 @@ def read_certificates(pem: bytes) -> list[x509.Certificate]:
             warnings.simplefilter("error", CryptographyDeprecationWarning)
             return x509.load_pem_x509_certificates(pem)
     except (*UNREADABLE, CryptographyDeprecationWarning) as error:
-        raise ValueError(f"no certificate: {error}") from error
+        raise ValueError(f"not a certificate: {error}") from error
 
 
 def fingerprint(pem: bytes) -> str:
@@ -276,7 +276,7 @@ def fingerprint(pem: bytes) -> str:
         digest = certificate.fingerprint(hashes.SHA256()).hex()
     except UNREADABLE as error:
         raise NetworkError(
-            "the authority's certificate cannot be read; ask for the file anew"
+            "the authority's certificate cannot be read; ask for the file again"
         ) from error
     return grouped(digest)
 
@@ -311,8 +311,8 @@ def compare_fingerprints(given: str, own: str, changed: str) -> None:
     if first + last and whole.startswith(first) and whole.endswith(last):
         raise UsageError(
             f"--fingerprint: {given} is shortened: it has {len(first + last)} of {len(whole)} "
-            "digits. They fit, but a part can be imitated; give the whole fingerprint as the other "
-            "side reads it"
+            "digits. They match, but a part can be forged; give the whole fingerprint as the other "
+            "side reads it to you"
         )
     raise NetworkError(changed)
 

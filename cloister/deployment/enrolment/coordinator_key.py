@@ -49,8 +49,8 @@ def load_coordinator_key(path: Path) -> Ed25519PrivateKey:
         return read_pem(path)
     except FileNotFoundError as error:
         raise BadFileError(
-            f"{path}: missing, and no site answers a question that it did not sign; restore it "
-            "from the coordinator's backup, or have cloister server start make one, and every site "
+            f"{path}: missing, but sites answer only questions that are signed by it; restore it "
+            "from the coordinator's backup, or let cloister server start make one, and every site "
             "trust that (cloister site trust)"
         ) from error
     except (OSError, ValueError) as error:
@@ -95,6 +95,6 @@ def read_public_key(given: str) -> str:
 
 def _no_key(given: str) -> BadFileError:
     return BadFileError(
-        f"{given[:64]!r}: no coordinator's public key: give its 64 hex digits, or the file that "
+        f"{given[:64]!r}: not a coordinator's public key; give its 64 hex digits, or the file that "
         "cloister server key --out wrote"
     )

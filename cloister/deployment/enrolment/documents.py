@@ -198,7 +198,9 @@ def read_invite(path: Path, now: datetime | None, content: bytes | None = None) 
     """
     invite, body, signatures = _read(path, "invite", Invite, content)
     if not is_signed_by(invite.authority.encode(), body, signatures["authority"]):
-        raise NetworkError(f"{path}: was changed since it was signed; ask the coordinator for it")
+        raise NetworkError(
+            f"{path}: was changed after it was signed; ask the coordinator for it again"
+        )
     if now is not None:
         _in_time(path, invite.expires, now, "ask the coordinator for another invite")
     try:
@@ -221,8 +223,8 @@ def read_join_request(path: Path) -> JoinRequest:
         and is_signed(body, signatures["ledger"], request.ledger_key)
     ):
         raise NetworkError(
-            f"{path}: is not signed by the keys that it brings; ask {request.site} for its request "
-            "anew (cloister site join)"
+            f"{path}: is not signed by the keys in it; ask {request.site} for its request "
+            "again (cloister site join)"
         )
     return request
 
@@ -245,10 +247,10 @@ def read_approval(
     welcome, body, signatures = _read(path, "welcome", Approval, content)
     if not is_signed_by(authority, body, signatures["authority"]):
         raise NetworkError(
-            f"{path}: is not signed by the coordinator whose invite was taken; ask for it anew"
+            f"{path}: is not signed by the coordinator whose invite was accepted; ask for it again"
         )
     if now is not None:
-        _in_time(path, welcome.expires, now, "ask the coordinator to approve the request anew")
+        _in_time(path, welcome.expires, now, "ask the coordinator to approve the request again")
     return welcome
 
 
@@ -270,7 +272,7 @@ def _document(path: Path, content: bytes) -> dict[str, Any]:
     try:
         document = read_json(content, most_bytes=LARGEST)
     except ValueError as error:
-        raise BadFileError(f"{path}: cannot be read ({error}); ask for it anew") from error
+        raise BadFileError(f"{path}: cannot be read ({error}); ask for it again") from error
     if (
         not isinstance(document, dict)
         or set(document) != {"cloister", "version", "body", "signatures"}
@@ -280,15 +282,15 @@ def _document(path: Path, content: bytes) -> dict[str, Any]:
     version, newest = document["version"], VERSIONS[document["cloister"]]
     if type(version) is not int or not 1 <= version <= newest:
         raise BadFileError(
-            f"{path}: of version {shortened(version)}, this is {newest}; both sides need the "
-            "same version of cloister"
+            f"{path}: of version {shortened(version)}, but this program reads {newest}; both sides "
+            "need the same version of cloister"
         )
     return document
 
 
 def _no_paper(path: Path) -> BadFileError:
     return BadFileError(
-        f"{path}: no invite, request or welcome; give the file that the other side sent"
+        f"{path}: not an invite, request or welcome; give the file that the other side sent"
     )
 
 
@@ -297,7 +299,7 @@ def _read(
 ) -> tuple[Paper, bytes, dict[str, bytes]]:
     document = _document(path, content_of(path) if content is None else content)
     if document["cloister"] != kind:
-        raise BadFileError(f"{path}: the {document['cloister']} was given; the {kind} is needed")
+        raise BadFileError(f"{path}: is the {document['cloister']}; the {kind} is needed")
     body, stated, version = document["body"], document["signatures"], document["version"]
     kinds = {
         field.name: int if field.name == "public_records" else str
@@ -320,14 +322,14 @@ def _read(
             raise ValueError(kind)
         statement = _statement(kind, body, version)
     except ValueError as error:  # text that is no Unicode among them
-        raise BadFileError(f"{path}: the {kind} is damaged; ask for it anew") from error
+        raise BadFileError(f"{path}: the {kind} is damaged; ask for it again") from error
     try:
         if set(stated) != SIGNERS[kind]:
             raise ValueError(kind)
         signatures = {name: bytes.fromhex(value) for name, value in stated.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise BadFileError(
-            f"{path}: the {kind}'s signatures are damaged; ask for it anew"
+            f"{path}: the {kind}'s signatures are damaged; ask for it again"
         ) from error
     return form(**body, **later), statement, signatures
 
@@ -336,6 +338,6 @@ def _in_time(path: Path, expires: str, now: datetime, remedy: str) -> None:
     try:
         over = now > datetime.fromisoformat(expires)
     except (ValueError, TypeError) as error:
-        raise BadFileError(f"{path}: {shortened(expires)} is no time with a zone") from error
+        raise BadFileError(f"{path}: {shortened(expires)} is not a time with a zone") from error
     if over:
         raise NetworkError(f"{path}: was valid until {shortened(expires)[1:-1]}; {remedy}")

@@ -54,7 +54,7 @@ def load_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
             "another, and have it approved"
         ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise BadFileError(f"{path}: no elliptic curve key")
+        raise BadFileError(f"{path}: not an elliptic curve key; restore it, or join again")
     return key
 
 

@@ -71,12 +71,12 @@ def collect(
         NetworkError: pip could not get a package, or got one with another hash.
     """
     if out.exists():
-        raise UsageError(f"{out}: is there already; name another folder")
+        raise UsageError(f"{out}: exists already; name another folder")
     locked = source / "locks" / f"{lock}.txt"
     if not locked.is_file():
-        raise UsageError(f"{source}: not cloister's sources; --source names them")
+        raise UsageError(f"{source}: not the sources of cloister; name them with --source")
     if model is not None and not model.is_dir():
-        raise BadFileError(f"{model}: no folder of a base model")
+        raise BadFileError(f"{model}: not a folder of a base model; name one")
     if missing := [name for name in BUILDERS if not _is_installed(name)]:
         raise UsageError(
             f"{', '.join(missing)}: needed to build packages, and not installed; pip install "
@@ -105,7 +105,9 @@ def seal(out: Path, signer: Authority, now: datetime) -> int:
     for wheel in sorted((out / "wheels").iterdir()):
         match = WHEEL.fullmatch(wheel.name)
         if match is None:
-            raise BadFileError(f"{wheel}: no wheel; a machine without internet cannot build it")
+            raise BadFileError(
+                f"{wheel}: not a wheel, which a machine without internet cannot build"
+            )
         lines.append(f"{match['name']}=={match['version']} --hash=sha256:{_sha256(wheel)}\n")
     installer = files("cloister.deployment.enrolment").joinpath("installer.sh").read_bytes()
     try:
@@ -129,7 +131,7 @@ def _listed(out: Path) -> list[Path]:
         if path.is_symlink() or not (path.is_file() or path.is_dir()) or UNFIT.search(name):
             raise BadFileError(
                 f"{name!r}: a link, a device, or a name with a control character or backslash; "
-                "such a file is not carried: rename or replace it"
+                "such a file cannot be bundled: rename or replace it"
             )
         if path.is_file() and name not in UNLISTED:
             found.append(path)

@@ -52,9 +52,7 @@ def unlock(named: Path | None = None, ask: bool = True) -> bytes:
         return _read(path)
     if ask and sys.stdin.isatty():
         return checked(_typed("Passphrase of the authority's key: "))
-    raise UsageError(
-        f"the authority's key is encrypted and its passphrase is not known here; {WAYS}"
-    )
+    raise UsageError(f"the authority's key is encrypted and no passphrase was given; {WAYS}")
 
 
 def new_passphrase(named: Path | None = None) -> bytes:
@@ -68,7 +66,7 @@ def new_passphrase(named: Path | None = None) -> bytes:
     if path is not None:
         return _read(path)
     if not sys.stdin.isatty():
-        raise UsageError(f"there is no passphrase to encrypt the authority's key with; {WAYS}")
+        raise UsageError(f"no passphrase was given to encrypt the authority's key; {WAYS}")
     first = checked(_typed("New passphrase of the authority's key: "))
     if first != checked(_typed("The same again: ")):
         raise UsageError("the two passphrases differ; nothing was changed")

@@ -85,7 +85,7 @@ def open_sealed(pem: bytes, passphrase: bytes, salt: bytes) -> ec.EllipticCurveP
         key = load_pem_private_key(pem, _stretched(checked(passphrase), salt))
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise BadFileError(
-            "the authority's key cannot be decrypted: another passphrase was given, or the file is "
+            "the authority's key cannot be decrypted: the passphrase is wrong, or the file is "
             "damaged; give the right one, or restore ca.key from its backup"
         ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):

@@ -93,8 +93,8 @@ def read_succession(path: Path, trusted: bytes, content: bytes | None = None) ->
     paper, signature = _parsed(path, content_of(path) if content is None else content)
     if not is_signed_by(trusted, _statement(asdict(paper)), signature):
         raise NetworkError(
-            f"{path}: is not signed by the authority that this site trusts last; ask the "
-            "coordinator for the file anew, and for those of earlier rotations "
+            f"{path}: is not signed by the newest authority that this site trusts; ask the "
+            "coordinator for the file again, and for those of earlier rotations "
             "(succession-N.json)"
         )
     return paper
@@ -110,7 +110,7 @@ def _parsed(path: Path, content: bytes) -> tuple[Succession, bytes]:
         document = read_json(content, most_bytes=LARGEST)
         if not isinstance(document, dict) or document.get("cloister") != KIND:
             raise BadFileError(
-                f"{path}: no succession; give the file that cloister server rotate-ca wrote"
+                f"{path}: not a succession; give the file that cloister server rotate-ca wrote"
             )
         body = document["body"]
         if (
@@ -131,7 +131,7 @@ def _parsed(path: Path, content: bytes) -> tuple[Succession, bytes]:
     except (ValueError, TypeError, KeyError, RecursionError, NetworkError) as error:
         raise BadFileError(
             f"{path}: the succession is damaged ({one_line(str(error), 200)}); ask the coordinator "
-            "for it anew"
+            "for it again"
         ) from error
 
 

@@ -174,7 +174,7 @@ class Control:
             ) from error
         except httpx.HTTPError as error:
             if isinstance(error.__cause__, PermissionError) or "Permission" in str(error):
-                remedy = "only the user who runs the coordinator's service reaches it: become that"
+                remedy = "run this as the user who runs the coordinator's service"
             else:
                 remedy = "start it: cloister server start"
             raise NetworkError(

@@ -51,7 +51,7 @@ class StudyGrid(HttpGrid):
             log.warning("the SuperLink did not take %d messages", len(pushed))
             return [""] * len(pushed)
         if len(ids) != len(pushed):
-            raise NetworkError("the SuperLink takes no messages of this size; see its log")
+            raise NetworkError("the SuperLink accepts no messages of this size; see its log")
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:

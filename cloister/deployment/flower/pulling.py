@@ -41,11 +41,11 @@ def read_pulled(metadata: Metadata, contents: Mapping[str, bytes]) -> Message:
             return make_message(metadata=own, content=found.content)
         return make_message(metadata=own, error=found.error)
     except Exception:  # an error in one message must not affect the others
-        log.warning("what node %d sent is no message", own.src_node_id, exc_info=True)
+        log.warning("node %d sent something that is not a message", own.src_node_id, exc_info=True)
         return make_message(metadata=own, content=RecordDict())
 
 
 def not_there(metadata: Metadata) -> Message:
     """Flower's error for a message whose objects never came."""
-    error = Error(ErrorCode.MESSAGE_UNAVAILABLE, "its objects did not come")
+    error = Error(ErrorCode.MESSAGE_UNAVAILABLE, "its objects did not arrive")
     return make_message(metadata=metadata_from_proto(metadata), error=error)

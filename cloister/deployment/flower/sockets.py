@@ -48,7 +48,7 @@ def make_private(folder: Path, user: int | None = None) -> None:
         raise BadFileError(f"{folder}: cannot be made private ({error.strerror})") from error
     if (why := why_open(folder, os.getuid() if user is None else user)) is not None:
         raise BadFileError(
-            f"{folder}: {why}; move it to a file system of this machine that keeps owners and modes"
+            f"{folder}: {why}; move it to a local file system that supports owners and modes"
         )
 
 
@@ -75,7 +75,7 @@ def listening(path: Path) -> socket.socket:
     try:
         folder = path.parent.stat()
         if (why := why_open(path.parent, folder.st_uid)) is not None:
-            raise NetworkError(f"{path.parent}: {why}; nobody listens there")
+            raise NetworkError(f"{path.parent}: {why}, so no service listens there")
         path.unlink(missing_ok=True)
         place = Place(path)
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -87,7 +87,7 @@ def listening(path: Path) -> socket.socket:
         if folder.st_uid != os.getuid():  # a service's filter may take the call away
             os.chown(path, folder.st_uid, -1, follow_symlinks=False)
     except OSError as error:
-        raise NetworkError(f"{path}: cannot be listened at ({error.strerror or error})") from error
+        raise NetworkError(f"{path}: cannot listen there ({error.strerror or error})") from error
     return server
 
 

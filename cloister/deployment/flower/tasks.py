@@ -106,7 +106,7 @@ class PatientClient(RuntimeClient):
                 self._progress = time.monotonic()
                 return response
             if self._is_still() or not response.object_found:
-                raise ObjectPullError(request.object_id, "it does not come")
+                raise ObjectPullError(request.object_id, "it does not arrive")
             time.sleep(POLL)
 
     def look_for(self, request: PullObjectRequest) -> PullObjectResponse:
@@ -144,7 +144,7 @@ class FlowerTask:
         try:
             message, context, _, bundle = pull_task_input(self.client)
         except (ObjectPullError, RuntimeError) as error:
-            raise NetworkError("a task without its message, which never came") from error
+            raise NetworkError("a task whose message never arrived") from error
         return message, context, bundle.content
 
     def run(self) -> tuple[Run, Mapping[str, object]]:
@@ -166,7 +166,7 @@ class FlowerTask:
         try:
             self.client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=""))
         except (httpx.HTTPError, NetworkError) as error:
-            log.warning("the task's end could not be told: %s", type(error).__name__)
+            log.warning("the task's end could not be reported: %s", type(error).__name__)
         finally:
             self.close()
 
@@ -255,7 +255,7 @@ def patient_invoker() -> RetryInvoker:
     def give_up(error: Exception) -> bool:
         if isinstance(error, httpx.HTTPStatusError):
             if error.response.status_code in _GONE:
-                raise NetworkError("Flower has given this task up") from error
+                raise NetworkError("Flower has abandoned this task") from error
             return error.response.status_code not in (502, 503, 504)
         return False
 

@@ -214,14 +214,14 @@ class Agent:
             self._look_at(bundle)
             reply = self._answer(message, context)
             if task.lost.is_set():
-                log.warning("the SuperNode gave the task up; its reply stays here")
+                log.warning("the SuperNode abandoned the task; its reply is not sent")
                 task.close()
                 return
             task.reply(reply, context)
             task.finish(succeeded=True)
             self._count("answered")
         except NetworkError as error:
-            log.warning("the reply could not be handed over: %s", error)
+            log.warning("the reply could not be given to the SuperNode: %s", error)
             task.close()
         finally:
             watchdog.cancel()
@@ -291,7 +291,7 @@ class Agent:
             finally:
                 self.moments.hold(begun, _reading_period(file))
         except CloisterError as error:
-            log.error("the records cannot be read; those from before are served")
+            log.error("the records cannot be read; the earlier ones stay in use")
             self._asked = ("", 0)
             self._refused(error)
             return
@@ -305,7 +305,7 @@ class Agent:
         if found != self._expected:
             self._count("bundles")
             log.warning(
-                "a bundle that is not cloister's came along and was dropped unread: "
+                "a bundle that is not cloister's was received and dropped unread: "
                 "%d bytes, SHA-256 %s",
                 len(bundle),
                 found,
@@ -360,7 +360,7 @@ def _noted(note: Callable[[], None]) -> None:
 
 
 def _end_hung() -> None:
-    log.error("a round takes longer than site.max_round_seconds: the agent ends and starts again")
+    log.error("a round takes longer than site.max_round_seconds: the agent stops and starts again")
     os._exit(HUNG)
 
 

@@ -91,7 +91,7 @@ def _ended(approvals: Sequence[Decision]) -> str:
     """Explains why an earlier approval no longer counts."""
     if not approvals:
         return ""
-    return "; an approval from before does not count: site.toml says other terms now, or it ended"
+    return "; an earlier approval does not count: site.toml has other terms now, or it has expired"
 
 
 def _counting(
@@ -133,13 +133,13 @@ def unmet(standing: StandingApproval, terms: StudyTerms, now: datetime) -> list[
     if recipe.model.sha256 not in standing.base_sha256:
         said.append("base_sha256: another base")
     if recipe.task.kind not in standing.tasks:
-        said.append(f"tasks: {recipe.task.kind} is none of them")
+        said.append(f"tasks: {recipe.task.kind} is not one of them")
     if plan.unit is not standing.unit:
-        said.append(f"unit: {plan.unit} here, {standing.unit} is meant")
+        said.append(f"unit: {plan.unit} here, {standing.unit} needed")
     if plan.sharing is not None and not standing.shared_noise:
         said.append("shared_noise: shared with other sites here")
     if more:
-        said.append(f"labels: {listed(more)} besides")
+        said.append(f"labels: {listed(more)} in addition")
     if plan.num_rounds > standing.max_rounds:
         said.append(f"max_rounds: {plan.num_rounds} here, {standing.max_rounds} at most")
     if not said and of_plan(plan).epsilon > standing.max_epsilon:  # takes longest
@@ -163,6 +163,6 @@ def check_approved(terms: StudyTerms) -> ApprovalVerdict:
     if verdict.state is ApprovalState.REJECTED:
         raise RefusedError(
             f"study {terms.study[:12]} ({terms.recipe.study.name}): {verdict.why}; cloister site "
-            f"studies approve {terms.file.path} {terms.study[:12]} takes that back"
+            f"studies approve {terms.file.path} {terms.study[:12]} reverses that"
         )
     return verdict

@@ -82,7 +82,10 @@ def sound_ledger(path: Path, key: Path) -> Sound:
     kept = {seq: sha256(content).hexdigest() for seq, content in file.payloads()}
     if kept != released:
         damaged = sorted(seq for seq in kept | released if kept.get(seq) != released.get(seq))
-        raise LedgerError(f"{path}: the bytes of release {damaged[0]} are missing or others")
+        raise LedgerError(
+            f"{path}: the bytes of release {damaged[0]} are missing or changed; restore them from "
+            "a backup"
+        )
     return Sound(verdict=verdict, entries=entries)
 
 
@@ -126,7 +129,7 @@ def back_up(site: Path, out: Path | None = None) -> BackedUp:
     file = site_of(path, content)
     out = out or Path(f"{file.site.name}.backup.tar")
     if out.exists() or out.is_symlink():
-        raise UsageError(f"{out}: is there already and is not written over; name another file")
+        raise UsageError(f"{out}: exists already and is not overwritten; name another file")
     if not is_begun(file):
         raise LedgerError(f"{file.ledger}: no ledger yet; cloister site init {path} begins it")
     try:
@@ -224,7 +227,7 @@ def place_of(name: str, file: SiteFile) -> Path:
     places = folders(file)
     if part not in places or not inner or "/" in inner:
         raise BadFileError(
-            f"{name}: nothing that a site of cloister {__version__} owns; restore by the version "
+            f"{name}: not a file of a site of cloister {__version__}; restore with the version "
             "that made the backup"
         )
     return places[part] / inner

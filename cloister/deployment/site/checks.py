@@ -46,5 +46,5 @@ def run_check(name: str, check: Callable[[], Outcome]) -> Outcome:
         )
     except (OSError, RuntimeError, ValueError, MemoryError) as error:
         return Outcome(
-            name, CheckLevel.FAIL, f"{type(error).__name__}: {error}", "look into this first"
+            name, CheckLevel.FAIL, f"{type(error).__name__}: {error}", "correct this first"
         )

@@ -86,7 +86,9 @@ def reach(membership: SiteMembership) -> Iterator[Attempt]:
             "gate",
             False,
             f"{host}:{port}: {error}",
-            "have the proxy let this address through unopened" if proxy else "ask the coordinator",
+            "configure the proxy to pass this address without inspection"
+            if proxy
+            else "ask the coordinator",
         )
         return
     yield from _said(answer)
@@ -128,7 +130,7 @@ def _no_port(host: str, port: int, error: OSError) -> Attempt:
         "port",
         False,
         f"{host}:{port}: {error}",
-        "ask the coordinator whether it runs; let this one port through, outbound",
+        "ask the coordinator whether it is running; allow this one port, outbound",
     )
 
 
@@ -150,8 +152,8 @@ def _connection(host: str, port: int, context: ssl.SSLContext) -> Iterator[Attem
             "TLS",
             False,
             f"{host}:{port}: {error.verify_message}",
-            "a proxy that opens TLS stands between, or this is not your coordinator: have the "
-            "address excepted, or ask the coordinator about its certificate",
+            "a proxy inspects TLS, or this is not your coordinator: have the "
+            "address exempted, or ask the coordinator about its certificate",
         )
         return
     except ssl.SSLError as error:
@@ -159,7 +161,7 @@ def _connection(host: str, port: int, context: ssl.SSLContext) -> Iterator[Attem
             "TLS",
             False,
             f"{host}:{port}: {error}",
-            "what answers there speaks no TLS; ask the coordinator for its address",
+            "the program that answers there does not use TLS; ask the coordinator for its address",
         )
         return
     except OSError as error:
@@ -196,5 +198,5 @@ def _said(answer: httpx.Response) -> Iterator[Attempt]:
         f"known as {unquote(known or '')}" if known else "not known there",
         ""
         if known
-        else "not approved yet, revoked or over: ask the coordinator, then cloister site join",
+        else "not approved yet, revoked or expired: ask the coordinator, then cloister site join",
     )

@@ -80,7 +80,7 @@ class Decision:
         try:
             zone = datetime.fromisoformat(self.time).utcoffset()
         except (ValueError, OverflowError) as error:
-            raise UsageError(f"time: no ISO time ({error})") from error
+            raise UsageError(f"time: not an ISO time ({error})") from error
         if zone is None:
             raise UsageError("time: its zone is missing")
 
@@ -135,15 +135,15 @@ class Decisions:
     def _check_folder(self) -> None:
         mode = self.path.lstat().st_mode
         if not stat.S_ISDIR(mode):
-            raise RefusedError(f"{self.path}: is no folder; {_MEND}")
+            raise RefusedError(f"{self.path}: not a folder; {_MEND}")
         if mode & stat.S_IWOTH:
             raise RefusedError(
-                f"{self.path}: everybody on this machine may write it, and so approve; "
+                f"{self.path}: everybody on this machine can write to it, and so approve; "
                 f"chmod o-w {self.path}"
             )
         if mode & stat.S_IWGRP and not mode & stat.S_ISVTX:
             raise RefusedError(
-                f"{self.path}: its group may take away what others rejected; chmod +t {self.path}"
+                f"{self.path}: its group can delete others' rejections; chmod +t {self.path}"
             )
 
     def add(self, kind: Kind, study: str, terms: str, name: str = "") -> Decision:
@@ -181,7 +181,7 @@ class Decisions:
                 self._append(decision)
         except OSError as error:
             raise BadFileError(
-                f"{self.path}: cannot be written ({error.strerror}); run this as who owns it, or "
+                f"{self.path}: cannot be written ({error.strerror}); run this as its owner, or "
                 "have its group share it (docs/deployment.md)"
             ) from error
         return decision
@@ -203,8 +203,8 @@ class Decisions:
             line = json.dumps(asdict(decision), ensure_ascii=False).encode() + b"\n"
             if whole + len(line) > MOST_BYTES:
                 raise BadFileError(
-                    f"{path}: {MOST_BYTES} bytes are its end; move it away, and reject again what "
-                    "it rejected of the studies that a standing approval would let in"
+                    f"{path}: has reached {MOST_BYTES} bytes, its limit; move it away, and repeat "
+                    "its rejections of studies that a standing approval would accept"
                 )
             if whole < len(kept):
                 file.truncate(whole)
@@ -213,7 +213,7 @@ class Decisions:
         sync_folder(self.path)
 
 
-_MEND = "nothing is approved before that is mended: restore it from a backup, or move it away"
+_MEND = "nothing is approved until this is corrected: restore it from a backup, or move it away"
 
 
 def login_of(uid: int) -> str:
@@ -245,13 +245,14 @@ def _decisions(path: Path, uid: int) -> Sequence[Decision]:
     with os.fdopen(os.open(path, flags), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise RefusedError(f"{path}: is no file; {_MEND}")
+            raise RefusedError(f"{path}: not a file; {_MEND}")
         if status.st_uid != uid:
             raise RefusedError(
-                f"{path}: is {login_of(status.st_uid)}'s, and named as {login_of(uid)}'s; {_MEND}"
+                f"{path}: belongs to {login_of(status.st_uid)}, but is named for {login_of(uid)}; "
+                f"{_MEND}"
             )
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise RefusedError(f"{path}: others may write it; chmod go-w {path}")
+            raise RefusedError(f"{path}: others can write to it; chmod go-w {path}")
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise RefusedError(f"{path}: over {MOST_BYTES} bytes; {_MEND}")
@@ -264,7 +265,7 @@ def _decision(path: Path, number: int, line: str, uid: int) -> Decision:
     fields = json.loads(line)
     problems: list[str] = []
     if not isinstance(fields, dict):
-        raise RefusedError(f"{path}: line {number} is no decision; {_MEND}")
+        raise RefusedError(f"{path}: line {number} is not a decision; {_MEND}")
     found = read_section(Decision, fields, f"line {number}", problems, is_whole=True)
     if found is None or found.uid != uid:
         said = problems[0] if problems else f"line {number} is another account's"

@@ -43,7 +43,7 @@ FREE_BYTES = 2**30
 SLOW_SYNC = 1.0
 # SQLite before it may corrupt a file when two connections reset its log.
 SQLITE = (3, 51, 3)
-NOT_BEGUN = "not begun yet, so it has neither key nor times"
+NOT_BEGUN = "not begun yet, so there is no key and no time"
 
 
 def examine(file: SiteFile, recipe: Recipe | None) -> Iterator[Outcome]:
@@ -106,7 +106,7 @@ def _network(membership: SiteMembership) -> Iterator[Outcome]:
 def _coordinator(file: SiteFile) -> Outcome:
     known = key_fingerprint(trusted_coordinator(file).key)
     return Outcome(
-        "coordinator's key", CheckLevel.PASS, f"answers what {known[:17]}… signed for it"
+        "coordinator's key", CheckLevel.PASS, f"answers questions that {known[:17]}… signed for it"
     )
 
 
@@ -146,7 +146,10 @@ def _packages() -> Outcome:
 def _randomness() -> Outcome:
     if os.urandom(32) == os.urandom(32):
         return Outcome(
-            "randomness", CheckLevel.FAIL, "the system repeats itself", "replace this system"
+            "randomness",
+            CheckLevel.FAIL,
+            "the system's random numbers repeat",
+            "replace this system",
         )
     return Outcome("randomness", CheckLevel.PASS, "the operating system's")
 
@@ -172,7 +175,7 @@ def _sqlite() -> Outcome:
             "sqlite",
             CheckLevel.FAIL,
             apsw.sqlite_lib_version(),
-            f"{needed} is needed: install apsw from its wheel, which brings its own",
+            f"{needed} is needed: install apsw from its wheel, which includes its own",
         )
     return Outcome("sqlite", CheckLevel.PASS, apsw.sqlite_lib_version())
 
@@ -246,7 +249,7 @@ def _key(file: SiteFile) -> Outcome:
             f"{path.name} is readable by others ({mode:04o})",
             f"chmod 600 {path}",
         )
-    return Outcome("key", CheckLevel.PASS, "readable by its owner alone")
+    return Outcome("key", CheckLevel.PASS, "readable by its owner only")
 
 
 def _clock(file: SiteFile) -> Outcome:
@@ -259,7 +262,7 @@ def _clock(file: SiteFile) -> Outcome:
         return Outcome(
             "clock",
             CheckLevel.WARN,
-            f"{now:%Y-%m-%d %H:%M} lies before the ledger's last entry",
-            "set the clock (NTP); certificates and logs carry its time",
+            f"{now:%Y-%m-%d %H:%M} is before the ledger's last entry",
+            "set the clock (NTP); certificates and logs use its time",
         )
     return Outcome("clock", CheckLevel.PASS, f"{now:%Y-%m-%d %H:%M} UTC")

@@ -68,8 +68,8 @@ def _of_several(found: SiteRecords) -> Iterator[DataFinding]:
     if crossed:
         yield DataFinding(
             f"the rows of {counted(crossed, 'record')} ({UNIT}) name several persons",
-            "give a record's copies its person: what was made of one person's record is that "
-            "person's",
+            "give a record's copies its person: copies of one person's record belong to that "
+            "person",
         )
 
 
@@ -78,13 +78,13 @@ def _declared(file: SiteFile, units: int) -> Iterator[DataFinding]:
     if not 1 / DECLARED_FACTOR <= declared / max(units, 1) <= DECLARED_FACTOR:
         yield DataFinding(
             f"{declared} {'is' if declared == 1 else 'are'} declared",
-            "declare a round number nearer to it in site.public_records: the sample rate follows "
-            "it",
+            "declare a round number closer to it in site.public_records: the sample rate depends "
+            "on it",
         )
     if delta > DELTA_SHARE / declared:
         yield DataFinding(
             f"budget.delta = {delta:g} is above 1/(10 × site.public_records) = "
-            f"{DELTA_SHARE / declared:.2g}: beside so few units it allows that some are exposed",
+            f"{DELTA_SHARE / declared:.2g}: with so few units it allows some to be exposed",
             "before the ledger is begun, set budget.delta to at most "
             f"{10.0 ** math.floor(math.log10(DELTA_SHARE / declared)):g}",
         )
@@ -142,7 +142,7 @@ class DataCheck:
         """
         self.found = read_records(self._file)
         counts, findings = describe(self._file, self.found)
-        told = f"{counts} (told to nobody)"
+        told = f"{counts} (never sent)"
         if not findings:
             return Outcome("data", CheckLevel.PASS, told)
         return Outcome(

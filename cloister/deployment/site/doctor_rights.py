@@ -32,7 +32,7 @@ def rights(file: SiteFile) -> Outcome:
         NAME,
         CheckLevel.FAIL if writable else CheckLevel.WARN,
         detail,
-        f"chmod go= {places}; whoever could read them may have: see who has an account here",
+        f"chmod go= {places}; others may have read them: check who has an account here",
     )
 
 

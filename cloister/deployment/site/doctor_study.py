@@ -106,7 +106,7 @@ def _policy(plan: Plan, tightened: tuple[Change, ...]) -> Outcome:
         "policy",
         CheckLevel.WARN,
         " · ".join([detail, *map(str, tightened)]),
-        "nothing, where this is meant; else ask the coordinator for a study with these values",
+        "nothing, if this is intended; else ask the coordinator for a study with these values",
     )
 
 
@@ -130,7 +130,7 @@ def _approval(terms: StudyTerms) -> Outcome:
         "approval",
         CheckLevel.WARN,
         f"study {terms.study[:12]} would wait: {verdict.why}{near}",
-        "once it asks, cloister site studies show and approve; or let such studies in by an "
+        "once it asks, cloister site studies show and approve; or accept such studies with an "
         "[[approvals.standing]]",
     )
 
@@ -160,11 +160,11 @@ def _units(found: SiteRecords, encoded: EncodedUnits, plan: Plan, max_length: in
     if encoded.problems:
         rows = [found.rows[place - 1] for place, _ in encoded.problems[:NAMED]]
         notes.append(f"rows {', '.join(map(str, rows))}{', …' * (len(encoded.problems) > NAMED)}")
-        remedies.append("correct these rows, or leave it so: they count as absent")
+        remedies.append("correct these rows, or leave them: they count as absent")
     if encoded.nothing_to_learn:
         notes.append(
-            f"{encoded.nothing_to_learn} records teach nothing: what is to be learnt lies beyond "
-            f"task.max_length = {max_length}"
+            f"{encoded.nothing_to_learn} records have no effect: their first token to learn is "
+            f"beyond task.max_length = {max_length}"
         )
         remedies.append("ask the coordinator for a larger task.max_length")
     if not usable:
@@ -207,7 +207,8 @@ def _gradients(file: SiteFile, recipe: Recipe, workspace: Workspace, plan: Plan)
             "gradients",
             CheckLevel.WARN,
             f"{exact} where each goes through the network alone",
-            "nothing: it is sound, and several times slower; this base's kernels mix records",
+            "nothing: it is correct, but several times slower, since this base's kernels mix "
+            "records",
         )
     return Outcome("gradients", CheckLevel.PASS, exact)
 
@@ -235,7 +236,9 @@ def _parity(workspace: Workspace, examples: list[Example]) -> Outcome:
             f"private and plain gradients differ by {apart**0.5 / max(length, 1e-30):.2g} of their "
             "length; train nothing with this installation, and report it"
         )
-    return Outcome("noiseless parity", CheckLevel.PASS, "private training without noise is plain")
+    return Outcome(
+        "noiseless parity", CheckLevel.PASS, "private training without noise equals plain training"
+    )
 
 
 def _reload(workspace: Workspace, examples: list[Example]) -> Outcome:

@@ -84,14 +84,14 @@ class SiteMembership:
         path = self.path / "invite.json"
         if not path.exists():
             raise BadFileError(
-                f"{self.path}: this site has joined no federation yet; cloister site join takes "
-                "the coordinator's invite"
+                f"{self.path}: this site has not joined a federation yet; run cloister site join "
+                "with the coordinator's invite"
             )
         invite = read_invite(path, None)
         if not self.pins(invite):
             raise NetworkError(
-                f"{path}: is not of the coordinator whose fingerprint was compared "
-                f"({self.authority}); take the invite anew"
+                f"{path}: is not from the coordinator whose fingerprint was compared "
+                f"({self.authority}); join again with the invite"
             )
         return invite
 
@@ -144,7 +144,7 @@ def take_invite(
     place, content = SiteMembership.of(file), content_of(path)
     invite = read_invite(path, None if place.has_taken(path) else now, content)
     if invite.site != file.site.name:
-        raise BadFileError(f"{path}: invites {invite.site}, this site is {file.site.name}")
+        raise BadFileError(f"{path}: invites {invite.site}, but this site is {file.site.name}")
     if fingerprint is None:
         raise UsageError(
             "--fingerprint: missing; ask the coordinator over another channel (telephone) for the "
@@ -153,13 +153,13 @@ def take_invite(
     compare_fingerprints(
         fingerprint,
         invite.fingerprint,
-        f"{path}: its authority's fingerprint is {invite.fingerprint}, {fingerprint} was given; "
-        "somebody changed the invite on its way, or it is another coordinator's: take neither",
+        f"{path}: its authority's fingerprint is {invite.fingerprint}, but {fingerprint} was "
+        "given; the invite was changed on its way, or is from another coordinator: do not use it",
     )
     if place.authority.exists() and not place.pins(invite):
         raise NetworkError(
-            f"{place.path}: this site is with another coordinator already; move that folder away "
-            "to change"
+            f"{place.path}: this site has joined another coordinator already; move that folder "
+            "away to change"
         )
     ledger = open_ledger(file)
     ledger_key = load_key(key_file(file.ledger))
@@ -173,7 +173,9 @@ def take_invite(
         write_whole(place.path / "invite.json", content)
         settle(place.path, now)
     except OSError as error:
-        raise BadFileError(f"{place.path}: cannot be written ({error}); mend that first") from error
+        raise BadFileError(
+            f"{place.path}: cannot be written ({error}); correct this first"
+        ) from error
     request = JoinRequest(
         site=file.site.name,
         token=invite.token,
@@ -201,7 +203,7 @@ def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
     place = SiteMembership.of(file)
     if not place.request.exists():
         raise BadFileError(
-            f"{place.path}: this site sent no request; take the coordinator's invite first"
+            f"{place.path}: this site has sent no request; join with the coordinator's invite first"
         )
     content = content_of(path)
     assert place.invite  # is of what the site trusts
@@ -209,11 +211,11 @@ def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
     asked = read_join_request(place.request)
     if welcome.site != file.site.name or welcome.request != asked.fingerprint:
         raise NetworkError(
-            f"{path}: welcomes another request than this site's last one; send request.json again"
+            f"{path}: answers another request than this site's last one; send request.json again"
         )
     if asked.node_key != public_pem(load_node_key(place.node_key)):
         raise NetworkError(
-            f"{place.request}: asks for another key than {place.node_key}; take the invite anew "
+            f"{place.request}: has another key than {place.node_key}; join again with the invite "
             "and send the new request"
         )
     is_known = _follows(place, path, content, welcome.expires)
@@ -223,7 +225,9 @@ def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
             write_whole(place.coordinator, welcome.coordinator_key.encode() + b"\n")
         write_whole(place.path / "welcome.json", content)
     except OSError as error:
-        raise BadFileError(f"{place.path}: cannot be written ({error}); mend that first") from error
+        raise BadFileError(
+            f"{place.path}: cannot be written ({error}); correct this first"
+        ) from error
     return welcome.expires
 
 
@@ -241,7 +245,7 @@ def _follows(place: SiteMembership, path: Path, content: bytes, expires: str) ->
         return False
     if datetime.fromisoformat(expires) < datetime.fromisoformat(until):
         raise NetworkError(
-            f"{path}: is older than the welcome that was taken last (until {until}); take the "
-            "newest, or ask the coordinator to approve the request anew"
+            f"{path}: is older than the last accepted welcome (until {until}); use the "
+            "newest, or ask the coordinator to approve the request again"
         )
     return last == content

@@ -31,32 +31,32 @@ def refuse_living(target: Path, about: Mapping[str, Any]) -> None:
     if not os.path.lexists(target):
         return
     if not target.is_dir():
-        raise UsageError(f"{target}: is there already and no folder; name another")
+        raise UsageError(f"{target}: exists already and is not a folder; name another")
     if not any(target.iterdir()):
         return
-    why = f"{target}: holds something already"
+    why = f"{target}: is not empty"
     with suppress(CloisterError, OSError):
         why = f"{target}: {_compared(read_site(target / about['file']), about)}"
     raise UsageError(
-        f"{why}; nothing is written over: name another folder, or move this one away (its records "
-        "come back by hand: they are in no backup)"
+        f"{why}; nothing is overwritten: name another folder, or move this one away (restore its "
+        "records by hand: they are in no backup)"
     )
 
 
 def _compared(there: SiteFile, about: Mapping[str, Any]) -> str:
     running = AgentFolder.of(there).running()
     if running is not None:
-        return f"a site is here and runs (process {running['pid']})"
+        return f"has a site that is running (process {running['pid']})"
     entries = LedgerFile(there.ledger).entries()
     if not entries or entries[0].fields["key"] != about["key"]:
-        return "another site is here"
+        return "has another site"
     count, backed_up = len(entries), about["seq"] + 1
     if count > backed_up:
         return (
-            f"this site is here, and its ledger has {count:,} entries where the backup's has "
+            f"has this site, whose ledger has {count:,} entries and the backup's only "
             f"{backed_up:,}: restoring it would roll back what was spent; keep this one"
         )
-    return f"this site is here, with {count:,} of the backup's {backed_up:,} ledger entries"
+    return f"has this site, with {count:,} of the backup's {backed_up:,} ledger entries"
 
 
 def is_inside(file: SiteFile) -> bool:
@@ -81,10 +81,10 @@ def check_place(file: SiteFile, named: Path | None) -> None:
     """
     place = real(file.ledger)
     if named is not None and real(named.expanduser().absolute()) != place:
-        raise UsageError(f"--ledger: {named} given; this site's site.toml keeps it at {place}")
+        raise UsageError(f"--ledger: {named} given, but this site's site.toml has it at {place}")
     if named is None and not is_inside(file):
         raise UsageError(
-            "site.toml keeps the ledger outside of the site's folder; say that it may be written "
+            "site.toml has the ledger outside of the site's folder; confirm that it may be written "
             f"there: --ledger {place}"
         )
     refuse_network_file_system(place)
@@ -103,8 +103,8 @@ def has_living_ledger(file: SiteFile, about: Mapping[str, Any]) -> bool:
     if len(entries) > about["seq"] and entries[about["seq"]].hash == about["hash"]:
         return True
     raise LedgerError(
-        f"{place}: a ledger is here that does not go on from the backup's entry "
-        f"{about['seq']}, and it is not written over: find out which of the two is the later one; "
+        f"{place}: has a ledger that does not continue the backup's entry "
+        f"{about['seq']}, and it is not overwritten: find out which of the two is newer; "
         "if it is the backup's, move this one away"
     )
 
@@ -117,7 +117,9 @@ def check_own_head(sound: Sound, about: Mapping[str, Any], backup: Path) -> None
     """
     verdict = sound.verdict
     if (verdict.head, verdict.public_key) != (Head(about["seq"], about["hash"]), about["key"]):
-        raise LedgerError(f"{backup}: its ledger is not the one that its manifest names")
+        raise LedgerError(
+            f"{backup}: its ledger is not the one in its manifest; use another backup"
+        )
 
 
 def check_seen(sound: Sound, seen: Anchor, backup: Path) -> None:
@@ -133,10 +135,10 @@ def check_seen(sound: Sound, seen: Anchor, backup: Path) -> None:
     """
     head = sound.verdict.head
     if seen.key != sound.verdict.public_key:
-        raise LedgerError(f"{backup}: the head that was given is of another site's ledger")
+        raise LedgerError(f"{backup}: the given head is that of another site's ledger")
     if seen.head.seq > head.seq:
         raise LedgerError(
-            f"{backup}: its ledger ends at entry {head.seq}, and entry {seen.head.seq} was seen: "
-            "restoring it would roll back what was spent; take a later backup"
+            f"{backup}: its ledger ends at entry {head.seq}, but entry {seen.head.seq} exists: "
+            "restoring it would roll back what was spent; use a later backup"
         )
     check_anchor(sound.entries, seen.head, str(backup))

@@ -19,8 +19,8 @@ def in_words(file: SiteFile) -> str:
     """Describes the network access that the agent will have."""
     if needs_hub(file):
         return (
-            f"the agent keeps its network, as site.model = {file.site.model!r} may be fetched from "
-            "the hub; give a folder, and it has none"
+            f"the agent keeps its network access, since site.model = {file.site.model!r} may be "
+            "fetched from the hub; set it to a folder to remove the access"
         )
     return "the agent, which reads the records, has no network"
 
@@ -30,5 +30,7 @@ def leave(file: SiteFile) -> str:
     if needs_hub(file):
         return in_words(file)
     if leave_the_network():
-        return "this process has no network, and gets none until it ends"
-    return "this system has no filter for system calls: what this process connects to is not held"
+        return "this process has no network access until it ends"
+    return (
+        "this system cannot filter system calls, so this process's connections are not restricted"
+    )

@@ -97,7 +97,7 @@ def contradictions(file: SiteFile, ledger: Ledger) -> list[str]:
     if ledger.person is not None and file.policy.privacy.unit is Unit.PERSON:
         pairs["privacy.person"] = (file.policy.privacy.person, ledger.person)
     return [
-        f"{key}: {said} in the file, and the data set's ledger ({file.ledger.name}) was begun with "
+        f"{key}: {said} in the file, but the data set's ledger ({file.ledger.name}) was begun with "
         f"{begun}, which never changes; write {key} = {_toml(begun)} into the file again"
         for key, (said, begun) in pairs.items()
         if said != begun

@@ -87,7 +87,7 @@ def exact_bytes(terms: StudyTerms) -> tuple[int, int]:
     if plan.sharing is not None:
         raise UsageError(
             "--exact: sites share the noise in this study, so a message's length "
-            "follows from who takes part; leave it out, for the most"
+            "depends on who takes part; leave it out to see the largest"
         )
     workspace = _loaded(file, recipe, str(own_base(file, recipe)))
     sizes: dict[frozenset[str], int] = {}
@@ -103,10 +103,13 @@ def exact_bytes(terms: StudyTerms) -> tuple[int, int]:
 
 
 def _loaded(file: SiteFile, recipe: Recipe, base: str) -> Workspace:
+    task = recipe.task
+    if task.items is not None:  # this site's own copy, which must have the study's hash
+        task = replace(task, items=file.items)
     return open_workspace(
         replace(recipe.model, base=base),
         recipe.lora,
-        recipe.task,
+        task,
         recipe.task.labels,
         recipe.study.seed,
         frozen_cache_gib=file.machine.frozen_cache_gib,
@@ -175,8 +178,8 @@ def open_for_study(
     check_approved(terms)
     if records.declared != declarations(file):
         raise RefusedError(
-            f"{file.path}: says now how the records are to be read, and they were read by what it "
-            "said before; cloister site reload reads them again"
+            f"{file.path}: now has other settings for reading the records than those with which "
+            "they were read; cloister site reload reads them again"
         )
     ledger = open_ledger(file)
     _covered(terms, ledger)

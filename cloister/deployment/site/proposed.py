@@ -104,7 +104,7 @@ class AskedStudies:
             return
         except OSError as error:
             raise BadFileError(
-                f"{self.path}: cannot be read ({error.strerror}); run this as who owns it, or have "
+                f"{self.path}: cannot be read ({error.strerror}); run this as its owner, or have "
                 "its group share it (docs/deployment.md)"
             ) from error
         for at, study in sorted(times, reverse=True):
@@ -123,10 +123,10 @@ class AskedStudies:
             recipe = parse_document(content.decode("utf-8"))
         except (OSError, ValueError, CloisterError) as error:
             raise BadFileError(
-                f"{path}: cannot be read ({error}); it is kept anew when the study asks again"
+                f"{path}: cannot be read ({error}); it is written again when the study asks again"
             ) from error
         if recipe.digest() != study:
-            raise BadFileError(f"{path}: holds another study; take the file away")
+            raise BadFileError(f"{path}: is another study; remove the file")
         return recipe
 
     def find(self, digits: str) -> str:
@@ -144,7 +144,7 @@ class AskedStudies:
         if len(found) > 1:
             raise UsageError(
                 f"DIGEST: {len(found)} studies begin with {digits}; give more digits of the one "
-                f"that is meant: {', '.join(found)}"
+                f"you mean: {', '.join(found)}"
             )
         if not found:
             raise UsageError(

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cloister.client.site_file import RecordsConfig, SiteFile
+from cloister.client.declared_records import RecordsConfig
+from cloister.client.site_file import SiteFile
 from cloister.client.stamp import ContentStamp
+from cloister.data.catalogue import read_catalogue
 from cloister.data.load import file_rows
-from cloister.data.records import Record, ScoreRecord
+from cloister.data.records import ItemsRecord, Record, ScoreRecord
 from cloister.data.schema import Reading
 from cloister.data.source import SITE
 from cloister.data.step_log import steps_of
@@ -30,6 +32,7 @@ from cloister.tasks.plugins import labels_in
 from cloister.tasks.score_scale import ScoreScale
 
 UNDECLARED = "its label is not among records.labels"
+NOT_LISTED = "it has an item that is not in records.items"
 
 
 @dataclass(frozen=True)
@@ -118,11 +121,14 @@ def read_records(file: SiteFile) -> SiteRecords:
     misfits: list[Misfit] = []
     nameless: list[Misfit] = []
     find = labels_in(declared.task)
+    known = _known_items(file)
     for row, found, unnamed in _each(file):
         if isinstance(found, MisfitError):
             misfits.append(Misfit(row, found.reason, str(found)))
         elif (off := _off_scale(found, file.scale)) is not None:
             misfits.append(Misfit(row, off, off))
+        elif isinstance(found, ItemsRecord) and not known.issuperset(found.items):
+            misfits.append(Misfit(row, NOT_LISTED, f"{NOT_LISTED} of {file.path.name}"))
         elif undeclared := _undeclared(found, declared, find):
             problem = f"{shown(undeclared)!r} is not among records.labels"
             misfits.append(Misfit(row, UNDECLARED, problem))
@@ -132,12 +138,14 @@ def read_records(file: SiteFile) -> SiteRecords:
             if unnamed is not None:
                 nameless.append(Misfit(row, unnamed.reason, str(unnamed)))
     if ContentStamp.of(path).sha256 != before.sha256:
-        raise DataError(f"{path}: was written while it was read; do it again once it is whole")
+        raise DataError(
+            f"{path}: changed while it was read; run the command again once it is complete"
+        )
     if not records:
         raise DataError(_none_fits(file, misfits))
     if file.policy.privacy.unit is Unit.PERSON and len(nameless) == len(records):
         raise DataError(
-            f"{path}: not one person is told apart in {counted(len(records), 'record')}, and "
+            f"{path}: no record of {counted(len(records), 'record')} names a person, but "
             f"{file.path.name} declares persons as the units ({_first(nameless)}); correct "
             "privacy.person in site.toml, or that column"
         )
@@ -156,15 +164,15 @@ def _check_coupling(file: SiteFile, sha256: str) -> None:
     if coupled and not file.site.couples_units:
         why = coupled[0].get("why", f"{coupled[0].get('command')} looked at more than one unit")
         raise DataError(
-            f"{file.data}: {why}, so ε is about the units of this file and not of those before it; "
-            f"set site.couples_units = true in {file.path.name} (ledger, certificates and cards "
-            "then say so), or make the file without that step"
+            f"{file.data}: {why}, so ε is about the units of this file and not about those of its "
+            f"source; set site.couples_units = true in {file.path.name} (ledger, certificates and "
+            "cards then say so), or make the file without that step"
         )
 
 
 def _none_fits(file: SiteFile, misfits: Sequence[Misfit]) -> str:
     if not misfits:
-        return f"{file.data}: has no row; correct site.data in site.toml, or fill the file"
+        return f"{file.data}: has no rows; correct site.data in site.toml, or fill the file"
     rows = "its one row does not fit" if len(misfits) == 1 else f"none of {len(misfits)} rows fits"
     return (
         f"{file.data}: {rows} what {file.path.name} declares ({_first(misfits)}); "
@@ -203,6 +211,17 @@ def _each(file: SiteFile) -> Iterator[tuple[int, Record | MisfitError, MisfitErr
             yield number, record, unnamed
         except MisfitError as error:
             yield number, error, None
+
+
+def _known_items(file: SiteFile) -> frozenset[str]:
+    """Ids of the public items that the site declares; none of another task.
+
+    Raises:
+        DataError: Their file is not here, or holds no items.
+    """
+    if file.items is None:
+        return frozenset()
+    return frozenset(read_catalogue(file.items, None, "records.items", SITE).ids)
 
 
 def _off_scale(record: Record, scale: ScoreScale | None) -> str | None:

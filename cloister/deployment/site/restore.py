@@ -97,7 +97,9 @@ def restore(
         target = Path(os.path.realpath(target))
         file = site_of(target / about["file"], archive.read("site.toml", MOST_BYTES))
         if file.site.name != about["site"]:
-            raise BadFileError(f"{backup}: its site.toml is of {file.site.name}; take another")
+            raise BadFileError(
+                f"{backup}: its site.toml is that of {file.site.name}; use another backup"
+            )
         check_place(file, ledger)
         kept = has_living_ledger(file, about)
         elsewhere = nullcontext(None) if is_inside(file) else staging(real(file.ledger))
@@ -129,7 +131,9 @@ def _about(archive: Archive) -> Mapping[str, Any]:
     about = archive.about
     sound = all(type(about.get(name)) is kind for name, kind in _ABOUT.items())
     if not sound or about["kind"] != KIND or not all(is_name(about[n]) for n in ("site", "file")):
-        raise BadFileError(f"{archive.path}: no backup of a site; cloister site backup makes one")
+        raise BadFileError(
+            f"{archive.path}: not a backup of a site; cloister site backup makes one"
+        )
     return about
 
 
@@ -151,13 +155,15 @@ def _staged(archive: Archive, file: SiteFile, stage: Path, aside: Path | None) -
         places[member.name] = place / final.relative_to(real(root).parent)
     for needed in ("ledger", "ledger.head", "ledger.key"):
         if needed not in places:
-            raise BadFileError(f"{archive.path}: holds no {needed}; it is no site's backup")
+            raise BadFileError(
+                f"{archive.path}: has no {needed}, so it is not a site's backup; use another"
+            )
     for place in {stage, aside} - {None}:
         free = shutil.disk_usage(place or stage).free
         if free < archive.size + SPARE:
             raise BadFileError(
-                f"{stage.parent}: {free:,} bytes are free and {archive.size + SPARE:,} are "
-                "needed; make room, then restore again"
+                f"{stage.parent}: {free:,} bytes are free, but {archive.size + SPARE:,} are "
+                "needed; free some space, then restore again"
             )
     tops = [top for top in (stage, aside) if top is not None]
     made = {
@@ -240,8 +246,8 @@ def _put_ledger(file: SiteFile, staged: Mapping[str, Path]) -> None:
             if final.is_file() and filecmp.cmp(source, final, shallow=False):
                 continue  # from a restore that was killed
             raise LedgerError(
-                f"{final}: is there already and another; it is not written over: find out whose "
-                "it is, and move it away"
+                f"{final}: exists already with other content, and is not overwritten; find out "
+                "whose it is, and move it away"
             )
         if not final.parent.is_dir():
             private_folder(final.parent)

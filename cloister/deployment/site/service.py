@@ -60,13 +60,13 @@ class SiteService:
         if not membership.is_welcome():
             raise UsageError(
                 f"{file.site.name}: the coordinator has not approved this site yet; send it "
-                f"{membership.request}, then take its answer: cloister site join {file.path} "
+                f"{membership.request}, then use its answer: cloister site join {file.path} "
                 "FILE"
             )
         trusted_coordinator(file)
         running = self._folder.running()
         if running is not None:
-            raise UsageError(f"{file.site.name}: runs already (process {running['pid']})")
+            raise UsageError(f"{file.site.name}: is running already (process {running['pid']})")
         user = _user(file.site.agent_user)
         self._prepare(user)
         environment = quiet_environment(self._folder.path / "flwr", offline=not needs_hub(file))
@@ -148,12 +148,12 @@ class SiteService:
         for step in reach(SiteMembership.of(self._file)):
             if not step.fine:
                 trouble = f"{step.name}: {step.detail}; {step.remedy}"
-                log.warning("no way to the coordinator: %s", trouble)
+                log.warning("the coordinator cannot be reached: %s", trouble)
                 self._folder.note_connection(trouble)
                 return
         self._folder.note_connection(
-            "the coordinator is reached; after a broken connection it takes a site back within a "
-            "minute"
+            "the coordinator is reached; after a broken connection it accepts a site again within "
+            "a minute"
         )
 
     def _prepare(self, user: int | None) -> None:
@@ -193,8 +193,8 @@ def _user(name: str | None) -> int | None:
         return None
     if os.getuid() != 0:
         raise UsageError(
-            f"site.agent_user: {name!r} given; only root can start the agent as another user: "
-            "start the service by root, or leave it out"
+            f"site.agent_user: {name!r} given; but only root can start the agent as another user; "
+            "start the service as root, or leave it out"
         )
     try:
         return pwd.getpwnam(name).pw_uid

@@ -111,16 +111,16 @@ def in_the_way(file: SiteFile) -> str:
     membership, folder = SiteMembership.of(file), AgentFolder.of(file)
     if not (membership.path / "invite.json").exists():
         return (
-            "it has joined no federation: take the coordinator's invite with cloister site join "
-            f"{file.path} INVITE"
+            "it has not joined a federation: accept the coordinator's invite with cloister site "
+            f"join {file.path} INVITE"
         )
     if not membership.is_welcome():
         return (
-            f"the coordinator has not let it in yet: send it {membership.request}, then take its "
+            f"the coordinator has not approved it yet: send it {membership.request}, then use its "
             f"welcome with cloister site join {file.path} WELCOME"
         )
     if folder.running() is None:
-        return f"its service does not run: cloister site start {file.path}"
+        return f"its service is not running: cloister site start {file.path}"
     try:
         step = unreached(membership)
     except CloisterError as error:
@@ -129,7 +129,7 @@ def in_the_way(file: SiteFile) -> str:
         return ""
     return (
         f"it cannot reach its coordinator ({step.name}: {step.detail}): {step.remedy}. The service "
-        "goes on trying, and needs no restart"
+        "keeps trying, and needs no restart"
     )
 
 

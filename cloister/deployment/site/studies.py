@@ -123,7 +123,7 @@ def decide(
     operators = terms.file.approvals.operators
     if kind is Kind.APPROVE and operators and login not in operators:
         raise RefusedError(
-            f"approvals.operators: {login} is none of {', '.join(operators)}; have one of them "
+            f"approvals.operators: {login} is not one of {', '.join(operators)}; have one of them "
             "approve it, from their own account"
         )
     decisions = Decisions.of(terms.file)

@@ -57,6 +57,8 @@ def facts_of(terms: StudyTerms) -> dict[str, Any]:
         "passages": dict(recipe.task.passages or ()),
         "class_weights": dict(recipe.task.class_weights or ()),
         "scores": _scale(recipe.task),
+        "items": recipe.task.items,
+        "items_sha256": recipe.task.items_sha256,
         "template_sha256": terms.template,
         "prompt": recipe.task.prompt,
         "trains": _trains(terms),
@@ -92,9 +94,14 @@ def in_words(facts: dict[str, Any]) -> list[str]:
         f"base       {facts['base']}, SHA-256 {facts['base_sha256']}{_ended(facts['base_layers'])}"
         + _centred(facts["base_center"]),
         f"task       {facts['task']}{_code(facts['plugin'])}",
-        *([f"labels     {_labels(facts['labels'])}"] if facts["scores"] is None else []),
+        *([f"labels     {_labels(facts['labels'])}"] if _has_labels(facts) else []),
         *([f"scores     {facts['scores']}"] if facts["scores"] is not None else []),
         *([f"passages   {_passages(facts['passages'])}"] if facts["passages"] else []),
+        *(
+            [f"items      {facts['items']}, SHA-256 {facts['items_sha256']}"]
+            if facts["items"]
+            else []
+        ),
         *([f"weights    {_weights(facts['class_weights'])}"] if facts["class_weights"] else []),
         f"template   {_template(facts)}",
         *([f"prompt     {facts['prompt']}"] if facts["prompt"] is not None else []),
@@ -135,6 +142,11 @@ def _scale(task: TaskConfig) -> str | None:
     if task.score_range is None:
         return None
     return str(ScoreScale.of(task.score_range, task.score_step))
+
+
+def _has_labels(facts: dict[str, Any]) -> bool:
+    """Whether a study's records have labels, or stand for something else than scores and items."""
+    return facts["scores"] is None and facts["items"] is None
 
 
 def _weights(weights: dict[str, float]) -> str:
@@ -211,7 +223,7 @@ def _asker(file: SiteFile) -> dict[str, Any]:
     try:
         invite = SiteMembership.of(file).invite
     except CloisterError:
-        said = "nobody that this site has joined (cloister site join)"
+        said = "no coordinator: this site has not joined one (cloister site join)"
         return {
             "coordinator": None,
             "address": None,
@@ -230,7 +242,7 @@ def _asker(file: SiteFile) -> dict[str, Any]:
         "key": key,
         "in_words": (
             f"{invite.coordinator} at {invite.address}, fingerprint {invite.fingerprint}, "
-            f"its questions signed by {key or 'a key that this site has not taken yet'}"
+            f"its questions signed by {key or 'a key that this site does not have yet'}"
         ),
     }
 
@@ -242,7 +254,7 @@ def _budget(terms: StudyTerms) -> dict[str, Any]:
         ledger = open_ledger(file)
         verdict = verify(LedgerFile(file.ledger).entries(), str(file.ledger))
     except CloisterError as error:
-        said = f"cannot be told: {str(error).splitlines()[0]}"
+        said = f"not known:  {str(error).splitlines()[0]}"
         return {"epsilon": None, "rounds_left": None, "is_covered": False, "in_words": said}
     budget = verdict.history.budget
     limit = (

@@ -39,8 +39,8 @@ def settle(folder: Path, now: datetime) -> bool:
     first = read_invite(folder / "invite.json", None).authority.encode()
     if not trusts(folder, first):
         raise NetworkError(
-            f"{folder}: the invite is not of an authority that this site trusts; take the "
-            "coordinator's invite anew"
+            f"{folder}: the invite is not from an authority that this site trusts; join again with "
+            "the coordinator's invite"
         )
     current = [first]
     for paper in _line(folder, first):
@@ -72,8 +72,8 @@ def take_succession(folder: Path, path: Path, fingerprint: str | None, now: date
     """
     if not (folder / "invite.json").exists():
         raise BadFileError(
-            f"{folder}: this site has joined no federation yet; take the coordinator's invite: it "
-            "names the authority in force"
+            f"{folder}: this site has not joined a federation yet; use the coordinator's invite: "
+            "it names the current authority"
         )
     invite, content = read_invite(folder / "invite.json", None), content_of(path)
     settle(folder, now)
@@ -84,7 +84,7 @@ def take_succession(folder: Path, path: Path, fingerprint: str | None, now: date
         paper = read_succession(path, line[-1], content)
     if paper.coordinator != invite.coordinator:
         raise NetworkError(
-            f"{path}: is of {paper.coordinator}, this site is with {invite.coordinator}"
+            f"{path}: is from {paper.coordinator}, but this site has joined {invite.coordinator}"
         )
     if fingerprint is None:
         raise UsageError(
@@ -94,8 +94,8 @@ def take_succession(folder: Path, path: Path, fingerprint: str | None, now: date
     compare_fingerprints(
         fingerprint,
         paper.fingerprint,
-        f"{path}: its authority's fingerprint is {paper.fingerprint}, {fingerprint} was given; "
-        "whoever wrote this document had the former authority's key: do not take it, and tell the "
+        f"{path}: its authority's fingerprint is {paper.fingerprint}, but {fingerprint} was given; "
+        "somebody with the former authority's key wrote this document: do not use it, and tell the "
         "coordinator",
     )
     if paper not in known:
@@ -131,4 +131,4 @@ def _write(path: Path, content: bytes) -> None:
     try:
         write_whole(path, content)
     except OSError as error:
-        raise BadFileError(f"{path}: cannot be written ({error}); mend that first") from error
+        raise BadFileError(f"{path}: cannot be written ({error}); correct this first") from error

@@ -28,18 +28,18 @@ def trusted_coordinator(file: SiteFile) -> TrustedCoordinator:
             text = opened.read(LARGEST).decode("ascii").strip()
     except FileNotFoundError as error:
         raise BadFileError(
-            f"{place}: missing: this site has no coordinator's key yet, and answers no question "
-            "without one; ask the coordinator for it (cloister server key prints it) and take it: "
-            f"cloister site trust {file.path} KEY --fingerprint …"
+            f"{place}: missing: this site has no coordinator's key yet, and answers no questions "
+            "without one; ask the coordinator for it (cloister server key prints it) and accept "
+            f"it: cloister site trust {file.path} KEY --fingerprint …"
         ) from error
     except (OSError, ValueError) as error:
         raise BadFileError(
             f"{place}: the coordinator's key cannot be read ({error}); the agent's user must be "
-            "able to; start the service again, or take the key anew: cloister site trust"
+            "able to; start the service again, or accept the key again: cloister site trust"
         ) from error
     if not is_public_key(text):
         raise BadFileError(
-            f"{place}: damaged: 64 hex digits are needed; take the key anew: cloister site trust"
+            f"{place}: damaged: 64 hex digits are needed; accept the key again: cloister site trust"
         )
     return TrustedCoordinator(text, file.site.name)
 
@@ -73,11 +73,13 @@ def trust(file: SiteFile, given: str, fingerprint: str | None) -> str:
     compare_fingerprints(
         fingerprint,
         told,
-        f"{given[:64]}: the key's fingerprint is {told}, {fingerprint} was given; somebody "
-        "changed it on its way, or it is another coordinator's: do not take it",
+        f"{given[:64]}: the key's fingerprint is {told}, but {fingerprint} was given; somebody "
+        "changed it on its way, or it is another coordinator's: do not accept it",
     )
     try:
         write_whole(place.coordinator, key.encode() + b"\n")
     except OSError as error:
-        raise BadFileError(f"{place.path}: cannot be written ({error}); mend that first") from error
+        raise BadFileError(
+            f"{place.path}: cannot be written ({error}); correct this first"
+        ) from error
     return key

@@ -2,6 +2,7 @@
 
 const TEXTS = {
   en: {
+    items: "Ids of what a person has, oldest first, with blanks between them",
     language: "Language", title: "Try the model", token: "Token", text: "Text",
     first: "First text", second: "Second text", nothing: "No label applies.", grade: "grade",
     message: "Message", send: "Ask", fresh: "New conversation", hint: "Ctrl + Enter asks",
@@ -14,9 +15,10 @@ const TEXTS = {
     tasks: { "sequence-classification": "labels for texts", "token-classification": "entities in texts",
              "causal-lm": "a chat", "text-pairs": "labels for pairs of texts",
              "multi-label-classification": "several labels for texts", scoring: "scores of texts",
-             retrieval: "passages that answer" },
+             recommendation: "what a person may take next", retrieval: "passages that answer" },
   },
   zh: {
+    items: "某人已有物品的编号,从旧到新,以空格分隔",
     language: "语言", title: "试用模型", token: "令牌", text: "文本",
     first: "第一段文本", second: "第二段文本", nothing: "没有适用的标签。", grade: "等级",
     message: "消息", send: "提问", fresh: "新对话", hint: "按 Ctrl + Enter 提问",
@@ -27,7 +29,7 @@ const TEXTS = {
     gone: "服务没有响应,请检查它是否在运行。",
     tasks: { "sequence-classification": "文本分类", "token-classification": "实体识别", "causal-lm": "对话",
              "text-pairs": "文本对分类", "multi-label-classification": "多标签分类", scoring: "评分",
-             retrieval: "段落检索" },
+             recommendation: "推荐", retrieval: "段落检索" },
   },
 };
 // Labels that are shown; a study may have thousands.
@@ -60,7 +62,9 @@ function describe() {
   if (!about) return;
   const chats = about.task === "causal-lm";
   const pairs = about.task === "text-pairs";
-  at("prompt").textContent = chats ? words.message : pairs ? words.first : words.text;
+  const items = about.task === "recommendation";
+  at("prompt").textContent = chats ? words.message : pairs ? words.first
+    : items ? words.items : words.text;
   at("second-row").hidden = !pairs;
   at("second").required = pairs;
   at("fresh").hidden = !chats;
@@ -113,6 +117,12 @@ function scored(found) {
   return [made("p", `${found.score.toFixed(2)}${grade}`, "label")];
 }
 
+function ranked(found) {
+  const list = made("ol");
+  for (const one of found.items) list.append(made("li", `${one.item} (${one.score.toFixed(2)})`));
+  return [list];
+}
+
 function tagged(found, text) {
   if (!found.entities.length) return [made("p", words.none)];
   const sentence = made("p", "", "sentence");
@@ -163,7 +173,8 @@ async function predict(text) {
   last = () => {
     const nodes = found.entities ? tagged(found, text)
       : found.passages ? [passages(found.passages)]
-      : found.probabilities ? classified(found) : scored(found);
+      : found.probabilities ? classified(found)
+      : found.items ? ranked(found) : scored(found);
     if (found.is_cut) nodes.push(made("p", words.cut, "cut"));
     show(...nodes);
   };

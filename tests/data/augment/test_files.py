@@ -182,9 +182,12 @@ def test_a_paraphrase_is_one_of_the_methods(notes: Path) -> None:
         ({"copies": MOST_COPIES + 1}, "--copies"),
         ({"share": 0.0}, "--share"),
         ({"share": 0.6}, "--share"),
-        ({"how": ["dropp"]}, "--how: 'dropp' given; known: drop"),
-        ({"how": ["synonyms"]}, "give --synonyms too"),
-        ({"how": ["drop"], "paraphrase": lambda text, seed: None}, "--how lacks paraphrase"),
+        ({"how": ["dropp"]}, "--how: unknown method 'dropp'; give some of drop"),
+        ({"how": ["synonyms"]}, "synonyms also needs --synonyms"),
+        (
+            {"how": ["drop"], "paraphrase": lambda text, seed: None},
+            "--paraphrase: has no effect without paraphrase in --how",
+        ),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options: dict[str, Any], said: str) -> None:
@@ -195,14 +198,14 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, Any], said: st
 def test_a_file_with_copies_is_not_augmented_again_even_without_its_column(notes: Path) -> None:
     out = notes.with_name("out.jsonl")
     augment_file(notes, out)
-    with pytest.raises(DataError, match="has copies of records already"):
+    with pytest.raises(DataError, match="already has copies of records"):
         augment_file(out, notes.with_name("again.jsonl"))
     cut = [
         {k: v for k, v in json.loads(x).items() if k != UNIT}
         for x in out.read_text().split("\n")[:-1]
     ]
     written(out, cut)
-    with pytest.raises(DataError, match="has copies of records already"):
+    with pytest.raises(DataError, match="already has copies of records"):
         augment_file(out, notes.with_name("again.jsonl"))
     assert not notes.with_name("again.jsonl").exists()
     assert not log_of(notes.with_name("again.jsonl")).exists()
@@ -210,7 +213,7 @@ def test_a_file_with_copies_is_not_augmented_again_even_without_its_column(notes
 
 def test_a_file_without_a_copy_is_not_written(tmp_path: Path) -> None:
     source = written(tmp_path / "in.jsonl", [{"text": "7", "label": "a"}] * 3)
-    with pytest.raises(DataError, match="no row has a copy"):
+    with pytest.raises(DataError, match="no row can be varied"):
         augment_file(source, tmp_path / "out.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 

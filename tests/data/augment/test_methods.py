@@ -124,8 +124,8 @@ def test_a_capital_stays_and_one_word_stands_for_one(synonyms: Synonyms) -> None
 @pytest.mark.parametrize(
     ("text", "error", "said"),
     [
-        (b"one\n", DataError, "line 1: two or more words"),
-        (b"a, ...\n", DataError, "line 1: two or more words"),
+        (b"one\n", DataError, "line 1: two or more synonyms"),
+        (b"a, ...\n", DataError, "line 1: two or more synonyms"),
         (b"# nothing\n", UsageError, "no group"),
         (b"\xff\xfe\n", DataError, "not UTF-8"),
     ],

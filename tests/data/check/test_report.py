@@ -76,8 +76,8 @@ def test_suspicious_labels_are_named(tmp_path: Path) -> None:
     report = look(put(tmp_path, rows), near=False)
     messages = [str(finding) for finding in report.findings]
     for part in (
-        "'Cardiology' (30), 'cardiology ' (1), 'ＣＡＲＤＩＯＬＯＧＹ' (1) differ by case",
-        "'cardiolgy' (1) are nearly one name",
+        "'Cardiology' (30), 'cardiology ' (1), 'ＣＡＲＤＩＯＬＯＧＹ' (1) differ only by case",
+        "'cardiolgy' (1) are nearly equal",
         "'N/A' looks like a missing value",
         "rows have no label",
         "the commonest label has 30 times the rarest's",
@@ -117,7 +117,7 @@ def test_what_train_and_test_share_is_counted(tmp_path: Path) -> None:
     report = look(put(tmp_path, both), columns={"split": "part"})
     assert report.sections["leakage"] == [{"of": "dev", "in": "train", **expected}]
     assert [f.count for f in report.findings if f.code == "leakage"] == [1, 1, 2]
-    with pytest.raises(UsageError, match="give one"):
+    with pytest.raises(UsageError, match="give only one"):
         look(put(tmp_path, both), columns={"split": "part"}, test=tmp_path / "test.jsonl")
 
 
@@ -173,7 +173,7 @@ def test_sentences_and_conversations_are_checked_too(tmp_path: Path) -> None:
     [
         ([{"text": "x"}], {"text": "txt"}, UsageError, "--text txt: no such column"),
         ([{"text": "x"}], {"text_b": "b"}, UsageError, "--text-b b: no such column"),
-        ([{"n": 5}], {}, UsageError, "no column of texts is found"),
+        ([{"n": 5}], {}, UsageError, "found no column of texts"),
         ([], {}, DataError, "empty"),
     ],
 )
@@ -187,6 +187,13 @@ def test_what_cannot_be_checked_is_one_message(
 def test_a_separator_of_labels_without_a_column_of_them_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name it with --labels"):
         look(put(tmp_path, [{"text": "x", "label": "a;b"}]), label_separator=";")
+
+
+def test_a_column_has_one_role_but_a_person_s_number_may_number_records(tmp_path: Path) -> None:
+    file = put(tmp_path, [{"text": "x", "label": "a", "who": "p"}])
+    with pytest.raises(UsageError, match="--label, --person: label given for both"):
+        look(file, columns={"label": "label", "person": "label"})
+    look(file, columns={"text": "text", "label": "label", "person": "who", "id": "who"})
 
 
 def test_nothing_of_a_hostile_file_acts_in_the_page(tmp_path: Path) -> None:
@@ -203,5 +210,5 @@ def test_nothing_of_a_hostile_file_acts_in_the_page(tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     write_page(report, out)
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
-    with pytest.raises(UsageError, match="not written over"):
+    with pytest.raises(UsageError, match="not overwritten"):
         write_page(report, out)

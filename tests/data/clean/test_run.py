@@ -201,12 +201,18 @@ def test_reserved_and_kept_columns_stay(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "out", "options", "error", "message"),
     [
-        ([{"text": "x"}], "notes.jsonl", {}, UsageError, "is there already"),
+        ([{"text": "x"}], "notes.jsonl", {}, UsageError, "exists already"),
         ([{"text": "x"}], "out.json", {}, UsageError, "cannot be written"),
         ([{"text": "x"}], "out.parquet", {}, UsageError, "cannot be written"),
-        ([{"text": " "}], "out.jsonl", {}, DataError, "no row is left of 1"),
+        ([{"text": " "}], "out.jsonl", {}, DataError, "none of 1 rows is left"),
         ([{"text": "x"}], "out.jsonl", {"columns": {"text": "y"}}, UsageError, "no such column"),
-        ([{"text": "x"}], "out.jsonl", {"keep": ("text",)}, UsageError, "standard column already"),
+        (
+            [{"text": "x"}],
+            "out.jsonl",
+            {"keep": ("text",)},
+            UsageError,
+            "a standard column has that name",
+        ),
         (
             [{"tokens": ["x"], "tags": ["O"]}],
             "out.csv",
@@ -219,7 +225,7 @@ def test_reserved_and_kept_columns_stay(tmp_path: Path) -> None:
             "out.jsonl",
             {"columns": {"id": "k"}},
             DataError,
-            "row 2: its identifier is that of row 1",
+            "row 2: duplicate identifier, also in row 1",
         ),
         (
             [{"text": "x", "k": "1"}, {"text": "y", "k": 1}],
@@ -245,7 +251,7 @@ def test_nothing_is_written_half(
 def test_options_that_cannot_be_meant_are_refused(options: Any) -> None:
     with pytest.raises(UsageError):
         RowOptions(**options)
-    with pytest.raises(UsageError, match="no language"):
+    with pytest.raises(UsageError, match="unknown language"):
         RowOptions(languages=("klingon",))
 
 
@@ -268,7 +274,7 @@ def test_a_file_that_is_written_meanwhile_is_refused(tmp_path: Path) -> None:
         with source.open("a", encoding="utf-8") as file:
             file.write('\n{"text": "more"}')
 
-    with pytest.raises(DataError, match="was written while it was read"):
+    with pytest.raises(DataError, match="changed while it was read"):
         clean_file(source, tmp_path / "out.jsonl", CleanOptions(on_rows=append))
     assert sorted(tmp_path.iterdir()) == [source]
 

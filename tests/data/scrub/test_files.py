@@ -142,7 +142,7 @@ def test_a_text_column_that_only_a_later_row_has_is_scrubbed_too(tmp_path: Path)
 def test_nothing_is_written_over_and_nothing_half(notes: Path) -> None:
     out = notes.with_name("out.csv")
     for given, told in [
-        ({"out": notes}, "is there already"),
+        ({"out": notes}, "exists already"),
         ({"out": notes.with_name("out.txt")}, "ends in .jsonl, .csv, .parquet"),
         ({"out": notes.parent / "no" / "out.csv"}, "make it first"),
         ({"unit": "nobody"}, "no column 'nobody'"),
@@ -176,7 +176,7 @@ def test_a_file_that_is_written_meanwhile_is_refused(notes: Path) -> None:
         notes.write_text(lines + lines)
 
     notes.write_text(lines)
-    with pytest.raises(DataError, match="was written while it was read"):
+    with pytest.raises(DataError, match="changed while it was read"):
         scrub_file(notes, notes.with_name("out.jsonl"), progress=written)
     assert [path.name for path in notes.parent.iterdir()] == ["notes.jsonl"]
 
@@ -228,7 +228,7 @@ def test_the_command_prints_recall_and_precision_on_marked_texts(
     assert "3 of 4 rows changed" in shown
     assert "columns copied as they are: label, patient, n" in shown
     assert run([*given, "--out", str(out)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_names_are_found_without_the_network(
     spacy = pytest.importorskip("spacy")
     monkeypatch.setattr("socket.getaddrinfo", None)  # a look-up would fail
     monkeypatch.setattr("socket.socket.connect", None)
-    with pytest.raises(BadFileError, match="no spaCy model on this machine"):
+    with pytest.raises(BadFileError, match="not a spaCy model on this machine"):
         name_finder(str(tmp_path / "none"))
     model = spacy.blank("en")
     model.add_pipe("entity_ruler").add_patterns([{"label": "PERSON", "pattern": "Ann Lee"}])

@@ -96,7 +96,7 @@ def test_times_and_sites() -> None:
         "test",
     ]
     assert by_time("2020", None)("2019") == "train"
-    with pytest.raises(UsageError, match="a number, and --test-from is a date"):
+    with pytest.raises(UsageError, match="a number, but --test-from is a date"):
         side("2024")
     with pytest.raises(UsageError, match="neither an integer nor a date"):
         side("last week")
@@ -106,7 +106,7 @@ def test_times_and_sites() -> None:
     with pytest.raises(UsageError, match="neither"):
         moment("1" * 400)
     assert [by_site(["a"], ["b"])(s) for s in "abc"] == ["test", "validation", "train"]
-    with pytest.raises(UsageError, match="--test-site: none given"):
+    with pytest.raises(UsageError, match="--test-site: missing"):
         by_site([], [])
     with pytest.raises(UsageError, match="is a --test-site too"):
         by_site(["a"], ["a"])

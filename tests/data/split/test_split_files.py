@@ -146,8 +146,8 @@ def test_nothing_is_left_of_what_is_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "notes.jsonl", notes(12, persons=12))
     out = tmp_path / "out"
     for plan, told in [
-        (SplitPlan(by="time"), "--test-from: none given"),
-        (SplitPlan(by="site"), "--test-site: none given"),
+        (SplitPlan(by="time"), "--test-from: missing"),
+        (SplitPlan(by="site"), "--test-site: missing"),
         (SplitPlan(by="site", test_sites=["clinic 9"]), "the test side would be empty"),
         (SplitPlan(by="time", test_from="2023-01-01"), "the train side would be empty"),
     ]:
@@ -160,7 +160,7 @@ def test_nothing_is_left_of_what_is_refused(tmp_path: Path) -> None:
     chats = write(tmp_path / "chats.jsonl", [{"text": ["a"]}, {"text": ["b"]}, {"text": ["c"]}])
     with pytest.raises(DataError, match="which CSV cannot hold"):
         split_file(chats, out, SplitPlan(shares=Shares(test=0.5, salt="2")), ending=".csv")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         split_file(source, source, SplitPlan())
     with pytest.raises(UsageError, match="make it first"):
         split_file(source, tmp_path / "no" / "out", SplitPlan())

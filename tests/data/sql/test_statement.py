@@ -43,9 +43,9 @@ def test_a_query_that_reads_is_taken(query: str) -> None:
         ("SELECT 1; DROP TABLE notes", "several statements"),
         ("SELECT 'a''; DROP TABLE notes; --'; DROP TABLE notes", "several statements"),
         ("SELECT E'\\\\'; DROP TABLE notes; --'", "several statements"),
-        ("WITH x AS (DELETE FROM notes RETURNING *) SELECT * FROM x", "holds DELETE"),
-        ("SELECT * INTO copied FROM notes", "holds INTO"),
-        ("SELECT * FROM notes FOR UPDATE", "holds UPDATE"),
+        ("WITH x AS (DELETE FROM notes RETURNING *) SELECT * FROM x", "contains DELETE"),
+        ("SELECT * INTO copied FROM notes", "contains INTO"),
+        ("SELECT * FROM notes FOR UPDATE", "contains UPDATE"),
         ("SELECT 1" + " " * 100_000, "at most"),
     ],
 )

@@ -63,7 +63,7 @@ def test_nothing_is_written_over(folder: ServerFolder, tmp_path: Path) -> None:
 
 def test_what_is_no_backup_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no archive")
-    with pytest.raises(BadFileError, match="no sound backup"):
+    with pytest.raises(BadFileError, match="not a valid backup"):
         restore(tmp_path / "text", tmp_path / "a")
     (tmp_path / "evil").write_text("x")
     with tarfile.open(tmp_path / "evil.tar.gz", "w:gz") as archive:

@@ -128,5 +128,5 @@ def test_what_cannot_be_tried_is_said_and_how_to_try_it(
 
 def test_the_protection_is_said_at_the_start(folder: ServerFolder) -> None:
     said = protection(folder)
-    assert "listens at no port" in said
+    assert "listens on no port" in said
     assert str(folder.superlink) in said

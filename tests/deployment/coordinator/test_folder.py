@@ -50,7 +50,7 @@ def test_a_folder_from_before_there_was_a_key_gets_one_once(folder: ServerFolder
     assert folder.complete() is None
     assert public_key_of(load_coordinator_key(folder.key)) == before
     folder.key.unlink()
-    with pytest.raises(BadFileError, match="have cloister server start make one"):
+    with pytest.raises(BadFileError, match="let cloister server start make one"):
         load_coordinator_key(folder.key)
     made = folder.complete()
     assert made == public_key_of(load_coordinator_key(folder.key)) != before
@@ -188,6 +188,6 @@ def test_a_folder_without_a_coordinator_says_what_makes_one(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["..", "../other", "a/b", ".hidden", "", "a\nb"])
 def test_no_run_lies_outside_the_runs(folder: ServerFolder, name: str) -> None:
-    with pytest.raises(UsageError, match="no run's name"):
+    with pytest.raises(UsageError, match="not the name of a run"):
         folder.run(name)
     assert folder.run("triage-1").parent == folder.runs

@@ -40,7 +40,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadFileError, match="no run of this coordinator"):
+    with pytest.raises(BadFileError, match="not a run of this coordinator"):
         read_run(tmp_path / "none")
 
 
@@ -162,7 +162,7 @@ def test_events_that_a_site_can_repeat_are_bounded(
     found = [event for _, event in events(place)]
     assert (place / "events.jsonl").stat().st_size < 21_000
     assert [event["what"] for event in found[-3:]] == ["note", "closed", "finished"]
-    assert "no more of these are kept" in found[-3]["text"]
+    assert "no further ones are written" in found[-3]["text"]
 
 
 def test_a_text_in_an_event_is_bounded(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_no_authority_is_trusted_without_the_other_channel(
     before = sorted(site.path.iterdir()), site.authority.read_bytes()
     with pytest.raises(UsageError, match=f"--fingerprint: missing.*{paper.fingerprint}"):
         take_succession(site.path, place, None, NOW)
-    with pytest.raises(NetworkError, match="had the former authority's key"):
+    with pytest.raises(NetworkError, match="with the former authority's key"):
         take_succession(site.path, place, fingerprint(folder.certificate.read_bytes()), NOW)
     assert (sorted(site.path.iterdir()), site.authority.read_bytes()) == before
 

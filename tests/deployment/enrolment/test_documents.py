@@ -143,14 +143,14 @@ def test_a_request_is_signed_by_both_of_its_keys(tmp_path: Path) -> None:
     path = tmp_path / "request.json"
     for node, ledger in (("other", "ward"), ("ward", "other")):
         write_request(path, request(), keys(node).node, keys(ledger).ledger)
-        with pytest.raises(NetworkError, match="not signed by the keys that it brings"):
+        with pytest.raises(NetworkError, match="not signed by the keys in it"):
             read_join_request(path)
 
 
 def test_a_paper_of_another_authority_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "paper.json"
     write_invite(path, invite(), authority("another"))
-    with pytest.raises(NetworkError, match="changed since it was signed"):
+    with pytest.raises(NetworkError, match="changed after it was signed"):
         read_invite(path, NOW)
     write_welcome(path, welcome(), authority("another"))
     with pytest.raises(NetworkError, match="not signed by the coordinator"):
@@ -265,7 +265,7 @@ def test_fields_that_cannot_be_meant_are_refused(
     tmp_path: Path, kind: str, change: dict[str, Any]
 ) -> None:
     path = edited(write(tmp_path, kind), lambda d: d["body"].update(change))
-    with pytest.raises(BadFileError, match="ask for it anew"):
+    with pytest.raises(BadFileError, match="ask for it again"):
         read(path, kind)
 
 
@@ -352,7 +352,7 @@ def test_an_invite_is_void_after_its_time(tmp_path: Path) -> None:
 
 def test_a_welcome_is_void_after_its_time(tmp_path: Path) -> None:
     path = write(tmp_path, "welcome")
-    with pytest.raises(NetworkError, match=r"was valid until .*approve the request anew"):
+    with pytest.raises(NetworkError, match=r"was valid until .*approve the request again"):
         read_approval(path, authority().pem, NOW + 366 * DAY)
 
 
@@ -360,7 +360,7 @@ def test_a_welcome_is_void_after_its_time(tmp_path: Path) -> None:
 def test_a_time_without_a_zone_is_none(tmp_path: Path, when: str) -> None:
     path = tmp_path / "invite.json"
     write_invite(path, invite(expires=when), authority())
-    with pytest.raises(BadFileError, match="no time with a zone"):
+    with pytest.raises(BadFileError, match="not a time with a zone"):
         read_invite(path, NOW)
 
 

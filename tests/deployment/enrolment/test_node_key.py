@@ -62,7 +62,7 @@ def test_a_key_of_another_kind_is_named(tmp_path: Path) -> None:
             Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()
         )
     )
-    with pytest.raises(BadFileError, match="no elliptic curve key"):
+    with pytest.raises(BadFileError, match="not an elliptic curve key"):
         load_node_key(path)
 
 

@@ -258,7 +258,7 @@ def test_names_that_cannot_be_listed_are_refused(collected: Path, name: str) -> 
 
 def test_what_cannot_be_installed_offline_is_refused(collected: Path) -> None:
     (collected / "wheels" / "source-1.0.tar.gz").write_bytes(b"")
-    with pytest.raises(BadFileError, match="no wheel"):
+    with pytest.raises(BadFileError, match="not a wheel"):
         seal(collected, authority(), NOW)
 
 

@@ -161,7 +161,7 @@ def test_a_file_system_without_modes_is_refused(
 ) -> None:
     (tmp_path / "open").mkdir(mode=0o755)
     monkeypatch.setattr(Path, "chmod", lambda *arguments, **keywords: None)
-    with pytest.raises(BadFileError, match=r"others may enter it .* keeps owners and modes"):
+    with pytest.raises(BadFileError, match=r"others may enter it .* supports owners and modes"):
         make_private(tmp_path / "open")
 
 

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloister.client.approvals_config import ApprovalsConfig, StandingApproval, approvals_of
+from cloister.client.declared_records import RecordsConfig
 from cloister.client.policy_file import (
     AcceptPolicy,
     BudgetPolicy,
     PrivacyPolicy,
     SitePolicy,
 )
-from cloister.client.site_file import EXAMPLE, RecordsConfig, SiteConfig, SiteFile, read_site
+from cloister.client.site_file import EXAMPLE, SiteConfig, SiteFile, read_site
 from cloister.client.terms import StudyTerms, accepted_terms
 from cloister.deployment.site.approvals import ApprovalState, judge, unmet
 from cloister.deployment.site.decisions import Decision, Kind

@@ -214,7 +214,7 @@ def test_a_line_that_a_crash_cut_off_was_never_said(cut: int, kept: Decisions) -
 def test_a_file_ends_and_says_so(kept: Decisions, monkeypatch: pytest.MonkeyPatch) -> None:
     size = mine(kept).stat().st_size
     monkeypatch.setattr(decisions, "MOST_BYTES", size + 10)
-    with pytest.raises(BadFileError, match="are its end"):
+    with pytest.raises(BadFileError, match="its limit"):
         kept.add(Kind.REJECT, STUDY, TERMS)
     assert mine(kept).stat().st_size == size
 
@@ -280,7 +280,7 @@ def test_a_document_is_of_the_study_that_it_is_called_by(tmp_path: Path) -> None
     """Whoever writes the folder of documents approves nothing by it: the digest is the text's."""
     kept, [(one, text), (other, _)] = AskedStudies(tmp_path / "asked"), recipes(2)
     kept.note(other, text)
-    with pytest.raises(BadFileError, match="holds another study"):
+    with pytest.raises(BadFileError, match="is another study"):
         kept.recipe(other)
     for content in (b"", b"{", b"\xff", b"x" * (2**20 + 1), text[:-1].encode()):
         (kept.path / f"{one}.json").write_bytes(content)

@@ -63,7 +63,7 @@ def test_a_site_whose_base_is_here_asks_no_hub_and_has_no_network(
 
 def test_a_system_without_filters_says_so(joined: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "leave_the_network", lambda: False)
-    assert "no filter for system calls" in leave(with_base(joined, ""))
+    assert "cannot filter system calls" in leave(with_base(joined, ""))
 
 
 def test_no_program_of_a_site_is_told_a_port(joined: Path) -> None:

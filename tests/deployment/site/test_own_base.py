@@ -34,5 +34,5 @@ def test_a_folder_and_a_file_lie_beside_the_site_s(
 def test_a_hub_id_is_looked_for_as_one(tmp_path: Path) -> None:
     file = site(tmp_path, "nobody/nothing")
     assert needs_hub(file)
-    with pytest.raises(ModelFileError, match="nobody/nothing could not be had from the hub"):
+    with pytest.raises(ModelFileError, match="nobody/nothing could not be downloaded from the hub"):
         own_base(file, Recipe())

@@ -180,7 +180,7 @@ def test_what_the_coordinator_did_not_sign_as_it_came_is_refused_before_anything
 ) -> None:
     unchanged(asked, sent_document(asked.recipe), FORGED[name](asked.question()), monkeypatch)
     wrong_site = name in ("another site", "as an earlier version asked")
-    assert ("a question to" if wrong_site else "did not sign as it came") in asked.why
+    assert ("a question to" if wrong_site else "without a valid signature") in asked.why
 
 
 @pytest.mark.parametrize("step", Step)
@@ -328,7 +328,7 @@ def taken(asked: Asked, key: Ed25519PrivateKey) -> None:
         trust(file, public, None)
     with pytest.raises(NetworkError, match="do not take it"):
         trust(file, public, key_fingerprint(public_hex(STRANGER)))
-    with pytest.raises(BadFileError, match="no coordinator's public key"):
+    with pytest.raises(BadFileError, match="not a coordinator's public key"):
         trust(file, public[:-1], key_fingerprint(public))
     assert trust(file, public, key_fingerprint(public)) == public
 

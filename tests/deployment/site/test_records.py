@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cloister.client.site_file import RecordsConfig, SiteFile, read_site
+from cloister.client.declared_records import RecordsConfig
+from cloister.client.site_file import SiteFile, read_site
 from cloister.client.stamp import ContentStamp
 from cloister.data.records import TextRecord
 from cloister.data.step_log import log_of
@@ -106,7 +107,7 @@ ODD = {
     "no text": ({"label": "a", "person": "q"}, "no column 'text'"),
     "a date as label": (
         {"text": "x", "label": 0.5, "person": "q"},
-        "label is a number that is no ",
+        "label is a number that is not ",
     ),
     "nothing": ({"other": "x"}, "no column 'text'"),
 }
@@ -249,11 +250,14 @@ def test_what_is_no_file_is_called_what_it_is_and_not_waited_for(
 
 PERSONS = {
     "no such column": ({}, "row 1: no column 'person'; set privacy.person in site.toml to"),
-    "nothing": ({"person": None}, r"row 1: person holds nothing \(null\)"),
+    "nothing": ({"person": None}, r"row 1: person has no value \(null\)"),
     "an empty name": ({"person": ""}, "row 1: person is empty"),
-    "a fraction": ({"person": 0.25}, "row 1: person is a number that is no integer; a person is"),
-    "a list": ({"person": ["a"]}, "row 1: person is a list; a person is text"),
-    "true": ({"person": True}, "row 1: person is true or false; a person is text"),
+    "a fraction": (
+        {"person": 0.25},
+        "row 1: person is a number that is not an integer; a person must be",
+    ),
+    "a list": ({"person": ["a"]}, "row 1: person is a list; a person must be text"),
+    "true": ({"person": True}, "row 1: person is true or false; a person must be text"),
 }
 
 

@@ -52,7 +52,7 @@ def test_a_site_is_told_what_it_has_to_do_first(site: SiteFile) -> None:
     folder = SiteMembership.of(site).path
     (folder / "welcome.json").unlink()
     said = in_the_way(site)
-    assert "has not let it in yet" in said
+    assert "has not approved it yet" in said
     assert str(SiteMembership.of(site).request) in said
     (folder / "invite.json").unlink()
     assert "has joined no federation" in in_the_way(site)
@@ -68,7 +68,7 @@ def test_a_coordinator_that_is_down_is_said_to_be(
     assert run(["site", "status", str(site.path)]) == 0
     told = capsys.readouterr().out
     assert "in the way: it cannot reach its coordinator (port: localhost:" in told
-    assert "ask the coordinator whether it runs" in told
+    assert "ask the coordinator whether it is running" in told
     listener.listen()
     assert in_the_way(site) == ""
     assert run(["site", "status", str(site.path)]) == 0

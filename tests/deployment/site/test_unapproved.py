@@ -150,7 +150,7 @@ def test_decisions_that_cannot_be_read_refuse_and_end_nothing(ward: Ward, bert: 
     for content in (b"{}\n", b"\xff\n", whole.replace(b"approve", b"approved")):
         place.write_bytes(content)
         assert prepare(ward, recipe).said[2] is Status.REFUSED
-        assert "nothing is approved before" in ward.agent._folder.refusals()[-1]["why"]
+        assert "nothing is approved until" in ward.agent._folder.refusals()[-1]["why"]
         place.write_bytes(whole)
         assert prepare(ward, recipe).said[2] is Status.READY
 

@@ -1,0 +1,134 @@
+"""`cloister model`: a finished model in other forms, and its versions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Export a finished model to systems without Cloister, and keep its versions.",
+    no_args_is_help=True,
+)
+
+
+@app.command("export")
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter.")],
+    formats: Annotated[
+        list[str],
+        typer.Option(
+            "--format",
+            help="merged, sentence-transformers, onnx, int8, int4 or gguf; may be repeated.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="A new folder; of several formats a folder of each inside."),
+    ],
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            help="Score on this file, which you declare public. Absent: on the run's public test "
+            "file. Never private records."
+        ),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="The base model's folder here. Absent: as the adapter names it."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Write a finished model in forms that load without Cloister, each checked and measured.
+
+    The folder's README is its card, with size, CPU latency and score of each form; export.json has
+    the same for programs. A format that cannot hold the study's head exactly is refused, and the
+    message names those that can.
+
+    Example: cloister model export runs/bank --format onnx --format int8 --out shipped
+    """
+    from cloister.cli.terminal import Terminal
+    from cloister.export.forms.writing import export_model
+
+    done = export_model(
+        run,
+        formats,
+        out,
+        base=base,
+        test=test,
+        on_stage=lambda stage: typer.echo(f"… {stage}", err=True),
+    )
+    if as_json:
+        document = {
+            "folders": {name: str(folder) for name, folder in done.folders.items()},
+            "metric": done.metric,
+            "scored_on": done.test,
+            "forms": [asdict(row) for row in done.rows],
+        }
+        typer.echo(json.dumps(document))
+        return
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for column in ("form", "MB", "ms a text", done.metric, "logits differ by"):
+        table.add_column(column, justify="left" if column == "form" else "right")
+    for row in done.rows:
+        figures = (f"{row.bytes / 1e6:.2f}", *_cells(row.milliseconds, row.score, row.difference))
+        table.add_row(row.form, *figures)
+    Terminal().print(table)
+    if done.test is None:
+        typer.echo("no public test set was at hand: --test FILE scores on one", err=True)
+    for name, folder in done.folders.items():
+        typer.echo(f"{name}: {folder}", err=True)
+
+
+@app.command("card")
+def card(
+    run: Annotated[Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter.")],
+    statement: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SITE=FILE", help="A site's own account of its records; may be repeated."
+        ),
+    ] = None,
+    use: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What the model is meant for.")
+    ] = None,
+    bias: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What was found by group of persons.")
+    ] = None,
+    robustness: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What was found on disturbed texts.")
+    ] = None,
+) -> None:
+    """Put people's own words on a finished model's card, as quotations; print where it is.
+
+    Example: cloister model card runs/clinics --statement st-marys=st-marys.txt --use use.txt
+    """
+    from cloister.errors import UsageError
+    from cloister.export.adapter_folder import adapter_folder
+    from cloister.export.card_words import add_words, read_words
+
+    statements = {}
+    for one in statement or []:
+        site, equals, file = one.partition("=")
+        if not (equals and site and file):
+            raise UsageError(f"--statement {one}: SITE=FILE is needed")
+        statements[site] = read_words(Path(file))
+    given = {"use": use, "bias": bias, "robustness": robustness}
+    words = {place: read_words(file) for place, file in given.items() if file is not None}
+    if not words and not statements:
+        raise UsageError("no words given; name a file by --statement, --use, --bias, --robustness")
+    folder = adapter_folder(run)
+    add_words(folder, words, statements)
+    typer.echo(folder / "README.md")
+
+
+def _cells(
+    milliseconds: float | None, score: float | None, difference: float | None
+) -> tuple[str, ...]:
+    values = ((milliseconds, ".1f"), (score, ".4f"), (difference, ".1e"))
+    return tuple("–" if value is None else f"{value:{form}}" for value, form in values)

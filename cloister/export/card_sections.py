@@ -1,0 +1,123 @@
+"""Sections of a card that say what a model is for, what limits it, and what nobody measured.
+
+What only people know (a use, a bias that they looked for, a site's own account of its records) is
+theirs to add: `cloister model card` puts their words into these sections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cloister.tasks.config import TaskKind
+
+USE, BIAS, ROBUSTNESS, DATA = "Intended use", "Bias", "Robustness", "Data, by site"
+
+# What the model gives, by task.
+_GIVES: Mapping[TaskKind, str] = {
+    "sequence-classification": "one of its labels to a text",
+    "multi-label-classification": "any number of its labels to a text",
+    "text-pairs": "one of its labels to two texts that are read together",
+    "scoring": "a score to a text",
+    "token-classification": "the entities in a sentence",
+    "causal-lm": "a reply to a conversation",
+}
+
+
+def intended_use(kind: TaskKind, labels: Sequence[str]) -> str:
+    """What the model was trained for, and what it was not.
+
+    Args:
+        kind: The task.
+        labels: Names of its outputs; empty where it has none.
+    """
+    gives = _GIVES.get(kind, f"what the task `{kind}` says")
+    among = f" ({', '.join(f'`{label}`' for label in labels)})" if labels else ""
+    return (
+        f"## {USE}\n\nIt was trained to give {gives}{among}, on records like those of the sites "
+        "below. The study names no other use. Before you use it, score it on records of your own "
+        "that you may look at (`cloister evaluate`). No decision about a person should rest on it "
+        "alone.\n"
+    )
+
+
+def limits(kind: TaskKind, max_length: int, *, is_private: bool) -> str:
+    """What is known to limit it.
+
+    Args:
+        kind: The task.
+        max_length: Longest record in tokens.
+        is_private: Whether noise was added at every site.
+    """
+    lines = [
+        f"- It reads {max_length} tokens of a record; the rest is cut.",
+        "- Scores are of one public test set, whose records may differ from yours.",
+    ]
+    if kind == "causal-lm":
+        lines.append("- It may state what is false, in the same tone as what is true.")
+    else:
+        lines.append("- It has no answer but its own: a text of another kind gets one of them too.")
+    if is_private:
+        lines.append(
+            "- Noise hides what few records show: rare labels and rare wordings are learnt least."
+        )
+    lines.append("- What its base has learnt of the world, false or unfair, is in it too.")
+    return "## Limits\n\n" + "\n".join(lines) + "\n"
+
+
+def unexamined() -> str:
+    """Bias and robustness, of which a study knows nothing by itself."""
+    return (
+        f"## {BIAS}\n\nNot measured. Records that say whom a text is about are private, and no "
+        "score by group was computed.\n\n"
+        f"## {ROBUSTNESS}\n\nNot measured: typing errors, other wordings, other languages, and "
+        "texts that are written to mislead it.\n"
+    )
+
+
+def data_by_site(sites: Mapping[str, str]) -> str:
+    """What is known of the records, one part a site.
+
+    Args:
+        sites: By name, what a site's certificate says of its records.
+    """
+    parts = [f"### {site}\n\n{known}\n\n{NO_WORDS}\n" for site, known in sites.items()]
+    return (
+        f"## {DATA}\n\nThe records stayed at the sites; nobody else has seen them.\n\n"
+        + "\n".join(parts)
+    )
+
+
+NO_WORDS = "The site gave no account of its records in its own words."
+
+
+def not_measured(
+    test: Mapping[str, float],
+    *,
+    has_untrained: bool,
+    has_twin: bool,
+    is_private: bool,
+) -> str:
+    """What a reader may miss here, and will not find.
+
+    Args:
+        test: Scores on the public test set.
+        has_untrained: Whether the adapter before round 1 was scored.
+        has_twin: Whether the same was run without privacy.
+        is_private: Whether every site is promised a finite ε.
+    """
+    lines = [
+        "bias and robustness, unless their sections say otherwise",
+        "scores on the sites' own records: nothing computed on them leaves a site uncharged",
+        "scores of other seeds: this is one run",
+        "whether it repeats what it was trained on (`cloister audit` attacks the mechanism)",
+        "energy and emissions",
+    ]
+    if not test:
+        lines.append("any score: there was no public test set")
+    if "ece" not in test:
+        lines.append("calibration")
+    if not has_untrained:
+        lines.append("what it scored before training")
+    if is_private and not has_twin:
+        lines.append("what privacy cost")
+    return "## Never measured\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"

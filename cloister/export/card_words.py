@@ -1,0 +1,96 @@
+"""People's own words on a card: a site's account of its records, a use, what they measured.
+
+The words stand as a quotation under the section's own text, which says whose they are. They are
+another party's text: bounded, each line behind a `>`, without control characters and HTML.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from cloister.bounds import listed
+from cloister.errors import BadFileError, UsageError
+from cloister.export.card_sections import BIAS, DATA, NO_WORDS, ROBUSTNESS, USE
+from cloister.files import bad_file, open_file, write_whole
+from cloister.printable import one_line
+
+# A page of text: 60 lines of 80 characters, at most four bytes each.
+MOST_CHARACTERS = 4800
+# Which section each kind of words goes into.
+SECTIONS: Mapping[str, str] = {"use": USE, "bias": BIAS, "robustness": ROBUSTNESS}
+_STATED = "Whoever ran the study states:"
+_OWN = "In the site's own words, as it gave them to whoever ran the study:"
+
+
+def add_words(folder: Path, words: Mapping[str, str], statements: Mapping[str, str]) -> None:
+    """Puts people's words into an adapter's card; those given before for the same place go.
+
+    Args:
+        folder: Of the adapter; its card is rewritten whole or not at all.
+        words: By `use`, `bias` or `robustness`.
+        statements: By site, its account of its records.
+
+    Raises:
+        UsageError: The card has no such site, or the words are empty or too long.
+        BadFileError: There is no card of this version, or it cannot be written.
+    """
+    card = folder / "README.md"
+    try:
+        text = card.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFileError(f"{card}: no card can be read here ({error}); give a run") from error
+    for place, given in words.items():
+        text = _put(text, f"## {SECTIONS[place]}", _STATED, given, place, card)
+    sites = re.findall(r"^### (.+)$", _section(text, f"## {DATA}"), re.M)
+    unknown = [site for site in statements if site not in sites]
+    if unknown:
+        raise UsageError(
+            f"--statement: no site {listed(unknown)} on the card, which has {listed(sites)}"
+        )
+    for site, given in statements.items():
+        text = _put(text, f"### {site}", _OWN, given, f"statement of {site}", card)
+    try:
+        write_whole(card, text.encode())
+    except OSError as error:
+        raise bad_file(error, "written") from error
+
+
+def read_words(path: Path) -> str:
+    """Reads a file of words.
+
+    Raises:
+        BadFileError: It cannot be read, or is no UTF-8 text.
+    """
+    try:
+        with open_file(path) as file:
+            return file.read(4 * MOST_CHARACTERS + 1).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFileError(f"{path}: no text in UTF-8 can be read ({error}); give one") from error
+
+
+def _section(text: str, heading: str) -> str:
+    """A section's text up to the next of its own rank or above; empty where there is none."""
+    _, found, rest = f"\n{text}".partition(f"\n{heading}\n")
+    rank = heading.count("#", 0, heading.index(" "))
+    ends = re.search(rf"^#{{1,{rank}}} ", rest, re.M)
+    return rest[: ends.start()] if found and ends else rest if found else ""
+
+
+def _put(text: str, heading: str, by: str, words: str, what: str, card: Path) -> str:
+    body = _section(text, heading)
+    if not body:
+        raise BadFileError(
+            f"{card}: it has no section {heading!r}: another version wrote it; export the run "
+            "again, or write the words by hand"
+        )
+    if not words.strip():
+        raise UsageError(f"{what}: empty; give a text")
+    if len(words) > MOST_CHARACTERS:
+        raise UsageError(f"{what}: {len(words):,} characters; at most {MOST_CHARACTERS:,} are kept")
+    lines = [one_line(line, MOST_CHARACTERS) for line in words.strip().splitlines()]
+    quoted = "\n".join(f"> {line}".replace("<", "&lt;").rstrip() for line in lines)
+    kept = body.partition(f"\n{by}\n")[0].replace(NO_WORDS, "").strip()
+    new = f"\n{kept}\n\n{by}\n\n{quoted}\n\n"
+    return text.replace(f"{heading}\n{body}", f"{heading}\n{new}", 1)

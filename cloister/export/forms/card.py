@@ -1,0 +1,152 @@
+"""The README of an exported form: what it is, how it is loaded, its size, latency and score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from cloister.export.forms.finished import Finished
+from cloister.export.forms.measuring import FormRow
+from cloister.export.forms.public_test import PublicTest
+from cloister.export.forms.table import Form
+from cloister.export.front_matter import PIPELINES, front_matter, without_front_matter
+from cloister.tasks.prompt import Prompt
+
+# Section of the adapter's card that says how the adapter is loaded, which this folder is not.
+_LOADING, _AFTER, _PRIVACY = "## Loading", "## Origin", "## Privacy"
+
+
+def form_card(
+    finished: Finished, name: str, form: Form, rows: Sequence[FormRow], public: PublicTest | None
+) -> str:
+    """Renders the card as Markdown.
+
+    Args:
+        finished: The study's result, whose own card is carried over where it has one.
+        name: The format.
+        form: Its line in the table of formats.
+        rows: What was measured, of all forms that were written together.
+        public: What the scores are of; None: nothing was scored.
+    """
+    about, task = finished.about, finished.task
+    own = _own_card(finished)
+    lines = [
+        front_matter(
+            base=about.model.base,
+            library=form.library,
+            kind=task.kind,
+            tags=["federated-learning", "cloister", name],
+            name=_title(own),
+            scores=_scores(rows, name, task.primary_metric),
+        ),
+        f"# {_title(own)} ({name})\n",
+        f"A model for `{task.kind}`, trained by federated learning with Cloister on "
+        f"`{about.model.base}` and written as `{name}`, which is loaded without Cloister. "
+        "Writing a trained model in another form reads no record: what was promised of the "
+        "adapter, every ε with its δ, holds of this form too (post-processing; Dwork & Roth 2014, "
+        "proposition 2.1).\n",
+        f"## Loading\n\n```python\n{form.loading.replace('PIPELINE', PIPELINES.get(task.kind, ''))}"
+        "```\n",
+        *_reading(finished),
+        "## Size, latency and score\n",
+        *table_lines(rows, task.primary_metric, public),
+        "",
+    ]
+    if own is not None:
+        lines.append(_carried(own))
+    else:
+        lines.append(
+            "## Not known\n\nThe adapter's folder had no card, so scores, ε and sites are not "
+            "stated here: ask whoever ran the study for the card of its run.\n"
+        )
+    return "\n".join(lines)
+
+
+def _scores(rows: Sequence[FormRow], name: str, metric: str) -> dict[str, float]:
+    scored = [row.score for row in rows if row.form == name and row.score is not None]
+    return {metric: scored[0]} if scored else {}
+
+
+def table_lines(rows: Sequence[FormRow], metric: str, public: PublicTest | None) -> list[str]:
+    """The table of forms in Markdown, with what its figures are."""
+    lines = [
+        f"| form | MB on disk | ms for one text | {metric} | logits differ by |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = (
+            f"{row.bytes / 1e6:.2f}",
+            _cell(row.milliseconds, ".1f"),
+            _cell(row.score, ".4f"),
+            _cell(row.difference, ".1e"),
+        )
+        lines.append(f"| {row.form} | {' | '.join(cells)} |")
+    scored = "nothing was scored: no public test set was at hand"
+    if public is not None:
+        scored = f"{metric} on {public.words}"
+    lines += [
+        "",
+        f"Milliseconds are the median of one sentence on the CPU that exported, with "
+        f"{torch.get_num_threads()} threads; {scored}. Logits are compared with the study's own "
+        "network on built-in sentences, relative to the largest. Private records were not read.",
+    ]
+    return lines
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "not measured" if value is None else f"{value:{form}}"
+
+
+def _reading(finished: Finished) -> list[str]:
+    """What a caller has to do for the study's own outputs, beyond the tokenizer's."""
+    task: Any = finished.task
+    lines = [
+        f"Texts were cut to {task.max_length} tokens at their end: call the tokenizer with "
+        "`truncation=True`.\n"
+    ]
+    prompt = getattr(task, "prompt", None)
+    if isinstance(prompt, Prompt):
+        lines.append(
+            f"A text is read between `{prompt.before}` and `{prompt.behind}`: write both.\n"
+        )
+    if task.kind == "text-pairs" and task.before:
+        lines.append(f"Write {task.before!r} before the second text.\n")
+    if task.kind == "scoring":
+        low, high = task.scale.low, task.scale.high
+        lines.append(
+            f"The one output is a logit: the score is {low:g} + {high - low:g} · sigmoid(logit); a "
+            "pipeline gives the sigmoid.\n"
+        )
+    if task.kind == "multi-label-classification":
+        lines.append("Each label has a sigmoid of its own; above 0.5 it is given.\n")
+    if task.kind == "token-classification":
+        lines.append("A word's tag is that of its first token.\n")
+    if task.kind == "causal-lm":
+        lines.append("Replies: render the turns with the tokenizer's chat template.\n")
+    return lines
+
+
+def _own_card(finished: Finished) -> str | None:
+    """The card that ended the study; None where there is none, or peft's empty form of one."""
+    file = finished.folder / "README.md"
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return without_front_matter(text) if f"\n{_PRIVACY}\n" in text else None
+
+
+def _title(own: str | None) -> str:
+    for line in (own or "").splitlines():
+        if line.startswith("# "):
+            return line.removeprefix("# ")
+    return "model"
+
+
+def _carried(own: str) -> str:
+    """The adapter's card from its scores on, without how an adapter is loaded."""
+    start = own.find("\n## ")
+    kept = own[start + 1 :] if start >= 0 else ""
+    before, loading, rest = kept.partition(_LOADING)
+    if loading:
+        kept = before + rest[rest.find(_AFTER) :]
+    return f"# The adapter's card\n\n{kept}"

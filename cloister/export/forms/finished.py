@@ -1,0 +1,166 @@
+"""A finished study's network as exports read it: float32, on the CPU, its adapter merged or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cloister.data.records import (
+    ChatRecord,
+    LabelsRecord,
+    Message,
+    PairRecord,
+    Record,
+    ScoreRecord,
+    TextRecord,
+    TokenRecord,
+)
+from cloister.errors import UsageError
+from cloister.export.adapter_folder import (
+    ReleaseFacts,
+    adapter_folder,
+    load_released,
+    read_released,
+)
+from cloister.models.center_texts import ENGLISH
+from cloister.models.network import Network
+from cloister.tasks.scoring import Scoring
+from cloister.tasks.task import Batch, Example, Task
+from cloister.training.workspace import Workspace
+
+# Computes logits of what a base reads (`Network.inputs`): [B, C] or [B, T, C].
+Logits = Callable[[Mapping[str, Tensor]], Tensor]
+# Built-in sentences with which every form is compared with the study's network.
+PROBES = ENGLISH[:12]
+# Records of one batch of probes: more than one, so that padding is tried.
+PROBE_BATCH = 4
+
+
+@dataclass
+class Finished:
+    """A study's result, loaded.
+
+    Attributes:
+        folder: Of its adapter.
+        about: What the adapter says of itself.
+        workspace: Base, adapter and head, in float32 on the CPU.
+        is_merged: Whether the adapter is in the base's own weights now.
+    """
+
+    folder: Path
+    about: ReleaseFacts
+    workspace: Workspace
+    is_merged: bool = False
+
+    @property
+    def network(self) -> Network:
+        """Base, adapter and head."""
+        return self.workspace.network
+
+    @property
+    def task(self) -> Task:
+        """The study's task."""
+        return self.workspace.task
+
+    @property
+    def can_merge(self) -> bool:
+        """Whether the adapter has a place in the base's weights: vectors before a text have none.
+
+        BitFit's biases are left beside them too: a base may have no bias to add them to.
+        """
+        lora = self.about.lora
+        return not lora.is_prompt and lora.method != "bitfit"
+
+    def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """What the study's network computes."""
+        with torch.no_grad():
+            found: Tensor = self.network(**inputs)
+        return found
+
+    def merge(self) -> None:
+        """Puts the adapter into the base's weights, where it has a place there."""
+        if self.can_merge and not self.is_merged:
+            # peft's own: W + s·B·A, and IA³'s scalings.
+            self.network.backbone.merge_adapter()
+            self.is_merged = True
+
+
+def open_finished(place: Path, base: str | None = None) -> Finished:
+    """Loads a finished run's adapter for export.
+
+    Args:
+        place: A finished run's folder, or an adapter's.
+        base: The base's folder or hub id on this machine; None: as the adapter names it.
+
+    Raises:
+        UsageError: Its task is a plug-in's, each site kept a part of it, or its base is quantized.
+        BadFileError: There is no adapter, or a damaged one.
+        ModelFileError: The base is missing or not the one that was trained on.
+    """
+    folder = adapter_folder(place)
+    about = read_released(folder)
+    if about.task.plugin is not None:
+        raise UsageError(
+            f"{place}: its task {about.task.kind} is a plug-in's, whose outputs mean what its own "
+            "code says; share the adapter's folder and its card's script"
+        )
+    if about.lora.train == "b-kept":
+        raise UsageError(
+            f"{place}: each site kept a part of its own adapter (lora.train = b-kept), so there is "
+            "no one model to export; a site exports its own"
+        )
+    if about.model.quantization != "none":
+        raise UsageError(
+            f"{place}: its base was read in {about.model.quantization}, whose rounded weights an "
+            "adapter cannot be merged into; serve it with cloister serve, or train on the base "
+            "itself (model.quantization = none)"
+        )
+    about, workspace = load_released(folder, base)
+    workspace.network.to("cpu").float().eval()
+    workspace.network.is_float32 = True
+    return Finished(folder, about, workspace)
+
+
+def probe_batches(finished: Finished) -> list[Batch]:
+    """The built-in sentences as batches of the study's task, shorter beside longer ones."""
+    task = finished.task
+    examples = [task.encode(record) for record in probe_records(task)]
+    return batches(task, examples)
+
+
+def batches(task: Task, examples: Sequence[Example]) -> list[Batch]:
+    """Examples in their order, a few at a time."""
+    return [
+        task.collate(examples[first : first + PROBE_BATCH])
+        for first in range(0, len(examples), PROBE_BATCH)
+    ]
+
+
+def probe_records(task: Task) -> list[Record]:
+    """The built-in sentences as records of a task; what they say is to be learnt means nothing."""
+    return [_record(task, text, PROBES[place - 1]) for place, text in enumerate(PROBES)]
+
+
+def _record(task: Task, text: str, other: str) -> Record:
+    if task.record_kind == "pairs":
+        return PairRecord(text, task.labels[0], text_b=other)
+    if task.record_kind == "tokens":
+        words = tuple(text.split())
+        return TokenRecord(words, ("O",) * len(words))
+    if task.record_kind == "messages":
+        return ChatRecord((Message("user", text), Message("assistant", other)))
+    if isinstance(task, Scoring):
+        return ScoreRecord(text, task.scale.low)
+    return (
+        LabelsRecord(text, ()) if task.record_kind == "labels" else TextRecord(text, task.labels[0])
+    )
+
+
+def recipe_file(finished: Finished) -> Path | None:
+    """The recipe of the run that an adapter's folder is in; None where it is alone."""
+    file = finished.folder.parent / "recipe.toml"
+    return file if finished.folder.name == "adapter" and file.is_file() else None

@@ -1,0 +1,148 @@
+"""One ONNX file with base, adapter and head: `model.onnx`, from token ids to logits.
+
+Inputs `input_ids`, `attention_mask` and, of a base that reads which of two texts a token is of,
+`token_type_ids`: int64 [batch, length], both of any size. Output `logits`: float32 [batch, outputs]
+or [batch, length, outputs].
+
+torch.onnx's exporter by tracing is used: of the tests' bases it took 1 to 2 s where the one by
+torch.export took 12 to 15, and gave the same. A trace may fix what depends on the traced sizes, so
+the file is compared with the network at other sizes before it appears (`forms.writing`).
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cloister.errors import UsageError
+from cloister.export.forms.finished import Finished, Logits, probe_batches
+from cloister.export.forms.heads import state_outputs
+from cloister.export.forms.merged import save_tokenizer
+from cloister.models.layers import without_cache
+from cloister.models.network import Network
+
+FILE = "model.onnx"
+# The newest that the exporter writes by itself without conversion (torch 2.13: 20); 17 is the first
+# with layer norms, and read by onnxruntime from 1.13 on.
+OPSET = 17
+
+
+class _Traced(nn.Module):
+    """A network's forward pass in operations of which none fixes a size."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """Logits of ids, mask and, where the base reads them, segments."""
+        network = self.network
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        inputs = dict(zip(names, tensors, strict=False))
+        output = network.backbone(**inputs, **without_cache(network.backbone))
+        if network.head is None:
+            logits: Tensor = output.logits
+            return logits[:, network.leading :]
+        output.last_hidden_state = output.last_hidden_state[:, network.leading :]
+        vectors: Tensor = output.last_hidden_state
+        pooling = network.pooling
+        if pooling is not None and pooling.mode == "last":
+            last = inputs["attention_mask"].sum(dim=1) - 1
+            width = vectors.shape[-1]
+            vectors = vectors.gather(1, last[:, None, None].expand(-1, 1, width))[:, 0]
+            if pooling.normalize:
+                vectors = F.normalize(vectors, dim=1) * width**0.5
+        elif pooling is not None:
+            vectors = pooling(output, inputs["attention_mask"])
+        scores: Tensor = network.head(vectors)
+        return scores
+
+
+def problem(finished: Finished) -> str | None:
+    """Why a study's result has no such form; None where it has."""
+    if finished.about.lora.method == "prefix":
+        return "a prefix is states of each layer's cache, which the exporter cannot trace"
+    return None
+
+
+def write(finished: Finished, folder: Path) -> None:
+    """Writes `model.onnx`, tokenizer and configuration.
+
+    Raises:
+        UsageError: onnx or onnxruntime is not installed, or the base cannot be traced.
+    """
+    _need_packages()
+    finished.merge()
+    network = finished.network
+    inputs = network.inputs(probe_batches(finished)[0])
+    axes = {name: {0: "batch", 1: "length"} for name in inputs}
+    try:
+        with _untold():
+            torch.onnx.export(
+                _Traced(network).eval(),
+                tuple(inputs.values()),
+                str(folder / FILE),
+                input_names=list(inputs),
+                output_names=["logits"],
+                dynamic_axes={**axes, "logits": {0: "batch"}},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        kind = network.base.config.model_type
+        raise UsageError(
+            f"--format onnx: torch.onnx cannot trace this {kind} ({first}); choose merged"
+        ) from error
+    save_tokenizer(finished, folder)
+    config: Any = copy.deepcopy(network.base.config)
+    config.pad_token_id = finished.workspace.pad_id
+    if network.head is not None:
+        state_outputs(config, finished.task)
+    config.save_pretrained(folder)
+
+
+def _need_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnx_ir  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"{error.name} is not installed, which ONNX files need; run "
+            'pip install "cloister[export]"'
+        ) from error
+
+
+@contextmanager
+def _untold() -> Iterator[None]:
+    """Without the exporter's words on each value that it takes for a constant."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def read(finished: Finished, folder: Path) -> Logits:
+    """What onnxruntime computes from the file, with as many threads as torch has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(
+        str(folder / FILE), options, providers=["CPUExecutionProvider"]
+    )
+    names = {one.name for one in session.get_inputs()}
+
+    def logits(inputs: Mapping[str, Tensor]) -> Tensor:
+        given = {name: tensor.numpy() for name, tensor in inputs.items() if name in names}
+        return torch.from_numpy(session.run(["logits"], given)[0])
+
+    return logits

@@ -1,0 +1,78 @@
+"""The public records that forms are scored on: the run's own, or a file given as public."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.data.load import load
+from cloister.data.source import RECIPE, RELEASED
+from cloister.errors import UsageError
+from cloister.export.forms.finished import Finished, recipe_file
+from cloister.recipe import Recipe, read_run_recipe
+from cloister.recipe.private_file import refuse_private_file, refuse_private_records
+from cloister.tasks.task import Example
+
+
+@dataclass(frozen=True)
+class PublicTest:
+    """Public records, encoded.
+
+    Attributes:
+        words: Where they come from.
+        examples: Of them.
+    """
+
+    words: str
+    examples: list[Example]
+
+
+def public_test(finished: Finished, given: Path | None) -> PublicTest | None:
+    """The records to score on.
+
+    Args:
+        finished: The study's result.
+        given: A file that its owner declares public; None: the run's own public test set.
+
+    Returns:
+        None where neither is there.
+
+    Raises:
+        RefusedError: They are the study's private records.
+        UsageError: The file is not there.
+        DataError: The file cannot be read, or does not fit the task.
+    """
+    file = recipe_file(finished)
+    recipe = None if file is None else read_run_recipe(file)
+    kind = finished.task.record_kind
+    columns = dataclasses.replace(finished.about.data, person=None)
+    if given is not None:
+        if not given.is_file():
+            raise UsageError(f"--test: {given} is no file here; give one of public records")
+        if recipe is not None:
+            refuse_private_file(recipe, given, "--test")
+        records = load(str(given), "test", kind, columns, asker=RELEASED)
+        if recipe is not None:
+            refuse_private_records(recipe, records, "--test")
+        words = f"{given.name}, which its owner declared public"
+    else:
+        test = None if recipe is None else _test_of(recipe)
+        if recipe is None or test is None:
+            return None
+        if Path(test).is_file():
+            refuse_private_file(recipe, Path(test), "data.test")
+        records = load(test, "test", kind, recipe.data, asker=RECIPE)
+        words = "the study's public test set"
+    return PublicTest(f"{words} ({len(records):,} records)", finished.workspace.encode(records))
+
+
+def _test_of(recipe: Recipe) -> str | None:
+    """The run's public test set; None where it was a fold of the training records."""
+    data = recipe.data
+    if data.fold is not None:
+        return None
+    test = data.test or (data.train if data.train.startswith("synthetic:") else None)
+    if test is None or not (test.startswith("synthetic:") or Path(test).is_file()):
+        return None
+    return test

@@ -1,0 +1,104 @@
+"""The formats of `cloister model export`, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.errors import UsageError
+from cloister.export.forms import gguf_file, merged, onnx_file, quantized, sentence
+from cloister.export.forms.finished import Finished, Logits
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way to write a finished model.
+
+    Attributes:
+        library: What loads it, in the hub's names (`library_name`).
+        loading: Lines of Python that load it, for its card; PIPELINE is the hub's name of the task.
+        problem: Why a study's result has no such form; None where it has.
+        write: Writes its files into a folder.
+        read: Computes logits from the written files; None: nothing here runs them.
+        is_exact: Whether it gives the study's logits, but for rounding of float32.
+    """
+
+    library: str
+    loading: str
+    problem: Callable[[Finished], str | None]
+    write: Callable[[Finished, Path], None]
+    read: Callable[[Finished, Path], Logits] | None
+    is_exact: bool = True
+
+
+_ONNX = """\
+import onnxruntime
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+session = onnxruntime.InferenceSession("model.onnx")
+names = {one.name for one in session.get_inputs()}
+given = tokenizer(["…"], padding=True, truncation=True, return_tensors="np")
+logits = session.run(["logits"], {k: v for k, v in given.items() if k in names})[0]
+"""
+FORMS: Mapping[str, Form] = {
+    "merged": Form(
+        "transformers",
+        "from transformers import pipeline\n\n"
+        'answer = pipeline("PIPELINE", model=".", tokenizer=".")\n',
+        merged.problem,
+        merged.write,
+        merged.read,
+    ),
+    "sentence-transformers": Form(
+        "sentence-transformers",
+        "from sentence_transformers import SentenceTransformer\n\n"
+        'model = SentenceTransformer(".")\nvectors = model.encode(["…"])\n'
+        'outputs = model.encode(["…"], output_value=None)  # with the head\'s logits: "scores"\n',
+        sentence.problem,
+        sentence.write,
+        sentence.read,
+    ),
+    "onnx": Form("onnx", _ONNX, onnx_file.problem, onnx_file.write, onnx_file.read),
+    "int8": Form(
+        "onnx", _ONNX, onnx_file.problem, quantized.write_int8, onnx_file.read, is_exact=False
+    ),
+    "int4": Form(
+        "onnx", _ONNX, onnx_file.problem, quantized.write_int4, onnx_file.read, is_exact=False
+    ),
+    "gguf": Form(
+        "gguf",
+        "# llama-cli -m BASE.gguf --lora adapter.gguf\n",
+        gguf_file.problem,
+        gguf_file.write,
+        None,
+    ),
+}
+
+
+def form_of(name: str) -> Form:
+    """A format by its name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in FORMS:
+        raise UsageError(f"--format {name}: not known; choose from {', '.join(FORMS)}")
+    return FORMS[name]
+
+
+def check_fits(finished: Finished, names: list[str]) -> None:
+    """Refuses formats that cannot hold a study's result, before anything is written.
+
+    Raises:
+        UsageError: With each reason, and the formats that can.
+    """
+    problems = {name: FORMS[name].problem(finished) for name in names}
+    told = [f"--format {name}: {why}" for name, why in problems.items() if why is not None]
+    if told:
+        fitting = [name for name, form in FORMS.items() if form.problem(finished) is None]
+        raise UsageError(
+            "; ".join(told)
+            + (f"; these fit: {', '.join(fitting)}" if fitting else "; no other format fits")
+        )

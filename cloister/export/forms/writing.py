@@ -1,0 +1,198 @@
+"""Writes a finished model in one or several forms, checked, measured, and whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from cloister.errors import UsageError
+from cloister.evidence.fingerprint import adapter_files, adapter_sha256
+from cloister.export.forms.card import form_card
+from cloister.export.forms.finished import Finished, open_finished, probe_batches
+from cloister.export.forms.measuring import FormRow, difference, latency, score, size_of
+from cloister.export.forms.public_test import PublicTest, public_test
+from cloister.export.forms.table import FORMS, Form, check_fits, form_of
+from cloister.files import bad_file
+from cloister.staging import staging
+
+# How far a form's logits may be from the study's, relative to the largest or to 1: float32 has 2⁻²⁴
+# an operation, and sums of a base's width and depth in another order differ by a hundred of them.
+CLOSE = 1e-4
+# The name of the study's own network in the table.
+TRAINED = "as trained (adapter on its base)"
+FACTS = "export.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        folders: By format.
+        rows: The table: the study's own network first.
+        metric: What `score` is.
+        test: Where the scores come from, in words; None: nothing was scored.
+    """
+
+    folders: dict[str, Path]
+    rows: tuple[FormRow, ...]
+    metric: str
+    test: str | None
+
+
+def export_model(
+    run: str | Path,
+    formats: str | Sequence[str],
+    out: str | Path,
+    *,
+    base: str | None = None,
+    test: str | Path | None = None,
+    on_stage: Callable[[str], None] | None = None,
+) -> Export:
+    """Writes a finished run's model for systems without Cloister.
+
+    Args:
+        run: A finished run's folder, or an adapter's.
+        formats: One of `FORMS`, or several.
+        out: A new folder: of one format its files; of several a folder of each.
+        base: The base's folder or hub id on this machine; None: as the adapter names it.
+        test: A file of public records to score; None: the run's public test set, if any.
+        on_stage: Called with what begins; None: nobody is told.
+
+    Returns:
+        The folders, and size, latency and score of each form.
+
+    Raises:
+        UsageError: A format is not known or cannot hold this model (with those that can), a package
+            is missing, or the folder is taken.
+        RefusedError: `test` holds the study's private records, or a form does not compute what the
+            study's network computes.
+        BadFileError: There is no finished adapter, or a file cannot be read or written.
+        ModelFileError: The base is missing or not the one that was trained on.
+
+    Guarantees:
+        No private record is scored. The folder is there whole or not at all. An exact form's logits
+        are within 1e-4 of the study's, relative to the largest, on built-in sentences.
+    """
+    names = list(dict.fromkeys([formats] if isinstance(formats, str) else formats))
+    if not names:
+        raise UsageError(f"no format given; choose from {', '.join(FORMS)}")
+    forms = {name: form_of(name) for name in names}
+    say = on_stage or (lambda stage: None)
+    target = Path(out)
+    if os.path.lexists(target):
+        raise UsageError(f"{target} exists already and is not overwritten; choose another --out")
+    say("loading the base model")
+    finished = open_finished(Path(run), base)
+    check_fits(finished, names)
+    public = public_test(finished, None if test is None else Path(test))
+    say("measuring the adapter on its base")
+    with torch.no_grad():
+        inputs = [finished.network.inputs(batch) for batch in probe_batches(finished)]
+        expected = [finished.logits(one) for one in inputs]
+    rows = [_trained(finished, public)]
+    facts = _facts(finished)
+    with staging(target, "exported") as stage:
+        inside = stage / "forms"
+        for name, form in forms.items():
+            say(f"writing {name}")
+            folder = inside / name if len(forms) > 1 else inside
+            folder.mkdir(parents=True)
+            _write(finished, name, form, folder)
+            rows.append(_row(finished, name, form, folder, expected, public))
+        for name, form in forms.items():
+            folder = inside / name if len(forms) > 1 else inside
+            document = {**facts, "format": name, **_table(finished, rows, public)}
+            (folder / FACTS).write_text(json.dumps(document, indent=2), encoding="utf-8")
+            card = form_card(finished, name, form, rows, public)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+        try:
+            inside.rename(target)
+        except OSError as error:
+            raise bad_file(error, "written") from error
+    folders = {name: target / name if len(forms) > 1 else target for name in forms}
+    where = None if public is None else public.words
+    return Export(
+        folders=folders, rows=tuple(rows), metric=finished.task.primary_metric, test=where
+    )
+
+
+def _write(finished: Finished, name: str, form: Form, folder: Path) -> None:
+    try:
+        form.write(finished, folder)
+    except ValueError as error:  # a library's own word for what it does not do
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        kind = finished.network.base.config.model_type
+        raise UsageError(
+            f"--format {name}: cannot be written of this {kind} ({first}); choose another format"
+        ) from error
+
+
+def _trained(finished: Finished, public: PublicTest | None) -> FormRow:
+    weights = sum(p.stat().st_size for p in finished.workspace.folder.glob("*.safetensors"))
+    return FormRow(
+        form=TRAINED,
+        bytes=size_of(finished.folder) + weights,
+        milliseconds=latency(finished, finished.logits),
+        score=None if public is None else score(finished, finished.logits, public.examples),
+        difference=0.0,
+    )
+
+
+def _row(
+    finished: Finished,
+    name: str,
+    form: Form,
+    folder: Path,
+    expected: Sequence[torch.Tensor],
+    public: PublicTest | None,
+) -> FormRow:
+    size = size_of(folder)
+    if form.read is None:
+        return FormRow(form=name, bytes=size, milliseconds=None, score=None, difference=None)
+    logits = form.read(finished, folder)
+    gap = difference(finished, expected, logits)
+    if form.is_exact and not gap <= CLOSE:
+        kind = finished.network.base.config.model_type
+        shutil.rmtree(folder)
+        raise UsageError(
+            f"--format {name}: of this {kind} it gives other logits than the study's network (by "
+            f"{gap:.1e} of the largest; at most {CLOSE:g} is rounding), so it is not written; "
+            "choose another format, and report this architecture"
+        )
+    return FormRow(
+        form=name,
+        bytes=size,
+        milliseconds=latency(finished, logits),
+        score=None if public is None else score(finished, logits, public.examples),
+        difference=gap,
+    )
+
+
+def _facts(finished: Finished) -> dict[str, object]:
+    return {
+        "version": 1,
+        "adapter_sha256": adapter_sha256(adapter_files(finished.folder)),
+        "base": finished.about.model.base,
+        "base_sha256": finished.workspace.base_sha256,
+        "task": finished.task.kind,
+        "labels": list(finished.task.labels),
+        "max_length": finished.task.max_length,
+    }
+
+
+def _table(
+    finished: Finished, rows: Sequence[FormRow], public: PublicTest | None
+) -> dict[str, object]:
+    return {
+        "metric": finished.task.primary_metric,
+        "scored_on": None if public is None else public.words,
+        "threads": torch.get_num_threads(),
+        "forms": [asdict(row) for row in rows],
+    }

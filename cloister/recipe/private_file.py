@@ -1,0 +1,82 @@
+"""Refuses a study's private records where public ones were asked for.
+
+What is chosen or scored on private records tells of them, and no ledger charges it. A file is
+private if it is the study's training file under any name, or if many of its records are among the
+training data's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from cloister.data.load import load
+from cloister.data.records import Record
+from cloister.errors import RefusedError
+from cloister.files import stamp_of
+from cloister.recipe.schema import Recipe
+
+# Part of the records that may be among the training data's too: public collections repeat short
+# texts. A file with more of them is private records with others beside them.
+MOST_SHARED = 0.1
+
+
+def refuse_private_file(recipe: Recipe, place: Path, option: str) -> None:
+    """Refuses the training file under any name: its path, a link to it, or a copy.
+
+    Args:
+        recipe: The study's.
+        place: A file that is there.
+        option: What names it, for messages.
+
+    Raises:
+        RefusedError: It is the study's training file.
+    """
+    private = _private_file(recipe)
+    if private is None:
+        return
+    if place.samefile(private) or stamp_of(place).sha256 == stamp_of(private).sha256:
+        raise _refusal(option, str(place), recipe.data.train)
+
+
+def refuse_private_records(recipe: Recipe, records: Sequence[Record], option: str) -> None:
+    """Refuses records of which more than `MOST_SHARED` are among the training data's: one site's
+    own would be, with or without others beside them.
+
+    Args:
+        recipe: The study's.
+        records: What was read of the file.
+        option: What names the file, for messages.
+
+    Raises:
+        RefusedError: They are the study's private records.
+    """
+    private = _private_file(recipe)
+    if private is None:
+        return
+    data = recipe.data
+    kind = recipe.task.records
+    known = load(str(private), "train", kind, data, sites=data.partition == "column")
+    private_records = {_content(record) for record in known}
+    shared = sum(_content(record) in private_records for record in records)
+    if shared > MOST_SHARED * len(records):
+        raise _refusal(option, "these records", recipe.data.train)
+
+
+def _content(record: Record) -> Record:
+    """A record without whose it is."""
+    return dataclasses.replace(record, site=None, person=None, unit=None)
+
+
+def _private_file(recipe: Recipe) -> Path | None:
+    """The study's training data, where they are a file of this machine."""
+    train = Path(recipe.data.train)
+    return train if train.is_file() else None
+
+
+def _refusal(option: str, what: str, train: str) -> RefusedError:
+    return RefusedError(
+        f"{option}: {what} are the study's private records (data.train, {train}); what is chosen "
+        "or scored on them tells of them, and no ledger charges it: give a public file"
+    )
