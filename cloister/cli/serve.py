@@ -10,6 +10,8 @@ import typer
 if TYPE_CHECKING:
     from socket import socket
 
+    from cloister.service.library import Library
+
 # Four passes of `cloister predict` without a GPU (training.config.PLAIN_TOKENS) wait well under a
 # second on two cores.
 BATCH_TOKENS = 8192
@@ -48,6 +50,29 @@ def serve(
         Path | None, typer.Option(metavar="PEM", help="TLS certificate chain; needs --key.")
     ] = None,
     key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its private key.")] = None,
+    documents: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="INDEX",
+            help="Of a chat: answer from these documents alone (`cloister index build`).",
+        ),
+    ] = None,
+    retriever: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN_OR_BASE",
+            help="With --documents: what encodes questions. Absent: as the index names it.",
+        ),
+    ] = None,
+    least_score: Annotated[
+        float | None,
+        typer.Option(
+            min=-1.0,
+            max=1.0,
+            help="With --documents: the least similarity of question and passage at which there "
+            "is an answer. Absent: 0.3.",
+        ),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="cpu, cuda, cuda:N or mps. Absent: the CUDA GPU where there is one."),
@@ -60,7 +85,8 @@ def serve(
     """Serve a finished adapter: predictions, chat in OpenAI's form, metrics, and a page to try it.
 
     SIGTERM answers what was taken, and ends with 0. SIGHUP loads what stands at RUN_OR_ADAPTER now
-    and serves it from then on; no request is lost.
+    and serves it from then on; no request is lost. With --documents a chat answers from the
+    passages that it finds, cites them, and says that it cannot where none is near enough.
 
     Example: cloister serve runs/bank
     """
@@ -77,6 +103,8 @@ def serve(
     if (certificate is None) != (key is None):
         raise UsageError("--certificate and --key belong together; give both or none")
     _check_tls(certificate, key)
+    if documents is None and (retriever, least_score) != (None, None):
+        raise UsageError("--retriever, --least-score: given without --documents, which they are of")
     from cloister.cli.dashboard import listen
 
     with listen(host, port) as place:
@@ -85,11 +113,34 @@ def serve(
         from cloister.service.running import Settings, run_service
         from cloister.service.versions import Served, open_version
 
+        library = None
+        if documents is not None:
+            library = _library(adapter, documents, retriever, least_score)
         typer.echo("… loading the base model", err=True)
         served = Served(partial(open_version, adapter, device, base))
         settings = Settings(batch_tokens, queue, timeout, rate, certificate, key)
         _announce(place, host, is_secure=certificate is not None)
-        run_service(served, callers, settings, place, lambda text: typer.echo(text, err=True))
+        say = partial(typer.echo, err=True)
+        run_service(served, callers, settings, place, say, library)
+
+
+def _library(
+    adapter: Path, documents: Path, retriever: Path | None, least: float | None
+) -> Library:
+    """Loads the documents of a chat.
+
+    Raises:
+        UsageError: The adapter is of another task.
+    """
+    from cloister.errors import UsageError
+    from cloister.service.library import LEAST, open_library
+    from cloister.serving.model import about_adapter
+
+    kind = about_adapter(adapter).task.kind
+    if kind != "causal-lm":
+        raise UsageError(f"--documents: given for {kind}; a chat (causal-lm) answers from them")
+    typer.echo("… loading the documents", err=True)
+    return open_library(documents, retriever, None, LEAST if least is None else least)
 
 
 def serve_token(
