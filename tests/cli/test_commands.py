@@ -128,6 +128,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--out",
             "--text",
             "--text-b",
+            "--threshold",
             "--top",
         ],
         "serve": [
