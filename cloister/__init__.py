@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cloister.errors import CloisterError
     from cloister.export.forms.writing import Export, export_model
     from cloister.privacy.config import PrivacyConfig as Privacy
+    from cloister.registry.registry import Registry, open_registry
     from cloister.serving.model import Model, load
     from cloister.strategies.strategy import ServerState, Strategy, Traits
     from cloister.tasks.task import Task
@@ -34,6 +35,7 @@ __all__ = [
     "Export",
     "Model",
     "Privacy",
+    "Registry",
     "Result",
     "ServerState",
     "Strategy",
@@ -45,12 +47,13 @@ __all__ = [
     "epsilon",
     "export_model",
     "load",
+    "open_registry",
     "partition",
     "resume",
     "simulate",
 ]
 
-# Where each public name is, and what it is called there.
+# The module of each public name, and its name there.
 _PLACES = {
     "Adapter": ("cloister.adapter.tensors", "Adapter"),
     "CloisterError": ("cloister.errors", "CloisterError"),
@@ -58,6 +61,7 @@ _PLACES = {
     "Export": ("cloister.export.forms.writing", "Export"),
     "Model": ("cloister.serving.model", "Model"),
     "Privacy": ("cloister.privacy.config", "PrivacyConfig"),
+    "Registry": ("cloister.registry.registry", "Registry"),
     "Result": ("cloister.api.run_result", "Result"),
     "ServerState": ("cloister.strategies.strategy", "ServerState"),
     "Strategy": ("cloister.strategies.strategy", "Strategy"),
@@ -68,6 +72,7 @@ _PLACES = {
     "epsilon": ("cloister.api.epsilon_value", "epsilon"),
     "export_model": ("cloister.export.forms.writing", "export_model"),
     "load": ("cloister.serving.model", "load"),
+    "open_registry": ("cloister.registry.registry", "open_registry"),
     "partition": ("cloister.api.dealing", "partition"),
     "resume": ("cloister.api.simulating", "resume"),
     "simulate": ("cloister.api.simulating", "simulate"),

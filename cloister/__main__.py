@@ -1,4 +1,4 @@
-"""`python -m cloister`."""
+"""Runs the command line for `python -m cloister`."""
 
 from cloister.cli.main import main
 

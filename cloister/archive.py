@@ -1,9 +1,9 @@
-"""One file that holds others: a tar of which every byte is checked before anything is written.
+"""Reads and writes archives: a tar in which every byte is checked before anything is unpacked.
 
-The first member is a manifest, named by its own SHA-256: who made it, and of each further member
-name, size and SHA-256. Everything else of the file follows from the manifest, headers and padding
-included, and is compared with it. So it is read as a stream, without a parser for what a header may
-say: no links, no folders, no types, no rights, no second member of a name. `tar` reads it too.
+The first member is a manifest, named by its own SHA-256: who made it, and name, size and SHA-256 of
+each further member. The manifest determines everything else in the file, including headers and
+padding, and the file is compared with it. So it is read as a stream, without a parser of headers:
+no links, no folders, no types, no rights, no duplicate names. `tar` can read it too.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from cloister.files import bad_file, open_file, sync_folder
 from cloister.names import is_name
 
 FORMAT = 1
-# Bytes of a manifest, and members that it lists: a site's has tens, of 150 bytes each.
+# Most bytes of a manifest, and most members: a site's has tens, of 150 bytes each.
 MOST_MANIFEST, MOST_MEMBERS = 2**20, 5_000
-# Bytes of a member's name: a path of Linux.
+# Most bytes of a member's name: the longest path of Linux.
 LONGEST_NAME = 4096
 _BLOCK, _CHUNK = 512, 2**20
 _END = bytes(2 * _BLOCK)
@@ -44,8 +44,8 @@ class ArchivedFile:
 
     Attributes:
         name: A relative path of plain names.
-        size: In bytes.
-        sha256: Of its content.
+        size: Size in bytes.
+        sha256: SHA-256 of its content.
     """
 
     name: str
@@ -54,12 +54,12 @@ class ArchivedFile:
 
 
 class Archive:
-    """An archive that is open, and of which every byte was found as its manifest says.
+    """An open archive, in which every byte was compared with its manifest.
 
     Attributes:
-        path: Where it lies.
-        about: What its maker said of it.
-        members: In their order.
+        path: Its path.
+        about: Its maker's description.
+        members: The files in it, in their order.
     """
 
     def __init__(self, path: Path, stream: BinaryIO) -> None:
@@ -71,19 +71,21 @@ class Archive:
 
     @property
     def size(self) -> int:
-        """Of all members together, in bytes."""
+        """Returns the size of all members together, in bytes."""
         return sum(member.size for member in self.members)
 
     def read(self, name: str, most: int) -> bytes:
         """Reads one member's content, and checks its length and hash.
 
         Raises:
-            BadFileError: It is not there, longer than `most`, or the file changed meanwhile.
+            BadFileError: It does not exist, is longer than `most`, or the archive changed
+                meanwhile.
         """
         found = [member for member in self.members if member.name == name]
         if not found or found[0].size > most:
             raise BadFileError(
-                f"{self.path}: holds no {name} of at most {most:,} bytes; it is another's backup"
+                f"{self.path}: has no {name} of at most {most:,} bytes; it is a backup of another "
+                "kind"
             )
         parts: list[bytes] = []
         self._seek(found[0])
@@ -91,14 +93,14 @@ class Archive:
         return b"".join(parts)
 
     def unpack(self, places: Mapping[str, Path]) -> None:
-        """Writes members to new files, readable by their owner alone, and syncs each.
+        """Writes members to new files, readable by their owner only, and syncs each.
 
         Args:
-            places: Where each member goes; its folder is there.
+            places: The path of each member; its folder must exist.
 
         Raises:
             BadFileError: The archive changed since it was opened.
-            OSError: One cannot be written, or is there already.
+            OSError: A file cannot be written, or exists already.
         """
         for member in self.members:
             self._seek(member)
@@ -116,7 +118,9 @@ class Archive:
         except (tarfile.TarError, ValueError):
             named = None
         if named is None or not 0 < size <= MOST_MANIFEST or block != _header(named[0], size):
-            raise BadFileError(f"{self.path}: no backup of cloister's, or damaged at its beginning")
+            raise BadFileError(
+                f"{self.path}: not a backup of cloister, or damaged at its beginning"
+            )
         content = self._stream.read(size)
         if hashlib.sha256(content).hexdigest() != named[1]:
             raise self._damaged("its manifest")
@@ -131,9 +135,11 @@ class Archive:
             members = tuple(ArchivedFile(row["name"], row["bytes"], row["sha256"]) for row in rows)
             problem = _problem(members)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise BadFileError(f"{self.path}: its manifest cannot be read ({error!r})") from error
+            raise BadFileError(
+                f"{self.path}: its manifest cannot be read ({error!r}); use another backup"
+            ) from error
         if problem:
-            raise BadFileError(f"{self.path}: {problem}; nothing of it is used")
+            raise BadFileError(f"{self.path}: {problem}; it is not used")
         rest = sum(len(_header(m.name, m.size)) + m.size + len(_padding(m.size)) for m in members)
         if self._begin + rest + len(_END) != self._length:
             raise self._damaged("its length: cut off, or more than its manifest lists")
@@ -173,11 +179,11 @@ class Archive:
             raise self._damaged(what)
 
     def _damaged(self, what: str) -> BadFileError:
-        return BadFileError(f"{self.path}: damaged ({what}); nothing of it is used: take another")
+        return BadFileError(f"{self.path}: damaged ({what}); it is not used: give another")
 
 
 def _nowhere(chunk: bytes) -> None:
-    """Where content goes that is only checked."""
+    """Discards content that is only checked."""
 
 
 @contextmanager
@@ -185,11 +191,11 @@ def opened_archive(path: Path) -> Iterator[Archive]:
     """Opens an archive and checks all of it; nothing is written.
 
     Raises:
-        BadFileError: It is no archive, or a byte of it is not as its manifest says.
+        BadFileError: It is not an archive, or a byte differs from its manifest.
 
     Guarantees:
-        Memory is bounded by `MOST_MANIFEST` and a chunk, whatever the file says; what is unpacked
-        is as large together as the file is itself at most.
+        Memory is bounded by `MOST_MANIFEST` and a chunk, for any file; all unpacked files together
+        are at most as large as the archive.
     """
     try:
         with open_file(path) as stream:
@@ -199,15 +205,15 @@ def opened_archive(path: Path) -> Iterator[Archive]:
 
 
 def write_archive(out: Path, about: Mapping[str, Any], files: Mapping[str, Path]) -> None:
-    """Writes an archive, whole or not at all, readable by its owner alone.
+    """Writes an archive, complete or not at all, readable by its owner only.
 
     Args:
-        out: Where; what is there is replaced.
-        about: What is said of it, for JSON.
-        files: By their names in it; they must not change meanwhile.
+        out: The path; an existing file is replaced.
+        about: Its description, as JSON values.
+        files: The files by their names in it; they must not change meanwhile.
 
     Raises:
-        OSError: A file cannot be read, or the archive not be written.
+        OSError: A file cannot be read, or the archive cannot be written.
         BadFileError: A name cannot be in an archive, or a file changed meanwhile.
     """
     members = tuple(_member(name, path) for name, path in files.items())
@@ -217,8 +223,10 @@ def write_archive(out: Path, about: Mapping[str, Any], files: Mapping[str, Path]
     document = {"format": FORMAT, "about": dict(about), "files": rows}
     manifest = json.dumps(document, sort_keys=True, indent=1).encode() + b"\n"
     if len(manifest) > MOST_MANIFEST or len(members) > MOST_MEMBERS:
-        raise BadFileError(f"{out}: {len(members):,} files are too many; {MOST_MEMBERS:,} at most")
-    temporary = out.with_name(f".backup.{secrets.token_hex(4)}")  # whatever `out` is called
+        raise BadFileError(
+            f"{out}: {len(members):,} files given; at most {MOST_MEMBERS:,} are allowed"
+        )
+    temporary = out.with_name(f".backup.{secrets.token_hex(4)}")  # a short name, for any `out`
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -227,7 +235,9 @@ def write_archive(out: Path, about: Mapping[str, Any], files: Mapping[str, Path]
             for member in members:
                 file.write(_header(member.name, member.size))
                 if _copied(files[member.name], file.write) != member.sha256:
-                    raise BadFileError(f"{files[member.name]}: changed while it was copied; again")
+                    raise BadFileError(
+                        f"{files[member.name]}: changed while it was copied; try again"
+                    )
                 file.write(_padding(member.size))
             file.write(_END)
             file.flush()
@@ -244,7 +254,7 @@ def _member(name: str, path: Path) -> ArchivedFile:
 
 
 def _copied(path: Path, sink: Sink) -> str:
-    """Copies a file; the SHA-256 of what was copied."""
+    """Copies a file, and returns the SHA-256 of the copied bytes."""
     digest = hashlib.sha256()
     with open_file(path) as file:
         while chunk := file.read(_CHUNK):
@@ -254,7 +264,7 @@ def _copied(path: Path, sink: Sink) -> str:
 
 
 def _header(name: str, size: int) -> bytes:
-    """All blocks before a member's content."""
+    """Returns all blocks before a member's content."""
     info = tarfile.TarInfo(name)
     info.size, info.mode = size, 0o600
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
@@ -265,12 +275,12 @@ def _padding(size: int) -> bytes:
 
 
 def _problem(members: Sequence[ArchivedFile]) -> str:
-    """What is wrong with a list of members; "" where nothing is."""
+    """Returns what is wrong with a list of members; "": nothing."""
     seen: set[str] = set()
     for member in members:
         name = member.name
         if type(name) is not str or len(name) > LONGEST_NAME or not is_inner(name):
-            return f"{shortened(name)}: no path within a folder"
+            return f"{shortened(name)}: not a path inside of a folder"
         if name in seen:
             return f"{shortened(name)}: listed twice"
         seen.add(name)
@@ -282,5 +292,5 @@ def _problem(members: Sequence[ArchivedFile]) -> str:
 
 
 def is_inner(name: str) -> bool:
-    """Whether a text is a relative path of plain names: no parent, no hidden file, no separator."""
+    """Returns whether a text is a relative path of plain names: no `..`, no hidden file."""
     return all(map(is_name, name.split("/")))

@@ -1,7 +1,7 @@
-"""Bounds on what a file may say, written beside each field as `Annotated[int, Between(1, 9)]`.
+"""Bounds on values in a file, written beside each field as `Annotated[int, Between(1, 9)]`.
 
-`cloister.fields` holds every value to them before anything is built from it: sizes in a recipe
-come from another party, and what they make a site allocate or compute must end.
+`cloister.fields` checks every value against them before it is used: sizes in a recipe come from
+another party, and a site's memory and time must stay bounded.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from dataclasses import dataclass
 # The largest federation that makes sense to declare: ten times the thousand sites at which noise
 # at the coordinator is 1.5 times an update (`cloister.privacy.central.SENSIBLE_SITES`).
 MOST_SITES = 10_000
-# Of one site: a billion is more than any country's patients.
+# Most records of one site: a billion is more than any country has patients.
 MOST_RECORDS = 10**9
-# Thirty times the longest study of ours (346 rounds), and the PLD of so many rounds of several
-# steps each is composed in a second.
+# Most rounds: thirty times the project's longest study (346 rounds); the PLD of this many rounds of
+# several steps each takes a second.
 MOST_ROUNDS = 10_000
-# Steps over all rounds; beyond, the third accountant does not check the others
+# Most steps over all rounds; with more, the third accountant does not check the others
 # (`cloister.privacy.accounting.PRV_MOST_STEPS`).
 MOST_STEPS = 100_000
-# float32 has 3·10³⁸; beyond a million, or below a millionth, products of a few such numbers leave
-# the range in which its 24 bits mean anything.
+# Largest and smallest number: float32 goes to 3·10³⁸, but beyond a million, or below a millionth,
+# products of a few such numbers leave the range in which its 24 bits are precise.
 SMALL, LARGE = 1e-6, 1e6
-# TOML's integers, and every language's, have 64 bits.
+# Integers of TOML and of other languages have 64 bits.
 LARGEST_INTEGER = 2**63 - 1
 # Linux's PATH_MAX.
 MOST_PATH = 4096
-# Names of columns and modules: four times the longest that we know of (PostgreSQL allows 63).
+# Longest name of a column or module: four times that of PostgreSQL (63).
 MOST_NAME = 256
-# Characters of a value that is repeated in a message, and values of a list.
+# Most characters of a value in a message, and most values of a list.
 SHOWN, LISTED = 60, 5
-# Marks that turn the direction of writing, so that a text is not what it looks like (Boucher and
-# Anderson 2021, arXiv:2111.00169). Joiners, which several scripts need, are none of them.
+# Marks that change the direction of writing, so that a text is not what it looks like (Boucher and
+# Anderson 2021, arXiv:2111.00169). Joiners, which several scripts need, are not among them.
 TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -46,7 +46,7 @@ class Between:
         least: The smallest that is allowed.
         most: The largest that is allowed.
         below: Whether `most` itself is not allowed.
-        or_infinite: Whether infinity is allowed besides, where it must be stated to be meant.
+        or_infinite: Whether infinity is allowed too, if it is given explicitly.
     """
 
     least: float
@@ -55,7 +55,7 @@ class Between:
     or_infinite: bool = False
 
     def __call__(self, value: object) -> bool:
-        """Whether a number is allowed; NaN is not."""
+        """Returns whether a number is allowed; NaN is not."""
         assert isinstance(value, int | float)
         if value == math.inf:
             return self.or_infinite
@@ -71,10 +71,10 @@ class Text:
     """A string that can be stored and shown.
 
     Attributes:
-        most: Characters.
-        lines: Whether it may have line breaks and other control characters, and marks that turn the
-            direction of writing.
-        least: Characters, at least.
+        most: Largest number of characters.
+        lines: Whether it may have line breaks and other control characters, and marks that change
+            the direction of writing.
+        least: Smallest number of characters.
     """
 
     most: int
@@ -82,7 +82,7 @@ class Text:
     least: int = 0
 
     def __call__(self, value: object) -> bool:
-        """Whether a string is allowed; lone surrogates are not, as they have no bytes."""
+        """Returns whether a string is allowed; lone surrogates are not, as they have no bytes."""
         assert isinstance(value, str)
         if not self.least <= len(value) <= self.most:
             return False
@@ -100,13 +100,13 @@ class Items:
     """The bounds on a list: its number of values, and those of each value.
 
     Attributes:
-        most: Values.
+        most: Largest number of values.
     """
 
     most: int
 
     def __call__(self, value: object) -> bool:
-        """Whether a list is allowed, whatever its values are."""
+        """Returns whether a list's length is allowed; its values are not checked."""
         assert isinstance(value, list | tuple)
         return len(value) <= self.most
 
@@ -119,13 +119,13 @@ class ByName:
     """The bounds on a table of values by name, kept as pairs in order of the names.
 
     Attributes:
-        most: Names.
+        most: Largest number of names.
     """
 
     most: int
 
     def __call__(self, value: object) -> bool:
-        """Whether a table is allowed, whatever its values are."""
+        """Returns whether a table's length is allowed; its values are not checked."""
         assert isinstance(value, dict | tuple)
         return len(value) <= self.most
 
@@ -137,11 +137,11 @@ Bound = Between | Text | Items | ByName
 
 
 def shortened(value: object, *, inside: bool = False) -> str:
-    """A value for a message: of bounded length whatever it is, and no character of it acts.
+    """Returns a value for a message: of bounded length, with control characters escaped.
 
     Args:
-        value: As it was given.
-        inside: Whether it stands in a list; of a list in a list only its length is told.
+        value: The user's value.
+        inside: Whether it is in a list; for a list in a list only its length is shown.
     """
     if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
         return f"a whole number of {value.bit_length()} bits"
@@ -160,7 +160,7 @@ def shortened(value: object, *, inside: bool = False) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names for a message: of bounded length however many there are, and no character acts."""
+    """Returns names for a message: of bounded length, with control characters escaped."""
     shown = ", ".join(
         name if len(name) <= SHOWN and name.isprintable() else shortened(name)[1:-1]
         for name in names[:LISTED]

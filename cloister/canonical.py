@@ -1,4 +1,4 @@
-"""Canonical JSON: the one text of some fields, which is what is hashed and signed."""
+"""Canonical JSON: the only text of some fields, which is hashed and signed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def canonical(fields: Mapping[str, Any] | Sequence[Any]) -> bytes:
-    """The one JSON text of some fields: keys sorted, no spaces; numbers must be finite."""
+    """Returns the canonical JSON of some fields: keys sorted, no spaces; numbers must be finite."""
     return json.dumps(
         fields, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
     ).encode()
 
 
 def json_number(value: float) -> float | None:
-    """A number for JSON, which has no infinity: None in its place."""
+    """Returns a number for JSON; None in place of infinity, which JSON does not have."""
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Every error that Cloister raises on purpose, and the exit code that each ends a command with.
+"""The errors that Cloister raises on purpose, and the exit code of a command for each.
 
     CloisterError                  1  failed
     ├── UsageError                 2  an invalid command or recipe
@@ -12,8 +12,8 @@
     ├── RefusedError               4  refused by policy or because its privacy cannot be shown
     │   ├── PreflightError         4  a model whose per-record gradients are not exact
     │   ├── RoundSpentError        4  a round that was charged and cut off before its release
-    │   ├── StrangerError          4  a question that the coordinator did not put to this site
-    │   └── UnapprovedError        4  a study that waits for somebody at the site to approve it
+    │   ├── StrangerError          4  a question that the coordinator did not sign for this site
+    │   └── UnapprovedError        4  a study that waits for a person at the site to approve it
     ├── BudgetError                5  the privacy budget does not cover what was asked
     ├── LedgerError                6  a ledger or signature that is broken
     ├── NetworkError               7  network or authentication
@@ -27,12 +27,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# Problems of one recipe that its message lists; whoever mends these sees the rest next.
+# Most problems of one recipe that a message lists; the rest is shown once these are corrected.
 MOST_PROBLEMS = 20
 
 
 class CloisterError(Exception):
-    """The root of every deliberate error; its text is meant for the person at the terminal."""
+    """The base of every deliberate error; its text is for the person at the terminal."""
 
     exit_code = 1
 
@@ -47,7 +47,7 @@ class RecipeError(UsageError):
     """One or several fields of a recipe are wrong.
 
     Args:
-        problems: One line each, opening with the field's path (`privacy.epsilon: …`).
+        problems: One line each, which begins with the field's path (`privacy.epsilon: …`).
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -72,11 +72,11 @@ class DataError(BadFileError):
 
 
 class MisfitError(DataError):
-    """A record that cannot be used: at a site it is left out of its unit and counted, at home.
+    """A record that cannot be used: a site leaves it out of its unit, and counts it locally.
 
     Args:
-        reason: One of a few fixed phrases, by which such records are counted; never of a record.
-        message: What is wrong with this one; for whoever owns it.
+        reason: One of a few fixed phrases, by which such records are counted; it quotes no record.
+        message: What is wrong with this record; for its owner only.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -111,7 +111,7 @@ class StrangerError(RefusedError):
 
 
 class UnapprovedError(RefusedError):
-    """A study that waits for somebody at the site to approve it."""
+    """A study that waits for a person at the site to approve it."""
 
 
 class BudgetError(CloisterError):

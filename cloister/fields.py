@@ -1,6 +1,7 @@
-"""Tables read from TOML or JSON into frozen dataclasses, with every problem reported at once.
+"""Reads tables from TOML or JSON into frozen dataclasses, and reports every problem at once.
 
-A field's bounds stand beside its type (`Annotated[int, Between(1, 9)]`, see `cloister.bounds`).
+A field's bounds are written beside its type (`Annotated[int, Between(1, 9)]`, see
+`cloister.bounds`).
 """
 
 from __future__ import annotations
@@ -23,29 +24,28 @@ from cloister.toml_text import parse_toml
 
 Section = TypeVar("Section")
 
-# Longest key that a message repeats or a near one is looked for; our longest has 22 characters.
+# Longest key that a message repeats or finds a similar one for; the longest field has 22 letters.
 LONGEST_KEY = 64
-# Metadata key of a field: what it is called elsewhere, in lower case.
+# Metadata key of a field: its names in other programs, in lower case.
 SYNONYMS = "synonyms"
-# Metadata of a field that is set by the machine's own file and is no key of its section.
+# Metadata of a field that the machine's own file sets, so that it is not a key of its section.
 ELSEWHERE = {"elsewhere": True}
-# Metadata of a field that came after documents were written without it: a table names it only where
-# it has a value, so that the digest of a study that does not use it stays what it was.
+# Metadata of a field that was added after documents had been written without it: a table names it
+# only if it has a value, so that the digest of a study that does not use it does not change.
 LATER = {"later": True}
 
 
 def called(synonyms: str) -> dict[str, str]:
-    """Metadata of a field: what users of other programs call it.
+    """Returns metadata of a field: its names in other programs.
 
     Args:
-        synonyms: Names in lower case, parted by blanks. They are for messages alone: a file that
-            uses one is refused, with the field's own name.
+        synonyms: Names in lower case, separated by blanks; for messages only, not valid in a file.
     """
     return {SYNONYMS: synonyms}
 
 
 class _UnfitError(Exception):
-    """A value that a field cannot take: where in it, what was given, what is needed."""
+    """A value that a field cannot have: what was given, what is needed, and where in it."""
 
     def __init__(self, value: object, needed: str, place: str = "") -> None:
         self.value, self.given, self.needed, self.place = value, shortened(value), needed, place
@@ -61,20 +61,20 @@ def read_section(
     is_whole: bool = False,
     others: Mapping[str, type] | None = None,
 ) -> Section | None:
-    """Makes a section's dataclass from its table.
+    """Makes a section's dataclass from its table of values.
 
     Args:
         kind: A frozen keyword-only dataclass whose `__post_init__` raises UsageError on values
             that are invalid.
-        table: Values by key; None (JSON's null) for one that is absent.
+        table: Values by key; None (JSON's null): absent.
         path: The section's name, for messages.
-        problems: Gets one line for each thing wrong.
-        is_whole: Whether every field must be there, so that no default is ever filled in.
-        others: The file's other sections by name, so that a message can name the one that an
-            unknown key belongs to.
+        problems: Gets one line for each problem.
+        is_whole: Whether every field is required, so that no default is filled in.
+        others: The file's other sections by name, so that a message can name the section of an
+            unknown key.
 
     Returns:
-        The section, or None where something is wrong.
+        The section; None: something is wrong.
     """
     hints = field_types(kind)
     found = len(problems)
@@ -105,12 +105,12 @@ def read_section(
 
 
 def check_bounds(section: object) -> None:
-    """Holds a section that was made in Python to the types and bounds of its fields.
+    """Checks a section that was made in Python against the types and bounds of its fields.
 
     NumPy's numbers in it become Python's, so that a loop over `numpy.linspace` can make sections.
 
     Raises:
-        UsageError: A value is out of them; the message opens with the field's name.
+        UsageError: A value is not valid; the message begins with the field's name.
     """
     for key, hint in field_types(type(section), everywhere=True).items():
         value = getattr(section, key)
@@ -130,8 +130,8 @@ def check_bounds(section: object) -> None:
 
 
 def python_value(value: object) -> object:
-    """A number or array of NumPy as Python's own; any other value as it is."""
-    numpy = sys.modules.get("numpy")  # who has such a value has loaded it
+    """Converts a number or array of NumPy to Python; returns any other value unchanged."""
+    numpy = sys.modules.get("numpy")  # a NumPy value exists only if it is loaded
     if numpy is not None and isinstance(value, numpy.generic | numpy.ndarray):
         found: object = value.tolist()
         return found
@@ -139,11 +139,11 @@ def python_value(value: object) -> object:
 
 
 def field_types(kind: type, *, everywhere: bool = False) -> dict[str, Any]:
-    """The types of a section's keys, with their bounds.
+    """Returns the types of a section's keys, with their bounds.
 
     Args:
         kind: The section's dataclass.
-        everywhere: Whether fields count that are set elsewhere.
+        everywhere: Whether to include fields that are set elsewhere.
     """
     hints = _hints_of(kind)
     return {
@@ -153,25 +153,25 @@ def field_types(kind: type, *, everywhere: bool = False) -> dict[str, Any]:
     }
 
 
-# Compiling a class's annotations anew each time took a fifth of the time of a site's answer.
+# Cached: evaluating a class's annotations each time took a fifth of the time of a site's answer.
 @lru_cache(maxsize=512)
 def _hints_of(kind: type) -> Mapping[str, Any]:
     return typing.get_type_hints(kind, include_extras=True)
 
 
 def takes_none(hint: Any) -> bool:
-    """Whether a field may be absent."""
+    """Returns whether a field may be absent."""
     return type(None) in typing.get_args(hint)
 
 
 def parse_assignment(
     text: str, sections: Mapping[str, type] | None = None
 ) -> tuple[str, str, object]:
-    """Reads `section.key=value`; the value is TOML, or else a bare string.
+    """Reads `section.key=value`; the value is TOML, or else a plain string.
 
     Args:
-        text: As it was given.
-        sections: By name, so that a message can name the section of a bare key.
+        text: The user's text.
+        sections: The sections by name, so that a message can name the section of a bare key.
 
     Raises:
         UsageError: The text is not of that form.
@@ -193,22 +193,22 @@ def parse_assignment(
         found = parse_toml(f"value = {raw}")
     except tomllib.TOMLDecodeError:
         return section, key, raw
-    if found.keys() != {"value"}:  # the lines after the first are read as more of the file
+    if found.keys() != {"value"}:  # further lines would be read as more of the file
         raise UsageError(
             f"--set {shortened(text)[1:-1]}: {section}.{key} and more given; one field is needed, "
-            "and a --set of its own for each other"
+            "with a separate --set for each"
         )
     value = found["value"]
     return section, key, value
 
 
 def as_table(section: object) -> dict[str, object]:
-    """A section's values as TOML and JSON know them; absent ones are left out."""
+    """Returns a section's values as TOML and JSON have them, without absent ones."""
     return {key: value for key, value in whole_table(section).items() if value is not None}
 
 
 def whole_table(section: object) -> dict[str, object]:
-    """A section's values as JSON knows them, None for absent ones; absent `LATER` ones are out."""
+    """Returns a section's values for JSON, None for absent ones, without absent `LATER` ones."""
     table: dict[str, object] = {}
     later = later_fields(type(section))
     for key, hint in field_types(type(section)).items():
@@ -224,14 +224,14 @@ def whole_table(section: object) -> dict[str, object]:
 
 
 def owners(key: str, sections: Mapping[str, type]) -> list[str]:
-    """The fields that a key can mean, as `section.key`, where it was given without its section.
+    """Returns the fields that a key without section may mean, as `section.key`.
 
     Args:
-        key: As it was given.
+        key: The user's key.
         sections: Dataclasses by name.
 
     Returns:
-        Fields of that name; where there is none, fields that are called so elsewhere.
+        Fields of that name; if there is none, fields with that name in other programs.
     """
     same = [name for name, kind in sections.items() if key in _keys(kind)]
     if same:
@@ -240,20 +240,20 @@ def owners(key: str, sections: Mapping[str, type]) -> list[str]:
     return [f"{name}.{own}" for name, own in named.items() if own is not None]
 
 
-@lru_cache(maxsize=64)  # a file may have thousands of unknown keys, and each is looked for
+@lru_cache(maxsize=64)  # a file may have thousands of unknown keys, each of which is searched for
 def _keys(kind: type) -> tuple[str, ...]:
-    """A section's keys."""
+    """Returns a section's keys."""
     return tuple(field_types(kind))
 
 
 def later_fields(kind: type) -> frozenset[str]:
-    """The fields of a section that a table names only where they have a value (`LATER`)."""
+    """Returns the fields of a section that a table names only if they have a value (`LATER`)."""
     return frozenset(f.name for f in dataclasses.fields(kind) if f.metadata.get("later"))
 
 
 @lru_cache(maxsize=64)
 def _synonyms(kind: type) -> dict[str, str]:
-    """What a section's keys are called elsewhere: key by synonym."""
+    """Returns a section's keys by their names in other programs."""
     return {
         synonym: field.name
         for field in dataclasses.fields(kind)
@@ -262,10 +262,10 @@ def _synonyms(kind: type) -> dict[str, str]:
 
 
 def _near(key: str, kind: type, others: Mapping[str, type]) -> str:
-    """What an unknown key may have meant, for the end of a message.
+    """Returns what an unknown key may have meant, for the end of a message.
 
-    A known synonym comes first, then a field of the same name in another section, then a name that
-    is spelt nearly alike, then a synonym of another section's field.
+    A known synonym comes first, then a field of the same name in another section, then a name with
+    a similar spelling, then a synonym of another section's field.
     """
     known = _keys(kind)
     synonym = _synonyms(kind).get(key.lower())
@@ -283,10 +283,10 @@ def _near(key: str, kind: type, others: Mapping[str, type]) -> str:
 
 
 def _convert(value: object, hint: Any) -> object:
-    """The value as the hint's type and within its bounds.
+    """Converts a value to the hint's type, and checks its bounds.
 
     Raises:
-        _UnfitError: It is not.
+        _UnfitError: The value does not fit.
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
@@ -319,7 +319,7 @@ def _bounded(value: object, hint: Any, arguments: tuple[Any, ...]) -> object:
     kind, bounds = arguments[0], [bound for bound in arguments[1:] if isinstance(bound, Bound)]
     if any(isinstance(bound, ByName) for bound in bounds):
         return _by_name(value, hint)
-    for bound in bounds:  # before a long list is converted
+    for bound in bounds:  # checked before a long list is converted
         if isinstance(bound, Items) and isinstance(value, list | tuple) and not bound(value):
             raise _UnfitError(value, type_words(hint))
     try:
@@ -334,15 +334,15 @@ def _bounded(value: object, hint: Any, arguments: tuple[Any, ...]) -> object:
 
 
 def _is_by_name(hint: Any) -> bool:
-    """Whether a field is a table of values by name; it may be absent."""
+    """Returns whether a field is a table of values by name; it may be absent."""
     hints = [hint, *typing.get_args(hint)]
     return any(isinstance(part, ByName) for one in hints for part in typing.get_args(one))
 
 
 def _by_name(value: object, hint: Any) -> tuple[tuple[object, object], ...]:
-    """A table of values by name, as pairs in order of the names."""
+    """Converts a table of values by name to pairs in order of the names."""
     kind, *bounds = typing.get_args(hint)
-    value = dict(value) if isinstance(value, tuple) else value  # a section's own are pairs
+    value = dict(value) if isinstance(value, tuple) else value  # a section has pairs already
     if not isinstance(value, dict) or not all(bound(value) for bound in bounds):
         raise _UnfitError(value, type_words(hint))
     name_hint, value_hint = typing.get_args(typing.get_args(kind)[0])
@@ -368,14 +368,14 @@ def _convert_union(value: object, members: list[Any]) -> object:
         try:
             return _convert(value, member)
         except _UnfitError as error:
-            if error.place:  # the kind is right, a value in it is not
+            if error.place:  # the type is right, but a value in it is not
                 raise
             needs.append(error.needed)
     raise _UnfitError(value, " or ".join(needs))
 
 
 def type_words(hint: Any) -> str:
-    """A field's type with its bounds, in words: for messages and the reference of recipes."""
+    """Returns a field's type with its bounds, in words, for messages and the recipe's reference."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated and _is_by_name(hint):
         inner = typing.get_args(typing.get_args(arguments[0])[0])[1]

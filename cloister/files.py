@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and stamps that tell whether one is still the same."""
+"""Writes files completely or not at all, and makes stamps to detect whether a file changed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pathlib import Path
 from cloister.bounds import shortened
 from cloister.errors import BadFileError
 
-# A file changed more recently may change again without its times showing it: file systems keep
-# them to between a tick of the kernel (4 ms) and 2 s (FAT).
+# Age in seconds from which a file's times are reliable: a younger file may change again without a
+# change of its times, whose resolution is between a tick of the kernel (4 ms) and 2 s (FAT).
 SETTLED = 2.0
-# What a path may be beside a file and a folder, by the type bits of its mode.
+# Kinds of paths that are not files, by the type bits of their mode.
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -30,31 +30,31 @@ _KINDS = {
 
 
 def why_no_file(path: Path) -> str | None:
-    """Why a path cannot be read as a file, links followed; None where it is a regular file.
+    """Returns why a path cannot be read as a file, following links; None: it is a regular file.
 
-    Nothing is opened: a pipe would wait for its writer, and a device may never end.
+    Nothing is opened: opening a pipe would wait for its writer, and a device may never end.
     """
     try:
         return _other_kind(path.stat().st_mode)
-    except ValueError:  # a name that no file system holds
+    except ValueError:  # a name that no file system allows
         return "no such file"
     except OSError as error:
         if error.errno == errno.ELOOP:
-            return "is a link that leads back to itself"
+            return "is a link to itself"
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-            return "is a link to what is not there" if _is_link(path) else "no such file"
-        return f"cannot be looked at ({error.strerror})"
+            return "is a link to a file that does not exist" if _is_link(path) else "no such file"
+        return f"cannot be accessed ({error.strerror})"
 
 
 def open_file(path: Path) -> BufferedReader:
-    """Opens a regular file to read its bytes, and nothing else.
+    """Opens a regular file to read its bytes; refuses everything else.
 
     Raises:
-        OSError: It is no regular file (a pipe, a device, a folder), or cannot be read.
+        OSError: It is not a regular file (a pipe, a device, a folder), or cannot be read.
 
     Guarantees:
-        It does not wait: what lies there is looked at before it is opened and, since it may be
-        another by then, once it is open.
+        It does not wait: the path is checked before it is opened and, since it may have been
+        replaced, again once it is open.
     """
     if (why := why_no_file(path)) is not None and not why.startswith("cannot"):
         missing = why == "no such file"
@@ -82,19 +82,19 @@ def _other_kind(mode: int) -> str | None:
     return f"is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, not a file"
 
 
-# Characters of a path that a message shows whole: the longest name of one file on Linux.
+# Longest path that a message shows completely, in characters: the longest name of a file on Linux.
 LONGEST_SHOWN = 255
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells whether a file is still the one that was read.
+    """Values by which one can tell whether a file is still the one that was read.
 
     Attributes:
-        path: Where it was.
-        size: In bytes.
-        mtime_ns: When it was written.
-        sha256: Of its content.
+        path: Its path.
+        size: Its size in bytes.
+        mtime_ns: Time of its last change, in ns.
+        sha256: SHA-256 of its content.
     """
 
     path: str
@@ -104,13 +104,13 @@ class Stamp:
 
 
 def stamp_of(path: Path) -> Stamp:
-    """The stamp of a file as it is now.
+    """Returns the stamp of a file as it is now.
 
-    A file whose times were settled when it was hashed is not hashed again while inode, size and
-    times stay.
+    A file whose times were reliable when it was hashed is not hashed again while inode, size and
+    times are the same.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     status = path.stat()
     place = str(path.absolute())
@@ -126,7 +126,7 @@ def stamp_of(path: Path) -> Stamp:
 
 @lru_cache(maxsize=1024)
 def _settled_sha256(path: str, inode: int, size: int, mtime_ns: int, ctime_ns: int) -> str:
-    """The hash; all but the path is there for the cache alone."""
+    """Returns the hash; the arguments other than the path are only for the cache's key."""
     return _sha256(path)
 
 
@@ -136,24 +136,24 @@ def _sha256(path: str) -> str:
 
 
 def identity_of(path: Path) -> tuple[int, ...]:
-    """What changes when a file is replaced or written: device, inode, size and time.
+    """Returns values that change when a file is replaced or written: device, inode, size, time.
 
     Raises:
-        OSError: It cannot be looked at.
+        OSError: The file cannot be accessed.
     """
     status = path.stat()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def bad_file(error: OSError | ValueError, what: str = "read or written") -> BadFileError:
-    """What an error of the operating system says, for whoever named the file: its path and why.
+    """Returns an error of the operating system as ours, with the path and the reason.
 
     Args:
         error: OSError; or ValueError, which Python raises for a path with a NUL byte.
-        what: What could not be done with it.
+        what: What could not be done with the file.
     """
     if isinstance(error, ValueError):
-        return BadFileError(f"a path with a NUL byte given ({error}); give another")
+        return BadFileError(f"a path with a NUL byte given ({error}); give another path")
     reason = (error.strerror or str(error) or type(error).__name__).splitlines()[0]
     names = [
         os.fsdecode(name)
@@ -162,23 +162,23 @@ def bad_file(error: OSError | ValueError, what: str = "read or written") -> BadF
     ]
     places = " and ".join(name if len(name) <= LONGEST_SHOWN else shortened(name) for name in names)
     if not places:
-        return BadFileError(f"a file cannot be {what} ({reason}); mend that, and go on")
+        return BadFileError(f"a file cannot be {what} ({reason}); correct this and try again")
     return BadFileError(
-        f"{places}: cannot be {what} ({reason}); give another path, or mend this one"
+        f"{places}: cannot be {what} ({reason}); give another path, or correct this one"
     )
 
 
 def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Writes a file so that it is there whole or not at all, and still is after a power cut.
+    """Writes a file so that it is complete or does not exist, also after a power cut.
 
     Args:
-        path: Where.
-        content: All of it.
-        mode: Who may read it, from its first byte on.
+        path: Its path.
+        content: Its whole content.
+        mode: Its access rights, from the first byte on.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    # O_EXCL with a random name: never follow a symlink that somebody planted in the folder, who
-    # would then choose which file is overwritten.
+    # O_EXCL with a random name: never follow a symlink that somebody planted in the folder to
+    # choose which file is overwritten.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -193,7 +193,7 @@ def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a new name in a folder durable."""
+    """Syncs a folder, so that a new name in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,8 @@
-"""JSON that another party wrote into values: bounded before it is parsed, and one reading only.
+"""Parses JSON that another party wrote: bounded before it is parsed, and with one meaning only.
 
-`json` takes numbers of thousands of digits, NaN, halves of surrogate pairs and a name twice in one
-object, recurses as deep as a text says, and makes thirty times a text's bytes of `[],[],[],…`.
+`json` accepts numbers of thousands of digits, NaN, lone surrogates and duplicate names in an
+object, recurses as deep as a text nests, and needs thirty times the memory of a text such as
+`[],[],[],…`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import Any
 
 from cloister.bounds import LARGEST_INTEGER
 
-# Our deepest document is a certificate: its terms of sharing are a table in a plan's in a row in a
-# list, depth 5. Twice that and some.
+# Deepest nesting: a certificate has depth 5 (terms of sharing in a plan in a row in a list); this
+# is twice that and some.
 MOST_DEPTH = 12
-# Values and containers of a document; 100 bytes each in Python, 20 MB in all. A message of 10,000
-# sites in one table has 20,000.
+# Most values and containers of a document: 100 bytes each in Python, 20 MB in all. A message of
+# 10,000 sites in one table has 20,000.
 MOST_VALUES = 200_000
-# Digits of a whole number of 64 bits, with its sign.
+# Most characters of a 64-bit integer, with its sign.
 _DIGITS = len(str(LARGEST_INTEGER)) + 1
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 
@@ -36,17 +37,17 @@ def read_json(
 
     Args:
         content: UTF-8, or text.
-        most_bytes: Longest that it may be.
-        most_depth: Of lists and objects in each other.
-        most_values: Values, lists and objects in all, about.
+        most_bytes: Largest size in bytes.
+        most_depth: Deepest nesting of lists and objects.
+        most_values: About the largest number of values, lists and objects.
 
     Raises:
-        ValueError: It is not JSON or not UTF-8, too long, too deep or of too many values; or it has
-            a name twice in one object, NaN, an infinity, a whole number of more than 64 bits, or
+        ValueError: It is not JSON or not UTF-8, too long, too deep or has too many values; or it
+            has a duplicate name in an object, NaN, an infinity, an integer of more than 64 bits, or
             half of a surrogate pair. The message is one short line.
 
     Guarantees:
-        Time and memory grow with `most_bytes` and `most_values`, whatever the content is.
+        Time and memory are bounded by `most_bytes` and `most_values`, for any content.
     """
     if len(content) > most_bytes:
         raise ValueError(f"more than {most_bytes} bytes")
@@ -68,19 +69,19 @@ def read_json(
 
 
 def each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Builds an object; refuses duplicate names, of which readers could take either.
+    """Builds an object; refuses duplicate names, because readers could use either value.
 
     Raises:
-        ValueError: One does.
+        ValueError: A name is duplicate.
     """
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name twice in one object")
+        raise ValueError("duplicate name in an object")
     return found
 
 
 def _look_over(text: str, most_depth: int, most_values: int) -> None:
-    """Refuses what would take too much to parse, in one pass."""
+    """Refuses, in one pass, a text that would need too much time or memory to parse."""
     depth = values = 0
     for match in _TOKEN.finditer(text):
         token = match.group()
@@ -100,7 +101,7 @@ def _refused(constant: str) -> None:
 def _finite(digits: str) -> float:
     value = float(digits)
     if not math.isfinite(value):
-        raise ValueError("a number beyond the largest")
+        raise ValueError("a number that is too large")
     return value
 
 
@@ -113,7 +114,7 @@ def _whole(digits: str) -> int:
 
 
 def _check_text(value: Any) -> None:
-    """Refuses halves of surrogate pairs, which have no bytes; as deep as was allowed."""
+    """Refuses lone surrogates, which have no bytes, at any depth."""
     if isinstance(value, str):
         try:
             value.encode()

@@ -1,4 +1,4 @@
-"""What a site or run may be called, and how a number is said with its word."""
+"""Checks names of sites and runs, and formats a number with its noun."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import re
 NAME = r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*"
 
 
-# Bytes; a file system allows 255, and endings are added.
+# Longest name in bytes; a file system allows 255, and endings are added.
 LONGEST = 200
 
 
 def is_name(text: str) -> bool:
-    """Whether a text is a file name on every system's disk, and nothing more than that.
+    """Returns whether a text can be a file name on every system, and is not a path.
 
-    What cannot be seen is no part of a name: two names that look alike would be two sites.
+    Invisible characters are not allowed: two names that look equal would be two sites.
     """
     return (
         re.fullmatch(NAME, text) is not None
@@ -25,5 +25,5 @@ def is_name(text: str) -> bool:
 
 
 def counted(count: int, word: str) -> str:
-    """A number with its word, as in `1 record` and `2 records`."""
+    """Returns a number with its noun: `1 record`, `2 records`."""
     return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"

@@ -1,4 +1,4 @@
-"""Folders and files that their owner alone may read, whatever the umask of whoever makes them."""
+"""Makes folders and files that only their owner can read, with any umask."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _OTHERS = 0o077
 
 
 def private_folder(path: Path) -> None:
-    """Makes a folder that its owner alone may enter, or makes one so that is there.
+    """Makes a folder that only its owner can enter, or restricts an existing one.
 
-    Parents that are missing are made likewise; those that are there are not ours to close.
+    Missing parents are made in the same way; existing ones are not changed.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: The folder cannot be made.
     """
     for parent in reversed(path.parents):
         if not parent.exists():
@@ -29,7 +29,7 @@ def private_folder(path: Path) -> None:
 
 @contextmanager
 def private_umask() -> Iterator[None]:
-    """While it holds, whatever this process and its children make is their user's alone."""
+    """Sets a umask, inside the context, by which new files are accessible to their owner only."""
     before = os.umask(UMASK)
     try:
         yield
@@ -38,10 +38,10 @@ def private_umask() -> Iterator[None]:
 
 
 def tighten(path: Path) -> bool:
-    """Takes others' rights away from a file or folder; its owner's stay as they are.
+    """Removes others' rights to a file or folder; its owner's do not change.
 
     Returns:
-        Whether nobody else has any now, as far as its mode says; what is not there has none.
+        Whether nobody else has any now, by its mode; True also if it does not exist.
     """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -49,13 +49,13 @@ def tighten(path: Path) -> bool:
             path.chmod(mode & ~_OTHERS)
     except FileNotFoundError:
         return True
-    except OSError:  # another's, or a file system without rights
+    except OSError:  # it has another owner, or a file system without rights
         return False
     return not rights_of_others(path)
 
 
 def tighten_all(folder: Path) -> None:
-    """Makes a folder private and what lies directly in it; links are left as they are."""
+    """Makes a folder and the files directly in it private; links are not changed."""
     tighten(folder)
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if not path.is_symlink():
@@ -63,10 +63,10 @@ def tighten_all(folder: Path) -> None:
 
 
 def rights_of_others(path: Path) -> str:
-    """What others than its owner may do with a file or folder, in words; "" for nothing.
+    """Returns what others than the owner may do with a file or folder, in words; "": nothing.
 
     Raises:
-        OSError: It is not there.
+        OSError: It does not exist.
     """
     return _words(path.stat().st_mode)
 
@@ -78,10 +78,10 @@ def _words(mode: int) -> str:
 
 
 def exposed(path: Path) -> str:
-    """What others can really do with it, by its mode and by those of all folders above, in words.
+    """Returns what others can do with a path, by its mode and those of all folders above, in words.
 
     Returns:
-        As `rights_of_others`; "" also where no folder lets them in, or nothing is there.
+        As `rights_of_others`; "" also if a folder above keeps them out, or nothing exists there.
     """
     try:
         place = Path(os.path.realpath(path))

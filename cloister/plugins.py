@@ -1,7 +1,7 @@
-"""Plug-ins: code of other packages, found by an entry point or by an import path.
+"""Finds plug-ins: code of other packages, by an entry point or by an import path.
 
-A name is looked up in what is installed without importing anything (`origin`); `load` imports it.
-A recipe of one's own names what may be imported. At a site, `site.toml` does: see
+`origin` looks a name up among installed packages without importing anything; `load` imports it. A
+user's own recipe decides what may be imported. At a site, `site.toml` decides: see
 `cloister.tasks.plugins`.
 """
 
@@ -23,22 +23,22 @@ from typing import Any
 from cloister.bounds import MOST_NAME, shortened
 from cloister.errors import UsageError
 
-# `package.module:Class`, and the name of an entry point. ASCII, so that two names never look alike.
+# `package.module:Class`, and the name of an entry point. ASCII, so that two names never look equal.
 _PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _ENTRY = re.compile(r"[a-z](?:[a-z0-9._-]*[a-z0-9])?")
 
-# Classes of a script or notebook that this process named, by name; no other process has them.
+# Classes of a script or notebook, by name; they exist in this process only.
 _HERE: dict[str, type] = {}
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Which code a plug-in's name stands for.
+    """The code that a plug-in's name means.
 
     Attributes:
         path: `module:Class`.
-        distribution: The installed package that it is part of; empty: of none.
-        version: That package's; empty where there is none.
+        distribution: The installed package that contains it; empty: none.
+        version: That package's version; empty: none.
     """
 
     path: str
@@ -47,22 +47,23 @@ class Origin:
 
 
 def is_path(name: str) -> bool:
-    """Whether a name has the form `package.module:Class`."""
+    """Returns whether a name has the form `package.module:Class`."""
     return len(name) <= MOST_NAME and _PATH.fullmatch(name) is not None
 
 
 def is_of_this_process(name: str) -> bool:
-    """Whether a name is that of a class of a script or notebook."""
+    """Returns whether a name is that of a class of a script or notebook."""
     return name.startswith("__main__:")
 
 
 def is_plugin_name(name: str) -> bool:
-    """Whether a name has the form of an import path or of an entry point; nothing is looked up."""
+    """Returns whether a name has the form of an import path or entry point; nothing is looked
+    up."""
     return is_path(name) or (len(name) <= MOST_NAME and _ENTRY.fullmatch(name) is not None)
 
 
 def is_installed(name: str, group: str) -> bool:
-    """Whether a name is an import path, or an installed entry point's; nothing is imported."""
+    """Returns whether a name is an import path or an installed entry point; nothing is imported."""
     return is_path(name) or (is_plugin_name(name) and bool(entry_points(group=group, name=name)))
 
 
@@ -70,12 +71,12 @@ def origin(name: str, group: str, key: str) -> Origin:
     """Finds where a plug-in is installed. Nothing is imported.
 
     Args:
-        name: Of its entry point, or its import path.
+        name: Name of its entry point, or its import path.
         group: The entry points' group.
         key: The recipe's field, for messages.
 
     Raises:
-        UsageError: The name is of neither form, no such entry point is installed, or several are.
+        UsageError: The name has neither form, or no or several installed packages have it.
     """
     if is_path(name):
         return _of_path(name, group)
@@ -105,14 +106,14 @@ def _of_path(path: str, group: str) -> Origin:
     module = path.partition(":")[0]
     names = _owners(tuple((place, _changed(place)) for place in sys.path)).get(module.split(".")[0])
     owners = [distribution(name) for name in dict.fromkeys(names or ())]
-    if len(owners) > 1:  # a namespace that several packages share
+    if len(owners) > 1:  # a namespace of several packages
         owners = [owner for owner in owners if _has(owner, module)]
     return Origin(path, owners[0].name, owners[0].version) if owners else Origin(path)
 
 
 @lru_cache(maxsize=4)
 def _owners(_places: tuple[tuple[str, int], ...]) -> Mapping[str, list[str]]:
-    """Packages by the modules that they install; slow, so kept until a folder changes."""
+    """Returns packages by the modules that they install; slow, so cached until a folder changes."""
     return _packages()
 
 
@@ -136,7 +137,8 @@ def load(path: str, key: str) -> type:
         key: The recipe's field, for messages.
 
     Raises:
-        UsageError: It cannot be imported, is no class, or is a script's of another process.
+        UsageError: It cannot be imported, is not a class, or is a class of another process's
+            script.
     """
     if path in _HERE:
         return _HERE[path]
@@ -159,10 +161,10 @@ def load(path: str, key: str) -> type:
 
 
 def path_of(kind: type, key: str) -> str:
-    """The import path of a class, or a name for this process alone where it has none.
+    """Returns a class's import path, or a name for this process only if it has none.
 
     Raises:
-        UsageError: No recipe could state it.
+        UsageError: A recipe cannot have its name.
     """
     path = f"{kind.__module__}:{kind.__qualname__}"
     if kind.__module__ != "__main__" and "." not in kind.__qualname__:
@@ -177,10 +179,10 @@ def path_of(kind: type, key: str) -> str:
 
 
 def source_version(kind: type) -> str:
-    """`sha256:` and the hash of a class's code, where no package's version tells it.
+    """Returns `sha256:` and the hash of a class's code, for classes of no installed package.
 
-    Of a module its whole file; of a script or notebook the class alone; empty where neither has a
-    file.
+    For a module it covers the whole file, for a script or notebook the class only; it is empty if
+    there is no file.
     """
     module: Any = sys.modules.get(kind.__module__)
     file = getattr(module, "__file__", None)
@@ -195,6 +197,6 @@ def source_version(kind: type) -> str:
 
 
 def said(error: BaseException) -> str:
-    """An error's kind and the start of its text, in one line."""
+    """Returns an error's type and the start of its text, in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {shortened(text)[1:-1]}" if text else type(error).__name__

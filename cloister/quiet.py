@@ -1,10 +1,10 @@
-"""Settings of libraries that must stand in the environment before these are loaded."""
+"""Sets environment variables of libraries that must be set before these are loaded."""
 
 from __future__ import annotations
 
 import os
 
-# Nothing phones home, nothing asks for updates, and tokenizers do not warn about forks.
+# No telemetry, no checks for updates, and no warnings of tokenizers about forks.
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -16,6 +16,6 @@ QUIET = {
 
 
 def keep_quiet() -> None:
-    """Sets what the environment does not set itself; call it before flwr is imported."""
+    """Sets the variables that the environment does not have; call it before flwr is imported."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)

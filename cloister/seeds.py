@@ -1,4 +1,4 @@
-"""Named child generators for what may be reproducible.
+"""Makes named child generators for randomness that may be reproducible.
 
 One root seed gives every purpose its own stream, so that adding a consumer never shifts another's
 numbers. Privacy noise and private sampling never come from here: they draw from OS entropy
@@ -17,7 +17,7 @@ def child_seed(seed: int, *names: str | int) -> int:
 
     Args:
         seed: The study's root seed.
-        *names: What the child is for, outermost first (`"site", "north", "round", 3`).
+        *names: The purpose of the child, outermost first (`"site", "north", "round", 3`).
 
     Returns:
         A non-negative integer below 2**63 (what torch and numpy both accept).

@@ -1,4 +1,4 @@
-"""A private folder beside a place: what is made in it then appears at the place in one step."""
+"""Makes a private folder beside a path, whose content then appears at the path in one step."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from cloister.owner_only import private_folder
 
 @contextmanager
 def staging(target: Path, done: str = "restored") -> Iterator[Path]:
-    """A folder `.NAME.restoring` beside a place, for one process at a time; gone at the end.
+    """Makes a folder `.NAME.restoring` beside a path, for one process; it is removed at the end.
 
     Args:
-        target: The place; folders above it are made.
+        target: The path; missing folders above it are made.
         done: What is done with it, for messages.
 
     Raises:
-        UsageError: Another process is at it.
-        BadFileError: It cannot be written, there or by whoever uses it.
+        UsageError: Another process uses it.
+        BadFileError: It cannot be written, here or by the caller.
     """
     stage = target.parent / f".{target.name}.restoring"
     try:
@@ -38,7 +38,7 @@ def staging(target: Path, done: str = "restored") -> Iterator[Path]:
         os.close(descriptor)
         raise UsageError(f"{target}: is being {done} by another process") from error
     try:
-        _empty(stage)  # of what was left by one that was killed
+        _empty(stage)  # files of a process that was killed
         yield stage
     except (OSError, ValueError) as error:
         raise bad_file(error, done) from error

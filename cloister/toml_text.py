@@ -1,7 +1,7 @@
-"""TOML text into tables: the one way in which every file of ours is read.
+"""Parses TOML text into tables: every TOML file of cloister is read here.
 
-`tomllib` is quadratic in the parts of a dotted key (20,000 parts took 20 s) and recursive in
-nesting, so the shape of a text is bounded by one linear look before it is parsed.
+`tomllib` needs quadratic time in the parts of a dotted key (20,000 parts took 20 s) and recurses
+with nesting, so a linear pass bounds the structure of a text before it is parsed.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ from pathlib import Path
 
 from cloister.errors import BadFileError
 
-# Four lists with one number for each of 10,000 sites take about 400 kB, a chat template at most
-# 64 KiB, labels and paths the rest; twice that.
+# Largest file: four lists with one number for each of 10,000 sites need about 400 kB, a chat
+# template at most 64 KiB, labels and paths the rest; this is twice that.
 MOST_BYTES = 2**20
-# Our deepest value is a list in a section: depth 1, a key of 2 parts. Four times that.
+# Deepest nesting and most parts of a key: the deepest value is a list in a section (depth 1, a key
+# of 2 parts); these are four times that.
 MOST_DEPTH = 8
 MOST_PARTS = 8
-# A recipe has about 90 keys and 13 sections; ten times and more.
+# Most keys and sections: a recipe has about 90 and 13; these are ten times that and more.
 MOST_KEYS = 1000
 MOST_BRACKETS = 1000
-# Four lists of 10,000 sites, 5,000 labels and 1,000 modules: 46,000 commas.
+# Most commas: four lists of 10,000 sites, 5,000 labels and 1,000 modules have 46,000.
 MOST_COMMAS = 50_000
-# A key, number or date without quotes: a float of 64 bits has at most 24 characters, our longest
-# key 22. `tomllib` matches numbers with memory that grows with their length.
+# Longest key, number or date without quotes: a 64-bit float has at most 24 characters, the longest
+# key 22. `tomllib`'s memory grows with the length of numbers.
 LONGEST_WORD = 256
 
 BOM = "\ufeff"
 
-# Strings and comments as a whole, so that nothing in them counts, and what makes up structure.
-# Possessive, and unclosed strings end where they must: each character is looked at once.
+# Strings and comments as a whole, so that their content does not count, and structural characters.
+# Possessive, and unclosed strings end at the line or file: each character is read once.
 _TOKEN = re.compile(
     r'"""(?:[^"\\]++|\\.|"(?!""))*+(?:"{3,5}|\\?\Z)'
     r"|'''(?:[^']++|'(?!''))*+(?:'{3,5}|\Z)"
@@ -45,20 +46,19 @@ _TOKEN = re.compile(
 
 
 def parse_toml(text: str) -> dict[str, object]:
-    """Parses TOML, in time and memory that grow with the text's length alone.
+    """Parses TOML, in time and memory proportional to the text's length.
 
     Args:
         text: With or without a byte order mark.
 
     Raises:
-        tomllib.TOMLDecodeError: The text is not valid TOML, or larger, deeper or more than any
-            file of ours can be.
+        tomllib.TOMLDecodeError: The text is not valid TOML, or exceeds the bounds above.
     """
     text = text.removeprefix(BOM)
     if len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
-        # No number: `read_toml` stops reading where it is too long.
+        # Without the text's size: `read_toml` reads only up to the limit.
         raise tomllib.TOMLDecodeError(
-            f"more than {MOST_BYTES} bytes given; no file of ours is that long"
+            f"more than {MOST_BYTES} bytes given, which no valid file has"
         )
     _look_over(text)
     try:
@@ -74,16 +74,16 @@ def read_toml(path: Path, remedy: str) -> dict[str, object]:
 
     Args:
         path: The file.
-        remedy: What to do where it is missing or damaged.
+        remedy: What to do if it is missing or damaged.
 
     Raises:
-        BadFileError: It cannot be read, or is not valid TOML.
+        BadFileError: The file cannot be read, or is not valid TOML.
     """
     return parse_file(path, read_file(path, remedy), remedy)
 
 
 def read_file(path: Path, remedy: str) -> bytes:
-    """A file's bytes, as far as any file of ours goes; see `read_toml`."""
+    """Reads a file's bytes, up to the largest valid size; see `read_toml`."""
     try:
         with path.open("rb") as file:
             return file.read(MOST_BYTES + len(BOM.encode()) + 1)
@@ -102,7 +102,7 @@ def parse_file(path: Path, content: bytes, remedy: str) -> dict[str, object]:
 
 
 def _look_over(text: str) -> None:
-    """Refuses text whose structure no file of ours has, in one pass."""
+    """Refuses, in one pass, a text with more structure than a valid file."""
     depth = parts = 0
     counts = {"=": 0, "[": 0, ",": 0}
     limits = {"=": MOST_KEYS, "[": MOST_BRACKETS, ",": MOST_COMMAS}
@@ -131,4 +131,4 @@ def _look_over(text: str) -> None:
 
 def _too_much(text: str, position: int, what: str) -> tomllib.TOMLDecodeError:
     line = text.count("\n", 0, position) + 1
-    return tomllib.TOMLDecodeError(f"{what} (at line {line}): no file of ours has that")
+    return tomllib.TOMLDecodeError(f"{what} (at line {line}), which no valid file has")

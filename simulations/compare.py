@@ -4,8 +4,9 @@
         --set data.train=train.jsonl --set data.test=test.jsonl
 
 Prints one Markdown table row a run kind: the recipe, the private probe (the head alone, at the same
-ε), the plain twin, and for texts TF-IDF with a linear SVM on all records pooled. `--plain` changes
-fields of the twin alone, which without clipping wants another optimizer:
+ε), the plain twin, and for texts TF-IDF with a linear SVM on all records pooled; for people's items
+rankings by popularity and by TF-IDF. `--plain` changes fields of the twin alone, which without
+clipping wants another optimizer:
 
     --plain training.optimizer=adamw
 
@@ -23,14 +24,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
+from cloister.data.catalogue import read_catalogue
 from cloister.data.guess import is_spaceless
 from cloister.data.load import load
-from cloister.data.records import TextRecord
+from cloister.data.records import ItemsRecord, TextRecord
 from cloister.recipe import Recipe, read_recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.result import RunResult
 from cloister.simulation.run import simulate
 from cloister.simulation.twin import plain_twin
+from cloister.tasks.config import LAST_ITEMS
+from cloister.tasks.ranking import SHOWN as LIST
+from cloister.tasks.ranking import rank_scores, ranks_of, without_seen
 
 Variant = Callable[[list[str]], Recipe]
 
@@ -76,6 +84,43 @@ def tf_idf(recipe: Recipe) -> float:
     model = make_pipeline(vectorizer([r.text for r in texts[0]]), LinearSVC())
     model.fit([r.text for r in texts[0]], [r.label for r in texts[0]])
     return float(model.score([r.text for r in texts[1]], [r.label for r in texts[1]]))
+
+
+def item_baselines(recipe: Recipe) -> dict[str, float]:
+    """NDCG of rankings that learn nothing of what follows what, by what they are made of."""
+    task, data = recipe.task, recipe.data
+    catalogue = read_catalogue(task.items or "", task.items_sha256)
+    place = {item: number for number, item in enumerate(catalogue.ids)}
+    train, test = (
+        [
+            [place[item] for item in dict.fromkeys(record.items)]
+            for record in load(source, split, "items", data)
+            if isinstance(record, ItemsRecord)
+        ]
+        for source, split in ((data.train, "train"), (data.test or data.train, "test"))
+    )
+    texts = vectorizer(list(catalogue.texts)).fit_transform(catalogue.texts)
+    bought = np.bincount([item for items in train for item in items], minlength=len(place))
+    coming = np.bincount([items[-1] for items in test], minlength=len(place))
+    last = task.last_items or LAST_ITEMS
+
+    def alike(before: list[int]) -> np.ndarray:
+        return np.asarray((texts[before[-last:]] @ texts.T).sum(axis=0)).ravel()
+
+    return {
+        "TF-IDF of the last items' texts": ndcg(test, alike),
+        "most frequent in training, pooled, not private": ndcg(test, lambda _: bought),
+        "most frequent next items of the test set itself": ndcg(test, lambda _: coming),
+    }
+
+
+def ndcg(test: list[list[int]], scores: Callable[[list[int]], np.ndarray]) -> float:
+    """NDCG of the first ten, of a function of what each person had before the last item."""
+    ranks: list[float] = []
+    for *before, target in test:
+        row = torch.tensor(scores(before)[None], dtype=torch.float64)
+        ranks += ranks_of(without_seen(row, [before]), torch.tensor([target]))
+    return rank_scores(ranks)[f"ndcg@{LIST}"]
 
 
 def vectorizer(texts: list[str]) -> Any:
@@ -126,6 +171,9 @@ def main() -> None:
             f"| {base.study.name} | TF-IDF + linear SVM, pooled | ∞ | accuracy "
             f"{tf_idf(base):.4f} | 1 | |"
         )
+    if base.task.kind == "recommendation":
+        for name, score in item_baselines(base).items():
+            print(f"| {base.study.name} | {name} | – | ndcg@{LIST} {score:.4f} | 1 | |")
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ ROOMS = {
     "export": 8,
     "client": 9,
     "server": 9,
+    "registry": 9,
     "simulation": 10,
     "deployment": 10,
     "audit": 11,

@@ -56,7 +56,8 @@ def run(
         ),
     ] = Level.CONFORMANCE,
     trials: Annotated[
-        int, typer.Option(min=100, help="Runs of one attacked step with the canary, and without.")
+        int,
+        typer.Option(min=100, help="Runs of one attacked step, with the canary and without it."),
     ] = 5000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -98,8 +99,8 @@ def _attack(study: Recipe, trials: int, as_json: bool) -> None:
         typer.echo(f"{shown.name}: {shown.detail}")
     if refuted:
         raise CloisterError(
-            f"REFUTED: {', '.join(attack.name for attack in refuted)} does better than its epsilon "
-            "allows; train nothing with this implementation, and report it"
+            f"REFUTED: {', '.join(attack.name for attack in refuted)} exceeds the bound of its "
+            "epsilon claim; do not train with this implementation, and report it"
         )
 
 
@@ -154,7 +155,7 @@ def _conform(study: Recipe, as_json: bool) -> None:
     if refuted:
         raise CloisterError(
             f"REFUTED: {', '.join(refuted)}; the implementation lacks a property that its epsilon "
-            "depends on: train nothing with it, and report this"
+            "depends on: do not train with it, and report this"
         )
 
 

@@ -91,7 +91,7 @@ def listen(host: str, port: int) -> socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise NetworkError(
-            f"{host}:{port}: cannot listen there ({error.strerror}); choose another by --port"
+            f"{host}:{port}: cannot listen there ({error.strerror}); choose another --port"
         ) from error
 
 

@@ -44,13 +44,13 @@ def agreement(
         typer.Option(
             metavar="FILE",
             readable=False,
-            help="What somebody decided on those, labelled like any file: replaces the majority.",
+            help="Decisions on those records, labelled like any file: they replace the majority.",
         ),
     ] = None,
     column: Annotated[
-        str | None, typer.Option(help="Column of answers. Absent: as the first file's log says.")
+        str | None, typer.Option(help="Column of answers. Absent: the one in the first file's log.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the intervals' resamples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the intervals' resamples.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Say how far annotators agree on the same records, and merge their answers.
@@ -69,7 +69,7 @@ def agreement(
     from cloister.labelling.merge import merge, read_decided, write_disputed, write_merged
 
     if out is not None and out == disputed:
-        raise UsageError(f"--disputed: {disputed} is --out too; give two files")
+        raise UsageError(f"--disputed: {disputed} is the same as --out; give two files")
     for new in (out, disputed):
         if new is not None:
             check_new(new)
@@ -117,4 +117,4 @@ def _print(report: AgreementReport, disputed: int, written: dict[str, int]) -> N
     for path, rows in written.items():
         told = f"{rows} records written to {path}" if rows else f"none for {path}: not written"
         console.print(told, soft_wrap=True)
-    console.print("These figures are of private records: for this institution alone.")
+    console.print("These figures are about private records: for this institution only.")

@@ -29,7 +29,7 @@ Separator = Annotated[
     str | None,
     typer.Option(
         "--separator",
-        help="Between cells: comma, semicolon, tab, bar or a character. Absent: detected and "
+        help="Separator of cells: comma, semicolon, tab, bar or a character. Absent: detected and "
         "stated.",
     ),
 ]
@@ -44,15 +44,15 @@ TextColumn = Annotated[
     ),
 ]
 SecondColumn = Annotated[
-    str | None, typer.Option("--text-b", help="Column of the second text, of pairs of texts.")
+    str | None, typer.Option("--text-b", help="Column of the second text, for pairs of texts.")
 ]
 LabelColumn = Annotated[str | None, typer.Option("--label", help="Column of labels.")]
 LabelsColumn = Annotated[
-    str | None, typer.Option("--labels", help="Column of lists of labels, of texts with several.")
+    str | None, typer.Option("--labels", help="Column of lists of labels, for texts with several.")
 ]
 LabelSeparator = Annotated[
     str | None,
-    typer.Option(help="What parts several labels in a cell of text, as ';' in a CSV file."),
+    typer.Option(help="Separates several labels in a cell of text, such as ';' in a CSV file."),
 ]
 ScoreColumn = Annotated[str | None, typer.Option("--score", help="Column of scores.")]
 ItemsColumn = Annotated[

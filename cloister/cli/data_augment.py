@@ -33,12 +33,12 @@ def augment(
     out: Annotated[
         Path, typer.Option(metavar="FILE", help="A new file: .jsonl, .csv or .parquet.")
     ],
-    copies: Annotated[int, typer.Option(help="Copies of each record, at most.")] = 4,
+    copies: Annotated[int, typer.Option(help="Largest number of copies of each record.")] = 4,
     how: Annotated[
         str | None,
         typer.Option(
             metavar="METHODS",
-            help="Parted by commas: drop, swap, typos, synonyms, paraphrase. Absent: the first "
+            help="Separated by commas: drop, swap, typos, synonyms, paraphrase. Absent: the first "
             "three, and those for which an option is given.",
         ),
     ] = None,
@@ -47,7 +47,7 @@ def augment(
         typer.Option(
             metavar="FILE",
             readable=False,
-            help="Words that may stand for each other, a group a line, parted by commas.",
+            help="A file of synonyms: one group per line, separated by commas.",
         ),
     ] = None,
     paraphrase: Annotated[
@@ -55,12 +55,12 @@ def augment(
         typer.Option(
             metavar="FOLDER",
             readable=False,
-            help="A causal language model of this machine that says texts in other words. It must "
+            help="A causal language model on this machine that paraphrases texts. It must "
             "not have been trained on these records.",
         ),
     ] = None,
     share: Annotated[float, typer.Option(help="Share of words that a method changes.")] = 0.1,
-    seed: Annotated[str, typer.Option(help="Another one makes other copies.")] = "",
+    seed: Annotated[str, typer.Option(help="Another seed makes other copies.")] = "",
     text: TextColumn = None,
     label: LabelColumn = None,
     tokens: TokensColumn = None,
@@ -121,8 +121,10 @@ def _print(report: AugmentReport, out: Path) -> None:
     columns = (f"{role} = {column}" for role, column in report.roles.items())
     console.print(f"columns: {', '.join(columns)} (guessed: {', '.join(report.guessed) or 'none'})")
     if report.short:
-        console.print(f"{report.short} records have fewer copies: their texts have no more")
+        console.print(
+            f"{report.short} records have fewer copies: no more different ones were found"
+        )
     console.print(
-        f"to use them: privacy.max_rows_per_record = {report.largest} in the recipe (ε stays), or "
+        f"to use them: privacy.max_rows_per_record = {report.largest} in the recipe (same ε), or "
         "persons as the units"
     )

@@ -77,7 +77,7 @@ def check(
     no_near: Annotated[
         bool,
         typer.Option(
-            "--no-near", help="Do not search near duplicates, which takes most of the time."
+            "--no-near", help="Do not search for near duplicates, which takes most of the time."
         ),
     ] = False,
     page: Annotated[
@@ -101,7 +101,7 @@ def check(
     if page is not None:
         check_place(page, "--page")
     if max_length is not None and base is None:
-        raise UsageError("--max-length: tokens depend on a base model; give --base too")
+        raise UsageError("--max-length: needs a base model to count tokens; give --base too")
     roles = {
         "text": text,
         "text_b": text_b,

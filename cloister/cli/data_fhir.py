@@ -30,13 +30,13 @@ def fhir(
         str | None,
         typer.Option(
             metavar="ELEMENT",
-            help="Where a record's label is: category, code, type.coding.display, …. Resources "
+            help="The path to a record's label: category, code, type.coding.display, …. Resources "
             "without one, or with several, are left out. Absent: no labels.",
         ),
     ] = None,
     label_system: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Codings of this system alone count for --label."),
+        typer.Option(metavar="URL", help="Use only codings of this system for --label."),
     ] = None,
     resource: Annotated[
         list[str] | None,
@@ -49,8 +49,8 @@ def fhir(
         str | None,
         typer.Option(
             metavar="SYSTEM",
-            help="Persons are told apart by the patients' identifier of this system, a medical "
-            "record number's say. Absent: by references and ids.",
+            help="Persons are named by the patients' identifier of this system, such as a medical "
+            "record number. Absent: by references and ids.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -70,7 +70,7 @@ def fhir(
     from cloister.errors import UsageError
 
     if label is None and label_system is not None:
-        raise UsageError("--label-system: codings are a label's; give --label too")
+        raise UsageError("--label-system: has no effect without --label; give --label too")
     with row_progress("read") as progress:
         options = FhirOptions(
             kinds=tuple(resource or KINDS),
@@ -100,8 +100,8 @@ def _print(report: FhirReport, out: Path) -> None:
         console.print(f"attachments in {written}: {count}", soft_wrap=True)
     if report.unknown_patients:
         console.print(
-            f"{counted(report.unknown_patients, 'record')} of patients that the files do not hold: "
-            "known by reference alone",
+            f"{counted(report.unknown_patients, 'record')} of patients that are not in the files: "
+            "known by reference only",
             soft_wrap=True,
         )
     for reason, count in told["left_out"].items():

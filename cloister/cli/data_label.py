@@ -43,14 +43,14 @@ def label(
         Path,
         typer.Option(
             metavar="FILE",
-            help="This annotator's own .jsonl file: new, or one that goes on where it was.",
+            help="This annotator's own .jsonl file: a new one, or one to continue.",
         ),
     ],
     labels: Annotated[
         str | None,
         typer.Option(
             metavar="A,B,C",
-            help="Labels, or types of entities, in the order of their keys. Absent: as before.",
+            help="Labels, or types of entities, in the order of their keys. Absent: unchanged.",
         ),
     ] = None,
     kind: Annotated[
@@ -61,18 +61,19 @@ def label(
             "Absent: one.",
         ),
     ] = None,
-    lowest: Annotated[float | None, typer.Option(help="Of a score.")] = None,
+    lowest: Annotated[float | None, typer.Option(help="The lowest score.")] = None,
     highest: Annotated[float | None, typer.Option(help="Of a score.")] = None,
     annotator: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Who labels. Absent: the name of --out.")
+        str | None,
+        typer.Option(metavar="NAME", help="The annotator's name. Absent: the name of --out."),
     ] = None,
     sample: Annotated[
         int | None,
-        typer.Option(min=1, help="Show so many records, drawn at random. Absent: all."),
+        typer.Option(min=1, help="Show this number of records, drawn at random. Absent: all."),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Of that draw: the same one for every annotator. Absent: 0."),
+        typer.Option(min=0, help="Seed of that draw: give every annotator the same. Absent: 0."),
     ] = None,
     others: Annotated[
         list[Path] | None,
@@ -120,7 +121,7 @@ def label(
     )
     for other in others or []:
         if out.exists() and other.exists() and out.samefile(other):
-            raise UsageError(f"--with: {other} is --out itself; name another annotator's file")
+            raise UsageError(f"--with: {other} is the same as --out; name another annotator's file")
         read_annotated([other])  # what cannot be compared is said at once
     form = detect_form(file, encoding, separator, quotes=not no_quotes)
     with _listen(port) as place, open_labelling(form, out, request) as (session, settings):
@@ -161,7 +162,7 @@ def _listen(port: int) -> socket:
         return socket.create_server(("127.0.0.1", port))
     except OSError as error:
         raise NetworkError(
-            f"127.0.0.1:{port}: cannot be listened at ({error.strerror}); choose another by --port"
+            f"127.0.0.1:{port}: cannot listen there ({error.strerror}); choose another --port"
         ) from error
 
 

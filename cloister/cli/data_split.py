@@ -36,8 +36,8 @@ def split(
     by: Annotated[
         SplitBy,
         typer.Option(
-            help="unit: by a hash of each unit. label: stratified, which couples units. time: from "
-            "--test-from on. site: the whole of --test-site."
+            help="unit: by a hash of each unit. label: stratified, which couples units. time: "
+            "from --test-from on. site: whole sites (--test-site)."
         ),
     ] = SplitBy.UNIT,
     unit: Annotated[
@@ -58,7 +58,7 @@ def split(
         str | None, typer.Option(metavar="TIME", help="First date, time or number for test.")
     ] = None,
     validation_from: Annotated[
-        str | None, typer.Option(metavar="TIME", help="The same for validation.")
+        str | None, typer.Option(metavar="TIME", help="First date, time or number for validation.")
     ] = None,
     test_site: Annotated[
         list[str] | None, typer.Option(help="A site for test; may be repeated.")

@@ -22,7 +22,7 @@ def sql(
     query: Annotated[
         str,
         typer.Option(
-            help="One statement that reads; it names the columns: SELECT note AS text, …. @FILE: "
+            help="One reading statement, which names the columns: SELECT note AS text, …. @FILE: "
             "read from a file."
         ),
     ],
@@ -72,4 +72,6 @@ def _query(given: str) -> str:
         with Path(given[1:]).open(encoding="utf-8") as file:
             return file.read(MOST_CHARACTERS + 1)  # one more, so that a longer one is refused
     except (OSError, ValueError) as error:
-        raise BadFileError(f"--query {given[:200]}: cannot be read as UTF-8; correct it") from error
+        raise BadFileError(
+            f"--query {given[:200]}: cannot be read as UTF-8; correct the path or the file"
+        ) from error

@@ -24,9 +24,9 @@ def epsilon(
         float | None, typer.Option(help="Noise standard deviation over the clip bound.")
     ] = None,
     sample_rate: Annotated[
-        float | None, typer.Option(help="Probability of a record to be in a batch.")
+        float | None, typer.Option(help="Probability that a record is in a batch.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="How often the mechanism runs.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of steps.")] = None,
     delta: Annotated[float, typer.Option(help="δ of the guarantee.")] = 1e-5,
     event: Annotated[
         list[str] | None,

@@ -19,7 +19,7 @@ def export(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="Folder or hub id of the base model; absent: as the adapter names it."),
+        typer.Option(help="Folder or hub id of the base model; absent: the adapter's own."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -39,9 +39,9 @@ def read_keys(file: Path | None, given: list[str]) -> dict[str, str]:
             keys |= {str(site): str(value) for site, value in document.items()}
         except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
             why = one_line(str(error), MOST_WHY)
-            raise BadFileError(f'{file}: no keys ({why}); {{"site": "hex", …}} is needed') from (
-                error
-            )
+            raise BadFileError(
+                f'{file}: not a file of keys ({why}); {{"site": "hex", …}} is needed'
+            ) from (error)
     for assignment in given:
         site, equals, value = assignment.partition("=")
         if not equals:

@@ -101,7 +101,7 @@ def verify(
         typer.echo(json.dumps(document))
         return
     typer.echo(
-        f"{ledger}: sound. {counted(verdict.charges, 'round')} charged "
+        f"{ledger}: valid. {counted(verdict.charges, 'round')} charged "
         f"({counted(verdict.steps, 'step')}), "
         f"{verdict.releases} released.\n"
         f"{verdict.promise}.\n"
@@ -111,11 +111,11 @@ def verify(
         f"The charges give ε = {shown(verdict.epsilon_pld)} by PLD and "
         f"{shown(verdict.epsilon_rdp)} by RDP at δ = {verdict.delta:g}, as they state.\n"
         f"Every entry is signed by {verdict.public_key}"
-        + ("." if key else ", which the ledger itself names (--key checks it).")
+        + ("." if key else ", which only the ledger itself names (--key checks it).")
         + (
-            f"\nIt goes on from {len(anchors)} earlier head(s)."
+            f"\nIt continues {len(anchors)} earlier head(s)."
             if anchors
-            else "\nNo earlier head was given: entries cut off its end would not show (--anchor)."
+            else "\nNo earlier head was given, so missing last entries would not show (--anchor)."
         )
     )
 
@@ -127,7 +127,7 @@ def export(
         bool,
         typer.Option(
             "--head",
-            help="Only the signed head: the last entry's number and hash, for others to keep.",
+            help="Write only the signed head (last entry's number and hash), for others to keep.",
         ),
     ] = False,
     countersign: Annotated[
@@ -160,7 +160,7 @@ def _entries(ledger: Path) -> Any:
 
     entries = LedgerFile(ledger).entries()
     if not entries:
-        raise LedgerError(f"{ledger}: no entry")
+        raise LedgerError(f"{ledger}: has no entries")
     return entries
 
 

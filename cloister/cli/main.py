@@ -100,7 +100,7 @@ def _root(
         "--version",
         callback=_print_version,
         is_eager=True,
-        help="Print the version and end.",
+        help="Print the version and exit.",
     ),
 ) -> None:
     """Options that come before any command."""
@@ -116,7 +116,9 @@ def main() -> None:
 def of_system(error: OSError) -> CloisterError:
     """Turns an error of the operating system into one with our exit code."""
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
-        return NetworkError(f"the connection failed ({error}); check that the other side runs")
+        return NetworkError(
+            f"the connection failed ({error}); check that the other side is running"
+        )
     return bad_file(error)
 
 

@@ -72,7 +72,9 @@ def approve(
     server: Server = DEFAULT,
     fingerprint: Annotated[
         str | None,
-        typer.Option(help="The request's fingerprint, as the site told it over another channel."),
+        typer.Option(
+            help="The request's fingerprint, as the site read it to you over another channel."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="File to write. Absent: SITE.welcome.json.")
@@ -101,7 +103,7 @@ def approve(
     compare_fingerprints(
         fingerprint,
         asked.fingerprint,
-        f"{request}: its fingerprint is {asked.fingerprint}, {fingerprint} was given; it was "
+        f"{request}: its fingerprint is {asked.fingerprint}, but {fingerprint} was given; it was "
         "changed on its way, or belongs to another site: do not approve it",
     )
     path, authority = out or Path(f"{asked.site}.welcome.json"), folder.authority
@@ -165,4 +167,4 @@ def listed(
         declared = f"{member.public_records:,} declared" if member.public_records else ""
         typer.echo(f"{site:<24}{member.standing:<10}until {member.expires[:10]}  {declared}")
     if not members:
-        typer.echo("no member yet; cloister member invite SITE invites one")
+        typer.echo("no members yet; invite one with cloister member invite SITE")

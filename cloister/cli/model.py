@@ -9,10 +9,19 @@ from typing import Annotated
 
 import typer
 
+from cloister.cli import model_versions
+
 app = typer.Typer(
     help="Export a finished model to systems without Cloister, and keep its versions.",
     no_args_is_help=True,
 )
+app.command("list")(model_versions.list_models)
+app.command("show")(model_versions.show)
+app.command("promote")(model_versions.promote)
+app.command("rollback")(model_versions.rollback)
+app.command("diff")(model_versions.diff)
+app.command("rule")(model_versions.rule)
+app.command("key")(model_versions.key)
 
 
 @app.command("export")

@@ -58,7 +58,7 @@ def bundle(
         key = create_authority(signer, f"{signer.absolute().name} bundles", now, passphrase)
     elif not (signer / "ca.crt").exists():
         raise UsageError(
-            f"--signer: {signer} has no key to sign with; name the coordinator's folder, or make "
+            f"--signer: {signer} has no signing key; name the coordinator's folder, or make "
             "your own key there with --new-signer"
         )
     else:

@@ -25,8 +25,8 @@ def plan(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A PUBLIC file of texts with labels: show instead how well a linear probe scores "
-            "on each layer of the base, for model.layers. Never private records.",
+            help="A PUBLIC file of texts with labels: show instead the score of a linear probe "
+            "of each layer of the base, to choose model.layers. Never private records.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -45,7 +45,7 @@ def plan(
         _layers(read_recipe(recipe, assignments or []), layers, as_json)
         return
     study = read_recipe(recipe, assignments or [])
-    typer.echo("… solving for the noise; reading the public data and the base", err=True)
+    typer.echo("… computing the noise; reading the public data and the base", err=True)
     found = plan_study(study)
     if as_json:
         typer.echo(json.dumps(found.to_json()))

@@ -36,7 +36,7 @@ def predict(
     ] = None,
     text_b: Annotated[
         list[str] | None,
-        typer.Option("--text-b", help="Of text pairs: the second text, one for each --text."),
+        typer.Option("--text-b", help="For text pairs: the second text, one for each --text."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out: Annotated[
@@ -47,7 +47,7 @@ def predict(
         ),
     ] = None,
     top: Annotated[
-        int | None, typer.Option(min=1, help="Of recommendation: items of each list. Absent: 10.")
+        int | None, typer.Option(min=1, help="For recommendation: items in each list. Absent: 10.")
     ] = None,
     threshold: Annotated[
         float | None,
@@ -64,7 +64,7 @@ def predict(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="The base model's folder here. Absent: as the adapter names it."),
+        typer.Option(help="The base model's folder here. Absent: the adapter's own."),
     ] = None,
 ) -> None:
     """Predict labels, scores, items, entities or replies for your own records.
@@ -79,7 +79,7 @@ def predict(
     if (data is None) == (not text):
         raise UsageError("give either --data FILE or --text TEXT (which may be repeated)")
     if data is not None and text_b:
-        raise UsageError("--text-b goes with --text; a file has both in its columns")
+        raise UsageError("--text-b needs --text; in a file both texts are columns")
     if out is not None and out.exists():
         raise UsageError(f"{out} exists already and is not overwritten; choose another --out")
     from cloister.data.records import POOLED
@@ -97,7 +97,7 @@ def predict(
             f"--out {out}: predictions of {about.task.kind} do not fit a table; name a .jsonl file"
         )
     if top is not None and records != "items":
-        raise UsageError(f"--top {top}: of recommendation alone; this adapter's task is another")
+        raise UsageError(f"--top {top}: for recommendation only; leave it out")
     if threshold is not None:
         check_threshold(about.task.kind, threshold)
     inputs: Iterable[Input]
@@ -135,7 +135,9 @@ def _texts(first: Sequence[str], second: Sequence[str], *, is_pair: bool) -> Seq
     """The texts of the command line, two by two where the task reads pairs."""
     if not is_pair:
         if second:
-            raise UsageError("--text-b given; this adapter's task reads single texts")
+            raise UsageError(
+                "--text-b given, but this adapter's task reads single texts; leave it out"
+            )
         return first
     if len(first) != len(second):
         raise UsageError(
@@ -157,7 +159,7 @@ def _show(model: Model, predictions: Sequence[Prediction | Decided]) -> None:
     if cut:
         console.print(
             f"{cut} of {len(predictions)} were longer than the {model.about.task.max_length} "
-            "tokens that the study reads; the rest of them was cut"
+            "tokens that the study reads; their ends were cut"
         )
 
 

@@ -29,7 +29,7 @@ def start(
     name: Annotated[str | None, typer.Option(help="Absent: the study's name and the time.")] = None,
     site: Annotated[
         list[str] | None,
-        typer.Option(help="A site that takes part; may be repeated. Absent: every member."),
+        typer.Option(help="A participating site; may be repeated. Absent: every member."),
     ] = None,
     assignments: Annotated[
         list[str] | None,
@@ -65,8 +65,8 @@ def start(
     place = folder.run(called)
     if place.exists():
         raise UsageError(
-            f"{called}: a run of this name exists in {place}; choose another --name, or go on "
-            f"with it: cloister run resume {called} --server {server}"
+            f"{called}: a run of this name exists in {place}; choose another --name, or "
+            f"continue it: cloister run resume {called} --server {server}"
         )
     run = RunDirectory.create(place, study)
     fresh = Run(name=called, standing=RunStatus.SUBMITTED, flower_run=0, sites=tuple(chosen))
@@ -125,7 +125,9 @@ def stop(name: Name, server: Server = DEFAULT) -> None:
     finally:
         control.close()
     note(place, "stopping")
-    typer.echo(f"{name}: stopping; cloister run resume {name} goes on after its last closed round")
+    typer.echo(
+        f"{name}: stopping; cloister run resume {name} continues after its last closed round"
+    )
 
 
 @app.command("resume")
@@ -147,10 +149,10 @@ def resume(name: Name, server: Server = DEFAULT, watch: Watch = False) -> None:
     if run.standing is RunStatus.FINISHED:
         raise UsageError(f"{name}: is finished; its adapter is in {place / 'adapter'}")
     if run.standing not in ENDED and run.standing is not RunStatus.INTERRUPTED:
-        raise UsageError(f"{name}: is not over ({run.standing}); cloister run watch shows it")
+        raise UsageError(f"{name}: has not ended ({run.standing}); cloister run watch shows it")
     submit(folder, replace(run, resumed=0))
     note(place, "resumed", text="by the coordinator")
-    typer.echo(f"{name}: goes on")
+    typer.echo(f"{name}: continues")
     if watch:
         _watch(folder, name)
 
@@ -177,7 +179,7 @@ def listed(
             f"{', '.join(row['sites'])}  {row['error']}"
         )
     if not rows:
-        typer.echo("no run yet; cloister run start RECIPE starts one")
+        typer.echo("no runs yet; start one with cloister run start RECIPE")
 
 
 def _watch(folder: ServerFolder, name: str) -> None:
@@ -201,8 +203,8 @@ def _watch(folder: ServerFolder, name: str) -> None:
         typer.echo(f"{place / 'adapter'}")
         return
     error = CloisterError(
-        f"{name}: {run.standing}{': ' + run.error if run.error else ''}; go on with: cloister run "
-        f"resume {name} --server {folder.path}"
+        f"{name}: {run.standing}{': ' + run.error if run.error else ''}; continue with: cloister "
+        f"run resume {name} --server {folder.path}"
     )
     error.exit_code = run.exit_code or CloisterError.exit_code
     raise error

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from socket import socket
 
     from cloister.service.library import Library
+    from cloister.service.versions import Served, Version
 
 # Four passes of `cloister predict` without a GPU (training.config.PLAIN_TOKENS) wait well under a
 # second on two cores.
@@ -21,9 +23,9 @@ WAITING = 256
 
 def serve(
     adapter: Annotated[
-        Path,
+        Path | None,
         typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter; a link may be moved."),
-    ],
+    ] = None,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: a free one.")] = 8000,
     tokens: Annotated[
@@ -35,13 +37,14 @@ def serve(
         ),
     ] = None,
     rate: Annotated[
-        int | None, typer.Option(min=1, help="Requests a minute of each caller. Absent: any.")
+        int | None,
+        typer.Option(min=1, help="Most requests per minute of each caller. Absent: no limit."),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds until an answer must have begun.")
+        float, typer.Option(min=0.1, help="Seconds within which an answer must begin.")
     ] = 30.0,
     batch_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens that are gathered for one pass of the network.")
+        int, typer.Option(min=1, help="Most tokens that are batched for one pass of the network.")
     ] = BATCH_TOKENS,
     queue: Annotated[
         int, typer.Option(min=1, help="Requests that may wait; the next gets status 429.")
@@ -79,14 +82,25 @@ def serve(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="The base model's folder here. Absent: as the adapter names it."),
+        typer.Option(help="The base model's folder here. Absent: the adapter's own."),
     ] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(help="In place of RUN_OR_ADAPTER: a registry (folder or fsspec URL)."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Its model, of which the promoted version is served.")
+    ] = None,
+    stage: Annotated[
+        str, typer.Option(help="Where the version was promoted to (cloister model promote).")
+    ] = "production",
 ) -> None:
     """Serve a finished adapter: predictions, chat in OpenAI's form, metrics, and a page to try it.
 
-    SIGTERM answers what was taken, and ends with 0. SIGHUP loads what stands at RUN_OR_ADAPTER now
-    and serves it from then on; no request is lost. With --documents a chat answers from the
-    passages that it finds, cites them, and says that it cannot where none is near enough.
+    SIGTERM answers what was taken, and ends with 0. SIGHUP loads what stands at RUN_OR_ADAPTER now,
+    or the version that the registry promotes now, and serves it from then on; no request is lost.
+    With --documents a chat answers from the passages that it finds, cites them, and says that it
+    cannot where none is near enough.
 
     Example: cloister serve runs/bank
     """
@@ -101,52 +115,74 @@ def serve(
             "cloister serve-token NAME --tokens FILE makes one; pass --tokens FILE here"
         )
     if (certificate is None) != (key is None):
-        raise UsageError("--certificate and --key belong together; give both or none")
+        raise UsageError("--certificate and --key: give both or none")
+    if (registry is None) != (model is None):
+        raise UsageError("--registry and --model: give both or none")
+    if (adapter is None) == (registry is None):
+        raise UsageError("give either RUN_OR_ADAPTER, or --registry and --model")
     _check_tls(certificate, key)
     if documents is None and (retriever, least_score) != (None, None):
         raise UsageError("--retriever, --least-score: given without --documents, which they are of")
     from cloister.cli.dashboard import listen
 
     with listen(host, port) as place:
-        from functools import partial
-
         from cloister.service.running import Settings, run_service
-        from cloister.service.versions import Served, open_version
+        from cloister.service.versions import Served
 
+        typer.echo("… loading the base model", err=True)
+        served = Served(_opening(adapter, registry, model, stage, device, base))
         library = None
         if documents is not None:
-            library = _library(adapter, documents, retriever, least_score)
-        typer.echo("… loading the base model", err=True)
-        served = Served(partial(open_version, adapter, device, base))
+            library = _library(served, documents, retriever, least_score)
         settings = Settings(batch_tokens, queue, timeout, rate, certificate, key)
         _announce(place, host, is_secure=certificate is not None)
-        say = partial(typer.echo, err=True)
+
+        def say(text: str) -> None:
+            typer.echo(text, err=True)
+
         run_service(served, callers, settings, place, say, library)
 
 
 def _library(
-    adapter: Path, documents: Path, retriever: Path | None, least: float | None
+    served: Served, documents: Path, retriever: Path | None, least: float | None
 ) -> Library:
     """Loads the documents of a chat.
 
     Raises:
-        UsageError: The adapter is of another task.
+        UsageError: The model is of another task.
     """
     from cloister.errors import UsageError
     from cloister.service.library import LEAST, open_library
-    from cloister.serving.model import about_adapter
 
-    kind = about_adapter(adapter).task.kind
+    kind = served.current.model.workspace.task.kind
     if kind != "causal-lm":
         raise UsageError(f"--documents: given for {kind}; a chat (causal-lm) answers from them")
     typer.echo("… loading the documents", err=True)
     return open_library(documents, retriever, None, LEAST if least is None else least)
 
 
+def _opening(
+    adapter: Path | None,
+    registry: str | None,
+    model: str | None,
+    stage: str,
+    device: str | None,
+    base: str | None,
+) -> Callable[[], Version]:
+    """What loads the version that is to be served now."""
+    from cloister.service.versions import open_promoted, open_version
+
+    if adapter is not None:
+        return lambda: open_version(adapter, device, base)
+    assert registry is not None
+    assert model is not None
+    return lambda: open_promoted(registry, model, stage, device, base)
+
+
 def serve_token(
     name: Annotated[str, typer.Argument(help="The caller, in your own words: letters and digits.")],
     tokens: Annotated[
-        Path, typer.Option(metavar="FILE", help="The token file; made if it is not there.")
+        Path, typer.Option(metavar="FILE", help="The token file; created if it does not exist.")
     ],
 ) -> None:
     """Make a token for a caller of `cloister serve`, and print it once.
@@ -177,7 +213,7 @@ def _check_tls(certificate: Path | None, key: Path | None) -> None:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
     except OSError as error:  # ssl.SSLError among them
         raise BadFileError(
-            f"{certificate}, {key}: no certificate with its key can be read ({error}); both are "
+            f"{certificate}, {key}: certificate and key cannot be read ({error}); both are "
             "needed in PEM, the key without a password"
         ) from error
 
@@ -189,4 +225,7 @@ def _announce(place: socket, host: str, *, is_secure: bool) -> None:
     scheme = "https" if is_secure else "http"
     typer.echo(f"{scheme}://{at}:{place.getsockname()[1]}/ (Ctrl-C ends it)", err=True)
     if not is_secure and not is_loopback(host):
-        typer.echo("not encrypted: give --certificate and --key, or put TLS before it", err=True)
+        typer.echo(
+            "not encrypted: give --certificate and --key, or put a TLS proxy in front of it",
+            err=True,
+        )

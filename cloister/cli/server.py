@@ -32,7 +32,7 @@ def init(
         str, typer.Option(help="The coordinator's name, as sites see it.")
     ] = "coordinator",
     listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Address to listen at. Absent: all addresses.")
+        str, typer.Option(metavar="HOST:PORT", help="Address to listen on. Absent: all addresses.")
     ] = "",
     encrypt_ca: Annotated[
         bool,
@@ -162,7 +162,9 @@ def restore(
     from cloister.deployment.coordinator.backup import restore as restored
 
     made = restored(backup, folder)
-    typer.echo(f"{made.path}: {made.config.name} is back; next: cloister server start {folder}")
+    typer.echo(
+        f"{made.path}: {made.config.name} is restored; next:  cloister server start {folder}"
+    )
 
 
 @app.command("status")
@@ -179,7 +181,7 @@ def status(folder: Folder = DEFAULT, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(facts))
         return
     running = facts["running"]
-    typer.echo(f"{facts['name']} at {facts['address']}: {'runs' if running else 'does not run'}")
+    typer.echo(f"{facts['name']} at {facts['address']}: {'running' if running else 'not running'}")
     for child in facts["processes"]:
         state = "runs" if child["pid"] else f"ended with {child['exit_code']}"
         typer.echo(f"  {child['name']:<12}{state}, started {child['starts']} times")
@@ -188,8 +190,8 @@ def status(folder: Folder = DEFAULT, as_json: AsJson = False) -> None:
     typer.echo(f"  authority's key: {authority['key']}{server_authority.NOTES[authority['key']]}")
     if authority["next"]:
         typer.echo(
-            f"  authority {authority['next']}\n    is announced and not in force: cloister server "
-            f"rotate-ca {folder} --switch, before {authority['former_until'][:10]}"
+            f"  authority {authority['next']}\n    is announced but not in use yet: cloister "
+            f"server rotate-ca {folder} --switch, before {authority['former_until'][:10]}"
         )
     for site in facts["sites"]:
         seen = f"seen {site['seen']}" if site["seen"] else "not seen yet"

@@ -26,7 +26,7 @@ DEFAULT = Path("coordinator")
 NOTES = {
     "in the clear": "; cloister server lock-ca encrypts it",
     "encrypted": "",
-    "not here": "; bring back the key or its backup to sign",
+    "not here": "; restore the key or its backup to sign",
 }
 
 
@@ -86,9 +86,9 @@ def unlock_ca(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = Non
 
     opened = ServerFolder.open(folder, partial(unlock, ca_passphrase_file))
     if key_state(opened.path) is KeyState.PLAIN:
-        raise UsageError(f"{opened.path}: the authority's key lies in the clear already")
+        raise UsageError(f"{opened.path}: the authority's key is not encrypted; nothing to do")
     rewrite_key(opened.path, opened.authority, None)
-    typer.echo(f"{opened.path}: the authority's key lies in the clear")
+    typer.echo(f"{opened.path}: the authority's key is not encrypted any more")
 
 
 def rotate_ca(
@@ -123,9 +123,9 @@ def rotate_ca(
         paper = rotation.switch(opened, running=read_service(opened) is not None)
         opened.renew(now)
         typer.echo(
-            f"{opened.path}: the authority with the fingerprint {paper.fingerprint} is in force, "
-            "and the former one's key is removed from here. A site that has not taken "
-            f"{opened.path / rotation.PAPER} yet connects when it has. Write a new backup.\n"
+            f"{opened.path}: the authority with the fingerprint {paper.fingerprint} is in use, "
+            "and the former one's key is removed from here. A site that has not accepted "
+            f"{opened.path / rotation.PAPER} yet can connect once it has. Write a new backup.\n"
             f"next: cloister server start {folder}"
         )
         return
@@ -134,7 +134,7 @@ def rotate_ca(
     typer.echo(
         f"{opened.path / rotation.PAPER}: send it to every site ({sites}), and tell them over "
         f"another channel:\n{paper.fingerprint}\n"
-        "Each takes it with cloister site trust-ca. When all have, and before "
-        f"{paper.former_until[:10]}: end the service, cloister server rotate-ca {folder} --switch, "
-        "start it again"
+        "Each accepts it with cloister site trust-ca. When all have, and before "
+        f"{paper.former_until[:10]}: stop the service, cloister server rotate-ca {folder} "
+        "--switch, start it again"
     )

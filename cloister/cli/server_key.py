@@ -42,8 +42,8 @@ def key(
     opened = ServerFolder.open(folder)
     if renew and read_service(opened) is not None:
         raise UsageError(
-            f"--renew: {opened.path} runs, and a run goes on under the key that it began with: "
-            "stop its runs and end the service first"
+            f"--renew: {opened.path} is running, and a run keeps the key with which it began: "
+            "stop its runs and the service first"
         )
     found = create_coordinator_key(opened.key) if renew else load_coordinator_key(opened.key)
     public = public_key_of(found)

@@ -64,7 +64,7 @@ def simulate(
         Path | None, typer.Option(help="The run's folder. Absent: runs/NAME-TIME.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")
+        bool, typer.Option("--resume", help="Continue the unfinished run in --out.")
     ] = False,
     twin: Annotated[
         bool | None,
@@ -96,7 +96,7 @@ def simulate(
         typer.Option(
             min=FEWEST_FOLDS,
             max=MOST_FOLDS,
-            help="Cross-validation: so many runs into one folder, each with another part of "
+            help="Cross-validation: this number of runs in one folder, each with another part of "
             "data.train held out as its test set. Their ε together is printed.",
         ),
     ] = None,
@@ -125,7 +125,7 @@ def simulate(
         if resume or is_dry or twin:
             raise UsageError(
                 f"--{'resume' if resume else 'dry-run' if is_dry else 'twin'} given with --sweep, "
-                "--seeds or --folds; it is for one run. The same command again goes on with an "
+                "--seeds or --folds; it is for one run. The same command again continues an "
                 "unfinished sweep; the twin of a sweep is --sweep privacy.enabled=true,false, "
                 "whose runs without privacy have rows of their own in the comparison (--twin would "
                 "add one to each run, equal for every ε)"
@@ -202,7 +202,7 @@ def simulate(
     except KeyboardInterrupt:
         raise CloisterError(
             f"interrupted in round {display.closed_rounds + 1}; {display.closed_rounds} rounds "
-            f"are saved in {run.path}; go on with: cloister simulate --resume --out {folder}"
+            f"are saved in {run.path}; continue with: cloister simulate --resume --out {folder}"
             f"{' --twin' if with_twin else ''}"
         ) from None
     display.summary(result.finished)

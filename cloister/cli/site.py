@@ -78,7 +78,7 @@ def init(
     typer.echo(
         f"{file.ledger}: the data set's ledger, {'begun before' if begun else 'begun'}, for its "
         f"life: ε = {ledger.budget.epsilon:g}, δ = {ledger.budget.delta:g}, for one {ledger.unit}."
-        "\nIts key lies beside it (.key), readable by you alone; cloister site backup writes both "
+        "\nIts key is beside it (.key), readable by you only; cloister site backup writes both "
         "into one file.\n"
         f"public key: {ledger.public_key}"
     )
@@ -108,8 +108,8 @@ def _confirm(file: SiteFile) -> None:
 
     if not sys.stdin.isatty():
         raise UsageError(
-            "there is no terminal for the question, so nothing was made: read the text above, then "
-            "run this again with --yes"
+            "there is no terminal to ask the question, so nothing was made: read the text above, "
+            "then run this again with --yes"
         )
     if typer.prompt("Type the site's name to make the ledger").strip() != file.site.name:
         raise UsageError(f"not confirmed ({file.site.name} is the name); nothing was made")

@@ -51,8 +51,8 @@ def backup(
     )
     if made.exposed:
         typer.echo(
-            f"{made.path}: others may read it, as its file system keeps no rights: move it where "
-            "they cannot",
+            f"{made.path}: others may read it, because its file system has no access rights: move "
+            "it where they cannot",
             err=True,
         )
 
@@ -102,8 +102,8 @@ def _told(made: Restored) -> str:
     file = made.file
     missing = "" if file.data.exists() else ": put them back there, they are in no backup"
     return (
-        f"{file.path.parent}: {file.site.name} is back, as of {made.made}.\n"
-        + (f"{file.ledger}: was here and goes on from the backup's; it was kept.\n" * made.kept)
+        f"{file.path.parent}: {file.site.name} is restored, as of {made.made}.\n"
+        + (f"{file.ledger}: existed already and continues the backup's; it was kept.\n" * made.kept)
         + f"{_ledger(made.ledger)}\n"
         f"Its records: {file.data}{missing}.\n"
         f"{OLDER}\n"
@@ -120,10 +120,10 @@ def _told(made: Restored) -> str:
 # The warning that a backup may be older than the site's last release.
 OLDER = (
     "Whatever was charged after that is not in this ledger. If the coordinator has received "
-    "anything since, its next question names an entry that this ledger lacks, and the site refuses "
-    "every question: answering would release a round a second time, with other bytes. Then move "
-    "this folder away and restore the newest backup. Where none is as new, this ledger cannot go "
-    "on: docs/deployment.md says what is left."
+    "anything since, its next question names an entry that is not in this ledger, and the site "
+    "refuses every question: answering would release a round a second time, with other bytes. Then "
+    "move this folder away and restore the newest backup. If none is new enough, this ledger "
+    "cannot continue: docs/deployment.md says what can be done."
 )
 
 
@@ -132,7 +132,7 @@ def _ledger(ledger: Sound) -> str:
 
     verdict = ledger.verdict
     return (
-        f"Its ledger is sound: {len(ledger.entries):,} entries, the last one (entry "
+        f"Its ledger is valid: {len(ledger.entries):,} entries, the last one (entry "
         f"{verdict.head.seq}) of {ledger.time}, head {verdict.head.hash};\n"
         f"{counted(verdict.charges, 'round')} charged, {verdict.releases} released, with their "
         f"bytes. {verdict.promise}.\n{verdict.of_budget}."

@@ -21,7 +21,7 @@ def trust(
     fingerprint: Annotated[
         str | None,
         typer.Option(
-            help="The key's fingerprint, as the coordinator told it over another channel."
+            help="The key's fingerprint, as the coordinator read it to you over another channel."
         ),
     ] = None,
 ) -> None:

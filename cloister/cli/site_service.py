@@ -55,7 +55,7 @@ def join(
             f"{file.site.name}: may connect until {until[:10]}\nnext: cloister site start {site}"
         )
     else:
-        raise BadFileError(f"{paper}: a {kind} given; an invite or a welcome is needed")
+        raise BadFileError(f"{paper}: is a {kind}; an invite or a welcome is needed")
 
 
 def start(site: SiteToml) -> None:
@@ -97,7 +97,7 @@ def reload(site: SiteToml) -> None:
     folder = AgentFolder.of(file)
     typer.echo(f"{file.data}: {read_records(file)}")
     if folder.running() is None:
-        typer.echo(f"{file.site.name}: does not run; cloister site start {site} reads them")
+        typer.echo(f"{file.site.name}: is not running; cloister site start {site} reads them")
         return
     try:
         folder.ask_reload()
@@ -106,7 +106,7 @@ def reload(site: SiteToml) -> None:
             f"{folder.own}: cannot be written ({error.strerror}); run this as the user who starts "
             "the service"
         ) from error
-    typer.echo(f"{file.site.name}: takes them before its next round")
+    typer.echo(f"{file.site.name}: uses them from its next round on")
 
 
 def stop(site: SiteToml) -> None:
@@ -123,13 +123,13 @@ def stop(site: SiteToml) -> None:
     file = read_site(site)
     service = stop_service(AgentFolder.of(file))
     if service is None:
-        typer.echo(f"{file.site.name}: does not run")
+        typer.echo(f"{file.site.name}: is not running")
         return
     deadline = time.monotonic() + GRACE + 3
     while service.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     if service.exists():
-        raise CloisterError(f"{file.site.name}: does not stop; look into its logs")
+        raise CloisterError(f"{file.site.name}: does not stop; read its logs")
     typer.echo(f"{file.site.name}: ended")
 
 
@@ -149,7 +149,7 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(facts))
         return
     doing = facts["activity"].get("doing", "nothing yet")
-    typer.echo(f"{facts['site']}: {'runs, ' + doing if facts['running'] else 'does not run'}")
+    typer.echo(f"{facts['site']}: {'running, ' + doing if facts['running'] else 'not running'}")
     if facts["in_the_way"]:
         typer.echo(f"  in the way: {visible(facts['in_the_way'])}")
     if facts["activity"].get("leaves_every"):
@@ -159,15 +159,15 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
     if facts["activity"].get("strangers"):
         typer.echo(
             f"  {facts['activity']['strangers']} questions that its coordinator did not sign came "
-            "since it was started, and were refused unread; tell the coordinator"
+            "since it was started, and were refused without being read; tell the coordinator"
         )
     if facts["connection"]:
         told = facts["connection"]
         typer.echo(f"  last trouble with the connection, {told['time']}: {told['trouble']}")
     if facts["records"].get("changed"):
         typer.echo(
-            "  the file of the records changed since it was read, and what was read is served; "
-            f"cloister site reload {site} takes it"
+            "  the file of the records changed since it was read, and the old records are in use; "
+            f"cloister site reload {site} reads it again"
         )
     for row in facts["waiting"]:
         typer.echo(
@@ -183,7 +183,7 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
             + (f" ({row['name']})" if row["name"] else "")
         )
     if facts["decisions_trouble"]:
-        typer.echo(f"  no study is let in: {visible(facts['decisions_trouble'])}")
+        typer.echo(f"  no study is accepted:  {visible(facts['decisions_trouble'])}")
     for change in facts["study"].get("changes", ()):
         typer.echo(
             f"  tightened in study {facts['study'].get('study', '')[:12]}: {change['field']}: "
@@ -192,9 +192,9 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
         )
     if facts["study"].get("silent"):
         typer.echo(
-            f"  warning: {facts['study']['silent']} records teach nothing in study "
-            f"{facts['study'].get('study', '')[:12]}: its task.max_length cuts them before what is "
-            "to be learnt; ask the coordinator for a larger one"
+            f"  warning: {facts['study']['silent']} records have no effect in study "
+            f"{facts['study'].get('study', '')[:12]}: its task.max_length cuts them before their "
+            "first token to learn; ask the coordinator for a larger one"
         )
     budget = facts["budget"]
     typer.echo(f"{budget['in_words']['promise']}.\n{budget['in_words']['used']}.")
@@ -219,7 +219,7 @@ def _delivered(row: Mapping[str, Any]) -> str:
     """Formats the line on a delivered adapter; its score is the coordinator's statement."""
     claim = row.get("claim", {})
     score = claim.get("score")
-    good = "no score was told" if score is None else f"{claim.get('metric')} {score:.4f}"
+    good = "no score was given" if score is None else f"{claim.get('metric')} {score:.4f}"
     return (
         f"  adapter of study {str(row.get('study', ''))[:12]} ({row.get('name', '')}), received "
         f"{row.get('received', 'at an unknown time')}; on the coordinator's public test set, as "

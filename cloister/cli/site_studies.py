@@ -174,8 +174,8 @@ def _confirm(
         return
     if not sys.stdin.isatty():
         raise UsageError(
-            "there is no terminal for the question, so nothing was decided: read the text above, "
-            "then run this again with the whole digest and --yes"
+            "there is no terminal to ask the question, so nothing was decided: read the text "
+            "above, then run this again with the whole digest and --yes"
         )
     asked = f"Type the study's name to {kind.value} it at {file.site.name} as {login}"
     if typer.prompt(asked).strip() != terms.recipe.study.name:

@@ -35,9 +35,9 @@ def trust_ca(
     typer.echo(
         f"{file.site.name}: trusts the authority {taken.fingerprint}; "
         + (
-            "the former one is trusted no more"
+            "the former one is not trusted any more"
             if taken.is_over(now)
             else f"the former one until {taken.former_until[:10]}, and then no more"
         )
-        + ". A running service takes it within a minute, between two rounds"
+        + ". A running service uses it within a minute, between two rounds"
     )

@@ -84,7 +84,7 @@ def sweep(
         skipped = run_sweep(planned, opened, run)
     except KeyboardInterrupt:
         raise CloisterError(
-            f"interrupted; closed rounds are saved in {folder}; the same command goes on, with "
+            f"interrupted; closed rounds are saved in {folder}; the same command continues, with "
             f"--out {folder}"
         ) from None
     if skipped:

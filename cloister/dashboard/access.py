@@ -1,7 +1,7 @@
-"""Access to the dashboard: GET requests only, the token, and this machine's host names.
+"""Controls access to the dashboard: GET requests only, the token, and this machine's host names.
 
-A page of another site that a browser shows could ask a server on this machine under a name of its
-own (DNS rebinding), so without a token only this machine's names are answered.
+A page of another site in a browser could send requests to a server on this machine under its own
+host name (DNS rebinding), so without a token only this machine's host names are answered.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ ASK = {"www-authenticate": 'Basic realm="Cloister dashboard: the token is the pa
 
 
 class Access:
-    """Lets requests through to an application, or answers them itself.
+    """Passes permitted requests on to an application, and answers the others itself.
 
     Args:
         app: The application.
-        token: What everybody must show, as a bearer token or as the password of a browser's own
-            dialogue; None: nobody need.
+        token: The token that every request must have, as a bearer token or as the password of a
+            browser's dialogue; None: none is needed.
     """
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
@@ -41,7 +41,7 @@ class Access:
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+        """Handles one request, as an ASGI application."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""The dashboard as a web application: its pages, their refresher, and metrics; read-only."""
+"""Makes the dashboard's web application: its pages, their refresher, and metrics; read-only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cloister.dashboard.pages import refresher, render
 from cloister.dashboard.sources import Page, Source
 from cloister.errors import CloisterError
 
-# What Prometheus expects a scrape to be.
+# The content type that Prometheus expects.
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -24,8 +24,8 @@ def make_app(source: Source, token: str | None) -> ASGIApp:
     """Makes the web application, with its access checks.
 
     Args:
-        source: What it shows.
-        token: What everybody must show; None: nobody need.
+        source: The source of its pages and metrics.
+        token: The token that every request must have; None: none is needed.
     """
 
     def page_of(page: Page) -> Callable[[Request], Response]:
@@ -40,7 +40,7 @@ def make_app(source: Source, token: str | None) -> ASGIApp:
 
     def metrics(request: Request) -> Response:
         if source.metrics is None:
-            return PlainTextResponse("a ledger alone has no metrics\n", 404)
+            return PlainTextResponse("no metrics: a ledger has none\n", 404)
         try:
             return Response(source.metrics(datetime.now(UTC)), media_type=METRICS)
         except CloisterError as error:

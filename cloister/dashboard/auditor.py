@@ -1,4 +1,4 @@
-"""The facts of an auditor's page: ledgers, verified again; nothing else is trusted."""
+"""Reads the facts of an auditor's page from ledgers, which are verified again."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from cloister.files import Stamp, stamp_of
 
 @dataclass(frozen=True, kw_only=True)
 class AuditFacts:
-    """Everything that an auditor's page shows.
+    """The facts that an auditor's page shows.
 
     Attributes:
-        name: Of what is audited.
-        ledgers: At least one.
-        checked: What a bundle's check found to hold, in words.
-        unchecked: What nothing here could show, in words.
+        name: Name of the audited file or folder.
+        ledgers: The ledgers, at least one.
+        checked: Claims of a bundle that hold, in words.
+        unchecked: Claims that could not be checked here, in words.
     """
 
     name: str
@@ -35,35 +35,35 @@ def read_ledgers(name: str, files: Mapping[str, Path], keys: Mapping[str, str]) 
     """Reads and verifies ledger files for an auditor's page.
 
     Args:
-        name: Of what is audited.
-        files: By site.
-        keys: Public keys by site, known from elsewhere.
+        name: Name of the audited file or folder.
+        files: The ledger files by site.
+        keys: Public keys by site, from another source.
 
     Raises:
-        LedgerError: One is not sound.
+        LedgerError: A ledger is not valid.
     """
     read = tuple(read_ledger(path, site, keys.get(site)) for site, path in files.items())
     return AuditFacts(name=name, ledgers=read)
 
 
 def read_bundle_facts(path: Path, keys: Mapping[str, str]) -> AuditFacts:
-    """Reads a bundle's ledgers; with the sites' keys, every claim of it is checked too.
+    """Reads a bundle's ledgers; with the sites' keys, checks every claim of the bundle too.
 
     Raises:
-        BadFileError: It is no bundle.
-        LedgerError: A claim of it does not hold.
+        BadFileError: The file is not a bundle.
+        LedgerError: A claim is false.
         UsageError: Keys are given, but not for every site.
     """
     try:
         stamp = stamp_of(path)
     except OSError as error:
-        raise BadFileError(f"{path}: cannot be looked at ({error})") from error
+        raise BadFileError(f"{path}: cannot be read ({error})") from error
     return _bundle(path, tuple(sorted(keys.items())), stamp)
 
 
 @lru_cache(maxsize=4)
 def _bundle(path: Path, keys: tuple[tuple[str, str], ...], stamp: Stamp) -> AuditFacts:
-    """Computes the facts; the stamp only keeps cached results of older files apart."""
+    """Computes the facts; the stamp is only a part of the cache's key, for changed files."""
     bundle, known = read_bundle(path), dict(keys)
     findings = examine(bundle, known) if known else None
     return AuditFacts(

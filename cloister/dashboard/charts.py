@@ -1,4 +1,4 @@
-"""Charts of a run at the coordinator: scores and bytes, by round."""
+"""Draws the charts of a run at the coordinator: scores and bytes, by round."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from markupsafe import Markup
 from cloister.dashboard import svg
 from cloister.dashboard.formatting import size_words
 
-# Lines that one picture holds; each has its own dash and mark, so that colour alone says nothing.
+# Most lines of one picture; each has its own dash and mark, so that colour is not needed.
 MOST_LINES = 3
 
 

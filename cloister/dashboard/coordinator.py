@@ -1,6 +1,6 @@
-"""The facts of a coordinator's page: service, members, and each run, read from its folder.
+"""Reads the facts of a coordinator's page from its folder: service, members, and each run.
 
-Of the sites' ε nothing is here, though their replies state it: it is each site's own to show.
+The sites' ε are left out, although their replies state them: each site shows its own.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from cloister.deployment.enrolment.authority import over_at
 from cloister.errors import BadFileError, CloisterError
 from cloister.server.run_directory import RunDirectory
 
-# Runs that a page shows in full, and remarks of each; the list holds all runs.
+# Most runs that a page shows in full, and most remarks of each; the list has all runs.
 IN_FULL, REMARKS = 5, 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What a coordinator's page shows of one run.
+    """The facts of one run that a coordinator's page shows.
 
     Attributes:
-        run: How it stands.
-        num_rounds: Of its recipe; 0 where that cannot be read.
+        run: The run with its status.
+        num_rounds: Number of rounds in its recipe; 0 if that cannot be read.
         rows: Its closed rounds.
-        lanes: What each site did.
-        remarks: What was out of the ordinary, oldest first.
+        lanes: The timeline of each site.
+        remarks: Unusual events, oldest first.
         last: Time of its last event; "" before the first.
-        checkpoint: When its last state was saved, in seconds since 1970; None before the first.
-        next_step: What to type next.
+        checkpoint: Time of its last saved state, in seconds since 1970; None before the first.
+        next_step: The next command to type.
     """
 
     run: Run
@@ -50,19 +50,19 @@ class RunFacts:
 
     @property
     def round(self) -> int:
-        """The number of the last closed round."""
+        """Returns the number of the last closed round."""
         return int(self.rows[-1]["round"]) if self.rows else 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoordinatorFacts:
-    """Everything that a coordinator's page shows.
+    """The facts that a coordinator's page shows.
 
     Attributes:
-        status: As `cloister server status` tells.
-        over: When the endpoint's certificate is over.
-        runs: Those that go on first, then the latest.
-        start: What starts its service.
+        status: The values of `cloister server status`.
+        over: When the endpoint's certificate expires.
+        runs: The unfinished runs first, then the latest.
+        start: The command that starts its service.
     """
 
     status: Mapping[str, Any]
@@ -109,7 +109,7 @@ def _run(folder: ServerFolder, run: Run, is_served: bool) -> RunFacts:
 def _num_rounds(place: RunDirectory) -> int:
     try:
         return place.recipe().federation.num_rounds
-    except CloisterError:  # one damaged run hides no other
+    except CloisterError:  # a damaged run must not hide the others
         return 0
 
 

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 from cloister.ledger.stated import shown
 
-# Characters of a hash that a page shows; the whole is in its title.
+# Characters of a hash that a page shows; the whole hash is in its tooltip.
 SHORT = 12
 
 
 def epsilon_words(value: float | None, digits: int = 2) -> str:
-    """Formats an ε as text; ∞ where there is no finite one."""
+    """Formats an ε as text; ∞ if it is None or not finite."""
     return shown(value, digits)
 
 
@@ -36,7 +36,7 @@ def seconds_words(count: float) -> str:
 
 
 def moment(text: object) -> datetime | None:
-    """Reads an ISO time as a value in UTC; None where the text is not one."""
+    """Reads an ISO time as a value in UTC; None: the text is not one."""
     try:
         found = datetime.fromisoformat(str(text or ""))
     except ValueError:

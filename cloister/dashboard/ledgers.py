@@ -1,4 +1,4 @@
-"""A ledger's facts for pages: verified, every ε recomputed, cached until its file changes."""
+"""Reads a ledger's facts for pages: verifies it, recomputes every ε, and caches the result."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from cloister.ledger.replay import ChargedRound, Forecast, charged_rounds, forec
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import Verdict, verify
 
-# Ledgers whose figures are kept; recomputing ε takes seconds.
+# Ledgers whose figures are cached; recomputing ε takes seconds.
 KEPT = 64
 _computing = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerFacts:
-    """What pages show of one ledger, verified anew.
+    """The facts of one ledger for pages, after it was verified again.
 
     Attributes:
-        name: The site's, or the file's.
-        entries: How many it has.
-        verdict: What the check said.
-        rounds: Every charge.
-        ahead: What the budget affords of the plan charged last.
+        name: The site's name, or the file's.
+        entries: Number of entries.
+        verdict: The result of the check.
+        rounds: All charges.
+        ahead: The rounds of the last charged plan that the budget still covers.
         last: Time of the last entry, as the site states it.
-        key_known: Whether its key was had from elsewhere than the ledger.
+        key_known: Whether its key came from another source than the ledger.
     """
 
     name: str
@@ -48,15 +48,15 @@ class LedgerFacts:
 
 
 def facts_of(name: str, entries: Sequence[Entry], public_key: str | None = None) -> LedgerFacts:
-    """Checks a ledger and recomputes what it says.
+    """Checks a ledger and recomputes its figures.
 
     Args:
-        name: Of it.
-        entries: All of it.
-        public_key: The site's in hex, known from elsewhere.
+        name: Its name.
+        entries: All of its entries.
+        public_key: The site's public key in hex, from another source.
 
     Raises:
-        LedgerError: It is not sound.
+        LedgerError: It is not valid.
     """
     verdict = verify(entries, name, public_key=public_key)
     return LedgerFacts(
@@ -71,11 +71,11 @@ def facts_of(name: str, entries: Sequence[Entry], public_key: str | None = None)
 
 
 def read_ledger(path: Path, name: str, public_key: str | None = None) -> LedgerFacts:
-    """Returns a ledger's facts; computed once for each state of its file.
+    """Returns a ledger's facts, computed once for each version of its file.
 
     Raises:
-        LedgerError: It is missing or not sound.
-        BadFileError: It cannot be looked at.
+        LedgerError: It is missing or not valid.
+        BadFileError: It cannot be read.
     """
     try:
         status = path.stat() if path.exists() else None

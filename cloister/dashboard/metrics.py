@@ -1,7 +1,7 @@
-"""Prometheus metrics of coordinator and site, computed at every scrape.
+"""Makes Prometheus metrics of coordinator and site, at every scrape.
 
-Exact ε is on a site's own endpoint alone: across sites it is sensitive. Labels are bounded: sites,
-runs, outcomes and reasons; never a record's or a person's.
+Exact ε is only on a site's own endpoint: across sites it is sensitive. Labels are bounded: sites,
+runs, outcomes and reasons; they never name a record or a person.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cloister.ledger.stated import Stated, of_budget
 
 # Upper bounds of a round's seconds: from a tiny model on one machine to a night.
 BUCKETS = (5, 15, 60, 300, 900, 3600, 14_400, 43_200)
-# A site whose last word is older is away: Flower's nodes say one every 30 seconds.
+# A site is away if its last message is older: Flower's nodes send one every 30 seconds.
 HEARD = 90
 OUTCOMES = {
     CellState.SENT: "accepted",
@@ -54,7 +54,7 @@ Sample = tuple[Mapping[str, str], float]
 
 
 def coordinator_metrics(facts: CoordinatorFacts, now: datetime) -> bytes:
-    """Returns a coordinator's metrics; no ε is among them."""
+    """Returns a coordinator's metrics, without any ε."""
     status = facts.status
     seen = [
         ({"site": row["site"]}, at.timestamp())
@@ -71,16 +71,16 @@ def coordinator_metrics(facts: CoordinatorFacts, now: datetime) -> bytes:
             _gauge("up", "Whether the service runs.", [({}, bool(status["running"]))]),
             _gauge(
                 "cert_expiry_timestamp_seconds",
-                "When the endpoint's certificate is over.",
+                "When the endpoint's certificate expires.",
                 [({}, facts.over.timestamp())],
             ),
             _gauge(
                 "site_up",
-                "Whether a site was heard of in the last 90 seconds.",
+                "Whether a site connected in the last 90 seconds.",
                 [(on, now.timestamp() - at < HEARD) for on, at in seen],
             ),
-            _gauge("site_last_seen_timestamp_seconds", "When a site was last heard of.", seen),
-            _gauge("membership_expiry_timestamp_seconds", "When a membership is over.", until),
+            _gauge("site_last_seen_timestamp_seconds", "When a site last connected.", seen),
+            _gauge("membership_expiry_timestamp_seconds", "When a membership expires.", until),
             _starts(status["processes"]),
             *_runs(facts.runs, now),
         ]
@@ -88,12 +88,12 @@ def coordinator_metrics(facts: CoordinatorFacts, now: datetime) -> bytes:
 
 
 def failure_metrics(site: str, failures: int) -> bytes:
-    """Returns a site's metrics while its ledger is damaged: only that it is."""
+    """Returns a site's metrics while its ledger is damaged: only that fact."""
     return _scrape([_failures({"site": site}, failures)])
 
 
 def _of(figure: Stated) -> dict[str, str]:
-    """What an ε is of, as labels: a ledger has one or two of each in its life."""
+    """Returns labels with unit and δ of an ε: a ledger has one or two of each in its life."""
     return {
         "unit": figure.unit.value,
         "neighbouring": figure.neighbouring.value,
@@ -108,8 +108,8 @@ def site_metrics(facts: SiteView, failures: int = 0) -> bytes:
     """Returns a site's metrics, which only the site itself may see.
 
     Args:
-        facts: Of the site.
-        failures: Scrapes so far that found the ledger not sound.
+        facts: The site's facts.
+        failures: Scrapes so far that found the ledger not valid.
     """
     site, verdict = {"site": facts.name}, facts.ledger.verdict
     history = verdict.history
@@ -136,7 +136,7 @@ def site_metrics(facts: SiteView, failures: int = 0) -> bytes:
             ),
             _gauge(
                 "epsilon_cap",
-                "ε that the data set's life may cost.",
+                "ε of the data set's lifetime budget.",
                 [(site | _of(budget), budget.epsilon)],
             ),
             _gauge(
@@ -148,11 +148,11 @@ def site_metrics(facts: SiteView, failures: int = 0) -> bytes:
             _failures(site, failures),
             _counter(
                 "updates",
-                "Rounds charged, by what came of them.",
+                "Rounds charged, by outcome.",
                 [({**site, "outcome": name}, count) for name, count in released],
             ),
             _counter(
-                "update_bytes", "Bytes that left.", [({**site, "outcome": "sent"}, sum(left))]
+                "update_bytes", "Bytes that were sent.", [({**site, "outcome": "sent"}, sum(left))]
             ),
             _gauge(
                 "policy_refusals",
@@ -170,7 +170,7 @@ def site_metrics(facts: SiteView, failures: int = 0) -> bytes:
             ),
             _counter(
                 "foreign_bundles",
-                "Bundles of code that were dropped unread.",
+                "Bundles of code that were dropped without being read.",
                 [(site, int(facts.activity.get("bundles", 0)))],
             ),
             _counter(
@@ -180,7 +180,7 @@ def site_metrics(facts: SiteView, failures: int = 0) -> bytes:
             ),
             _gauge(
                 "membership_expiry_timestamp_seconds",
-                "When the membership is over.",
+                "When the membership expires.",
                 [(site, until.timestamp())] if until is not None else [],
             ),
             _starts(facts.processes),
@@ -198,7 +198,7 @@ def _runs(runs: Sequence[RunFacts], now: datetime) -> Iterable[Metric]:
     )
     yield _gauge(
         "run_standing",
-        "1 for the standing that a run has.",
+        "1 for a run's status.",
         [({**on, "outcome": f.run.standing.value}, 1) for on, f in named],
     )
     updates = [
@@ -208,7 +208,7 @@ def _runs(runs: Sequence[RunFacts], now: datetime) -> Iterable[Metric]:
         for state, count in sorted(Counter(cell.state for cell in lane).items())
         if state in OUTCOMES
     ]
-    yield _counter("updates", "Rounds of sites, by what came of them.", updates)
+    yield _counter("updates", "Rounds of sites, by outcome.", updates)
     yield _counter(
         "update_bytes",
         "Bytes of adapters, received from sites and sent to them.",
@@ -220,7 +220,7 @@ def _runs(runs: Sequence[RunFacts], now: datetime) -> Iterable[Metric]:
     )
     yield _gauge(
         "checkpoint_age_seconds",
-        "Since a run's state was last saved.",
+        "Seconds since a run's state was last saved.",
         [
             (on, max(0.0, now.timestamp() - f.checkpoint))
             for on, f in named
@@ -238,7 +238,7 @@ def _rounds(facts: RunFacts) -> list[tuple[str, int]]:
 def _durations(named: Sequence[tuple[Mapping[str, str], RunFacts]]) -> Metric:
     family = HistogramMetricFamily(
         "cloister_round_duration_seconds",
-        "From a round's first message to its saved state.",
+        "Seconds from a round's first message to its saved state.",
         labels=["run"],
     )
     for on, facts in named:
@@ -253,7 +253,7 @@ def _durations(named: Sequence[tuple[Mapping[str, str], RunFacts]]) -> Metric:
 
 def _starts(children: Sequence[Mapping[str, object]]) -> Metric:
     total = sum(int(str(child["starts"])) for child in children)
-    says = "How often the service's processes were started, together."
+    says = "Number of starts of the service's processes, in all."
     return _counter("process_starts", says, [({}, total)] if children else [])
 
 
@@ -273,7 +273,7 @@ def _counter(name: str, says: str, samples: Sequence[Sample]) -> Metric:
 
 
 def _failures(site: Mapping[str, str], failures: int) -> Metric:
-    says = "Looks that found the ledger not sound, since this started."
+    says = "Scrapes since the start that found the ledger not valid."
     return _counter("ledger_verify_failures", says, [(site, failures)])
 
 
@@ -282,7 +282,7 @@ def _labels(samples: Sequence[Sample]) -> list[str]:
 
 
 class _Facts(Collector):
-    """What a scrape collects: families that are made already."""
+    """A collector of metric families that exist already."""
 
     def __init__(self, families: Sequence[Metric]) -> None:
         self._families = families

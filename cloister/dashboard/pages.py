@@ -19,7 +19,7 @@ from cloister.dashboard import formatting as words
 from cloister.dashboard.timeline import CellState
 
 HERE = Path(__file__).parent
-# The sign of each state, so that colour alone says nothing; and its class in the style sheet.
+# The sign of each state, so that colour is not needed, and its class in the style sheet.
 SIGNS = {
     CellState.WAITING: ("·", "waiting"),
     CellState.TRAINING: ("▸", "training"),
@@ -39,8 +39,8 @@ class Link:
     """A link from one page of a dashboard to another.
 
     Attributes:
-        label: Its words.
-        target: Where, relative.
+        label: Its text.
+        target: Its relative address.
     """
 
     label: str
@@ -58,11 +58,11 @@ def render(
     """Renders a whole page; every text of the facts is escaped.
 
     Args:
-        template: Its name, without suffix.
-        facts: What it shows.
-        now: When.
-        links: To the dashboard's pages, this one among them.
-        is_live: Whether it asks for itself anew every few seconds.
+        template: Name of the template, without suffix.
+        facts: The facts that it shows.
+        now: The time of the page.
+        links: Links to the dashboard's pages, including this one.
+        is_live: Whether it reloads itself every few seconds.
     """
     page = _environment().get_template(f"{template}.html")
     return page.render(
@@ -99,7 +99,7 @@ def content_policy(*, is_live: bool) -> str:
         "base-uri 'none'",
         "form-action 'none'",
     ]
-    if is_live:  # a file's own policy cannot say who may frame it
+    if is_live:  # a saved file's policy cannot have frame-ancestors
         rules += ["script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"]
     return "; ".join(rules)
 

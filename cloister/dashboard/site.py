@@ -1,4 +1,4 @@
-"""The facts of a site's page: ε and its cap, releases, refusals, policy and health."""
+"""Reads the facts of a site's page: ε and its cap, releases, refusals, policy and health."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from cloister.ledger.storage import LedgerFile
 
 @dataclass(frozen=True, kw_only=True)
 class SiteView:
-    """Everything that a site's page shows.
+    """The facts that a site's page shows.
 
     Attributes:
-        name: The site's.
+        name: The site's name.
         path: Its `site.toml`.
-        ledger: Its data set's.
-        processes: Of its service, each with its name; empty where none runs.
-        activity: What its agent does, or did last.
-        connection: What stood between it and its coordinator last.
-        refusals: Why rounds came to nothing, oldest first.
+        ledger: The facts of its data set's ledger.
+        processes: The processes of its service, with names; empty: it is not running.
+        activity: Its agent's current or last activity.
+        connection: The last problem of the connection to its coordinator.
+        refusals: Why rounds were refused, oldest first.
         adapters: Final adapters that were delivered, oldest first, as `AgentFolder.delivered` has
             them.
         policy: A sentence for each limit.
-        waiting: Studies that wait for somebody to approve them, the last that asked first.
-        coordinator: The address that it connects to; "" where it joined none.
-        member_until: Until when it may connect, as its coordinator said; "" where it did not.
-        member_note: What is wrong with its membership, or that it has none; "" where all is well.
+        waiting: Studies that wait for approval, the newest first.
+        coordinator: The coordinator's address; "": it has joined none.
+        member_until: Until when it may connect, as its coordinator said; "": not known.
+        member_note: What is wrong with its membership, or that it has none; "": nothing.
     """
 
     name: str
@@ -61,11 +61,11 @@ class SiteView:
 
 
 def read_site_facts(path: Path, now: datetime) -> SiteView:
-    """Reads a site's folder; needs none of its keys.
+    """Reads the facts from a site's folder; needs none of its keys.
 
     Raises:
         BadFileError: `site.toml` is missing or damaged.
-        LedgerError: The ledger was not begun, or is not sound.
+        LedgerError: The ledger was not begun, or is not valid.
     """
     file = read_site(path)
     if not LedgerFile(file.ledger).is_begun:
@@ -93,7 +93,7 @@ def read_site_facts(path: Path, now: datetime) -> SiteView:
 def _membership(membership: SiteMembership, now: datetime) -> tuple[str, str, str]:
     """Returns the coordinator's address, when the site's access ends, and any problem."""
     if not (membership.path / "invite.json").exists():
-        return "", "", "this site has joined no federation yet (cloister site join)"
+        return "", "", "this site has not joined a federation yet (cloister site join)"
     try:
         address = membership.invite.address
         if not membership.is_welcome():

@@ -1,4 +1,4 @@
-"""The source of a dashboard: a coordinator, a site or ledgers, recognized by the path's content."""
+"""Finds what a dashboard shows: a coordinator, a site or ledgers, by the path's content."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Page:
     """One page of a dashboard, with its address.
 
     Attributes:
-        name: Of its template, its address and its file.
-        label: In words.
-        facts: Reads what it shows.
+        name: Name of its template, its address and its file.
+        label: Its name in words.
+        facts: Reads the facts that it shows.
     """
 
     name: str
@@ -40,8 +40,8 @@ class Source:
     """A coordinator, a site, or ledgers, as a dashboard shows them.
 
     Attributes:
-        pages: The first is what one sees first.
-        metrics: Makes a scrape; None: there is none.
+        pages: The pages; the first is the start page.
+        metrics: Makes a scrape; None: there are no metrics.
     """
 
     pages: Sequence[Page]
@@ -51,7 +51,7 @@ class Source:
         """Renders one whole page as HTML.
 
         Raises:
-            CloisterError: What it shows cannot be read, or is not sound.
+            CloisterError: Its facts cannot be read, or are not valid.
         """
         targets = [
             (one, self.address(one) if is_live else f"{one.name}.html") for one in self.pages
@@ -69,9 +69,9 @@ class SiteScrapes:
     """The metrics of a site, scrape by scrape.
 
     Attributes:
-        name: The site's.
+        name: The site's name.
         read: Reads its facts.
-        failures: Scrapes so far that found its ledger not sound.
+        failures: Scrapes so far that found its ledger not valid.
     """
 
     name: str
@@ -79,7 +79,7 @@ class SiteScrapes:
     failures: int = 0
 
     def __call__(self, now: datetime) -> bytes:
-        """Yields the metrics of one scrape."""
+        """Returns the metrics of one scrape."""
         try:
             return site_metrics(self.read(now), self.failures)
         except LedgerError:
@@ -88,17 +88,17 @@ class SiteScrapes:
 
 
 def open_source(path: Path, keys: Mapping[str, str]) -> Source:
-    """Recognizes what a path holds.
+    """Recognizes what a path is, by its content.
 
     Args:
         path: A coordinator's folder, a site's file, a ledger, a bundle, or a folder of ledgers.
-        keys: The sites' public keys, known from elsewhere.
+        keys: The sites' public keys, from another source.
 
     Raises:
         BadFileError: It is none of these.
     """
     if not path.exists():
-        raise BadFileError(f"{path}: nothing is here; {WANTED}")
+        raise BadFileError(f"{path}: does not exist; {WANTED}")
     if path.is_dir():
         return _of_folder(path, keys)
     if path.suffix == ".toml":
@@ -116,7 +116,7 @@ def _of_folder(path: Path, keys: Mapping[str, str]) -> Source:
     folder = path / "ledgers" if (path / "ledgers").is_dir() else path
     files = {file.stem: file for file in sorted(folder.glob("*.ledger"))}
     if not files:
-        raise BadFileError(f"{path}: neither a server.toml nor a ledger is in it; {WANTED}")
+        raise BadFileError(f"{path}: has neither a server.toml nor a ledger; {WANTED}")
     return _of_ledgers(path.resolve().name, files, keys)
 
 

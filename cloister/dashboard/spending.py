@@ -1,7 +1,7 @@
-"""Charts of a ledger: ε and its cap, ε over the rounds, and the bytes released.
+"""Draws the charts of a ledger: ε and its cap, ε over the rounds, and the bytes released.
 
-All ε here are of what was spent so far: indications, at half of the budget's δ, at which its rule
-compares them with the cap.
+All ε here are those spent so far: indications, at half of the budget's δ, at which the budget's
+rule compares them with the cap.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from cloister.evidence.spending_series import (
 )
 from cloister.ledger.stated import shown
 
-# Releases whose bars are shown.
+# Most releases whose bars are shown.
 BARS = 40
 
 
 def series(facts: LedgerFacts) -> SpendingSeries:
-    """Returns the series of a ledger, which every picture of it shows."""
+    """Returns a ledger's series of ε, for all of its pictures."""
     return series_of(facts.name, facts.rounds, facts.ahead, facts.verdict.budget_epsilon)
 
 

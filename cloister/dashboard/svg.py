@@ -1,7 +1,7 @@
-"""Small pictures as inline SVG: scales, axes and marks; colours are the style sheet's.
+"""Draws small pictures as inline SVG: scales, axes and marks; the style sheet has the colours.
 
-Lengths are in units of a picture that is about as wide as a telephone, so that its text stays
-legible there.
+Lengths are in units of a picture about as wide as a telephone's screen, so that its text is legible
+there.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Scale:
     Attributes:
         low: Value at `start`.
         high: Value at `end`.
-        start: Place of `low`.
-        end: Place of `high`.
+        start: Position of `low`.
+        end: Position of `high`.
     """
 
     low: float
@@ -39,17 +39,17 @@ class Scale:
 
 
 def across(low: float, high: float) -> Scale:
-    """Makes a scale from the left of a picture's field to its right."""
+    """Makes a horizontal scale, from left to right."""
     return Scale(low, high, LEFT, WIDTH - RIGHT)
 
 
 def upward(high: float) -> Scale:
-    """Makes a scale from 0 at the foot of a picture's field to its top."""
+    """Makes a vertical scale, from 0 at the bottom to the top."""
     return Scale(0.0, high, HEIGHT - BOTTOM, TOP)
 
 
 def ticks(low: float, high: float, most: int = 5, *, whole: bool = False) -> list[float]:
-    """Returns round values from `low` to `high`, in at most this number of steps."""
+    """Returns round values from `low` to `high`, in at most `most` steps."""
     span = high - low
     if span <= 0:
         return [low]
@@ -78,7 +78,7 @@ def text(x: float, y: float, words: str, _class: str = "", anchor: str = "start"
 
 
 def path(points: Iterable[tuple[float, float]], _class: str, *, steps: bool = False) -> Markup:
-    """Draws a line through positions, or a staircase that is level until the next one."""
+    """Draws a line through positions, or a step function."""
     drawn = ""
     for x, y in points:
         way = f"L{x:g} {y:g}" if not steps else f"H{x:g}V{y:g}"
@@ -95,11 +95,11 @@ def axes(x: Scale, y: Scale, x_ticks: Sequence[float], labels: Sequence[str], ti
     """Draws grid lines with the values of the vertical axis, and the horizontal axis with its name.
 
     Args:
-        x: The level scale.
-        y: The upright scale.
-        x_ticks: Where the level axis has values.
-        labels: Words for the upright axis's values, as many as `ticks` gives.
-        title: Of the level axis.
+        x: The horizontal scale.
+        y: The vertical scale.
+        x_ticks: The values on the horizontal axis.
+        labels: Texts for the values on the vertical axis, as many as `ticks` gives.
+        title: Title of the horizontal axis.
     """
     parts = []
     for value, words in zip(ticks(y.low, y.high), labels, strict=True):
@@ -117,9 +117,9 @@ def picture(
 
     Args:
         parts: Its marks.
-        says: What it shows, in words that stand for it.
-        _class: For the style sheet.
-        height: In the picture's units.
+        says: A description of what it shows, for readers who cannot see it.
+        _class: Its class in the style sheet.
+        height: Its height in the picture's units.
     """
     box = f"0 0 {WIDTH:g} {height:g}"
     inner = Markup("").join(parts)

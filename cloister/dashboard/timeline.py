@@ -1,4 +1,4 @@
-"""The timeline of each site in a run: the outcome of each round, from the run's journal."""
+"""Builds the timeline of each site in a run: the outcome of each round, from the run's journal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from cloister.dashboard.formatting import moment
 
-# Rounds that a page shows; the run's folder holds all of them.
+# Most rounds that a page shows; the run's folder has all of them.
 SHOWN = 60
 
 
@@ -27,7 +27,7 @@ class CellState(StrEnum):
     CUT_OFF = "cut off"
 
 
-# What the journal's events make of a cell.
+# The state of a cell after each kind of event in the journal.
 SEEN = {
     "asked": CellState.TRAINING,
     "answered": CellState.SENT,
@@ -43,11 +43,11 @@ class Cell:
     """The state of one round at one site.
 
     Attributes:
-        round: From 1.
-        state: What became of it.
-        seconds: From request to answer; None where there was none.
-        share: Of the round's slowest answer, from 0 to 1.
-        why: In the coordinator's words, where it said any.
+        round: The round, from 1.
+        state: Its outcome.
+        seconds: Seconds from request to answer; None: there was no answer.
+        share: `seconds` over those of the round's slowest answer, from 0 to 1.
+        why: The coordinator's reason, if it gave one.
     """
 
     round: int
@@ -62,7 +62,7 @@ class Timeline:
     """The timelines of all sites of a run.
 
     Attributes:
-        rounds: Their numbers, oldest first.
+        rounds: Numbers of the rounds, oldest first.
         lanes: Cells by site, one for each round.
     """
 
@@ -71,7 +71,7 @@ class Timeline:
 
     @property
     def shown(self) -> tuple[int, ...]:
-        """The rounds that a page shows."""
+        """Returns the rounds that a page shows."""
         return self.rounds[-SHOWN:]
 
 
@@ -85,10 +85,10 @@ def timeline_of(
     """Builds every site's timeline from the run's events.
 
     Args:
-        sites: Who takes part.
+        sites: The sites that take part.
         events: The run's journal, oldest first.
         rows: Its closed rounds (metrics.jsonl).
-        is_going: Whether the run may still bring answers.
+        is_going: Whether the run may still receive answers.
     """
     cells, retired, refused = _told(sites, events)
     closed = {int(row["round"]): row for row in rows}
@@ -113,7 +113,7 @@ def timeline_of(
 def _told(
     sites: Sequence[str], events: Iterable[Mapping[str, Any]]
 ) -> tuple[dict[tuple[str, int], Cell], dict[str, int], dict[str, str]]:
-    """Reads the cells from the journal, when a site retired, and why a site takes no part."""
+    """Reads from the journal the cells, when a site retired, and why a site does not take part."""
     cells: dict[tuple[str, int], Cell] = {}
     asked: dict[tuple[str, int], object] = {}
     retired: dict[str, int] = {}
@@ -121,7 +121,7 @@ def _told(
     for event in events:
         what, site = str(event.get("what")), event.get("site")
         state = SEEN.get(what)
-        if event.get("round") == 0:  # it was asked whether it takes part; asked anew, it says anew
+        if event.get("round") == 0:  # whether it takes part; a later answer replaces an earlier one
             if what == "refused":
                 refused[str(site)] = str(event.get("text", ""))
             elif what == "ready":

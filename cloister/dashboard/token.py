@@ -1,7 +1,7 @@
-"""The token for readers on other machines, from a file or the environment, never an argument.
+"""Reads the token for readers on other machines, from a file or the environment only.
 
-A command line is seen by everybody on the machine, so the token is read from the environment or
-from a file that its owner alone may read.
+Everybody on the machine can see a command line, so the token is read from the environment or from a
+file that only its owner can read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from cloister.errors import BadFileError, UsageError
 
 VARIABLE = "CLOISTER_DASHBOARD_TOKEN"
-# Of a token: what cannot be guessed over a network (16 characters of hex are 64 bits).
+# Shortest token in characters: 16 hex digits are 64 bits, which cannot be guessed over a network.
 FEWEST = 16
 HOW = (
     "(umask 077; openssl rand -hex 32 > dashboard.token) makes one; pass it by --token "
@@ -22,10 +22,10 @@ HOW = (
 
 
 def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
-    """Reads the token from the named file, else from the environment; None where there is none.
+    """Reads the token from the named file, else from the environment; None: there is none.
 
     Raises:
-        BadFileError: The file cannot be read, or others may read it too.
+        BadFileError: The file cannot be read, or others can read it too.
         UsageError: The token is too short.
     """
     token = environment.get(VARIABLE) or None
@@ -33,7 +33,7 @@ def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
         try:
             if file.stat().st_mode & 0o077:
                 raise BadFileError(
-                    f"{file}: others may read this token; chmod 600 {file}, and make a new one"
+                    f"{file}: others can read this token; chmod 600 {file}, and make a new one"
                 )
             token = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
@@ -44,10 +44,10 @@ def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only.
+    """Returns whether an address can be reached from this machine only.
 
     Raises:
-        UsageError: It is no address.
+        UsageError: It is not an address.
     """
     if host == "localhost":
         return True
@@ -61,7 +61,7 @@ def demand_token(host: str, token: str | None) -> None:
     """Refuses to listen for other machines without a token.
 
     Raises:
-        UsageError: It would be.
+        UsageError: `host` is reachable for other machines, and there is no token.
     """
     if token is None and not is_loopback(host):
         raise UsageError(f"--host {host}: other machines reach it, so a token is needed: {HOW}")

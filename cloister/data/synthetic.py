@@ -10,7 +10,9 @@ that no real patient is in them.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from cloister.data.hospital_words import (
     CHILD_CONDITIONS,
@@ -96,13 +98,25 @@ def hospital_notes(seed: int = 0) -> tuple[list[TextRecord], list[TextRecord]]:
     """
     train: list[TextRecord] = []
     test: list[TextRecord] = []
+    for is_tested, notes in _notes_by_person(seed):
+        (test if is_tested else train).extend(notes)
+    return train, test
+
+
+def training_notes(count: int, seed: int = 0) -> list[TextRecord]:
+    """Returns the first training notes of `hospital_notes`, and makes no other."""
+    trained = (notes for is_tested, notes in _notes_by_person(seed) if not is_tested)
+    return list(islice(chain.from_iterable(trained), count))
+
+
+def _notes_by_person(seed: int) -> Iterator[tuple[bool, list[TextRecord]]]:
+    """Whether a person is a test person, and their notes."""
     written: set[str] = set()
     for hospital in _HOSPITALS:
         for number in range(hospital.persons):
             rng = random.Random(child_seed(seed, "hospital", hospital.name, number))
-            half = test if number % _TEST_EVERY == _TEST_EVERY - 1 else train
-            half += _notes_of_one(hospital, f"{hospital.name}-p{number:04d}", written, rng)
-    return train, test
+            notes = _notes_of_one(hospital, f"{hospital.name}-p{number:04d}", written, rng)
+            yield number % _TEST_EVERY == _TEST_EVERY - 1, notes
 
 
 def _notes_of_one(

@@ -17,7 +17,7 @@ from cloister.data.records import (
     TextRecord,
     TokenRecord,
 )
-from cloister.data.synthetic import hospital_notes
+from cloister.data.synthetic import training_notes
 
 # Words of a record: short, usual and long, so that batches are ragged.
 LENGTHS = (3, 12, 40)
@@ -40,7 +40,7 @@ def nobody_s_records(
         scores: The lowest and the highest score, which the records have.
     """
     draw = random.Random(0)
-    words = " ".join(note.text for note in hospital_notes()[0][:50]).split()
+    words = " ".join(note.text for note in training_notes(50)).split()
     records: list[Record] = []
     for person in range(persons):
         for _ in range(1 + person % each):

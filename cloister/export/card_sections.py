@@ -18,6 +18,7 @@ _GIVES: Mapping[TaskKind, str] = {
     "multi-label-classification": "any number of its labels to a text",
     "text-pairs": "one of its labels to two texts that are read together",
     "scoring": "a score to a text",
+    "recommendation": "a rank to each public item, of what a person may take next",
     "token-classification": "the entities in a sentence",
     "causal-lm": "a reply to a conversation",
 }

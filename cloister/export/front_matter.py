@@ -15,6 +15,7 @@ PIPELINES: Mapping[TaskKind, str] = {
     "multi-label-classification": "text-classification",
     "text-pairs": "text-classification",
     "scoring": "text-classification",
+    "recommendation": "text-classification",
     "token-classification": "token-classification",
     "causal-lm": "text-generation",
 }

@@ -9,6 +9,7 @@ import math
 from functools import lru_cache
 from typing import Any
 
+from cloister.privacy.composed import self_composed
 from cloister.privacy.one_step import one_step
 
 # Width of the distributions' grid. FINE is dp-accounting's own default; COARSE is ten times as
@@ -119,7 +120,7 @@ def group_pld_epsilon(
             value_discretization_interval=group_grid(steps),
             use_connect_dots=True,
         )
-        return float(one.self_compose(steps).get_epsilon_for_delta(delta - FFT_ERROR))
+        return float(self_composed(one, steps).get_epsilon_for_delta(delta - FFT_ERROR))
     except (MemoryError, OverflowError):
         return math.inf
 
@@ -132,7 +133,7 @@ def group_grid(steps: int) -> float:
 
 @lru_cache(maxsize=256)
 def _composed(noise_multiplier: float, sample_rate: float, steps: int, grid: float) -> Any:
-    return _one_step(noise_multiplier, sample_rate, grid).self_compose(steps)
+    return self_composed(_one_step(noise_multiplier, sample_rate, grid), steps)
 
 
 @lru_cache(maxsize=64)

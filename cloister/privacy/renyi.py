@@ -6,12 +6,10 @@ arXiv:1908.10530; converted to (ε, δ) by Canonne, Kamath, Steinke 2020, arXiv:
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 
+from cloister.privacy.divergences import divergences
 from cloister.privacy.events import MOST_NOISE, GaussianEvent
 from cloister.privacy.pld import Composition
 
@@ -37,7 +35,7 @@ def rdp_epsilon(composition: Composition, delta: float, *, whole: bool = False) 
     orders = [order for order in DEFAULT_RDP_ORDERS if not whole or order == int(order)]
     total = [0.0] * len(orders)
     for noise_multiplier, sample_rate, steps in composition:
-        one = _divergences(noise_multiplier, sample_rate, tuple(orders))
+        one = divergences(noise_multiplier, sample_rate, tuple(orders))
         total = [so_far + steps * more for so_far, more in zip(total, one, strict=True)]
     found, _ = compute_epsilon(orders, total, delta)
     return float(found)
@@ -58,7 +56,7 @@ def rdp_at(event: GaussianEvent, order: float) -> float:
         return 0.0
     if not event.is_private or not 0 < event.noise_multiplier <= MOST_NOISE:
         return math.inf
-    (one,) = _divergences(event.noise_multiplier, event.sample_rate, (order,))
+    (one,) = divergences(event.noise_multiplier, event.sample_rate, (order,))
     return one * event.steps * ROUNDED_UP
 
 
@@ -68,34 +66,3 @@ def rdp_budget(epsilon: float, delta: float, order: float) -> float:
     It is negative if no divergence at this order does (Canonne et al. 2020, proposition 12).
     """
     return epsilon - math.log1p(-1 / order) + (math.log(delta) + math.log(order)) / (order - 1)
-
-
-@lru_cache(maxsize=4096)
-def _divergences(
-    noise_multiplier: float, sample_rate: float, orders: tuple[float, ...]
-) -> tuple[float, ...]:
-    """Computes the divergences of one step, by order; ∞ where a series does not converge."""
-    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
-    from dp_accounting.rdp import RdpAccountant
-
-    with _silent():
-        accountant = RdpAccountant(list(orders))
-        event = PoissonSampledDpEvent(sample_rate, GaussianDpEvent(noise_multiplier))
-        try:
-            accountant.compose(event)
-        except OverflowError:
-            return (math.inf,) * len(orders)
-    found = [float(value) for value in accountant._rdp]  # the public API gives only ε
-    return tuple(math.inf if math.isnan(value) or value < 0 else value for value in found)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Hides absl's warnings about orders whose series does not converge, which only loosens ε."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

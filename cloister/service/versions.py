@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cloister.export.adapter_folder import adapter_folder
 from cloister.files import bad_file
+from cloister.registry.registry import open_registry
 from cloister.serving.model import Model, load
 
 # Hexadecimal digits that name a version: 48 bits, so that no two versions of a service are alike.
@@ -74,6 +75,28 @@ def open_version(folder: Path, device: str | None, base: str | None) -> Version:
     place = folder.resolve()
     model = load(place, device, base=base)
     return Version(folder.name or place.name, digest_of(adapter_folder(place)), model)
+
+
+def open_promoted(
+    registry: str, model: str, stage: str, device: str | None, base: str | None
+) -> Version:
+    """Loads the version that is promoted now, its files checked against their hash.
+
+    Args:
+        registry: A folder or fsspec URL.
+        model: The model's name in it, by which callers know it.
+        stage: Where it was promoted to.
+        device: As for `cloister.serving.model.load`.
+        base: As for `cloister.serving.model.load`.
+
+    Raises:
+        CloisterError: Nothing is promoted there, the registry is damaged, or as for
+            `cloister.serving.model.load`.
+    """
+    opened = open_registry(registry)
+    sha256 = opened.current(model, stage)
+    with opened.fetched(sha256) as folder:
+        return Version(model, sha256[:SHOWN_DIGITS], load(folder, device, base=base))
 
 
 def digest_of(folder: Path) -> str:

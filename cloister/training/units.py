@@ -1,6 +1,6 @@
-"""Privacy units of a site's records: each is drawn, averaged and clipped as one.
+"""Groups a site's records into privacy units, each of which is drawn, averaged and clipped as one.
 
-A unit is a person with all records, or a record with all rows that were made of it.
+A unit is a person with all records, or a record with all of its copies.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cloister.tasks.task import IGNORE, Example, Task
 from cloister.training.packed import PackedUnits
 from cloister.training.packed import UnitExamples as UnitExamples
 
-# Why a record is left out of its unit, beside what its task says (`MisfitError.reason`).
+# Reasons for leaving a record out of its unit, beside those of its task (`MisfitError.reason`).
 NO_PERSON = "it names no person, where persons are the units"
 UNENCODED = "it cannot be encoded"
 UNFIT: Mapping[Misfit, str] = {
@@ -25,8 +25,8 @@ UNFIT: Mapping[Misfit, str] = {
     "length": "it is longer than the base has positions",
     "token": "a token of it is beyond the base's vocabulary",
 }
-# Rows of a unit that are tried for each one that may count, so that some may be unusable and one
-# unit's cost is still bounded.
+# Rows of a unit that are tried for each row that may count: some may be unusable, but one unit's
+# cost stays bounded.
 TRIED = 2
 UNLIMITED = Limits(positions=None, vocabulary=None)
 
@@ -36,12 +36,13 @@ class EncodedUnits:
     """A site's encoded units, with counts for its operator.
 
     Attributes:
-        units: In the order of their first record; empty ones stay, and are drawn like any other.
-        left_out: Records that are in no unit, by reason. A true number, for whoever owns them.
-        problems: Of these, the place among the records (from 1) and what is wrong; likewise.
-        nothing_to_learn: Records in a unit of which no token is learnt, because they were cut
-            before the first; likewise.
-        unused: Rows beyond the most that count of a unit; likewise.
+        units: The units in the order of their first record; empty ones stay, and are drawn too.
+        left_out: Numbers of records that are in no unit, by reason. True counts, for their owner.
+        problems: For each of these, its place among the records (from 1) and its problem; for their
+            owner.
+        nothing_to_learn: Number of records of which no token is learnt, because they were cut
+            before the first one; for their owner.
+        unused: Number of rows beyond the largest number that counts in a unit; for their owner.
     """
 
     units: Sequence[UnitExamples]
@@ -61,21 +62,21 @@ def encode_units(
     """Encodes records and groups those of one privacy unit.
 
     Args:
-        records: A site's; private.
+        records: A site's records; private.
         task: The study's task.
-        unit: Whose presence is hidden.
-        most: Rows of one unit that count: the first so many that can be used, of the first
-            `rows_tried`. It bounds a unit's cost in time and memory; its influence is bounded by
-            the clip whatever it is.
-        limits: What the base can take.
+        unit: The privacy unit.
+        most: Number of rows of one unit that count: the first usable ones of the first
+            `rows_tried`. It bounds a unit's cost in time and memory; the clip bounds its influence
+            for any number.
+        limits: The limits of the base.
 
     Guarantees:
         Total: it raises for no record, whatever the record holds. A record that cannot be encoded,
         has a label that the study lacks or a token beyond the vocabulary, or names no person where
-        persons are the units, is left out of its unit. A unit follows from its own records alone,
-        so what is left out of one changes no other. A record without a person belongs to nobody
-        whose other records are known, so it makes an empty unit of its own: as a person's it would
-        hide less than a person.
+        persons are the units, is left out of its unit. A unit is a function of its own records
+        alone, so records that are left out of one do not change another. A record without a person
+        cannot be joined with the person's other records, so it becomes an empty unit: as a unit
+        with content it would protect less than a person.
 
         Copies cost nothing. Let records be the units, r a record and A(r) the rows made of it, r
         among them, all of one `Record.unit` and each a function of r and of public randomness. Here
@@ -105,7 +106,7 @@ def encode_units(
                 examples.append(_encode(records[place], task, limits))
             except MisfitError as error:
                 problems.append((place + 1, error.reason, str(error)))
-            except Exception as error:  # a tokenizer may raise whatever Python does
+            except Exception as error:  # a tokenizer may raise any error
                 problems.append((place + 1, UNENCODED, f"{UNENCODED} ({type(error).__name__})"))
         unused += len(places) - tried
         silent += sum(not _teaches(example, task) for example in examples)
@@ -121,15 +122,15 @@ def encode_units(
 
 
 def _owner(record: Record, place: int, unit: Unit) -> object:
-    """What the rows of one unit have in common, and no other row has."""
+    """Returns the key that the rows of one unit share, and no other row has."""
     name = record.unit if unit is Unit.RECORD else record.person
     return ("alone", place) if name is None else ("named", name)
 
 
 def _sources_first(places: Sequence[int], records: Sequence[Record]) -> list[int]:
-    """A unit's rows: the first of each record, then the second of each, and so on.
+    """Returns a unit's rows: the first of each record, then the second of each, and so on.
 
-    Of a person with copies, so, other records count before the copies of one.
+    So for a person with copies, other records count before the copies of one.
     """
     rows: Counter[str] = Counter()
     turns = []
@@ -141,17 +142,17 @@ def _sources_first(places: Sequence[int], records: Sequence[Record]) -> list[int
 
 
 def rows_tried(unit: Unit, most: int) -> int:
-    """Most rows of one unit that are encoded.
+    """Returns the largest number of rows of one unit that are encoded.
 
     Args:
-        unit: Whose presence is hidden.
-        most: Rows of one that count.
+        unit: The privacy unit.
+        most: Number of rows of one unit that count.
     """
     return 1 if unit is Unit.RECORD and most == 1 else TRIED * most
 
 
 def _groups(records: Sequence[Record], unit: Unit) -> Iterable[Sequence[int]]:
-    """Places of each unit's rows, units in the order of their first row."""
+    """Returns the places of each unit's rows, units in the order of their first row."""
     if unit is Unit.RECORD and all(record.unit is None for record in records):
         return ((place,) for place in range(len(records)))
     groups: dict[object, list[int]] = {}
@@ -169,7 +170,7 @@ def _encode(record: Record, task: Task, limits: Limits) -> Example:
 
 
 def _teaches(example: Example, task: Task) -> bool:
-    """Whether any of an example's tokens is learnt; the first of a conversation follows nothing."""
+    """Returns whether any token is learnt; a conversation's first token has none before it."""
     if not isinstance(example.target, tuple):
         return True
     learnt = example.target[1:] if task.record_kind == "messages" else example.target
@@ -188,7 +189,7 @@ def unit_examples(
     for place, record in enumerate(records):
         if unit is Unit.PERSON and record.person is None:
             raise DataError(
-                f"record {place + 1} names no person, and privacy.unit is person: name the column "
+                f"record {place + 1} names no person, but privacy.unit is person: name the column "
                 "as data.person"
             )
         groups.setdefault(_owner(record, place, unit), []).append(record)

@@ -1,4 +1,4 @@
-"""A worker of `training.team`: opens the study's base, and answers with clipped sums.
+"""Runs a worker process of `training.team`: opens the study's base, and answers with clipped sums.
 
 python -m cloister.training.worker QUESTIONS ANSWERS        two file descriptors
 """
@@ -24,7 +24,7 @@ from cloister.training.workspace import Workspace, open_workspace
 
 
 def main(questions: Connection, answers: Connection) -> None:
-    """Answers until the questions' pipe is closed."""
+    """Answers questions until their pipe is closed."""
     threading.Thread(target=_end_with_the_site, daemon=True).start()
     keep_quiet()
     workspace: Workspace | None = None
@@ -38,7 +38,7 @@ def main(questions: Connection, answers: Connection) -> None:
                 workspace = _opened(question)
                 found: Any = None
             else:
-                assert workspace is not None  # the first question is an opening
+                assert workspace is not None  # the first question opens the workspace
                 found = _answer(workspace, question)
         except Exception as error:
             found = Failed(f"{type(error).__name__}: {error}")
@@ -46,7 +46,7 @@ def main(questions: Connection, answers: Connection) -> None:
 
 
 def _end_with_the_site() -> None:
-    """Ends this process at once when the site's ends, which holds the other end of stdin."""
+    """Ends this process at once when the site's process ends, which has the other end of stdin."""
     sys.stdin.buffer.read()
     os._exit(0)
 

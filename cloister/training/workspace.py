@@ -1,4 +1,4 @@
-"""Everything loaded once for a study in one process: base, tokenizer, task and network."""
+"""Loads everything that a process needs for a study once: base, tokenizer, task and network."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ from cloister.training.team import Opening, Team
 
 @dataclass(frozen=True)
 class Workspace:
-    """What a process needs to train and score; one of them serves all sites of a simulation.
+    """The objects with which a process trains and scores; all sites of a simulation share one.
 
     Attributes:
-        folder: Where the base lies.
+        folder: The base's folder.
         base_sha256: SHA-256 of its weights.
-        tokenizer: The base's.
-        task: Bound to its labels and the tokenizer.
+        tokenizer: The base's tokenizer.
+        task: The task with its labels and the tokenizer.
         network: Scratch space: its parameters are overwritten by every use.
-        limits: How many tokens in a row, and which ids, the base can take.
-        start: What may train, before round 1; the same in every process.
-        alternates: Whether rounds take turns at the adapters' two factors.
-        carried: What travels down with it and never trains at a site: residuals, and A where the
-            coordinator moves it.
-        kept: Names that train and never leave a site.
+        limits: The largest length and token id of the base.
+        start: Initial values of the tensors that may train; the same in every process.
+        alternates: Whether rounds alternate between the adapters' two factors.
+        carried: Initial values of tensors that sites receive but never train: residuals, and A
+            if the coordinator changes it.
+        kept: Names of tensors that train and never leave a site.
         team: The processes that sum private batches with this one; None: it sums them alone.
         method: Kind of adapter.
     """
@@ -76,28 +76,30 @@ class Workspace:
 
     @property
     def sent(self) -> Adapter:
-        """What may leave a site, before round 1."""
+        """Returns the initial values of the tensors that may leave a site."""
         return self.start.select(self.start.keys() - self.kept)
 
     @property
     def summing(self) -> Summing | None:
-        """How private batches are summed over several processes, to the bits of one; None: in this
-        process alone."""
+        """Returns how several processes sum private batches, with the same bits as one process.
+
+        None: this process sums them alone.
+        """
         return None if self.team is None else self.team.clipped_sum
 
     @property
     def pad_id(self) -> int:
-        """The token id of padding."""
+        """Returns the token id of padding."""
         return padding_id(self.tokenizer)
 
     @property
     def whole(self) -> Adapter:
-        """The global adapter before round 1: all that travels down."""
+        """Returns the global adapter before round 1: all tensors that are sent to sites."""
         return Adapter({**self.sent, **self.carried})
 
     @property
     def frozen_factors(self) -> Adapter:
-        """Factors of pairs that are trained in part, where they neither train nor travel."""
+        """Returns the factors that are neither trained nor sent, of pairs of which the other is."""
         names = {name for pair in find_pairs(self.start) for name in pair}
         return read_tensors(self.network, names - self.start.keys() - self.carried.keys())
 
@@ -110,10 +112,10 @@ class Workspace:
         self.network.set_trained(names)
 
     def trained_in_round(self, config: TrainingConfig, round_number: int) -> frozenset[str]:
-        """Names of what trains in one round; all of it but what is kept travels.
+        """Returns the names of the tensors that train in a round; all but the kept ones are sent.
 
-        The head alone in probe rounds; then, where factors take turns, B first: A has no gradient
-        while B is zero.
+        In probe rounds it is only the head; afterwards, if factors alternate, B comes first: A has
+        no gradient while B is zero.
         """
         if round_number <= config.probe_rounds:
             return frozenset(name for name in self.start if name.startswith("head."))
@@ -139,9 +141,9 @@ def open_workspace(
     gradient_checkpointing: bool = False,
     items: ItemVectors | None = None,
 ) -> Workspace:
-    """Finds, checks and loads the base, and puts adapters and head on it.
+    """Finds, checks and loads the base, and attaches adapters and head.
 
-    The only way to a network, for simulations, sites, coordinators and scoring alike: what does not
+    Simulations, sites, coordinators and scoring all make their network here: a study that does not
     fit the base is refused here, before anything is charged.
 
     Args:
@@ -150,28 +152,28 @@ def open_workspace(
         task: The `[task]` section.
         labels: Class names or entity types.
         seed: The study's seed.
-        frozen_cache_gib: Memory for the frozen layers' states of the records that pass, in GiB; a
-            base whose states cannot be kept computes them each time.
-        device: `machine.device`; None: the GPU where there is one.
-        attention: `machine.attention`; None: as transformers chooses for the base.
-        processes: `machine.processes`; what is kept of frozen layers is shared out among them.
-            None: one.
-        gradient_checkpointing: Whether activations are computed again in the backward pass.
-        items: Of recommendation, the items' vectors where they are known; None: the base makes
+        frozen_cache_gib: Memory for the cache of frozen layers' states, in GiB; a base whose states
+            cannot be cached computes them each time.
+        device: `machine.device`; None: the GPU if there is one.
+        attention: `machine.attention`; None: transformers chooses for the base.
+        processes: `machine.processes`; the cache of frozen layers is divided among them. None:
+            one.
+        gradient_checkpointing: Whether activations are recomputed in the backward pass.
+        items: For recommendation: the items' vectors, if they are known; None: the base computes
             them.
 
     Raises:
         DataError: The public items are not here, or are not the study's.
         ModelFileError: The base is missing, damaged or not the expected one, or its tokenizer is
-            another base's.
+            that of another base.
         UsageError: The sections do not fit the base.
-        RefusedError: The device is not on this machine, or there are fewer than processes.
+        RefusedError: The device does not exist here, or there are fewer devices than processes.
     """
     frozen_cache_gib /= processes or 1
-    free_at_start(find_device(device))  # before anything of a study is there
+    free_at_start(find_device(device))  # before anything of a study is in memory
     folder = find_base(model.base)
     sha256 = check_base(folder, model.sha256)
-    read_config(folder)  # a wrapper is refused by name, before its tokenizer or weights are read
+    read_config(folder)  # refuses a wrapper before its tokenizer or weights are read
     tokenizer = load_tokenizer(folder)
     bound = build_task(task, labels, tokenizer)
     words: list[list[int]] = []
@@ -239,5 +241,5 @@ def open_workspace(
 
 @lru_cache(maxsize=1)
 def _kept(sha256: str, computed: str, layers: int | None, adapted: int) -> KeptStates:
-    """The process's frozen states: a twin, or the next seed, starts with what the last one kept."""
+    """Returns this process's cache of frozen states, which a twin or the next seed uses again."""
     return KeptStates()

@@ -35,7 +35,7 @@ def test_the_claim_s_curve_is_the_gaussian_s_from_below(sigma: float) -> None:
         assert best - 5e-3 <= least_false_negatives(event(sigma), rate) <= best + 1e-9
 
 
-@pytest.mark.parametrize("repeats", [20, pytest.param(200, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("repeats", [8, pytest.param(200, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize(("sigma", "q"), [(3.7, 1.0), (1.0, 1.0), (0.6, 1.0), (1.0, 0.2)])
 def test_a_sound_mechanism_is_not_refuted(sigma: float, q: float, repeats: int) -> None:
     rng = np.random.default_rng(0)
@@ -46,10 +46,10 @@ def test_a_sound_mechanism_is_not_refuted(sigma: float, q: float, repeats: int) 
 def test_scores_that_know_nothing_bound_nothing() -> None:
     rng = np.random.default_rng(1)
     alarms = 0
-    for _ in range(60):
+    for _ in range(20):
         absent, present = rng.normal(size=(2, TRIALS))
         alarms += epsilon_bound(judge(absent, present, event(1.0)), event(1.0), 1e-5) > 0
-    assert alarms <= 3  # 5 % of 60
+    assert alarms <= 1  # 5 % of 20
 
 
 def test_scores_the_wrong_way_round_bound_nothing() -> None:
@@ -61,7 +61,11 @@ def test_scores_the_wrong_way_round_bound_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("true", "claimed"),
-    [((0.5, 1.0), (1.0, 1.0)), ((1.0, 1.0), (1.0, 0.2)), ((0.5, 0.3), (1, 0.3))],
+    [
+        ((0.5, 1.0), (1.0, 1.0)),
+        ((1.0, 1.0), (1.0, 0.2)),
+        pytest.param((0.5, 0.3), (1, 0.3), marks=pytest.mark.nightly),
+    ],
 )
 def test_less_noise_or_more_sampling_than_claimed_is_refuted(
     true: tuple[float, float], claimed: tuple[float, float]
@@ -77,7 +81,7 @@ def test_the_bound_lies_below_the_truth_and_not_far() -> None:
     truth = empirical.epsilon([event(1.0)], 1e-5)
     bounds = [
         epsilon_bound(judge(*scores(rng, 1.0, trials=5000), event(1.0)), event(1.0), 1e-5)
-        for _ in range(5)
+        for _ in range(3)
     ]
     assert 0.4 * truth < float(np.median(bounds)) <= max(bounds) < truth
 
@@ -100,7 +104,7 @@ def test_a_threshold_chosen_on_the_tested_runs_would_raise_false_alarms(
             ).refuted
         return best
 
-    count = 30
+    count = 15
     repeats = [scores(rng, 1.0, trials=300) for _ in range(count)]
     split = sum(judge(*pair, event(1.0)).refuted for pair in repeats)
     together = sum(same_runs(*pair) for pair in repeats)

@@ -195,6 +195,7 @@ class Repeating(FromNormals):
         return np.random.default_rng(7).standard_normal(count)
 
 
+@pytest.mark.nightly
 def test_the_same_noise_at_every_step_is_caught(
     workspace: Workspace, many: list[UnitExamples]
 ) -> None:
@@ -214,6 +215,7 @@ def test_too_little_noise_is_caught(
     assert not carries_the_planned_noise(np.concatenate(updates))
 
 
+@pytest.mark.nightly
 def test_noise_for_each_physical_batch_is_caught(
     workspace: Workspace, many: list[UnitExamples], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +236,7 @@ def test_noise_for_each_physical_batch_is_caught(
     assert not carries_the_planned_noise(update(workspace, many, OsEntropy()))
 
 
+@pytest.mark.nightly
 def test_a_divisor_of_the_realised_batch_is_caught(
     workspace: Workspace, many: list[UnitExamples], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,8 +43,9 @@ def shared(tmp_path: Path) -> Recipe:
     )
 
 
-# The shipped count finds one share of thirty that is missing; of three sites' a tenth of it does.
-@pytest.fixture(params=[10_000, pytest.param(COORDINATES, marks=pytest.mark.nightly)])
+# The shipped count finds one share of thirty that is missing; of three sites' a fiftieth of it
+# does, by ten standard deviations.
+@pytest.fixture(params=[2_000, pytest.param(COORDINATES, marks=pytest.mark.nightly)])
 def coordinates(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many coordinates of a sum's noise are looked at."""
     monkeypatch.setattr("cloister.audit.site_noise.COORDINATES", request.param)

@@ -42,6 +42,8 @@ def measured_once(patch: pytest.MonkeyPatch, *names: str) -> None:
 def test_a_sound_path_is_not_refuted_and_nothing_is_called_verified(
     options: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The training path is sound in tests/audit/test_conformance.py.
+    monkeypatch.setattr("cloister.audit.conformance.path_parts", lambda *_: {})
     measured_once(
         monkeypatch,
         "conformance.conformance",
@@ -88,7 +90,9 @@ def test_an_attack_bounds_epsilon_from_below(
     options: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attack = ["audit", "run", *options, "--level", "empirical", "--trials", "500"]
-    measured_once(monkeypatch, "attacks.illustration")
+    measured_once(
+        monkeypatch, "attacks.illustration", "attacks._one_run", "attacks._canaries_alone"
+    )
     with monkeypatch.context() as patch:
         measured_once(patch, "attacks.attacks")
         assert run(attack) == 0

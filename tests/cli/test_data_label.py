@@ -105,7 +105,7 @@ def test_a_port_that_is_taken_is_said_and_nothing_is_made(
         port = str(taken.getsockname()[1])
         command = ["data", "label", str(source), "--out", str(out), "--labels", "a,b"]
         assert run([*command, "--port", port]) == 7
-    assert "choose another by --port" in capsys.readouterr().err
+    assert "choose another --port" in capsys.readouterr().err
     assert not out.exists()
 
 

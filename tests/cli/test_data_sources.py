@@ -34,7 +34,7 @@ def test_fhir_says_what_was_read_and_left_out(tmp_path: Path) -> None:
         "1 record of 1 person",
         "it names no patient: 1",
         "not read: Condition 1",
-        "known by reference alone",
+        "known by reference only",
     ):
         assert told in " ".join(result.output.split())
     assert json.loads(out.read_text())["text"] == "mild"

@@ -138,7 +138,7 @@ def test_a_site_that_joined_before_takes_the_coordinator_s_key_by_a_command(
     for given in (public, stored):
         assert told in table.fails(2, "site", "trust", table.site, given)
         words = ("site", "trust", table.site, given, "--fingerprint")
-        assert "do not take it" in table.fails(7, *words, fingerprint)
+        assert "do not accept it" in table.fails(7, *words, fingerprint)
         assert "and no others" in table.does(*words, told)
         assert trusted_coordinator(file) == TrustedCoordinator(public, "st-marys")
     assert "not a coordinator's public key" in table.fails(
@@ -155,13 +155,13 @@ def test_a_site_that_joined_before_takes_the_coordinator_s_key_by_a_command(
     monkeypatch.setattr(
         "cloister.deployment.coordinator.status.read_service", lambda folder: {"pid": 1}
     )
-    assert "end the service first" in table.fails(2, "server", "key", table.server, "--renew")
+    assert "the service first" in table.fails(2, "server", "key", table.server, "--renew")
 
 
 def test_a_key_is_of_no_use_to_who_joined_nobody(table: Table) -> None:
     table.init()
     public, told = table.does("server", "key", table.server).split()
-    assert "has joined no federation yet" in table.fails(
+    assert "has not joined a federation yet" in table.fails(
         3, "site", "trust", table.site, public, "--fingerprint", told
     )
 
@@ -253,7 +253,7 @@ def test_a_site_takes_no_paper_that_it_cannot_trust(table: Table) -> None:
     assert "do not use it" in said
     other = table.invite("clinic")
     said = table.fails(3, *join, other, "--fingerprint", fingerprint)
-    assert "invites clinic, this site is st-marys" in said
+    assert "invites clinic, but this site is st-marys" in said
     changed = table.folder / "changed.json"
     changed.write_text(invite.read_text().replace("fed.example.org", "bad.example.org"))
     said = table.fails(7, *join, changed, "--fingerprint", fingerprint)
@@ -284,7 +284,7 @@ def test_a_coordinator_approves_nothing_that_it_cannot_trust(table: Table) -> No
     said = table.fails(7, "member", "approve", changed, "--server", table.server)
     assert "is not signed by the keys in it" in said
     said = table.fails(3, "member", "approve", invite, "--server", table.server)
-    assert "the invite was given; the request is needed" in said
+    assert "is the invite; the request is needed" in said
     assert table.members() == {"st-marys": "invited"}
     table.invite()  # voids the first
     said = table.fails(7, *approve, "--fingerprint", asked)
@@ -320,13 +320,13 @@ def test_a_welcome_is_taken_by_whom_it_is_for(table: Table) -> None:
 
 def test_a_site_does_not_start_before_it_is_approved(table: Table) -> None:
     table.does("site", "init", table.site)
-    assert "has joined no federation yet" in table.fails(3, "site", "start", table.site)
+    assert "has not joined a federation yet" in table.fails(3, "site", "start", table.site)
     fingerprint = table.init()
     table.join(table.invite(), fingerprint)
     said = table.fails(2, "site", "start", table.site)
     assert "has not approved this site yet" in said
     assert "cloister site join" in said
-    assert "does not run" in table.does("site", "stop", table.site)
+    assert "is not running" in table.does("site", "stop", table.site)
 
 
 def test_a_key_is_rotated_and_the_old_one_never_comes_back(table: Table) -> None:
@@ -375,7 +375,7 @@ def test_damaged_files_are_named(table: Table) -> None:
 def test_strangers_are_not_revoked(table: Table) -> None:
     table.init()
     said = table.fails(2, "member", "revoke", "clinic", "--server", table.server)
-    assert "no site of this coordinator; it knows: none" in said
+    assert "not a site of this coordinator; it knows: none" in said
 
 
 def test_runs_that_are_not_there_or_over_are_named(
@@ -394,7 +394,7 @@ def test_runs_that_are_not_there_or_over_are_named(
     assert read_run(runs / "old") == over
     (runs / "new").mkdir()
     write_run(runs / "new", Run(name="new", standing=RunStatus.RUNNING, flower_run=1, sites=()))
-    assert "is not over (running)" in table.fails(2, "run", "resume", "new", *server)
+    assert "has not ended (running)" in table.fails(2, "run", "resume", "new", *server)
     monkeypatch.setattr(control.ControlHttpClient, "StopRun", _away)
     assert "cloister server start" in table.fails(7, "run", "stop", "new", *server)
     assert read_run(runs / "new").standing is RunStatus.STOPPING  # wanted, whoever comes

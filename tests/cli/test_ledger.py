@@ -54,12 +54,12 @@ def test_a_folder_is_read_as_no_ledger_and_gets_no_lock(
 def test_verify_says_what_it_found(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["ledger", "verify", str(ledger)]) == 0
     told = capsys.readouterr().out
-    assert "sound. 2 rounds charged (10 steps), 1 released." in told
+    assert "valid. 2 rounds charged (10 steps), 1 released." in told
     assert f"ε = {stated.shown(small_plan().epsilon_after(4), 4)} at δ = 1e-05" in told
     assert "of the budget's 50, both at δ = 1e-05" in told
     assert "an indication, not a promise" in told
-    assert "which the ledger itself names" in told
-    assert "entries cut off its end would not show" in told
+    assert "which only the ledger itself names" in told
+    assert "missing last entries would not show" in told
     assert run(["ledger", "verify", str(ledger), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["sound"] is True
@@ -84,7 +84,7 @@ def test_a_head_is_exported_countersigned_and_checked(
     (tmp_path / "seen.json").write_text(capsys.readouterr().out)
     anchored = ["ledger", "verify", str(ledger), "--anchor", str(tmp_path / "seen.json")]
     assert run(anchored) == 0
-    assert "goes on from 1 earlier head" in capsys.readouterr().out
+    assert "continues 1 earlier head" in capsys.readouterr().out
     for end in ("", ".head", ".key"):
         ledger.with_name(ledger.name + end).unlink()
     new_ledger(ledger)

@@ -1,13 +1,17 @@
-"""`cloister model export`: a run's model in other forms, scored on public records alone."""
+"""`cloister model`: a run's model in other forms, scored on public records alone; its versions."""
 
 import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from cloister.cli.main import run
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.run import simulate
+from tests.support.models import tiny_bert
 from tests.support.studies import small_recipe
 
 
@@ -82,10 +86,79 @@ def test_one_message_and_its_code(
     asked = [
         (["--format", "merged"], 2, "these fit: sentence-transformers, onnx, int8, int4"),
         (["--format", "tflite"], 2, "not known; choose from merged"),
-        (["--format", "onnx", "--test", str(tmp_path / "none")], 2, "is no file here"),
+        (["--format", "onnx", "--test", str(tmp_path / "none")], 2, "no such file"),
     ]
     for options, code, said in asked:
         assert run(["model", "export", str(finished), *options, "--out", out]) == code
         assert said in capsys.readouterr().err
-    assert run(["model", "export", str(tmp_path), "--format", "onnx", "--out", out]) == 3
+    other = tiny_bert(finished.parent / "other", seed=7)
+    form = ["--format", "onnx", "--out", out]
+    assert run(["model", "export", str(finished), *form, "--base", str(other)]) == 3
+    assert "the study needs" in capsys.readouterr().err
+    assert run(["model", "export", str(tmp_path), *form]) == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_version_s_way_from_a_run_to_production_and_back(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--registry", str(tmp_path / "registry")]
+
+    def model(*words: str, code: int = 0) -> str:
+        assert run(["model", *words, *where]) == code
+        shown = capsys.readouterr()
+        return shown.err if code else shown.out
+
+    assert "no model yet" in model("list")
+    later = tmp_path / "later"
+    shutil.copytree(finished, later)
+    head = load_file(later / "adapter" / "head.safetensors")
+    save_file({**head, "bias": head["bias"] + 1}, later / "adapter" / "head.safetensors")
+    assert "is served at production now" in model("promote", str(finished), "--as", "triage")
+    assert "is served" in model("promote", str(later), "--as", "triage", "--by", "ann")
+    listed = json.loads(model("list", "--json"))["models"]["triage"]["production"]["served"]
+    assert len(listed) == 2
+    shown = json.loads(model("show", "triage", "--json"))
+    lineage = shown["lineage"]
+    assert lineage["sha256"] == listed[1]
+    directory = RunDirectory(finished)
+    assert lineage["recipe_sha256"] == directory.recipe().digest()
+    heads = {site: asdict(head) for site, head in directory.heads().items()}
+    assert lineage["ledgers"] == heads
+    result = json.loads((finished / "result.json").read_text())
+    assert lineage["promises"] == {one["name"]: one["promise"] for one in result["sites"]}
+    assert lineage["metrics"] == result["test"]
+    assert str(finished.parent) + "/study/train" not in json.dumps(lineage)
+    told = model("show", "triage", "--version", listed[0][:8])
+    assert "against coordinator" in told
+    assert listed[0] in told
+    changes = json.loads(model("diff", "triage", "--json"))
+    assert changes["versions"] == listed
+    assert set(changes["differences"]) == {"norms"}
+    assert "norms  bias: " in model("diff", "triage", listed[1][:8], listed[0][:8])
+    assert listed[0][:12] in model("rollback", "triage")
+    assert "already" in model("promote", str(finished), "--as", "triage", code=2)
+    assert "give two" in model("diff", "triage", listed[0][:8], code=2)
+    assert "no such model" in model("show", "bank", code=2)
+
+
+def test_people_sign_what_two_of_them_must_promote(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--registry", str(tmp_path / "registry")]
+    keys = {}
+    for name in ("ann", "bo"):
+        assert run(["model", "key", str(tmp_path / name)]) == 0
+        keys[name] = capsys.readouterr().out.strip()
+    named = [word for name, key in keys.items() for word in ("--approver", f"{name}={key}")]
+    assert run(["model", "rule", *where, "--needs", "3", *named]) == 2
+    assert run(["model", "rule", *where, "--needs", "2", *named]) == 0
+    assert "2 must promote" in capsys.readouterr().out
+    promote = ["model", "promote", str(finished), "--as", "triage", *where]
+    for name, said in (("ann", "1 of 2 people promoted it (ann)"), ("bo", "is served")):
+        assert run([*promote, "--by", name, "--key", str(tmp_path / name)]) == 0
+        assert said in capsys.readouterr().out
+    assert run([*promote, "--by", "ann", "--key", str(tmp_path / "bo")]) == 4
+    assert run([*promote, "--by", "ann"]) == 2
+    assert run([*promote, "--by", "ann", "--key", str(finished / "recipe.toml")]) == 3
+    assert run(["model", "key", str(tmp_path / "ann")]) == 2

@@ -239,7 +239,7 @@ def test_the_column_that_makes_the_units_is_the_ledger_s_for_life(
     for command in ("init", "budget show", "doctor"):
         assert run(["site", *command.split(), str(path)]) in (3, 9)
         told = "".join(capsys.readouterr())
-        assert "privacy.person: site in the file, and the data set's ledger" in told
+        assert "privacy.person: site in the file, but the data set's ledger" in told
         assert 'write privacy.person = "person" into the file again' in told
 
 
@@ -589,12 +589,12 @@ def test_a_changed_file_is_named_and_taken_at_a_reload(
     assert "site reload" not in capsys.readouterr().out
     write_notes(file.data, 20)
     assert run(status) == 0
-    assert f"cloister site reload {file.path} takes it" in capsys.readouterr().out
+    assert f"cloister site reload {file.path} reads it again" in capsys.readouterr().out
     assert len(source.current.records) == 40
     assert run(["site", "reload", str(file.path)]) == 0
     told = capsys.readouterr().out
     assert "20 records fit" in told
-    assert "does not run" in told
+    assert "is not running" in told
     assert not agent.take_reload()
     agent.service.write_text(json.dumps({"pid": os.getpid(), "children": {}}))
     with pytest.MonkeyPatch.context() as patch:

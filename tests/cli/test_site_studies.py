@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from cloister.deployment.site.studies import shown
 from cloister.ledger.stated import of_plan
 from cloister.recipe import Recipe, parse_recipe, sent_document
 from tests.support.approvals import standing
+from tests.support.forks import Forks, forks
 from tests.support.studies import NOTES, write_notes
 
 BASE = "ab" * 32
@@ -78,6 +78,24 @@ def make(folder: Path, more: str = "") -> Path:
 def ask(path: Path, recipe: Recipe) -> str:
     AskedStudies.of(read_site(path)).note(recipe.digest(), sent_document(recipe))
     return recipe.digest()
+
+
+# Python and its packages may lie where only root reads: they are loaded before an account changes.
+SHOWN = """
+import contextlib, io
+from cloister.cli.main import run
+with contextlib.redirect_stdout(io.StringIO()):
+    assert run({words}) == 0
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Runs commands in processes of their own, which find loaded what a shown study needs."""
+    folder = tmp_path_factory.mktemp("loaded")
+    words = ["site", "studies", "show", str(make(folder / "ward")), study().digest()]
+    with forks(folder, SHOWN.format(words=words)) as running:
+        yield running
 
 
 @pytest.fixture
@@ -189,7 +207,7 @@ def test_the_short_spelling_is_for_the_folder_of_site_toml(
 def test_nobody_approves_what_they_were_not_asked_about(site: Path, capsys: Read) -> None:
     digest = study().digest()
     for words, said in (
-        ([digest], "there is no terminal for the question"),
+        ([digest], "there is no terminal to ask the question"),
         ([digest[:12], "--yes"], "the whole digest of the study is needed"),
         (["ef" * 32, "--yes"], "has asked here"),
         (["abc", "--yes"], "at least the first 8"),
@@ -201,22 +219,16 @@ def test_nobody_approves_what_they_were_not_asked_about(site: Path, capsys: Read
 
 
 @pytest.mark.parametrize(("typed", "found"), [("triage\n", "approved"), ("yes\n", "waiting")])
-def test_at_a_terminal_the_study_s_name_is_typed(site: Path, typed: str, found: str) -> None:
+def test_at_a_terminal_the_study_s_name_is_typed(
+    site: Path, typed: str, found: str, loaded: Forks
+) -> None:
     import pty
 
     leader, follower = pty.openpty()
     os.write(leader, typed.encode())
-    command = [
-        sys.executable,
-        "-m",
-        "cloister",
-        "site",
-        "studies",
-        "approve",
-        str(site),
-        study().digest()[:10],
-    ]
-    done = subprocess.run(command, stdin=follower, capture_output=True, text=True, check=False)
+    words = ["site", "studies", "approve", str(site), study().digest()[:10]]
+    program = f"import sys; from cloister.cli.main import run; sys.exit(run({words}))"
+    done = loaded.run(program, stdin=os.ttyname(follower))
     os.close(leader)
     os.close(follower)
     assert "costs" in done.stdout
@@ -311,47 +323,40 @@ def shared() -> Iterator[Path]:
         yield path
 
 
-# Python and its packages may lie where only root reads: they are loaded before the account changes.
 AS_ACCOUNT = """
-import contextlib, io, os, sys
+import os, sys
 from cloister.cli.main import run
-uid, group, verb, site, digest, *more = sys.argv[1:]
-with contextlib.redirect_stdout(io.StringIO()):
-    assert run(["site", "studies", "show", site, digest]) == 0
-os.setgroups([]), os.setgid(int(group)), os.setuid(int(uid))
-sys.exit(run(["site", "studies", verb, site, digest, *more]))
+os.setgroups([]), os.setgid({group}), os.setuid({uid})
+sys.exit(run({words}))
 """
 
 
-def as_account(uid: int, *arguments: str, group: int = GROUP) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", AS_ACCOUNT, str(uid), str(group), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def as_account(
+    loaded: Forks, uid: int, verb: str, site: Path, *more: str, group: int = GROUP
+) -> subprocess.CompletedProcess[str]:
+    words = ["site", "studies", verb, str(site), study().digest(), "--yes", *more]
+    return loaded.run(AS_ACCOUNT.format(uid=uid, group=group, words=words))
 
 
-def test_two_accounts_approve_and_one_account_does_not(shared: Path) -> None:
+def test_two_accounts_approve_and_one_account_does_not(shared: Path, loaded: Forks) -> None:
     """Whatever they call themselves: who they are, the operating system says."""
-    digest, site = study().digest(), str(shared)
-    done = as_account(ALICE, "approve", site, digest, "--yes", "--name", "Alice")
+    done = as_account(loaded, ALICE, "approve", shared, "--name", "Alice")
     assert done.returncode == 0, done.stderr
     assert "costs" in done.stdout
     assert "1 person more must" in done.stdout
-    again = as_account(ALICE, "approve", site, digest, "--yes", "--name", "Bob")
+    again = as_account(loaded, ALICE, "approve", shared, "--name", "Bob")
     assert again.returncode == 0, again.stderr
     assert state(shared) is ApprovalState.WAITING
-    done = as_account(BOB, "approve", site, digest, "--yes")
+    done = as_account(loaded, BOB, "approve", shared)
     assert done.returncode == 0, done.stderr
     assert state(shared) is ApprovalState.APPROVED
     assert {one.uid for one in Decisions.of(read_site(shared)).read()} == {ALICE, BOB}
-    assert as_account(BOB, "reject", site, digest, "--yes").returncode == 0
+    assert as_account(loaded, BOB, "reject", shared).returncode == 0
     assert state(shared) is ApprovalState.REJECTED
 
 
-def test_an_account_outside_the_group_decides_nothing(shared: Path) -> None:
-    done = as_account(4999, "approve", str(shared), study().digest(), "--yes", group=4999)
+def test_an_account_outside_the_group_decides_nothing(shared: Path, loaded: Forks) -> None:
+    done = as_account(loaded, 4999, "approve", shared, group=4999)
     assert done.returncode in (3, 4)
     assert "Traceback" not in done.stderr
     assert Decisions.of(read_site(shared)).read() == ()

@@ -246,9 +246,32 @@ def test_another_scale_is_refused_because_it_would_tell_which_scores_there_are(
     assert "this site declares 0 to 6 in steps of 1" in said
 
 
+SHOP = ["task.kind=recommendation", "task.labels=[]", "task.items='items.jsonl'"]
+
+
+def shop(**declared: object) -> SiteFile:
+    file = site(task="recommendation", labels=(), **declared)
+    return replace(
+        file,
+        policy=replace(file.policy, accept=replace(file.policy.accept, tasks=("recommendation",))),
+    )
+
+
+def test_a_study_of_items_states_their_hash_and_a_site_names_its_own_copy() -> None:
+    declared = shop(items="copy/items.jsonl")
+    assert declared.items == str(NOWHERE / "copy/items.jsonl")
+    stated = recipe(*SHOP, "task.items_sha256=" + "ab" * 32)
+    assert accept(stated, declared).public_records == 1200
+    assert "task.items_sha256: the study names none" in refused(recipe(*SHOP), declared)
+    assert shop(items="synthetic:shops").items == "synthetic:shops"
+
+
 @pytest.mark.parametrize(
     ("records", "said"),
     [
+        ({"task": "recommendation"}, "items: none given"),
+        ({"task": "recommendation", "items": "a", "labels": LABELS}, "leave them out"),
+        ({"task": "causal-lm", "items": "a"}, "of recommendation alone"),
         ({"task": "scoring"}, "score_range: none given"),
         ({"task": "scoring", "score_range": (0.0, 6.0), "labels": LABELS}, "leave the key out"),
         ({"task": "scoring", "score_range": (6.0, 0.0)}, "lower end"),

@@ -93,22 +93,42 @@ Lives = Callable[..., list[Seen]]
 
 @pytest.fixture
 def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lives:
-    """The life of a study at a ward of these rows; each ward of a test by the same proofs."""
+    """The life of a study at a ward of these rows."""
     count = iter(range(100))
 
     def one(recipe: Recipe, rows: Sequence[object], base: Path, **options: str) -> list[Seen]:
-        number = next(count)
-        first = AgentFolder(tmp_path / "0" / "ward.agent").proofs
-        ward = Ward.open(tmp_path / str(number), rows, base, monkeypatch, proofs=first, **options)
-        return ward.life(recipe)
+        folder = tmp_path / str(next(count))
+        return Ward.open(folder, rows, base, monkeypatch, **options).life(recipe)
 
     return one
 
 
-# Beside these, the fair study is put to every record.
-USUAL = ("a label that nobody names", "a secret")
+@pytest.fixture(scope="module")
+def lived() -> dict[tuple[object, ...], list[Seen]]:
+    """Lives at wards of the usual rows, which tests compare with others."""
+    return {}
+
+
+@pytest.fixture
+def usual(live: Lives, lived: dict[tuple[object, ...], list[Seen]]) -> Lives:
+    """The life of a study at a ward of the usual rows, lived once."""
+
+    def one(recipe: Recipe, base: Path, **options: str) -> list[Seen]:
+        key = (recipe.digest(), base, *sorted(options.items()))
+        if key not in lived:
+            rows = chats() if options.get("task") == "causal-lm" else notes()
+            lived[key] = live(recipe, rows, base, **options)
+        return lived[key]
+
+    return one
+
+
+# Studies that the site refuses meet one record, the fair one every record.
+USUAL = ("a secret",)
 ASKED = {
     "a fair study": tuple(RECORDS),
+    "labels of its own": ("a label that nobody names", "a secret"),
+    "more labels": ("a label that nobody names", "a secret"),
     "records cut short": ("a long text", "a secret"),
     "longer than the base": ("a long text", "a secret"),
     "by person": ("a record more", "a secret"),
@@ -116,22 +136,28 @@ ASKED = {
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_no_answer_to_a_study_depends_on_a_record(name: str, bert: Path, live: Lives) -> None:
+def test_no_answer_to_a_study_depends_on_a_record(
+    name: str, bert: Path, live: Lives, usual: Lives
+) -> None:
     recipe = recipe_of(bert, STUDIES[name])
     unit = "person" if name == "by person" else "record"
-    plain = live(recipe, notes(), bert, unit=unit)
+    plain = usual(recipe, bert, unit=unit)
     for what in ASKED.get(name, USUAL):
         assert live(recipe, [*notes(), RECORDS[what]], bert, unit=unit) == plain, what
 
 
-def test_no_answer_depends_on_a_token_that_the_base_lacks(narrow: Path, live: Lives) -> None:
+def test_no_answer_depends_on_a_token_that_the_base_lacks(
+    narrow: Path, live: Lives, usual: Lives
+) -> None:
     recipe, row = study(narrow), RECORDS["a token beyond the base"]
-    assert live(recipe, notes(), narrow) == live(recipe, [*notes(), row], narrow)
+    assert usual(recipe, narrow) == live(recipe, [*notes(), row], narrow)
 
 
-def test_no_answer_depends_on_how_many_records_there_are(bert: Path, live: Lives) -> None:
+def test_no_answer_depends_on_how_many_records_there_are(
+    bert: Path, live: Lives, usual: Lives
+) -> None:
     recipe = study(bert)
-    plain = live(recipe, notes(), bert)
+    plain = usual(recipe, bert, unit="record")
     for count in (1, 2, 19, 90):
         assert live(recipe, notes(count), bert) == plain, count
 
@@ -175,25 +201,32 @@ CONVERSATIONS: dict[str, list[dict[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CONVERSATIONS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "5 MB",
+        "1,000 turns",
+        *(pytest.param(n, marks=pytest.mark.nightly) for n in ("a reply of 5 MB", "1,000 replies")),
+    ],
+)
 def test_no_answer_depends_on_how_large_a_conversation_is(
-    name: str, llama: Path, live: Lives
+    name: str, llama: Path, live: Lives, usual: Lives
 ) -> None:
     """One of 1,000 turns once took 8.8 s to encode, which `ready` told."""
     recipe = study(llama, *CHAT)
-    plain = live(recipe, chats(), llama, task="causal-lm")
+    plain = usual(recipe, llama, task="causal-lm")
     row = {"messages": CONVERSATIONS[name], "person": "q"}
     assert live(recipe, [*chats(), row], llama, task="causal-lm") == plain
     assert plain[0].said[2] is Status.READY
 
 
-def test_the_studies_are_answered_in_every_way(bert: Path, live: Lives) -> None:
+def test_the_studies_are_answered_in_every_way(bert: Path, usual: Lives) -> None:
     """So that the test above compares more than refusals."""
     said = {
-        name: [seen.said[2] for seen in live(recipe_of(bert, STUDIES[name]), notes(), bert)]
+        name: [seen.said[2] for seen in usual(recipe_of(bert, STUDIES[name]), bert, unit="record")]
         for name in ("a fair study", "longer than the base", "another base")
     }
-    waiting = live(recipe_of(bert, STUDIES["that waits for somebody"]), notes(), bert)
+    waiting = usual(recipe_of(bert, STUDIES["that waits for somebody"]), bert, unit="record")
     assert [seen.said[2] for seen in waiting] == [Status.UNAPPROVED, *[Status.REFUSED] * 7]
     trained, refused = Status.TRAINED, Status.REFUSED
     assert said["a fair study"] == [Status.READY, *[trained] * 3, *[refused] * 4]
@@ -203,15 +236,19 @@ def test_the_studies_are_answered_in_every_way(bert: Path, live: Lives) -> None:
 
 @pytest.mark.parametrize(
     "condition",
-    ["'4711' in m['content']", "m['content'][0] == 't'", "messages | length == 3"],
+    [
+        "'4711' in m['content']",
+        pytest.param("m['content'][0] == 't'", marks=pytest.mark.nightly),
+        "messages | length == 3",
+    ],
 )
 def test_a_chat_template_answers_no_question_about_a_record(
-    condition: str, llama: Path, live: Lives
+    condition: str, llama: Path, live: Lives, usual: Lives
 ) -> None:
     """A PIN of four digits was read in 19 questions, by `refused` or `failed`, at no charge."""
     recipe = study(llama, *CHAT, template(condition))
     ward = {"task": "causal-lm"}
-    plain = live(recipe, chats(), llama, **ward)
+    plain = usual(recipe, llama, **ward)
     turns = [{"role": "user", "content": PIN}, {"role": "assistant", "content": "yes"}]
     more = [{"role": "system", "content": "at rest"}, *turns]
     for messages in (turns, more):
@@ -219,9 +256,12 @@ def test_a_chat_template_answers_no_question_about_a_record(
         assert live(recipe, [*chats(), row], llama, **ward) == plain
 
 
-@pytest.mark.parametrize("condition", ["'4711' in m['content']", "messages | length == 3"])
+@pytest.mark.parametrize(
+    "condition",
+    ["'4711' in m['content']", pytest.param("messages | length == 3", marks=pytest.mark.nightly)],
+)
 def test_the_base_s_own_template_answers_no_question_about_a_record(
-    condition: str, llama: Path, tmp_path: Path, live: Lives
+    condition: str, llama: Path, tmp_path: Path, live: Lives, usual: Lives
 ) -> None:
     """It may raise, as those that want roles in turn do: such a record is left out."""
     base = tmp_path / "base"
@@ -233,7 +273,7 @@ def test_the_base_s_own_template_answers_no_question_about_a_record(
     # Synthetic words are all unknown to this base, so nothing moves its queries.
     recipe = study(base, *CHAT, "task.max_length=64", "lora.target_modules=['v_proj']")
     ward = {"task": "causal-lm"}
-    plain = live(recipe, chats(), base, **ward)
+    plain = usual(recipe, base, **ward)
     assert plain[0].said[2] is Status.READY
     turns = [{"role": "user", "content": PIN}, {"role": "assistant", "content": "yes"}]
     more = [{"role": "system", "content": PIN}, *turns]
@@ -249,9 +289,11 @@ MISFITS: dict[str, object] = {
 
 
 @pytest.mark.parametrize("row", MISFITS.values(), ids=MISFITS.keys())
-def test_no_answer_depends_on_a_row_that_is_no_record(row: object, bert: Path, live: Lives) -> None:
+def test_no_answer_depends_on_a_row_that_is_no_record(
+    row: object, bert: Path, live: Lives, usual: Lives
+) -> None:
     recipe = study(bert)
-    assert live(recipe, [row, *notes()], bert) == live(recipe, notes(), bert)
+    assert live(recipe, [row, *notes()], bert) == usual(recipe, bert, unit="record")
 
 
 BROKEN: dict[str, object] = {
@@ -342,50 +384,3 @@ def test_an_update_differs_by_no_more_than_a_record_may_move_it(
     apart = [(one - other).norm() for one, other in zip(*sent, strict=True)]
     assert max(apart) > 0
     assert max(apart) <= plan * (1 + 1e-5)
-
-
-@pytest.mark.parametrize("asked", ["evil-org/two-terabytes", "/etc"])
-@pytest.mark.parametrize("states", ["another hash", "an accepted hash", "no hash"])
-def test_nothing_is_asked_of_the_hub_because_a_coordinator_names_it(
-    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, states: str
-) -> None:
-    import huggingface_hub
-
-    requests: list[tuple[str, bool]] = []
-    found = huggingface_hub.snapshot_download
-
-    def snapshot_download(name: str, *, local_files_only: bool = False, **options: object) -> str:
-        requests.append((name, local_files_only))
-        return found(name, local_files_only=True, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    recipe = study(bert)
-    sha256 = {"another hash": "0" * 64, "an accepted hash": recipe.model.sha256, "no hash": None}
-    recipe = replace(recipe, model=replace(recipe.model, base=asked, sha256=sha256[states]))
-    ward = Ward.open(tmp_path / "ward", notes(), bert, monkeypatch)
-    path = ward.folder / "site.toml"
-    path.write_text(path.read_text().replace(f'model = "{bert}"', ""))
-    seen = ward.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE))
-    assert seen.said[2] is Status.REFUSED
-    assert all(only_here for _, only_here in requests)
-    if states != "an accepted hash":
-        assert requests == []
-
-
-def test_a_refusal_leaves_at_once_and_an_update_at_its_moment(
-    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ward, recipe = Ward.open(tmp_path / "ward", notes(), bert, monkeypatch), study(bert)
-    begun = ward.clock.now
-    ward.ask(recipe, RoundRequest("another", 1, b""))
-    ward.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE))
-    ready = ward.clock.now
-    assert ready > begun
-    ward.ask(recipe, RoundRequest(recipe.digest(), 99, ward.adapter))
-    assert ward.clock.now == ready
-    admitted = ward.agent._sites.admitted
-    assert admitted is not None
-    ward.ask(recipe, RoundRequest(recipe.digest(), 1, ward.adapter))
-    assert ward.clock.now == pytest.approx(ready + admitted[1].period)
-    assert ward.agent._folder.activity()["leaves_every"] == admitted[1].period
-    assert ward.agent._folder.activity()["device"] == str(admitted[1].workspace.network.device)

@@ -27,6 +27,7 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.protocol.exchange import Status
 from cloister.recipe import DEFAULT_SHA256, Recipe
+from tests.support.examples import ALL
 
 BASE = "ab" * 32
 MINIMAL = f"""
@@ -172,7 +173,7 @@ def test_the_sample_rate_is_lowered_no_further_than_needed(proposed: Plan, own: 
 
 
 # Few examples of few different plans: the accountants are asked twice for each.
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8 if ALL else 4, deadline=None)
 @given(
     proposed=st.builds(
         plan,

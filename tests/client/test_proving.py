@@ -55,7 +55,7 @@ def deberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ward(folder: Path, base: Path, patch: pytest.MonkeyPatch) -> Ward:
-    return Ward.open(folder, notes(), base, patch)
+    return Ward.open(folder, notes(), base, patch, proves=True)
 
 
 def prepare(one: Ward, recipe: Recipe) -> Seen:

@@ -156,4 +156,4 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert run(["dashboard", str(desk), "--port", port]) == 7
-    assert "choose another by --port" in capsys.readouterr().err
+    assert "choose another --port" in capsys.readouterr().err

@@ -51,7 +51,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-@pytest.mark.parametrize(("name", "pictures"), [("coordinator", 4), ("site", 3), ("audit", 2)])
+@pytest.mark.parametrize(
+    ("name", "pictures"),
+    [
+        ("coordinator", 4),
+        *(pytest.param(*page, marks=pytest.mark.nightly) for page in (("site", 3), ("audit", 2))),
+    ],
+)
 def test_a_browser_draws_the_page(pages: Path, tmp_path: Path, name: str, pictures: int) -> None:
     address = (pages / f"{name}.html").as_uri()
     seen = browse(address, tmp_path, "--dump-dom")

@@ -108,7 +108,7 @@ def test_the_site_s_pages_show_what_left_what_is_left_and_why_not(
         "One study may cost",
         "1 bundle came along",
         "its base model is not accepted",
-        "has joined no federation",
+        "has not joined a federation",
         'href="audit.html"',
     ):
         assert words in page, words
@@ -131,7 +131,7 @@ def test_a_delivered_adapter_is_on_its_site_s_page(tmp_path: Path) -> None:
     page = written(site, tmp_path / "out")["site.html"]
     assert "Adapters of finished studies" in page
     assert "accuracy 0.7500" in page
-    assert "no score was told" in page
+    assert "no score was given" in page
     assert str(place) in page
     assert HOSTILE in Seen(page).words
     assert HOSTILE not in page

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cloister.data.detected import detect_form
 from cloister.data.lines import text_lines
 from cloister.errors import DataError, UsageError
+from tests.support.examples import tries
 from tests.support.fuzzing import must_read
 
 ZH = "病人说这几天头痛得很厉害，吃了药也没有好。服务很好，送餐也快！我们会再来的。"
@@ -92,7 +93,7 @@ def test_a_damaged_byte_is_named_with_its_line_and_read_as_nothing_else(
         detect_form(path, codec)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=tries(60))
 @given(text=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
 def test_utf_8_is_never_taken_for_another_encoding(
     tmp_path_factory: pytest.TempPathFactory, text: str
@@ -105,7 +106,7 @@ def test_utf_8_is_never_taken_for_another_encoding(
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=tries(60))
 @given(content=st.binary(min_size=1, max_size=200))
 def test_hostile_bytes_give_rows_or_one_error(
     tmp_path_factory: pytest.TempPathFactory, content: bytes

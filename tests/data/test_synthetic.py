@@ -14,7 +14,7 @@ from sklearn.svm import LinearSVC
 
 from cloister.data.hospital_words import COMPLAINTS, CONDITIONS, SHARED
 from cloister.data.records import TextRecord
-from cloister.data.synthetic import DEPARTMENTS, hospital_notes
+from cloister.data.synthetic import DEPARTMENTS, hospital_notes, training_notes
 
 SITES = ("north", "south", "east", "west")
 Halves = tuple[list[TextRecord], list[TextRecord]]
@@ -50,6 +50,11 @@ def test_another_process_with_another_hash_seed_writes_the_same_notes(halves: Ha
 def test_another_seed_writes_other_notes(halves: Halves) -> None:
     train, _ = hospital_notes(seed=1)
     assert not {note.text for note in train[:200]} & {note.text for note in halves[0][:200]}
+
+
+def test_the_first_notes_are_those_of_the_whole(halves: Halves) -> None:
+    assert training_notes(50) == halves[0][:50]
+    assert training_notes(10**6) == halves[0]
 
 
 def test_there_are_as_many_notes_as_promised(halves: Halves) -> None:

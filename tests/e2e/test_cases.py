@@ -110,9 +110,19 @@ def notes(count: int) -> list[dict[str, str]]:
 BASES = {"bert": tiny_bert, "gpt2": tiny_gpt2, "llama": tiny_llama}
 
 
-@pytest.mark.parametrize("kind", BASES)
 @pytest.mark.parametrize(
-    ("length", "fits"), [(64, True), (65, False), (128, False), (131_072, False)]
+    ("kind", "length", "fits"),
+    [
+        # As many as there are with the smallest base, one more with another.
+        pytest.param(
+            kind,
+            length,
+            fits,
+            marks=[] if (kind, length) in (("bert", 64), ("llama", 65)) else pytest.mark.nightly,
+        )
+        for kind in BASES
+        for length, fits in ((64, True), (65, False), (128, False), (131_072, False))
+    ],
 )
 def test_one_record_longer_than_the_base_s_positions(
     studies: Studies, kind: str, length: int, fits: bool
@@ -142,7 +152,11 @@ FIRST = {"16 digits": 9_007_199_254_740_993, "20 digits": 80_276_883_110_000_012
 
 
 @pytest.mark.parametrize("digits", FIRST)
-@pytest.mark.parametrize("quoted", [True, False], ids=["strings", "numbers"])
+@pytest.mark.parametrize(
+    "quoted",
+    [pytest.param(True, marks=pytest.mark.nightly), False],
+    ids=["strings", "numbers"],
+)
 def test_persons_whose_numbers_are_long_stay_apart(
     studies: Studies, digits: str, quoted: bool
 ) -> None:
@@ -180,7 +194,17 @@ def test_labels_are_those_that_are_written(studies: Studies) -> None:
         assert sorted(about["task"]["labels"]) == ["001", "01", "1", "abc"]
 
 
-@pytest.mark.parametrize("label", ["null", "true", "1e3", "NA", "2024-01-01", " ", "None"])
+# Each alone is in tests/data; here one through the whole path.
+@pytest.mark.parametrize(
+    "label",
+    [
+        "null",
+        *(
+            pytest.param(label, marks=pytest.mark.nightly)
+            for label in ("true", "1e3", "NA", "2024-01-01", " ", "None")
+        ),
+    ],
+)
 def test_a_label_that_reads_like_something_else_is_a_word(studies: Studies, label: str) -> None:
     rows = [
         {"text": f"itchy rash {index}", "label": (label, "b")[index % 2]} for index in range(40)

@@ -9,6 +9,7 @@ import time
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.app import Context, RecordDict, UserConfig
@@ -63,6 +64,22 @@ def local(assignments: list[str], tmp_path_factory: pytest.TempPathFactory) -> A
     return adapter
 
 
+@pytest.fixture
+def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many workers of Ray's, each of which loads torch."""
+    import flwr.simulation
+
+    real = flwr.simulation.run_simulation
+
+    def simulation(backend_config: dict[str, Any], **named: Any) -> None:
+        backend_config["init_args"]["num_cpus"] = request.param
+        real(backend_config=backend_config, **named)
+
+    monkeypatch.setattr(flwr.simulation, "run_simulation", simulation)
+
+
+@pytest.mark.usefixtures("workers")
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)], indirect=True)
 def test_ray_gives_the_local_engine_s_adapter(
     assignments: list[str], local: Adapter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from cloister.data.load import load
 from cloister.data.records import ItemsRecord
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.errors import BadFileError, DataError, UsageError
+from cloister.export.forms.finished import open_finished
 from cloister.protocol.exchange import RoundRequest, Status, Step
 from cloister.recipe import parse_recipe
 from cloister.server.run_directory import RunDirectory
@@ -29,11 +30,14 @@ from tests.support.wards import Seen, Ward
 
 # Each thing is followed by the next, and after the last comes the first.
 THINGS = ("fever", "cough", "rash", "headache", "itchy", "mild", "acute", "severe")
+# Nobody has it; its text is that of item 3, so that it should be ranked where item 3 is.
+COLD = "cold"
 
 
 def shelf(folder: Path) -> Path:
     path = folder / "items.csv"
-    path.write_text("item,text\n" + "".join(f"{n},{thing}\n" for n, thing in enumerate(THINGS)))
+    rows = [*enumerate(THINGS), (COLD, THINGS[3])]
+    path.write_text("item,text\n" + "".join(f"{item},{text}\n" for item, text in rows))
     return path
 
 
@@ -94,20 +98,32 @@ def test_predictions_are_what_was_scored(finished: Path) -> None:
         model.workspace.network, model.workspace.task, model.workspace.encode(records), 4096
     ).metrics
     sequences = [record.items for record in records if isinstance(record, ItemsRecord)]
-    found = model.predict([items[:-1] for items in sequences], top=len(THINGS))
+    found = model.predict([items[:-1] for items in sequences], top=len(THINGS) + 1)
     reciprocal = 0.0
     for one, items in zip(found, sequences, strict=True):
         assert isinstance(one, Ranked)
         names = [ranked.item for ranked in one.items]
         assert not set(names) & set(items[:-1])
-        assert len(names) == len(THINGS) - len(items[:-1])
+        assert len(names) == len(THINGS) + 1 - len(items[:-1])
         scores = [ranked.score for ranked in one.items]
         assert scores == sorted(scores, reverse=True)
-        reciprocal += 1 / (1 + names.index(items[-1]))
+        rank = 1 + names.index(items[-1])
+        if items[-1] == "3":  # as good as the cold one beside it: the mean of both ranks
+            rank = (rank + 1 + names.index(COLD)) / 2
+        reciprocal += 1 / rank
     assert reciprocal / len(found) == pytest.approx(metrics["mrr"], abs=1e-6)
     assert metrics == pytest.approx(
         json.loads((finished / "result.json").read_text())["test"], abs=1e-4
     )
+
+
+def test_an_item_that_nobody_had_in_training_is_ranked_by_its_text(finished: Path) -> None:
+    (after,) = serving.load(finished).predict([["1", "2"]], top=len(THINGS))
+    assert isinstance(after, Ranked)
+    scores = {one.item: one.score for one in after.items}
+    # After 2 comes 3: the two that have its text share the first ranks.
+    assert {one.item for one in after.items[:2]} == {"3", COLD}
+    assert scores[COLD] == pytest.approx(scores["3"], abs=1e-6)
 
 
 def test_ids_are_texts_or_integers_and_what_is_none_ends_in_one_message(finished: Path) -> None:
@@ -166,6 +182,11 @@ def test_predict_writes_lists_and_tables(
     assert json.loads(capsys.readouterr().out)["report"] == {}
 
 
+def test_other_forms_of_a_model_are_refused_as_they_hold_no_items(finished: Path) -> None:
+    with pytest.raises(UsageError, match="recommendation, whose items' vectors"):
+        open_finished(finished)
+
+
 def test_an_adapter_whose_items_were_changed_is_refused(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "adapter", tmp_path / "adapter")
     items = tmp_path / "adapter" / "items.jsonl"
@@ -187,7 +208,7 @@ def test_a_deployed_site_trains_and_says_the_same_with_a_row_that_does_not_fit(
     )
     recipe = dataclasses.replace(plain, task=with_items_sha256(plain.task))
     rows = [{"items": had(n), "person": f"p{n}"} for n in range(20)]
-    misfits = ([0, 99], [3], [], "nothing", None, [0, 1.5], [*range(8)] * 500)
+    misfits = ([0, 99], [3], None, [*range(8)] * 500)
     lives: list[list[Seen]] = []
     for number, more in enumerate((rows[0]["items"], *misfits)):
         own = [*rows, {"items": more, "person": "q"}]

@@ -108,6 +108,22 @@ def test_a_pipeline_finds_the_same_entities(adapters: dict[str, Path], tmp_path:
     assert [best[place][2:] for place in range(6)] == [tag[2:] for tag in own.tags]
 
 
+def test_a_recommender_s_items_are_outputs_of_the_merged_head(tmp_path: Path, bert: Path) -> None:
+    items = tmp_path / "items.csv"
+    items.write_text("item,text\na,fever\nb,cough and rash\nc,chest pain\nd,no headache\n")
+    task = TaskConfig(kind="recommendation", items=str(items), max_length=LENGTH)
+    adapter = exported(tmp_path / "adapter", bert, task, model={"pooling": "cls"})
+    written(adapter, "merged", tmp_path)
+    asked = {"top_k": None, "function_to_apply": "none"}
+    found = piped(tmp_path / "merged", "text-classification")("chest pain; fever", **asked)
+    workspace = load(adapter).workspace
+    batch = workspace.tokenizer("chest pain; fever", return_tensors="pt")
+    with torch.no_grad():
+        own = workspace.network(batch["input_ids"], batch["attention_mask"])[0]
+    named = {one["label"]: one["score"] for one in found}
+    assert named == pytest.approx(dict(zip("abcd", own.tolist(), strict=True)), rel=1e-5)
+
+
 def test_a_merged_chat_gives_the_study_s_logits_and_replies(
     adapters: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ from cloister.tasks.task import IGNORE
 from cloister.training.generation import reply_to
 from cloister.training.workspace import Workspace, open_workspace
 from tests.support.architectures import ARCHITECTURES, DECODERS, tiny
+from tests.support.examples import ALL
 from tests.support.models import word_tokenizer
 from tests.support.plain_scripts import Run
 from tests.support.tokenizers import TOKENIZERS
@@ -104,10 +105,15 @@ def same(folder: Path, made: object, expected: torch.Tensor) -> None:
     assert apart <= 1e-5, (folder.name, apart)
 
 
+QUICK = ("bert", "deberta-v2", "t5", "gpt2", "llama")
+
+
 def test_scripts_classify_as_cloister_does(tmp_path: Path, plain: Run) -> None:
-    """Every architecture; every way of pooling on one."""
+    """Architectures of each kind, all of them every night; every way of pooling on one."""
     cases: dict[str, tuple[str, ModelConfig]] = {
-        name: (name, ModelConfig()) for name in ARCHITECTURES if name != "albert"
+        name: (name, ModelConfig())
+        for name in ARCHITECTURES
+        if name != "albert" and (ALL or name in QUICK)
     }
     for mode in ("cls", "pooler", "last", "mean"):
         cases[f"bert, {mode}"] = ("bert", ModelConfig(pooling=mode, normalize=mode == "mean"))
@@ -149,7 +155,7 @@ TAGGERS = {
 }
 
 
-@pytest.mark.parametrize("length", [60, 8])
+@pytest.mark.parametrize("length", [pytest.param(60, marks=pytest.mark.nightly), 8])
 def test_scripts_tag_words_as_cloister_does(tmp_path: Path, plain: Run, length: int) -> None:
     workspaces = {}
     for name, kind in TAGGERS.items():

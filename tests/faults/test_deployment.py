@@ -94,24 +94,35 @@ def canary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(live: Federation, canary: Path) -> Path:
-    """The folder of a finished study of two rounds, by a hostile coordinator.
+    """The folder of a finished study of three rounds, by a hostile coordinator.
 
-    It came with code, and with less noise than the sites' policies allow.
+    It came with code, and with less noise than the sites' policies allow. Its superlink and its
+    gate are killed between two rounds, its executor in one.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(control, "empty_bundle", lambda: hostile_bundle(canary))
-        place = live.submit("first", 2, "privacy.noise_multiplier=0.3")
+        place = live.submit("first", 3, "privacy.noise_multiplier=0.3", "strategy.name=fedadam")
+    live.wait_closed("first", 1)
+    for victim in ("superlink", "gate"):
+        assert live.kill("server", victim)
+    live.wait_answered("first", 2)  # so that what is asked again was released
+    assert live.kill("server", "executor")
     assert live.wait_ended("first") is RunStatus.FINISHED, read_run(place).error
     return place
 
 
-def test_a_study_over_a_network_and_its_papers(live: Federation, first: Path) -> None:
-    """Three sites, two rounds: the contract with Flower's private parts, end to end."""
+def test_a_study_over_a_network_whose_superlink_and_executor_are_killed_and_its_papers(
+    live: Federation, first: Path
+) -> None:
+    """Three sites, three rounds: the contract with Flower's private parts, end to end.
+
+    A round that is asked again is answered with the same bytes: `check_history` compares.
+    """
     place = first
     rows = RunDirectory(place).metrics()
-    assert [row["round"] for row in rows] == [1, 2]
+    assert [row["round"] for row in rows] == [1, 2, 3]
     assert all(set(row["received"]) == set(SITES) for row in rows)
-    assert check_history(live, "first") == {"reserved": 6, "released": 6, "counted": 6}
+    assert check_history(live, "first") == {"reserved": 9, "released": 9, "counted": 9}
     training = {"server/executor", *(f"{site}/agent" for site in SITES)}
     assert {who for who, pid in processes(live).items() if holds_torch(pid)} == training
     assert (place / "adapter" / "adapter_config.json").is_file()
@@ -122,27 +133,25 @@ def test_a_study_over_a_network_and_its_papers(live: Federation, first: Path) ->
     assert "no certificate" not in card
     # Once each where the machine is quiet; who is slow is asked again, and answers the same.
     told = [(event["what"], event.get("round"), event.get("site")) for _, event in events(place)]
-    for what, rounds in (
-        ("asked", (1, 2)),
-        ("answered", (1, 2)),
-        ("preparing", (0,)),
-        ("ready", (0,)),
-    ):
+    for what, rounds in (("asked", (1, 2, 3)), ("answered", (1, 2, 3))):
         assert {row[1:] for row in told if row[0] == what} == {
             (n, s) for n in rounds for s in SITES
         }
+    for what in ("preparing", "ready"):  # and once more where the run goes on
+        assert {row[1:] for row in told if row[0] == what} >= {(0, s) for s in SITES}
+    assert "resumed" in [row[0] for row in told]
     # The gate held replies to what this study's can be.
     flower_run = read_run(place).flower_run
     assert BESIDE < Largest(live.server.largest)(flower_run) < WITHOUT_STUDY
     for file in live.sites.values():
         facts = site_status(file)
-        # Whether it takes part, two rounds, its certificate, and the adapter.
-        assert facts["activity"]["answered"] >= 5
+        # Whether it takes part, three rounds, its certificate, and the adapter.
+        assert facts["activity"]["answered"] >= 6
         (kept,) = facts["adapters"]
         weights = Path(kept["folder"]) / "adapter_model.safetensors"
         own = (place / "adapter" / "adapter_model.safetensors").read_bytes()
         assert weights.read_bytes() == own
-        assert len(facts["releases"]) == 2
+        assert len(facts["releases"]) == 3
         assert facts["refusals"] == []
 
 
@@ -217,27 +226,7 @@ def test_a_plan_with_less_noise_than_the_policy_allows_is_made_stricter(
     for file in live.sites.values():
         charged = [entry.fields for entry in LedgerFile(file.ledger).entries()]
         own = [said for said in charged if said["kind"] == "reserve" and said["study"] == study]
-        assert [said["event"]["noise_multiplier"] for said in own] == [0.8, 0.8]
-
-
-def test_a_study_that_no_policy_accepts_ends_with_every_reason_at_the_site(
-    live: Federation,
-) -> None:
-    place = live.submit("refused", 1, "lora.r=2", "privacy.enabled=false", "study.name=refused")
-    assert live.wait_ended("refused") is RunStatus.FAILED
-    run = read_run(place)
-    assert run.exit_code == 8
-    told = [event for _, event in events(place) if event["what"] == "failed"]
-    assert "0 of 3 sites take part" in told[0]["text"]
-    assert ", ".join(f"{site} (it says: refused)" for site in SITES) in told[0]["text"]
-    refused = [event for _, event in events(place) if event["what"] == "refused"]
-    assert sorted((event["round"], event["site"]) for event in refused) == [(0, s) for s in SITES]
-    for file in live.sites.values():
-        why = AgentFolder.of(file).refusals()[-1]
-        assert why["kind"] == "RefusedError"
-        assert "noise" in why["why"]
-        # Nothing of it is in what the coordinator has.
-        assert why["why"] not in (place / "events.jsonl").read_text()
+        assert [said["event"]["noise_multiplier"] for said in own] == [0.8, 0.8, 0.8]
 
 
 def test_masked_sums_go_on_in_a_new_epoch_after_an_agent_died_between_charge_and_release(
@@ -267,10 +256,55 @@ def test_masked_sums_go_on_in_a_new_epoch_after_an_agent_died_between_charge_and
     assert not any(name in file for file in kept for name in SITES)
 
 
-def test_a_run_goes_on_whose_superlink_and_executor_are_killed_and_a_site_revoked(
+def test_a_revoked_site_is_let_go_and_asked_no_more(live: Federation) -> None:
+    live.revoke("west")
+    folder = AgentFolder.of(live.sites["west"])
+    wait_for("the reason", lambda: "membership: not known" in str(folder.connection()))
+
+
+def test_a_study_that_no_policy_accepts_ends_with_every_reason_at_the_site(
     live: Federation,
 ) -> None:
-    """A round that is asked again is answered with the same bytes: `check_history` compares."""
+    """Asked of the sites that are left."""
+    left = [site for site in SITES if site != "west"]
+    place = live.submit("refused", 1, "lora.r=2", "privacy.enabled=false", "study.name=refused")
+    assert live.wait_ended("refused") is RunStatus.FAILED
+    run = read_run(place)
+    assert run.exit_code == 8
+    told = [event for _, event in events(place) if event["what"] == "failed"]
+    assert "0 of 2 sites take part" in told[0]["text"]
+    assert ", ".join(f"{site} (it says: refused)" for site in left) in told[0]["text"]
+    refused = [event for _, event in events(place) if event["what"] == "refused"]
+    assert sorted((event["round"], event["site"]) for event in refused) == [(0, s) for s in left]
+    for site in left:
+        file = live.sites[site]
+        why = AgentFolder.of(file).refusals()[-1]
+        assert why["kind"] == "RefusedError"
+        assert "noise" in why["why"]
+        # Nothing of it is in what the coordinator has.
+        assert why["why"] not in (place / "events.jsonl").read_text()
+
+
+def test_services_end_when_they_are_told_and_no_log_holds_a_record(live: Federation) -> None:
+    for who in tuple(live.processes):
+        assert live.end(who) == 0, who
+    logs = [*live.server.logs.iterdir(), *live.root.glob("*/*.agent/logs/*")]
+    assert len(logs) == 3 + 2 * len(SITES)
+    for log in logs:  # no text of a record is in any of them
+        assert "pain" not in log.read_text()
+
+
+@pytest.mark.nightly
+def test_a_run_goes_on_whose_superlink_and_executor_are_killed_and_a_site_revoked(
+    tmp_path: Path,
+) -> None:
+    """In the same round: the answers of those who are left will do."""
+    with federation(tmp_path, SITES, epsilon="60.0", noise=0.8) as live:
+        started(live)
+        _killed_and_revoked(live)
+
+
+def _killed_and_revoked(live: Federation) -> None:
     place = live.submit(
         "killed",
         4,
@@ -293,15 +327,6 @@ def test_a_run_goes_on_whose_superlink_and_executor_are_killed_and_a_site_revoke
     assert "east" in rows[-1]["received"]
     folder = AgentFolder.of(live.sites["west"])
     wait_for("the reason", lambda: "membership: not known" in str(folder.connection()))
-
-
-def test_services_end_when_they_are_told_and_no_log_holds_a_record(live: Federation) -> None:
-    for who in tuple(live.processes):
-        assert live.end(who) == 0, who
-    logs = [*live.server.logs.iterdir(), *live.root.glob("*/*.agent/logs/*")]
-    assert len(logs) == 3 + 2 * len(SITES)
-    for log in logs:  # no text of a record is in any of them
-        assert "pain" not in log.read_text()
 
 
 @pytest.mark.nightly

@@ -168,7 +168,7 @@ def test_the_command_merges_and_what_is_disputed_is_decided_and_comes_back(
     assert run(command) == 0
     printed = capsys.readouterr().out
     assert "0 disputed" in printed
-    assert "for this institution alone" in printed
+    assert "for this institution only" in printed
     assert final.read_text().splitlines()[2].endswith("no")
 
 

@@ -53,7 +53,7 @@ def slow_most_steps(request: PlannedRound, budget: Budget) -> int:
     return found
 
 
-@pytest.mark.parametrize("limit", [0.5, 2.5, 4.0])
+@pytest.mark.parametrize("limit", [0.5, 2.5, pytest.param(4.0, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("plan", [BASE, small_plan(1.6), small_plan(0.7, num_rounds=1)])
 def test_as_many_steps_are_fixed_as_fit(plan: Plan, limit: float) -> None:
     request, budget = request_of(plan), Budget(epsilon=limit, delta=2e-5)

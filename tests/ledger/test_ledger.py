@@ -215,7 +215,11 @@ def race(path: Path, number: int, results: "multiprocessing.Queue[str]", start: 
         results.put("lost")
 
 
-@pytest.mark.parametrize("numbers", [(1, 1), (1, 2)], ids=["same round", "two rounds"])
+@pytest.mark.parametrize(
+    "numbers",
+    [pytest.param((1, 1), marks=pytest.mark.nightly), (1, 2)],
+    ids=["same round", "two rounds"],
+)
 def test_two_processes_race_for_the_last_of_the_budget(
     tmp_path: Path, numbers: tuple[int, int]
 ) -> None:

@@ -235,7 +235,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 LedgerMachine.TestCase.settings = settings(
-    max_examples=tries(80),
+    max_examples=tries(160),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),

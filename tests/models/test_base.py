@@ -36,7 +36,7 @@ def test_what_is_neither_folder_nor_hub_id_is_refused(wrong: str) -> None:
 
 
 def test_a_hub_id_out_of_reach_says_what_to_do() -> None:
-    with pytest.raises(ModelFileError, match=r"give its folder as model\.base"):
+    with pytest.raises(ModelFileError, match=r"set model\.base to its folder"):
         find_base("nobody/nothing")
 
 

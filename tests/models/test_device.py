@@ -46,9 +46,9 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def test_what_is_not_here_is_refused_and_nothing_falls_back(
     bert: Path, no_gpu: pytest.MonkeyPatch, asked: str
 ) -> None:
-    with pytest.raises(RefusedError, match=rf"machine\.device: {asked} asked"):
+    with pytest.raises(RefusedError, match=rf"machine\.device: {asked} given"):
         find_device(asked)
-    with pytest.raises(RefusedError, match=rf"machine\.device: {asked} asked"):
+    with pytest.raises(RefusedError, match=rf"machine\.device: {asked} given"):
         open_workspace(
             ModelConfig(base=str(bert)),
             LoraConfig(),
@@ -72,7 +72,7 @@ def test_auto_is_the_gpu_where_torch_can_use_one(two_gpus: pytest.MonkeyPatch) -
     assert find_device(None) == torch.device("cuda")
     assert find_device("cpu") == torch.device("cpu")
     assert find_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(RefusedError, match=r"torch sees 2 GPU\(s\)"):
+    with pytest.raises(RefusedError, match=r"torch finds 2 GPU\(s\)"):
         find_device("cuda:2")
     assert device_words(torch.device("cuda")) == "cuda:0 (GPU 0)"
     assert device_words(torch.device("cuda:1")) == "cuda:1 (GPU 1)"

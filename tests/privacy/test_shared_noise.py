@@ -120,7 +120,7 @@ def hockey_stick(one: np.ndarray, other: np.ndarray, epsilon: float) -> float:  
 
 def gaussian_delta(deviation: float, shift: float, rate: float, epsilon: float) -> float:
     """The larger δ(ε) of a Poisson-subsampled Gaussian's two directions, by its densities."""
-    x = np.linspace(-14 * deviation, 14 * deviation + shift, 2_000_001)
+    x = np.linspace(-14 * deviation, 14 * deviation + shift, 200_001)
     base = norm.pdf(x, scale=deviation)
     mixed = (1 - rate) * base + rate * norm.pdf(x, shift, deviation)
     width = x[1] - x[0]

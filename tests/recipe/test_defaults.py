@@ -72,7 +72,7 @@ def test_a_file_that_names_no_data_says_that_others_stand_in(tmp_path: Path) -> 
     path.write_text('[study]\nname = "mine"\n', encoding="utf-8")
     recipe = read_recipe(path)
     assert recipe.has_stand_in
-    assert any("stand in" in note for note in recipe.notes)
+    assert any("built-in synthetic records are used" in note for note in recipe.notes)
     assert "data.train: missing" in (noised_parameters(recipe)[1] or "")
     given = read_recipe(path, ["data.train='a.jsonl'", "data.test='b.jsonl'"])
     assert not given.has_stand_in

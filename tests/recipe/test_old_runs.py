@@ -185,7 +185,7 @@ def test_machine_settings_where_they_were_are_taken_and_said() -> None:
         2,
     ]
     assert warnings(parse_recipe("", ["training.frozen_cache_gib=0"]))
-    with pytest.raises(RecipeError, match=r"training\.frozen_cache_gib: given in \[machine\] too"):
+    with pytest.raises(RecipeError, match=r"training\.frozen_cache_gib: also given in \[machine\]"):
         parse_recipe("[training]\nfrozen_cache_gib = 0\n[machine]\nfrozen_cache_gib = 1\n")
 
 

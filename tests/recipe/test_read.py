@@ -168,9 +168,9 @@ def test_contradictions_are_refused(assignments: list[str], message: str) -> Non
     [
         (["strategy.name=fedsvd", "lora.train=b"], 'lora.train: "b" given; fedsvd needs'),
         (["lora.train=b-moving"], "a strategy that changes A between rounds, but fedavg does not"),
-        (["strategy.name=fedex", "lora.train=both"], "lora.residual: fedex keeps"),
+        (["strategy.name=fedex", "lora.train=both"], "lora.residual: missing; fedex keeps"),
         (["strategy.name=fedex", "lora.train=b", "lora.residual=4"], 'fedex needs "both"'),
-        (["lora.residual=4"], "lora.residual: 4 given, and fedavg keeps none"),
+        (["lora.residual=4"], "lora.residual: 4 given, but fedavg keeps none"),
         (
             ["strategy.name=fedex", "lora.train=both", "lora.residual=4", "lora.head=lora"],
             "lora.head",

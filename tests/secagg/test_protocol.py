@@ -25,6 +25,7 @@ from cloister.secagg.participant import Participant, join, mask_update, reveal, 
 from cloister.secagg.sealing import unseal
 from cloister.secagg.shamir import PRIME, combine, split
 from cloister.secagg.unmasking import unmasked_sum
+from tests.support.examples import tries
 
 # SHA-256 of the adapter that every site is given, and of another.
 START, OTHER = "ab" * 32, "cd" * 32
@@ -430,7 +431,7 @@ def test_bytes_on_the_wire() -> None:
                 MaskedUpdate.from_bytes(made.terms, "s00", wrong, 20_000)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=tries(50), deadline=None)
 @given(st.binary(min_size=32, max_size=32), st.data())
 def test_a_threshold_of_shares_gives_the_secret(secret: bytes, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 8))

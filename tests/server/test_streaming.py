@@ -3,6 +3,7 @@
 import tracemalloc
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from flwr.clientapp import ClientApp
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.protocol.exchange import RECORD, RoundReply, Status, Step
-from cloister.server.dispatch import Timeouts
+from cloister.server.dispatch import Dispatcher, Timeouts
 from cloister.server.rounds import run_study
 from cloister.simulation.local_grid import LocalGrid
 from cloister.strategies.fedavg import FedAvg
@@ -22,6 +23,13 @@ from tests.support.server_studies import server_study
 
 SIZE = 100_000  # values of an update
 START = Adapter({"w": np.zeros(SIZE, np.float32)})
+
+
+@pytest.fixture(autouse=True)
+def answered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits between two looks for answers: each finds one."""
+    unhurried = partial(Dispatcher, wait=lambda seconds: None)
+    monkeypatch.setattr("cloister.server.rounds.Dispatcher", unhurried)
 
 
 @dataclass

@@ -19,9 +19,9 @@ SECONDS = 120
 
 
 @contextmanager
-def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(*options: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process and its address, once it answers; what it says goes on in its stderr."""
-    command = [sys.executable, "-m", "cloister", "serve", str(folder), "--port", "0", *options]
+    command = [sys.executable, "-m", "cloister", "serve", *map(str, options), "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:

@@ -31,7 +31,7 @@ SIMULATED: dict[str, Callable[[list[Row]], list[Row]]] = {
 }
 
 
-@pytest.mark.parametrize("unit", ["record", "person"])
+@pytest.mark.parametrize("unit", ["record", pytest.param("person", marks=pytest.mark.nightly)])
 def test_a_simulated_site_answers_alike_too(unit: str, tmp_path: Path) -> None:
     person = ["privacy.unit=person", "data.person=person"] if unit == "person" else []
     small_recipe(tmp_path / "study")

@@ -154,7 +154,10 @@ def test_the_noise_of_the_mean_is_what_the_fewest_honest_sites_add(
     assert moved.norm() / math.sqrt(size) == pytest.approx(wanted, rel=6 / math.sqrt(2 * size))
 
 
-@pytest.mark.parametrize("step", [Step.MASK, Step.SIGN, Step.REVEAL])
+@pytest.mark.parametrize(
+    "step",
+    [Step.MASK, *(pytest.param(s, marks=pytest.mark.nightly) for s in (Step.SIGN, Step.REVEAL))],
+)
 def test_a_site_that_drops_out_of_a_round_is_there_in_the_next(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: Step
 ) -> None:
@@ -177,7 +180,7 @@ def test_a_site_that_never_advertises_is_left_out_of_the_epoch(
     assert all(row["update_norm"] > 0 for row in rows)
 
 
-@pytest.mark.parametrize("step", [Step.SIGN, Step.REVEAL])
+@pytest.mark.parametrize("step", [pytest.param(Step.SIGN, marks=pytest.mark.nightly), Step.REVEAL])
 def test_below_the_threshold_nothing_is_unmasked_and_the_round_is_skipped(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: Step
 ) -> None:

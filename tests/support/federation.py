@@ -16,7 +16,14 @@ from typing import Any
 from cloister.client.site_file import SiteFile, read_site
 from cloister.deployment.coordinator.deployed import resolved_recipe
 from cloister.deployment.coordinator.folder import ServerConfig, ServerFolder
-from cloister.deployment.coordinator.journal import ENDED, Run, RunStatus, read_run, write_run
+from cloister.deployment.coordinator.journal import (
+    ENDED,
+    Run,
+    RunStatus,
+    events,
+    read_run,
+    write_run,
+)
 from cloister.deployment.coordinator.members import (
     approved,
     changing,
@@ -96,8 +103,8 @@ round_timeout = 600.0
 [tracking]
 tensorboard = false
 """
-# A `sitecustomize` whose clock is an hour ahead.
-SKEWED = str(Path(__file__).parent / "skewed")
+# Each with a `sitecustomize`: a clock that is an hour ahead; sites that wait less.
+SKEWED, HURRIED = (str(Path(__file__).parent / name) for name in ("skewed", "hurried"))
 # Seconds that anything here may take before a test gives up: two cores beside eight busy processes.
 PATIENCE = 900.0
 
@@ -137,8 +144,8 @@ class Federation:
         else:
             command = ["cloister", "site", "start", str(self.sites[who].path)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        if fast_clock:
-            environment["PYTHONPATH"] = os.pathsep.join([SKEWED, os.environ.get("PYTHONPATH", "")])
+        places = [SKEWED if fast_clock else HURRIED, os.environ.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(places)
         with (self.root / f"{who}.out").open("ab") as out:
             self.processes[who] = subprocess.Popen(
                 [sys.executable, "-m", *command],
@@ -221,6 +228,15 @@ class Federation:
             return enough
 
         wait_for(f"round {rounds} of {name}", closed)
+
+    def wait_answered(self, name: str, number: int) -> None:
+        """Until a site has answered a round."""
+
+        def answered() -> bool:
+            told = (event for _, event in events(self.server.run(name)))
+            return any(row["what"] == "answered" and row["round"] == number for row in told)
+
+        wait_for(f"an answer to round {number} of {name}", answered)
 
     def wait_ended(self, name: str, patience: float = PATIENCE) -> RunStatus:
         wait_for(f"the end of {name}", lambda: self.standing(name) in ENDED, patience)

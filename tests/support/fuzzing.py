@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from cloister.errors import CloisterError
 from cloister.printable import printable
+from tests.support.examples import tries
 
 # Examples a test: few in `make test`, and as many as are asked for in `python -m tests.fuzz`.
-settings.register_profile("quick", max_examples=25)
+settings.register_profile("quick", max_examples=tries(40))
 settings.register_profile("fuzz", max_examples=int(os.environ.get("FUZZ_EXAMPLES", "2000")))
 _PROFILE = settings.get_profile(
     "fuzz" if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else "quick"

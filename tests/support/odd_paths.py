@@ -7,8 +7,8 @@ ODD_KINDS = {
     "pipe": "is a pipe, not a file",
     "device": "is a device, not a file",
     "folder": "is a folder, not a file",
-    "loop": "is a link that leads back to itself",
-    "broken link": "is a link to what is not there",
+    "loop": "is a link to itself",
+    "broken link": "is a link to a file that does not exist",
 }
 
 

@@ -128,10 +128,12 @@ class Ward:
         unit: str = "record",
         proofs: Path | None = None,
         approves: bool = True,
+        proves: bool = False,
     ) -> "Ward":
         """A ward with these rows; a row that is text stands in the file as it is.
 
-        `approves`: whether a standing approval of its lets studies in.
+        `approves`: whether a standing approval of its lets studies in. `proves`: whether it proves
+        and measures a study itself, though another ward of this process has.
         """
         folder.mkdir(parents=True)
         lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
@@ -160,6 +162,8 @@ class Ward:
             shutil.copy(proofs, place.proofs)
         clock = Clock()
         _charge_time(clock, patch)
+        if not proves:
+            _prove_once(patch)
         ward = cls(folder, clock, cast(agent.Agent, None))
         moments = Moments(clock, ward._wait)
         ward.agent = agent.Agent(file.path, cast(Runtime, None), moments)
@@ -243,6 +247,26 @@ class Ward:
     def _wait(self, seconds: float) -> None:
         self.clock.wait(seconds)
         self.waited = time.time()
+
+
+_KEPT: dict[str, Any] = {}
+
+
+def _prove_once(patch: pytest.MonkeyPatch) -> None:
+    """Has wards share proofs and measured times, by all that these depend on."""
+    kept = proving.KeptProofs._kept
+
+    def remembered(
+        self: proving.KeptProofs, key: str, make: Callable[[], Any], *more: Callable[..., Any]
+    ) -> Any:
+        def once() -> Any:
+            if key not in _KEPT:
+                _KEPT[key] = make()
+            return _KEPT[key]
+
+        return kept(self, key, once, *more)
+
+    patch.setattr(proving.KeptProofs, "_kept", remembered)
 
 
 def _charge_time(clock: Clock, patch: pytest.MonkeyPatch) -> None:

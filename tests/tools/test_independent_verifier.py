@@ -4,7 +4,7 @@ import importlib.util
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from cloister.ledger.certificate import Evidence
 from cloister.ledger.chain import Entry, Head
 from cloister.ledger.stated import shown
 from cloister.privacy.accounting import epsilon
+from tests.support.cached_reference import made_once
 from tests.support.evidence import (
     ADAPTER,
     bundle_of,
@@ -38,6 +39,13 @@ from tests.support.ledgers import shared_plan, small_plan
 
 TOOL = Path(__file__).parents[2] / "tools" / "verify_certificate.py"
 SITES = 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_reference() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        made_once(patch)
+        yield
 
 
 @cache

@@ -40,15 +40,23 @@ class RaisingOn(nn.Module):
         raise self.error("this record fails on the way back")
 
 
-@pytest.mark.parametrize("most", [1, 6])
-@pytest.mark.parametrize("cache", [0.0, 1.0])
+# Each error, way, cache and size of a unit once; all together every night.
+ONCE = [
+    (RuntimeError, False, 0.0, 6),
+    (torch.OutOfMemoryError, False, 1.0, 1),
+    (IndexError, False, 0.0, 1),
+    (RuntimeError, True, 0.0, 6),
+]
+
+
 @pytest.mark.parametrize(
-    ("error", "back"),
+    ("error", "back", "cache", "most"),
     [
-        (RuntimeError, False),
-        (torch.OutOfMemoryError, False),
-        (IndexError, False),
-        (RuntimeError, True),
+        pytest.param(*case, marks=[] if case in ONCE else pytest.mark.nightly)
+        for error, back in sorted({case[:2] for case in ONCE}, key=str)
+        for cache in (0.0, 1.0)
+        for most in (1, 6)
+        for case in [(error, back, cache, most)]
     ],
 )
 def test_a_unit_that_fails_contributes_zero_and_changes_no_other(

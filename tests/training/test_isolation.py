@@ -36,7 +36,7 @@ from tests.support.isolation import (
 
 STEPS = BOUND / grid_of(BOUND)  # the bound in steps of the grid
 
-CASES = [
+CASES: list[tuple[str, str, dict[str, str]]] = [
     ("bert", "sequence-classification", {}),
     ("bert", "sequence-classification", {"head": "lora", "train": "b"}),
     ("bert", "token-classification", {}),
@@ -48,22 +48,28 @@ CASES = [
 ]
 
 
-# Kernels are those of a family and a dtype: half precision is tried once a family, single precision
-# with every head that BERT can have too.
-ONCE = {("bert", "token-classification"), ("gpt2", "causal-lm"), ("llama", "causal-lm")}
+# Kernels are those of a family and a dtype: single precision is tried once a family and with the
+# heads of BERT, half precision with one family.
+ONCE: dict[str, dict[str, tuple[str, ...]]] = {
+    "float32": {
+        "bert": ("sequence-classification", "token-classification"),
+        "gpt2": ("causal-lm",),
+        "llama": ("causal-lm",),
+    },
+    "bfloat16": {"llama": ("causal-lm",)},
+}
 
 
-def every_night(family: str, kind: str, dtype: str) -> list[pytest.MarkDecorator]:
-    if kind == "retrieval":  # its product has a quick test of its own (models/test_passage_head)
-        return [pytest.mark.nightly]
-    is_quick = (family, kind) in ONCE or (family == "bert" and dtype == "float32")
+def every_night(case: tuple[str, str, dict[str, str]], dtype: str) -> list[pytest.MarkDecorator]:
+    family, kind, lora = case
+    is_quick = kind in ONCE[dtype].get(family, ()) and not lora
     return [] if is_quick else [pytest.mark.nightly]
 
 
 @pytest.mark.parametrize(
     ("family", "kind", "lora", "dtype"),
     [
-        pytest.param(*case, dtype, marks=every_night(case[0], case[1], dtype))
+        pytest.param(*case, dtype, marks=every_night(case, dtype))
         for dtype in ("float32", "bfloat16")
         for case in CASES
     ],
@@ -84,7 +90,7 @@ def test_companions_slots_and_rows_change_no_bit(
     ("family", "kind", "dtype"),
     [
         ("bert", "sequence-classification", "float32"),
-        ("llama", "causal-lm", "bfloat16"),
+        pytest.param("llama", "causal-lm", "bfloat16", marks=pytest.mark.nightly),
         pytest.param("bert", "sequence-classification", "bfloat16", marks=pytest.mark.nightly),
         pytest.param("llama", "causal-lm", "float32", marks=pytest.mark.nightly),
     ],

@@ -123,7 +123,7 @@ def wide(units: int = 9) -> list[Gradient]:
     ]
 
 
-@pytest.mark.parametrize("bound", [0.1, 1e5])
+@pytest.mark.parametrize("bound", [0.1, pytest.param(1e5, marks=pytest.mark.nightly)])
 def test_factors_are_clipped_as_what_they_make_bit_for_bit(bound: float) -> None:
     kept = wide()
     made = [whole(gradient) for gradient in kept]

@@ -294,6 +294,7 @@ def test_a_process_that_fails_ends_the_step_and_the_others(
         worker.answer()
 
 
+@pytest.mark.nightly  # tests/client/test_processes.py kills one, and has it started again
 def test_a_process_killed_in_a_step_ends_it_with_one_message(
     joined: Workspace,
     shapes: BatchShapes,

@@ -145,7 +145,7 @@ def read_records(file: SiteFile) -> SiteRecords:
         raise DataError(_none_fits(file, misfits))
     if file.policy.privacy.unit is Unit.PERSON and len(nameless) == len(records):
         raise DataError(
-            f"{path}: no record of {counted(len(records), 'record')} names a person, but "
+            f"{path}: none of {counted(len(records), 'record')} names a person, but "
             f"{file.path.name} declares persons as the units ({_first(nameless)}); correct "
             "privacy.person in site.toml, or that column"
         )

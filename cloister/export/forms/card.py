@@ -13,6 +13,7 @@ from cloister.export.forms.public_test import PublicTest
 from cloister.export.forms.table import Form
 from cloister.export.front_matter import PIPELINES, front_matter, without_front_matter
 from cloister.tasks.prompt import Prompt
+from cloister.tasks.recommendation import BETWEEN, Recommendation
 
 # Section of the adapter's card that says how the adapter is loaded, which this folder is not.
 _LOADING, _AFTER, _PRIVACY = "## Loading", "## Origin", "## Privacy"
@@ -123,6 +124,12 @@ def _reading(finished: Finished) -> list[str]:
         lines.append("Each label has a sigmoid of its own; above 0.5 it is given.\n")
     if task.kind == "token-classification":
         lines.append("A word's tag is that of its first token.\n")
+    if isinstance(task, Recommendation):
+        lines.append(
+            f"A person's text is the texts of their last {task.last} items, the latest first, with "
+            f"{BETWEEN!r} between them. The outputs are the public items: leave out those that the "
+            "person has.\n"
+        )
     if task.kind == "causal-lm":
         lines.append("Replies: render the turns with the tokenizer's chat template.\n")
     return lines

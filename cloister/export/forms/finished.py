@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cloister.data.records import (
     ChatRecord,
@@ -28,6 +28,8 @@ from cloister.export.adapter_folder import (
 )
 from cloister.models.center_texts import ENGLISH
 from cloister.models.network import Network
+from cloister.tasks.one_text import text_ids
+from cloister.tasks.recommendation import Recommendation
 from cloister.tasks.scoring import Scoring
 from cloister.tasks.task import Batch, Example, Task
 from cloister.training.workspace import Workspace
@@ -97,7 +99,8 @@ def open_finished(place: Path, base: str | None = None) -> Finished:
         base: The base's folder or hub id on this machine; None: as the adapter names it.
 
     Raises:
-        UsageError: Its task is a plug-in's, each site kept a part of it, or its base is quantized.
+        UsageError: Its task is a plug-in's or recommendation, each site kept a part of it, or its
+            base is quantized.
         BadFileError: There is no adapter, or a damaged one.
         ModelFileError: The base is missing or not the one that was trained on.
     """
@@ -107,6 +110,12 @@ def open_finished(place: Path, base: str | None = None) -> Finished:
         raise UsageError(
             f"{place}: its task {about.task.kind} is a plug-in's, whose outputs mean what its own "
             "code says; share the adapter's folder and its card's script"
+        )
+    if about.task.kind == "recommendation":
+        raise UsageError(
+            f"{place}: its task is recommendation, whose items' vectors no other form of a model "
+            "holds; share the adapter's folder and its card's script, or serve it with cloister "
+            "serve"
         )
     if about.lora.train == "b-kept":
         raise UsageError(
@@ -120,16 +129,34 @@ def open_finished(place: Path, base: str | None = None) -> Finished:
             "itself (model.quantization = none)"
         )
     about, workspace = load_released(folder, base)
-    workspace.network.to("cpu").float().eval()
-    workspace.network.is_float32 = True
+    network = workspace.network.to("cpu").float().eval()
+    network.is_float32 = True
+    _fold_items(network)
     return Finished(folder, about, workspace)
+
+
+def _fold_items(network: Network) -> None:
+    """Makes one linear layer of a recommender's head and its items' vectors E [C, H]:
+    E (W h + b) = (E W) h + E b."""
+    if network.items is None:
+        return
+    vectors, head = network.items.double(), network.head
+    assert isinstance(head, nn.Linear)  # as `load_released` makes it
+    items, hidden = len(vectors), head.in_features
+    whole = nn.Linear(hidden, items)
+    with torch.no_grad():
+        whole.weight.copy_(vectors @ head.weight.double())
+        whole.bias.copy_(vectors @ head.bias.double())
+    network.head, network.items = whole.requires_grad_(False), None
 
 
 def probe_batches(finished: Finished) -> list[Batch]:
     """The built-in sentences as batches of the study's task, shorter beside longer ones."""
     task = finished.task
-    examples = [task.encode(record) for record in probe_records(task)]
-    return batches(task, examples)
+    if isinstance(task, Recommendation):  # whose records are ids; the base reads their texts
+        ids = (text_ids(task.tokenizer, text, task.max_length, task.pad_id) for text in PROBES)
+        return batches(task, [Example(one, 0) for one in ids])
+    return batches(task, [task.encode(record) for record in probe_records(task)])
 
 
 def batches(task: Task, examples: Sequence[Example]) -> list[Batch]:

@@ -49,7 +49,7 @@ def public_test(finished: Finished, given: Path | None) -> PublicTest | None:
     columns = dataclasses.replace(finished.about.data, person=None)
     if given is not None:
         if not given.is_file():
-            raise UsageError(f"--test: {given} is no file here; give one of public records")
+            raise UsageError(f"--test: no such file: {given}; give a file of public records")
         if recipe is not None:
             refuse_private_file(recipe, given, "--test")
         records = load(str(given), "test", kind, columns, asker=RELEASED)

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
-from cloister.errors import UsageError
+from cloister.errors import BadFileError, UsageError
 from cloister.evidence.fingerprint import adapter_files, adapter_sha256
 from cloister.export.forms.card import form_card
 from cloister.export.forms.finished import Finished, open_finished, probe_batches
@@ -126,6 +127,8 @@ def export_model(
 def _write(finished: Finished, name: str, form: Form, folder: Path) -> None:
     try:
         form.write(finished, folder)
+    except SafetensorError as error:  # a full disk among its reasons
+        raise BadFileError(f"{folder}: weights cannot be written ({error})") from error
     except ValueError as error:  # a library's own word for what it does not do
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         kind = finished.network.base.config.model_type

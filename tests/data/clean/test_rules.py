@@ -5,6 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cloister.data.clean.rules import RULES, cleaned
+from tests.support.examples import tries
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ ODD = ("\u3000", "Ａ", "ｶ", "ﾞ", "e\u0301", "\u0958", "\r", "\n\n\n", " ", 
 PIECES = st.sampled_from([*MARKUP.split(), *ODD])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=tries(300))
 @given(text=st.lists(PIECES | st.text(max_size=3), max_size=12).map("".join))
 @example("&#38;" * 3 + "lt;b>")
 @example("&<!--></script><script>-->")

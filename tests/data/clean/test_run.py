@@ -19,6 +19,7 @@ from cloister.data.config import DataConfig
 from cloister.data.load import load
 from cloister.data.records import ChatRecord, Message, TextRecord, TokenRecord
 from cloister.errors import CloisterError, DataError, UsageError
+from tests.support.examples import tries
 
 ZH = "病人说这几天头痛得很厉害，吃了药也没有好"
 
@@ -104,7 +105,9 @@ ROWS = st.lists(
 
 
 @settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None,
+    max_examples=tries(60),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     rows=ROWS,

@@ -274,7 +274,7 @@ def test_a_slow_body_ends_in_time(gate: Gate, monkeypatch: pytest.MonkeyPatch, b
     text = head(f"POST /v1/fleet/{CALL} HTTP/1.1", signed("ward") | {"content-length": "10"})
     began = time.monotonic()
     assert status_of(gate.raw(text + b"x")) == 408
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20  # the bounds in use are 60 and 30 s
     assert gate.link.asked == []
 
 

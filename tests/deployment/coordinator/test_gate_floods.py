@@ -76,7 +76,11 @@ def answered(secured: socket.socket, text: bytes) -> int:
     return status_of(answer)
 
 
-@pytest.mark.parametrize("sources", [1, 40], ids=["from one address", "from forty"])
+@pytest.mark.parametrize(
+    "sources",
+    [pytest.param(1, marks=pytest.mark.nightly), 40],
+    ids=["from one address", "from forty"],
+)
 def test_1100_bare_connections_lock_nobody_out(
     process: tuple[Gate, psutil.Process], sockets: contextlib.ExitStack, sources: int
 ) -> None:

@@ -274,7 +274,7 @@ def test_a_taken_port_is_named() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(NetworkError, match=rf"127\.0\.0\.1:{port}: cannot be listened at"):
+        with pytest.raises(NetworkError, match=rf"127\.0\.0\.1:{port}: cannot listen there"):
             refuse_taken("127.0.0.1", port)
     refuse_taken("127.0.0.1", port)
 

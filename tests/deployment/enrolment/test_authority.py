@@ -45,7 +45,7 @@ def test_an_authority_is_read_as_it_was_made(tmp_path: Path) -> None:
 
 def test_an_authority_is_never_made_over_another(tmp_path: Path) -> None:
     made = create_authority(tmp_path, "hub", NOW)
-    with pytest.raises(BadFileError, match="stays"):
+    with pytest.raises(BadFileError, match="is not replaced"):
         create_authority(tmp_path, "hub", NOW)
     (tmp_path / "ca.key").unlink()
     with pytest.raises(BadFileError, match=r"restore ca.key"):

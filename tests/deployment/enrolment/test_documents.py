@@ -160,7 +160,7 @@ def test_a_paper_of_another_authority_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_paper_is_not_taken_for_another(tmp_path: Path, kind: str) -> None:
     for other in [one for one in KINDS if one != kind]:
-        with pytest.raises(BadFileError, match=f"the {kind} was given; the {other} is needed"):
+        with pytest.raises(BadFileError, match=f"is the {kind}; the {other} is needed"):
             read(write(tmp_path, kind), other)
         with pytest.raises(BadFileError, match=f"the {other} is damaged"):
             read(
@@ -228,7 +228,7 @@ def test_a_name_that_stands_there_twice_is_refused(tmp_path: Path, name: str) ->
     path = write(tmp_path, "invite")
     line = next(line for line in path.read_text().splitlines() if f'"{name}": ' in line)
     path.write_text(path.read_text().replace(line, f"{line.rstrip(',')},\n{line}", 1))
-    with pytest.raises(BadFileError, match="a name twice in one object"):
+    with pytest.raises(BadFileError, match="duplicate name in an object"):
         read_invite(path, NOW)
 
 

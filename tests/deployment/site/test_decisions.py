@@ -146,7 +146,7 @@ def test_nobody_approves_in_another_s_name(kept: Decisions) -> None:
     """Who may write the folder can make a file of any name, and only their own is theirs."""
     forged = kept.path / "1001.jsonl"
     forged.write_text(line(kept, uid=1001, seq=2))
-    with pytest.raises(RefusedError, match="and named as user 1001's"):
+    with pytest.raises(RefusedError, match="but is named for user 1001"):
         kept.read()
     os.chown(forged, 1001, -1)
     forged.chmod(0o640)

@@ -74,7 +74,7 @@ def test_joining_begins_no_ledger(site: SiteFile, tmp_path: Path) -> None:
 
 def test_a_site_joins(site: SiteFile, tmp_path: Path) -> None:
     place = SiteMembership.of(site)
-    with pytest.raises(BadFileError, match="joined no federation"):
+    with pytest.raises(BadFileError, match="not joined a federation"):
         assert place.invite
     asked = join(site, tmp_path)
     assert read_join_request(place.request) == asked
@@ -176,7 +176,7 @@ def test_no_paper_is_taken_without_the_other_channel(site: SiteFile, tmp_path: P
 
 def test_an_invite_of_another_site_is_refused(site: SiteFile, tmp_path: Path) -> None:
     path = invited(tmp_path, site="clinic")
-    with pytest.raises(BadFileError, match="invites clinic, this site is ward"):
+    with pytest.raises(BadFileError, match="invites clinic, but this site is ward"):
         take_invite(site, path, FINGERPRINT, NOW, False)
 
 
@@ -241,7 +241,7 @@ def test_a_welcome_that_is_not_this_site_s_is_refused(site: SiteFile, tmp_path: 
         (welcomed(tmp_path, asked, request="x").rename(tmp_path / "3"), "another request"),
         (welcomed(tmp_path, asked, by="other").rename(tmp_path / "4"), "not signed by the coord"),
         (welcomed(tmp_path, asked, expires=NOW.isoformat()).rename(tmp_path / "5"), "valid until"),
-        (invited(tmp_path), "the invite was given; the welcome is needed"),
+        (invited(tmp_path), "is the invite; the welcome is needed"),
         (tmp_path / "none.json", "cannot be read"),
     ]
     for path, said in wrong[1:]:

@@ -221,7 +221,7 @@ def test_a_question_to_another_site_stays_another_s(
     document = sent_document(asked.recipe)
     theirs = signed(asked.question(), COORDINATOR, document, to="clinic", seen="")
     unchanged(asked, document, theirs, monkeypatch)
-    assert "a question to 'clinic'; this site is ward" in asked.why
+    assert "a question to 'clinic', but this site is ward" in asked.why
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def taken(asked: Asked, key: Ed25519PrivateKey) -> None:
     public = public_hex(key)
     with pytest.raises(UsageError, match="--fingerprint: missing"):
         trust(file, public, None)
-    with pytest.raises(NetworkError, match="do not take it"):
+    with pytest.raises(NetworkError, match="do not accept it"):
         trust(file, public, key_fingerprint(public_hex(STRANGER)))
     with pytest.raises(BadFileError, match="not a coordinator's public key"):
         trust(file, public[:-1], key_fingerprint(public))

@@ -275,7 +275,7 @@ def test_where_persons_are_units_not_one_unit_is_refused_with_row_and_kind(
     rows: list[object] = [{"text": "chest pain", "label": "a", **person}] * 3
     assert len(read_records(site(tmp_path, rows)).records) == 3  # where records are the units
     file = by_person(site(tmp_path, rows))
-    with pytest.raises(DataError, match=f"not one person is told apart in 3 records.*{why}"):
+    with pytest.raises(DataError, match=f"none of 3 records names a person.*{why}"):
         read_records(file)
     found = read_records(by_person(site(tmp_path, [*rows, GOOD[0]])))  # one unit is enough
     counts, findings = describe(file, found)

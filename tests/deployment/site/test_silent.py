@@ -41,7 +41,7 @@ def test_a_site_s_operator_is_told_how_many_records_teach_nothing(
         assert AgentFolder.of(file).study()["silent"] == silent
         assert run(["site", "status", str(file.path)]) == 0
         told = " ".join(capsys.readouterr().out.split())
-        assert (f"{silent} records teach nothing" in told) == bool(silent)
+        assert (f"{silent} records have no effect" in told) == bool(silent)
     # The coordinator sees the same of each.
     assert seen[12].said[2] is Status.READY
     assert seen[12] == seen[3] == seen[0]

@@ -55,7 +55,7 @@ def test_a_site_is_told_what_it_has_to_do_first(site: SiteFile) -> None:
     assert "has not approved it yet" in said
     assert str(SiteMembership.of(site).request) in said
     (folder / "invite.json").unlink()
-    assert "has joined no federation" in in_the_way(site)
+    assert "has not joined a federation" in in_the_way(site)
 
 
 def test_a_coordinator_that_is_down_is_said_to_be(

@@ -186,7 +186,14 @@ def replace_left(seen: Seen, begun: float) -> Seen:
     return replace(seen, left=seen.left - begun)
 
 
-@pytest.mark.parametrize("more", [(), ("training.update_dtype=int8",), ("lora.train=alternate",)])
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param((), marks=pytest.mark.nightly),
+        ("training.update_dtype=int8",),
+        ("lora.train=alternate",),
+    ],
+)
 def test_the_bytes_that_an_operator_is_told_are_those_that_leave(
     more: tuple[str, ...], ward: Ward, bert: Path
 ) -> None:

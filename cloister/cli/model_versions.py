@@ -1,0 +1,282 @@
+"""`cloister model list|show|promote|rollback|diff|rule|key`: versions of finished models."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from cloister.registry.registry import Said
+
+REGISTRY = typer.Option(
+    "--registry", envvar="CLOISTER_REGISTRY", help="The registry: a folder, or an fsspec URL."
+)
+Place = Annotated[str, REGISTRY]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
+StageName = Annotated[str, typer.Option("--stage", help="Where the version is to be served.")]
+By = Annotated[
+    str | None, typer.Option("--by", help="Who says so. Absent: the user of this machine.")
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key", metavar="FILE", help="Your key, where the registry names approvers."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def list_models(registry: Place, as_json: AsJson = False) -> None:
+    """List the models of a registry, with what is served of each.
+
+    Example: cloister model list --registry models
+    """
+    from cloister.registry.registry import SHOWN, open_registry
+
+    opened = open_registry(registry)
+    found = {
+        name: {stage: asdict(state) for stage, state in opened.stages(name).items()}
+        for name in opened.models()
+    }
+    if as_json:
+        typer.echo(json.dumps({"registry": registry, "models": found}))
+        return
+    if not found:
+        typer.echo("no model yet: cloister model promote RUN --as NAME adds one")
+    for name, by_stage in found.items():
+        for stage, state in by_stage.items():
+            served = state["served"][-1][:SHOWN] if state["served"] else "nothing"
+            waits = (
+                f"; {state['pending'][:SHOWN]} waits, promoted by {', '.join(state['agreed'])}"
+                if state["pending"]
+                else ""
+            )
+            typer.echo(f"{name}  {stage}  {served}{waits}")
+
+
+def show(
+    name: Name,
+    registry: Place,
+    version: Annotated[
+        str | None,
+        typer.Option(help="First digits of a version. Absent: what is served in production."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show where a version comes from, and who promoted what.
+
+    Example: cloister model show triage --registry models
+    """
+    from cloister.registry.registry import SHOWN, open_registry
+
+    opened = open_registry(registry)
+    chosen = opened.version(name, version) if version else opened.current(name)
+    lineage, log = opened.lineage(chosen), opened.log(name)
+    if as_json:
+        entries = [asdict(one) for one in log]
+        typer.echo(json.dumps({"lineage": lineage, "log": entries}))
+        return
+    for field in ("sha256", "task", "base", "base_sha256", "recipe_sha256"):
+        typer.echo(f"{field:14} {lineage[field]}")
+    for site, promise in lineage["promises"].items():
+        epsilon = promise["epsilon"] if promise["epsilon"] is not None else "∞"
+        typer.echo(
+            f"promised       {site}: ε = {epsilon}, δ = {promise['delta']}, for one "
+            f"{promise['unit']}, against {', '.join(promise['adversaries'])}, by "
+            f"{promise['accountant']}"
+        )
+    for site, head in lineage["ledgers"].items():
+        typer.echo(f"ledger         {site}: entry {head['seq']}, {head['hash']}")
+    for file, sha256 in lineage["certificates"].items():
+        typer.echo(f"certificate    {file}: {sha256}")
+    for metric, value in lineage["metrics"].items():
+        typer.echo(f"score          {metric} {value}")
+    for one in log:
+        entry = one.entry
+        typer.echo(
+            f"{entry.number:>4}  {entry.at}  {entry.kind}  {entry.version[:SHOWN]}  {entry.stage}  "
+            f"{entry.by}{'' if one.signature else ' (unsigned)'}"
+        )
+
+
+def promote(
+    run: Annotated[Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter.")],
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="The model's name.")],
+    registry: Place,
+    stage: StageName = "production",
+    by: By = None,
+    key: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Promote a finished run: its version is kept, and served where enough people say so.
+
+    Example: cloister model promote runs/clinics --as triage --registry models
+    """
+    from cloister.registry.registry import open_registry
+
+    said = open_registry(registry).promote(
+        run, name, datetime.now(UTC), by=by or getpass.getuser(), stage=stage, key=_key(key)
+    )
+    _say(name, said, as_json)
+
+
+def rollback(
+    name: Name,
+    registry: Place,
+    stage: StageName = "production",
+    by: By = None,
+    key: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Promote the version again that was served before the present one.
+
+    Example: cloister model rollback triage --registry models
+    """
+    from cloister.registry.registry import open_registry
+
+    said = open_registry(registry).rollback(
+        name, datetime.now(UTC), by=by or getpass.getuser(), stage=stage, key=_key(key)
+    )
+    _say(name, said, as_json)
+
+
+def diff(
+    name: Name,
+    registry: Place,
+    first: Annotated[
+        str | None, typer.Argument(metavar="VERSION", help="First digits of a version.")
+    ] = None,
+    second: Annotated[
+        str | None, typer.Argument(metavar="VERSION", help="First digits of the other.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what two versions differ in: recipe, promised ε, scores, norms of the weights.
+
+    Without versions: the one served in production, and the one before.
+
+    Example: cloister model diff triage --registry models
+    """
+    from cloister.errors import UsageError
+    from cloister.registry.difference import difference
+    from cloister.registry.registry import PRODUCTION, SHOWN, open_registry
+
+    opened = open_registry(registry)
+    if (first is None) != (second is None):
+        raise UsageError("one version given; give two, or none for the last two in production")
+    if first is not None and second is not None:
+        pair = (opened.version(name, first), opened.version(name, second))
+    else:
+        opened.current(name)
+        served = opened.stages(name)[PRODUCTION].served
+        if len(served) < 2:
+            raise UsageError(f"{name}: one version was served in production; give two versions")
+        pair = (served[-2], served[-1])
+    found = difference(*(opened.lineage(version) for version in pair))
+    if as_json:
+        typer.echo(json.dumps({"versions": pair, "differences": found}))
+        return
+    typer.echo(f"{pair[0][:SHOWN]} → {pair[1][:SHOWN]}")
+    for part, fields in found.items():
+        for field, (before, after) in fields.items():
+            typer.echo(f"{part}  {field}: {_shown(before)} → {_shown(after)}")
+
+
+def rule(
+    registry: Place,
+    needs: Annotated[
+        int | None, typer.Option(min=1, help="How many different people must promote.")
+    ] = None,
+    approver: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=HEX", help="A person's public key; may be repeated."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print who must promote; with --needs or --approver, declare it.
+
+    --approver names all who may promote: those named before and not again may no more, and what
+    they signed counts no longer.
+
+    Example: cloister model rule --registry models --needs 2 --approver ann=HEX --approver bo=HEX
+    """
+    from cloister.errors import UsageError
+    from cloister.registry.registry import open_registry
+    from cloister.registry.rule import PromotionRule, write_rule
+
+    opened = open_registry(registry)
+    now = opened.rule()
+    if needs is not None or approver:
+        people = dict(now.approvers)
+        if approver:
+            odd = [one for one in approver if "=" not in one]
+            if odd:
+                raise UsageError(f"--approver {odd[0]}: NAME=HEX is needed")
+            people = {one.partition("=")[0]: one.partition("=")[2] for one in approver}
+            if len(people) < len(approver):
+                raise UsageError("--approver: a name is given twice")
+        now = PromotionRule(now.needs if needs is None else needs, people)
+        write_rule(opened.store, now)
+    if as_json:
+        typer.echo(json.dumps({"needs": now.needs, "approvers": dict(now.approvers)}))
+        return
+    typer.echo(f"{now.needs} must promote")
+    for person, public in now.approvers.items():
+        typer.echo(f"{person}  {public}")
+    if not now.approvers:
+        typer.echo("anybody who can write the registry, unsigned")
+
+
+def key(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where your private key goes.")],
+) -> None:
+    """Make your key for signing promotions, readable by you alone; print its public half.
+
+    Example: cloister model key ann.pem
+    """
+    from cloister.errors import UsageError
+    from cloister.ledger.signing import create_key, public_hex
+
+    if file.exists():
+        raise UsageError(f"{file} exists already and is not overwritten; choose another file")
+    typer.echo(public_hex(create_key(file)))
+
+
+def _key(file: Path | None) -> Ed25519PrivateKey | None:
+    from cloister.errors import BadFileError
+    from cloister.ledger.signing import read_pem
+
+    if file is None:
+        return None
+    try:
+        return read_pem(file)
+    except (OSError, ValueError) as error:
+        raise BadFileError(
+            f"{file}: no Ed25519 key can be read ({error}); cloister model key makes one"
+        ) from error
+
+
+def _say(name: str, said: Said, as_json: bool) -> None:
+    from cloister.registry.registry import SHOWN
+
+    if as_json:
+        typer.echo(json.dumps({"model": name, **asdict(said)}))
+    elif said.is_served:
+        typer.echo(f"{name}: version {said.version[:SHOWN]} is served at {said.stage} now")
+    else:
+        typer.echo(
+            f"{name}: version {said.version[:SHOWN]} waits at {said.stage}: {len(said.agreed)} of "
+            f"{said.needs} people promoted it ({', '.join(said.agreed)})"
+        )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "–" if value is None else json.dumps(value, ensure_ascii=False)

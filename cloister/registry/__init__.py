@@ -1,0 +1,1 @@
+"""Versions of finished models, and who promoted which: a folder or any fsspec URL."""

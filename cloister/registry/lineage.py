@@ -1,0 +1,165 @@
+"""Where a version comes from: recipe, ledgers' heads, certificates and scores of its run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from cloister.canonical import json_number
+from cloister.errors import BadFileError
+from cloister.evidence.fingerprint import adapter_files, adapter_sha256
+from cloister.export.adapter_folder import adapter_folder, read_released
+from cloister.fields import as_table
+from cloister.files import bad_file
+from cloister.json_text import read_json
+from cloister.recipe import read_run_recipe
+
+# A certificate is bounded where it is read (`evidence.certificate_alone`: a few MB); a result holds
+# a line for each site.
+MOST_BYTES = 2**24
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finished adapter as a version.
+
+    Attributes:
+        sha256: Of its files but the card: the hash that certificates name (`evidence.fingerprint`).
+        files: By path below the version: the adapter, its card, and of its run the recipe and the
+            certificates.
+        lineage: What `cloister model show` prints.
+    """
+
+    sha256: str
+    files: Mapping[str, bytes]
+    lineage: Mapping[str, Any]
+
+
+def read_candidate(place: Path) -> Candidate:
+    """Reads a finished run's folder, or an adapter's.
+
+    Raises:
+        BadFileError: There is no finished adapter, or a file of it is damaged.
+    """
+    folder = adapter_folder(place)
+    about = read_released(folder)
+    own = adapter_files(folder)
+    files = {f"adapter/{name}": content for name, content in own.items()}
+    try:
+        if (folder / CARD).is_file():
+            files[f"adapter/{CARD}"] = (folder / CARD).read_bytes()
+        run = folder.parent if (folder.parent / "recipe.toml").is_file() else None
+        recipe, study = None, None
+        if run is not None and folder.name == "adapter":
+            recipe = read_run_recipe(run / "recipe.toml")
+            study = recipe.digest()
+            files["recipe.toml"] = (run / "recipe.toml").read_bytes()
+            for file in sorted((run / "certificates").glob("*.certificate.json")):
+                files[f"certificates/{file.name}"] = file.read_bytes()
+        certificates = {
+            name.removeprefix("certificates/"): hashlib.sha256(content).hexdigest()
+            for name, content in files.items()
+            if name.startswith("certificates/")
+        }
+        lineage = {
+            "version": 1,
+            "sha256": adapter_sha256(own),
+            "task": about.task.kind,
+            "labels": list(about.task.labels),
+            "base": about.model.base,
+            "base_sha256": about.model.sha256,
+            "recipe_sha256": study,
+            "recipe": None if recipe is None else _fields(recipe.sections()),
+            "ledgers": {} if run is None else _heads(run, files),
+            "certificates": certificates,
+            "promises": {} if run is None else _promises(run, files),
+            "metrics": {} if run is None else _metrics(run),
+            "norms": _norms(own),
+        }
+    except OSError as error:
+        raise bad_file(error, "read") from error
+    return Candidate(adapter_sha256(own), files, lineage)
+
+
+def _fields(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's fields by path, as JSON has them, without records' places on this machine."""
+    return {
+        f"{name}.{key}": value
+        for name, section in sections.items()
+        for key, value in json.loads(json.dumps(as_table(section))).items()
+        if name != "data" or key not in ("train", "test", "validation")
+    }
+
+
+def _stated(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """What each certificate states, by site; `cloister audit verify` checks signatures."""
+    found = {}
+    for name, content in files.items():
+        if not name.startswith("certificates/"):
+            continue
+        try:
+            row = read_json(content, most_bytes=MOST_BYTES)
+            fields = read_json(row["body"], most_bytes=MOST_BYTES)
+            found[str(fields["site"])] = dict(fields)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadFileError(f"{name}: no certificate can be read ({error})") from error
+    return found
+
+
+def _heads(run: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The sites' ledgers' heads, by their certificates; of a simulation by its last round."""
+    heads = {site: fields.get("ledger") for site, fields in _stated(files).items()}
+    latest = run / "checkpoint" / "latest.json"
+    if not heads and latest.is_file():
+        heads = dict(_table(latest).get("ledgers") or {})
+    return heads
+
+
+def _promises(run: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The promised ε of each site, with what it needs to be read."""
+    promises = {site: fields.get("promise") for site, fields in _stated(files).items()}
+    result = run / "result.json"
+    if not promises and result.is_file():
+        promises = {one["name"]: one["promise"] for one in _table(result).get("sites", [])}
+    return promises
+
+
+def _metrics(run: Path) -> dict[str, float | None]:
+    """Scores of the adapter on the public test set."""
+    result, rounds = run / "result.json", run / "metrics.jsonl"
+    if result.is_file():
+        return dict(_table(result).get("test") or {})
+    lines = rounds.read_text(encoding="utf-8").splitlines() if rounds.is_file() else []
+    return dict(json.loads(lines[-1]).get("test") or {}) if lines else {}
+
+
+def _table(file: Path) -> dict[str, Any]:
+    try:
+        found = read_json(file.read_bytes(), most_bytes=MOST_BYTES)
+    except ValueError as error:
+        raise BadFileError(f"{file}: damaged ({error}); restore it") from error
+    if not isinstance(found, dict):
+        raise BadFileError(f"{file}: damaged (no object); restore it")
+    return found
+
+
+def _norms(files: Mapping[str, bytes]) -> dict[str, float | None]:
+    """L2 norm of each weight tensor; None where it is not finite."""
+    norms: dict[str, float | None] = {}
+    for name in ("adapter_model.safetensors", "head.safetensors"):
+        if name in files:
+            try:
+                tensors = load(files[name])
+            except SafetensorError as error:
+                raise BadFileError(f"{name}: damaged ({error})") from error
+            for key, tensor in tensors.items():
+                norms[key] = json_number(float((tensor.astype("float64") ** 2).sum()) ** 0.5)
+    return norms

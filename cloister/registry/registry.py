@@ -1,0 +1,303 @@
+"""A registry of finished models: versions by their hash, names, stages, and who promoted what.
+
+registry.json                        the rule (`registry.rule`)
+versions/SHA256/adapter/…            the adapter as it was finished, with its card
+versions/SHA256/recipe.toml          of its run, with certificates/ beside it
+versions/SHA256/lineage.json         written last: a version without it is not there
+models/NAME/log/000001.json          who promoted or rolled back what (`registry.log`)
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cloister.bounds import listed
+from cloister.errors import BadFileError, LedgerError, UsageError
+from cloister.evidence.fingerprint import adapter_files, adapter_sha256
+from cloister.files import bad_file
+from cloister.json_text import read_json
+from cloister.names import is_name
+from cloister.registry.lineage import MOST_BYTES, read_candidate
+from cloister.registry.log import (
+    Kind,
+    LoggedPromotion,
+    StageState,
+    append,
+    check_person,
+    read_log,
+    stages,
+)
+from cloister.registry.rule import PromotionRule, read_rule
+from cloister.registry.store import Store, open_store
+
+PRODUCTION = "production"
+# Digits of a version that commands show: 48 bits, as `cloister serve` shows.
+SHOWN = 12
+# Fewest digits of a version that name it.
+LEAST = 4
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one person's word came to.
+
+    Attributes:
+        version: SHA-256 of the version.
+        stage: Where it is to be served.
+        is_served: Whether it is served there now.
+        agreed: Who has promoted it so far, where more people are needed.
+        needs: How many are.
+    """
+
+    version: str
+    stage: str
+    is_served: bool
+    agreed: tuple[str, ...]
+    needs: int
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A registry that was opened.
+
+    Attributes:
+        store: Where it lies.
+        place: As it was named.
+    """
+
+    store: Store
+    place: str
+
+    def models(self) -> list[str]:
+        """Names of the models, sorted."""
+        return list(self.store.names("models"))
+
+    def rule(self) -> PromotionRule:
+        """Who must promote."""
+        return read_rule(self.store)
+
+    def log(self, model: str) -> list[LoggedPromotion]:
+        """A model's log, oldest entry first.
+
+        Raises:
+            UsageError: There is no such model.
+            LedgerError: The log is damaged.
+        """
+        _check_name(model, "model")
+        found = read_log(self.store, model)
+        if not found:
+            known = listed(self.models()) or "none"
+            raise UsageError(f"{model}: no such model in {self.place}; it has {known}")
+        return found
+
+    def stages(self, model: str) -> dict[str, StageState]:
+        """What is served of a model, by stage."""
+        return stages(self.log(model), self.rule())
+
+    def current(self, model: str, stage: str = PRODUCTION) -> str:
+        """SHA-256 of the version that is served at a stage.
+
+        Raises:
+            UsageError: None is, or there is no such model.
+        """
+        found = self.stages(model).get(stage, StageState())
+        if found.current is None:
+            waits = (
+                f"; {found.pending[:SHOWN]} was promoted by {', '.join(found.agreed)}, and "
+                f"{self.rule().needs} people must"
+                if found.pending
+                else ""
+            )
+            raise UsageError(f"{model}: nothing is served at {stage}{waits}")
+        return found.current
+
+    def promote(
+        self,
+        run: str | Path,
+        model: str,
+        at: datetime,
+        *,
+        by: str,
+        stage: str = PRODUCTION,
+        key: Ed25519PrivateKey | None = None,
+    ) -> Said:
+        """Adds a finished run's version and one person's word that it is to be served.
+
+        Args:
+            run: A finished run's folder, or an adapter's.
+            model: The model's name; new with its first version.
+            at: The time.
+            by: Who promotes.
+            stage: Where it is to be served.
+            key: The person's, where the registry's rule names approvers.
+
+        Raises:
+            UsageError: Somebody else promoted meanwhile, or the rule asks for more.
+            RefusedError: The person is none of the approvers.
+            BadFileError: There is no finished adapter, or the registry cannot be written.
+            LedgerError: The log is damaged.
+
+        Guarantees:
+            A version is whole before its first entry is written; whatever ends in between, what was
+            served before is served on.
+        """
+        _check_name(model, "model")
+        _check_name(stage, "stage")
+        rule = self.rule()
+        check_person(rule, by, key)
+        log = read_log(self.store, model)
+        candidate = read_candidate(Path(run))
+        place = f"versions/{candidate.sha256}"
+        if self.store.read(f"{place}/lineage.json") is None:
+            for path, content in candidate.files.items():
+                self.store.write(f"{place}/{path}", content)
+            self.store.write(f"{place}/lineage.json", json.dumps(candidate.lineage).encode())
+        return self._say(log, rule, model, "promote", candidate.sha256, stage, at, by, key)
+
+    def rollback(
+        self,
+        model: str,
+        at: datetime,
+        *,
+        by: str,
+        stage: str = PRODUCTION,
+        key: Ed25519PrivateKey | None = None,
+    ) -> Said:
+        """Says that the version served before the present one is to be served again.
+
+        Args:
+            model: The model's name.
+            at: The time.
+            by: Who says so.
+            stage: Where.
+            key: The person's, where the registry's rule names approvers.
+
+        Raises:
+            UsageError: No other version was served there, or somebody else was quicker.
+            RefusedError: The person is none of the approvers.
+        """
+        rule = self.rule()
+        check_person(rule, by, key)
+        log = self.log(model)
+        served = stages(log, rule).get(stage, StageState()).served
+        if len(served) < 2:
+            raise UsageError(f"{model}: no other version was served at {stage} before")
+        return self._say(log, rule, model, "rollback", served[-2], stage, at, by, key)
+
+    def _say(
+        self,
+        log: list[LoggedPromotion],
+        rule: PromotionRule,
+        model: str,
+        kind: Kind,
+        version: str,
+        stage: str,
+        at: datetime,
+        by: str,
+        key: Ed25519PrivateKey | None,
+    ) -> Said:
+        before = stages(log, rule).get(stage, StageState())
+        if before.current == version:
+            raise UsageError(f"{model}: version {version[:SHOWN]} is served at {stage} already")
+        if before.pending == version and by in before.agreed:
+            raise UsageError(
+                f"{model}: {by} promoted version {version[:SHOWN]} already; {rule.needs} different "
+                "people must"
+            )
+        fields = {
+            "model": model,
+            "kind": kind,
+            "version": version,
+            "stage": stage,
+            "by": by,
+            "at": at.isoformat(timespec="seconds"),
+        }
+        log = [*log, append(self.store, log, fields, key)]
+        after = stages(log, rule)[stage]
+        is_served = after.current == version and after.pending is None
+        return Said(version, stage, is_served, after.agreed or (by,), rule.needs)
+
+    def version(self, model: str, digits: str) -> str:
+        """The version of a model whose SHA-256 begins with some digits.
+
+        Raises:
+            UsageError: None does, or several do.
+        """
+        known = dict.fromkeys(one.entry.version for one in self.log(model))
+        found = [one for one in known if one.startswith(digits)]
+        if len(digits) < LEAST or len(found) != 1:
+            shown = ", ".join(one[:SHOWN] for one in known)
+            raise UsageError(f"{model}: version {digits!r} names {len(found)} of {shown}")
+        return found[0]
+
+    def lineage(self, version: str) -> Mapping[str, Any]:
+        """Where a version comes from.
+
+        Raises:
+            BadFileError: It is not there, or damaged.
+        """
+        content = self.store.read(f"versions/{version}/lineage.json")
+        try:
+            if content is None:
+                raise ValueError("missing")
+            found = read_json(content, most_bytes=MOST_BYTES)
+            if found["sha256"] != version:
+                raise ValueError("of another version")
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadFileError(
+                f"version {version[:SHOWN]} in {self.place}: its lineage is {error}; restore it, "
+                "or promote its run again"
+            ) from error
+        return dict(found)
+
+    @contextmanager
+    def fetched(self, version: str) -> Iterator[Path]:
+        """A version's adapter in a folder of this machine, gone at the end.
+
+        Raises:
+            BadFileError: It is not there, or cannot be written here.
+            LedgerError: Its files are not those that were promoted.
+        """
+        with tempfile.TemporaryDirectory(prefix="cloister-version-") as temporary:
+            folder = Path(temporary) / "adapter"
+            folder.mkdir()
+            place = f"versions/{version}/adapter"
+            try:
+                for name in self.store.names(place):
+                    (folder / name).write_bytes(self.store.read(f"{place}/{name}") or b"")
+            except OSError as error:
+                raise bad_file(error, "written") from error
+            if adapter_sha256(adapter_files(folder)) != version:
+                raise LedgerError(
+                    f"version {version[:SHOWN]} in {self.place}: its files are not those that were "
+                    "promoted; it is not loaded: restore them"
+                )
+            yield folder
+
+
+def open_registry(place: str | Path) -> Registry:
+    """Opens a registry; a new one is made by the first promotion.
+
+    Args:
+        place: A folder, or an fsspec URL.
+
+    Raises:
+        UsageError: fsspec does not open the URL.
+    """
+    return Registry(open_store(str(place)), str(place))
+
+
+def _check_name(name: str, what: str) -> None:
+    if not is_name(name):
+        raise UsageError(
+            f"{what}: {name!r} given; a name without /, \\ and a leading dot is needed"
+        )

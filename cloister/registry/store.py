@@ -1,0 +1,173 @@
+"""Where a registry lies: a folder of this machine, or whatever fsspec opens by a URL.
+
+A registry needs three things of it: files that are there whole, files that only one writer can
+make, and a listing. A folder gives them by links and syncs; of a URL they are what its fsspec
+implementation gives (`pipe_file(mode="create")`: object stores refuse a second writer by a
+condition of the request).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from cloister.errors import BadFileError, UsageError
+from cloister.files import bad_file, sync_folder, write_whole
+
+
+class Store(Protocol):
+    """Files by path below the registry, parts parted by `/`."""
+
+    def read(self, path: str) -> bytes | None:
+        """A file's content; None where there is none."""
+
+    def write(self, path: str, content: bytes) -> None:
+        """Writes a file whole; one that is there is replaced."""
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Writes a file that is not there yet; False where it is, which is left as it is."""
+
+    def names(self, folder: str) -> Sequence[str]:
+        """What lies directly in a folder, sorted; empty where there is none."""
+
+
+def open_store(place: str) -> Store:
+    """Opens a registry's place; nothing is made.
+
+    Args:
+        place: A folder, or an fsspec URL (`s3://…`, `memory://…`).
+
+    Raises:
+        UsageError: fsspec has no such kind of URL, or its package is missing.
+    """
+    if "://" not in place:
+        return FolderStore(Path(place).expanduser())
+    import fsspec
+
+    try:
+        files, root = fsspec.core.url_to_fs(place)
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"--registry {place}: fsspec does not open it ({error})") from error
+    return RemoteStore(files, root.rstrip("/"))
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """A folder of this machine.
+
+    Guarantees:
+        A file is there whole or not at all, also after a power cut, and `create` has one winner
+        (POSIX `link`). A full disk leaves what was there.
+    """
+
+    root: Path
+
+    def read(self, path: str) -> bytes | None:
+        """See `Store`."""
+        try:
+            return (self.root / path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise bad_file(error, "read") from error
+
+    def write(self, path: str, content: bytes) -> None:
+        """See `Store`."""
+        file = self.root / path
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, content)
+        except OSError as error:
+            raise bad_file(error, "written") from error
+
+    def create(self, path: str, content: bytes) -> bool:
+        """See `Store`."""
+        file = self.root / path
+        temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(temporary, content)
+            try:
+                os.link(temporary, file)
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink()
+            sync_folder(file.parent)
+        except OSError as error:
+            raise bad_file(error, "written") from error
+        return True
+
+    def names(self, folder: str) -> Sequence[str]:
+        """See `Store`."""
+        place = self.root / folder
+        try:
+            return sorted(p.name for p in place.iterdir() if not p.name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise bad_file(error, "read") from error
+
+
+@dataclass(frozen=True)
+class RemoteStore:
+    """What fsspec opens.
+
+    Attributes:
+        files: The file system.
+        root: The registry in it.
+    """
+
+    files: Any
+    root: str
+
+    def read(self, path: str) -> bytes | None:
+        """See `Store`."""
+        try:
+            return bytes(self.files.cat_file(f"{self.root}/{path}"))
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # what an implementation raises is its own
+            raise self._bad(path, "read", error) from error
+
+    def write(self, path: str, content: bytes) -> None:
+        """See `Store`."""
+        self._pipe(path, content, "overwrite")
+
+    def create(self, path: str, content: bytes) -> bool:
+        """See `Store`."""
+        try:
+            self._pipe(path, content, "create")
+        except FileExistsError:
+            return False
+        return True
+
+    def names(self, folder: str) -> Sequence[str]:
+        """See `Store`."""
+        place = f"{self.root}/{folder}"
+        try:
+            self.files.invalidate_cache(place)
+            found = self.files.ls(place, detail=False)
+        except FileNotFoundError:
+            return []
+        except Exception as error:
+            raise self._bad(folder, "listed", error) from error
+        return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
+
+    def _pipe(self, path: str, content: bytes, mode: str) -> None:
+        file = f"{self.root}/{path}"
+        try:
+            self.files.makedirs(file.rsplit("/", 1)[0], exist_ok=True)
+            self.files.pipe_file(file, content, mode=mode)
+        except FileExistsError:
+            raise
+        except Exception as error:
+            raise self._bad(path, "written", error) from error
+
+    def _bad(self, path: str, what: str, error: Exception) -> BadFileError:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return BadFileError(f"{self.root}/{path}: cannot be {what} ({first}); try again")
