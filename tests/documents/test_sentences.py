@@ -59,3 +59,8 @@ def test_a_number_and_a_text_without_ends_are_cut_at_blanks() -> None:
     assert cut("It is 3.5 metres.", 10) == ["It is 3.5 metres."]
     assert cut("a b c d e f g", 3) == ["a b c", "d e f", "g"]
     assert cut("好" * 7, 3) == ["好好好", "好好好", "好"]
+
+
+def test_what_is_said_again_leaves_room_for_what_is_new() -> None:
+    text = "a b c d e f g. Z. h i j k l m n o."
+    assert cut(text, 8) == ["a b c d e f g. Z.", "h i j k l m n o."]
