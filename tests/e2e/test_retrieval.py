@@ -199,3 +199,13 @@ def test_a_study_in_python_takes_passages_as_a_table() -> None:
     )
     assert study.recipe.task.labels == tuple(sorted(PASSAGES))
     assert set(PASSAGES) == set(NOTES)
+
+
+@pytest.mark.parametrize("form", ["merged", "sentence-transformers"])
+def test_a_form_that_cannot_hold_the_comparison_is_refused_by_name(
+    form: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "shipped"
+    assert cli(["model", "export", str(finished / "run"), "--format", form, "--out", str(out)]) == 2
+    assert "these fit: onnx" in capsys.readouterr().err
+    assert not out.exists()
