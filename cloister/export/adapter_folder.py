@@ -274,7 +274,12 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
         write_adapter(network, Adapter(values))
         if network.head is not None:
             head = load_file(folder / "head.safetensors")
-            outputs = None if network.items is not None else len(workspace.task.labels)
+            outputs = len(workspace.task.labels)
+            if network.items is not None:  # the head ends in the vectors' space
+                columns = head["weight"].shape[1]
+                if network.items.shape != (outputs, columns):
+                    raise ValueError(f"vectors {list(network.items.shape)} for {outputs} items")
+                outputs = columns
             network.head = _head_of(head, outputs).to(network.device)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadFileError(
@@ -284,8 +289,8 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
     return about, workspace
 
 
-def _head_of(tensors: dict[str, torch.Tensor], outputs: int | None) -> nn.Module:
-    """The head that `_head_tensors` made these of; of items a square one, with no outputs named.
+def _head_of(tensors: dict[str, torch.Tensor], outputs: int) -> nn.Module:
+    """Returns the head that `_head_tensors` made these of.
 
     Raises:
         KeyError: A tensor is missing.
@@ -294,8 +299,8 @@ def _head_of(tensors: dict[str, torch.Tensor], outputs: int | None) -> nn.Module
     """
     is_compared = "passages" in tensors
     rows, columns = tensors["passages" if is_compared else "weight"].shape
-    if rows != (columns if outputs is None else outputs):
-        raise ValueError(f"the head has {rows} outputs, the task {outputs or columns}")
+    if rows != outputs:
+        raise ValueError(f"the head has {rows} outputs, the task {outputs}")
     if not is_compared:
         linear = nn.Linear(columns, rows)
         linear.load_state_dict(tensors)
