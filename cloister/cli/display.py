@@ -27,6 +27,12 @@ TIMED = 5
 # Most rows shown; metrics.jsonl has all.
 SHOWN = 15
 
+# What the same answer to every test record is called, of tasks that give more than a label.
+SAME = {
+    "multi-label-classification": "same labels always",
+    "recommendation": "same items to all",
+}
+
 
 class Display:
     """Shows a running study on stderr: live on a terminal, else a line for each round.
@@ -136,12 +142,13 @@ class Display:
         if result.plain_test is not None:
             lines.append(("no privacy, untuned", f"{result.plain_test[result.metric]:.4f}"))
         if result.majority is not None:
-            several = result.task == "multi-label-classification"
-            said = "same labels always" if several else "most frequent label"
+            said = SAME.get(result.task, "most frequent label")
             lines.append((said, f"{result.majority:.4f}"))
         untrained = result.untrained.get(result.metric)
         if untrained is not None:
             lines.append(("before training", f"{untrained:.4f}"))
+        if result.lexical:
+            lines.append(("TF-IDF", f"{result.lexical[result.metric]:.4f}"))
         lines += [
             ("privacy", self._promise(result)),
             ("each update", f"{result.bytes_per_update:,} bytes"),

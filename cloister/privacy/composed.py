@@ -1,17 +1,21 @@
-"""The privacy loss distribution of many steps: dp-accounting's own, its support found at once.
+"""The privacy loss distribution of many steps, and its δ: dp-accounting's own, found at once.
 
 dp-accounting bounds the support of a composition by forty moments, each a `logsumexp` over the
 whole grid, which takes longer than the composition itself. Here the moments are sums of powers,
-each made of the one before.
+each made of the one before; and the δ at many ε are differences of two running sums, which
+dp-accounting forms in a loop of Python's.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 
 # Of `dp_accounting.pld.common.compute_self_convolve_bounds` and `PLDPmf.self_compose`: orders of
 # the Chernoff bound, in units of one over the grid's points; and the mass that may lie outside of
@@ -32,9 +36,35 @@ def self_composed(one: Any, times: int) -> Any:
     """
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
-    removing, adding = one._pmf_remove, one._pmf_add
-    sides = (removing,) if adding is removing else (removing, adding)
-    return PrivacyLossDistribution(*(_composed(side, times) for side in sides))
+    return PrivacyLossDistribution(*(_composed(side, times) for side in _sides(one)))
+
+
+def deltas_at(distribution: Any, epsilons: Sequence[float]) -> Floats:
+    """Computes δ at each ε of at least 0, the larger one of adding and removing a unit.
+
+    Guarantees:
+        What `distribution.get_delta_for_epsilon` returns, but for floats' last bits.
+    """
+    at = np.asarray(epsilons, dtype=np.float64)
+    found = [_deltas(side.to_dense_pmf(), at) for side in _sides(distribution)]
+    larger: Floats = np.max(found, axis=0)
+    return larger
+
+
+def _sides(distribution: Any) -> tuple[Any, ...]:
+    """The losses of removing and of adding a unit; one where they are the same."""
+    removing, adding = distribution._pmf_remove, distribution._pmf_add
+    return (removing,) if adding is removing else (removing, adding)
+
+
+def _deltas(side: Any, epsilons: Floats) -> Floats:
+    losses = (np.arange(len(side._probs)) + side._lower_loss) * side._discretization
+    # No loss below 0 is above an ε; there the power would leave the range of floats.
+    lower = side._probs * np.exp(-np.maximum(losses, 0.0))
+    above = [np.append(np.cumsum(mass[::-1])[::-1], 0.0) for mass in (side._probs, lower)]
+    first = np.searchsorted(losses, epsilons, side="right")
+    found: Floats = side._infinity_mass + above[0][first] - np.exp(epsilons) * above[1][first]
+    return np.clip(found, 0.0, 1.0)
 
 
 def _composed(side: Any, times: int) -> Any:
@@ -53,7 +83,7 @@ def _composed(side: Any, times: int) -> Any:
     return DensePLDPmf(side._discretization, first, np.roll(whole, -low)[:size], infinite, True)
 
 
-def _bounds(probabilities: NDArray[np.float64], times: int) -> tuple[int, int]:
+def _bounds(probabilities: Floats, times: int) -> tuple[int, int]:
     """The first and the last point outside of which at most `TRUNCATED` lies, by Chernoff."""
     count = len(probabilities)
     low, high = 0, (count - 1) * times

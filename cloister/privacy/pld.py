@@ -9,7 +9,7 @@ import math
 from functools import lru_cache
 from typing import Any
 
-from cloister.privacy.composed import self_composed
+from cloister.privacy.composed import deltas_at, self_composed
 from cloister.privacy.one_step import one_step
 
 # Width of the distributions' grid. FINE is dp-accounting's own default; COARSE is ten times as
@@ -77,7 +77,7 @@ def pld_deltas(composition: Composition, epsilons: tuple[float, ...]) -> tuple[f
     It is 1 if the grid cannot hold the loss.
     """
     try:
-        found = _total(composition, COARSE).get_delta_for_epsilon(list(epsilons))
+        found = deltas_at(_total(composition, COARSE), epsilons)
     except (MemoryError, OverflowError):
         return (1.0,) * len(epsilons)
     return tuple(min(1.0, float(delta) + FFT_ERROR) for delta in found)

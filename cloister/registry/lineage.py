@@ -25,6 +25,8 @@ from cloister.recipe import read_run_recipe
 # a line for each site.
 MOST_BYTES = 2**24
 CARD = "README.md"
+# Of a site's own certificate; a simulation's are in one bundle.
+_ENDING = ".certificate.json"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def read_candidate(place: Path) -> Candidate:
             recipe = read_run_recipe(run / "recipe.toml")
             study = recipe.digest()
             files["recipe.toml"] = (run / "recipe.toml").read_bytes()
-            for file in sorted((run / "certificates").glob("*.certificate.json")):
+            held = run / "certificates"
+            for file in sorted((*held.glob(f"*{_ENDING}"), *held.glob("bundle.zip"))):
                 files[f"certificates/{file.name}"] = file.read_bytes()
         certificates = {
             name.removeprefix("certificates/"): hashlib.sha256(content).hexdigest()
@@ -105,7 +108,7 @@ def _stated(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
     """What each certificate states, by site; `cloister audit verify` checks signatures."""
     found = {}
     for name, content in files.items():
-        if not name.startswith("certificates/"):
+        if not name.endswith(_ENDING):
             continue
         try:
             row = read_json(content, most_bytes=MOST_BYTES)

@@ -124,7 +124,7 @@ RATINGS = "user,item,rating,time\na,1,5,10\na,2,4,20\n"
         ),
         (RATINGS + ",3,1,5\n", SequenceOptions(), "row 3: user is empty"),
         (RATINGS + "a,3,1\n", SequenceOptions(), "row 3"),
-        (RATINGS + "a,3,x,5\n", SequenceOptions(least_rating=2), "row 3: rating is no number"),
+        (RATINGS + "a,3,x,5\n", SequenceOptions(least_rating=2), "row 3: rating is"),
         (BEHAVIORS + "4\tU1\t11/15/2019 1:22:32 PM\t\tN3\n", SequenceOptions(form="mind"), "-0 or"),
         ("who,item,time\na,1,2\n", SequenceOptions(), r"--person: no column .*found: who, item"),
         (RATINGS, SequenceOptions(item="movie"), r"--item movie: no such column"),

@@ -19,7 +19,7 @@ from cloister.export.forms.writing import CLOSE, Export, export_model
 from cloister.serving.model import load
 from cloister.serving.predictions import Classified, Labelled, Scored, Tagged
 from cloister.tasks.config import TaskConfig
-from tests.support.architectures import tiny
+from tests.support.architectures import DECODERS, ENCODERS, tiny
 from tests.support.released import exported
 
 LENGTH = 12
@@ -298,6 +298,36 @@ def test_a_short_float_s_base_is_exported_in_float32(tmp_path: Path, llama: Path
     assert written(adapter, "merged", tmp_path).rows[1].difference < 1e-5  # type: ignore[operator]
     config = json.loads((tmp_path / "merged" / "config.json").read_text())
     assert config["dtype"] == "float32"
+
+
+@pytest.mark.parametrize(
+    "family", ["falcon with ALiBi", pytest.param("mamba", marks=pytest.mark.nightly)]
+)
+def test_a_trace_that_does_not_run_at_every_size_is_refused(tmp_path: Path, family: str) -> None:
+    """One that onnxruntime does not load, and one that has the traced length in it."""
+    adapter = exported(tmp_path / "adapter", tiny(tmp_path / "base", family), KINDS["chat"])
+    with pytest.raises(UsageError, match=r"onnxruntime does not run the trace|other logits"):
+        written(adapter, "onnx", tmp_path)
+    assert not (tmp_path / "onnx").exists()
+
+
+# Architectures that have no class for tags in transformers, or one with more in its head.
+UNTAGGED = ("modernbert", "opt", "gemma3-text", "mamba", "qwen2")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("family", [*ENCODERS, *DECODERS])
+def test_each_architecture_is_exported(tmp_path: Path, family: str) -> None:
+    base = tiny(tmp_path / "base", family)
+    if family not in UNTAGGED:
+        adapter = exported(tmp_path / "tags", base, KINDS["tags"])
+        export_model(adapter, "merged", tmp_path / "tagger")
+    if family not in ("mamba", "falcon with ALiBi"):
+        adapter = exported(tmp_path / "labels", base, KINDS["labels"])
+        export_model(adapter, "onnx", tmp_path / "classifier")
+    if family in DECODERS:
+        adapter = exported(tmp_path / "chat", base, KINDS["chat"])
+        export_model(adapter, "merged", tmp_path / "merged")
 
 
 def test_a_chat_s_adapter_is_written_for_llama_cpp(

@@ -1,9 +1,10 @@
 """The distribution of many steps is dp-accounting's own, to the last bit."""
 
+import numpy as np
 import pytest
 from dp_accounting.pld.privacy_loss_distribution import from_mixture_gaussian_mechanism
 
-from cloister.privacy.composed import self_composed
+from cloister.privacy.composed import deltas_at, self_composed
 from cloister.privacy.one_step import one_step
 from cloister.privacy.pld import COARSE, FINE
 from tests.privacy.test_one_step import probabilities
@@ -29,6 +30,17 @@ def test_it_is_dp_accounting_s_to_the_last_bit(
     own, theirs = self_composed(one, steps), one.self_compose(steps)
     for side in ("_pmf_remove", "_pmf_add"):
         assert probabilities(own, side) == probabilities(theirs, side)
+
+
+@pytest.mark.parametrize(
+    ("noise", "rate", "steps"), [(1.0, 0.032, 600), (0.5, 1.0, 2), (9, 1.0, 1)]
+)
+def test_its_delta_is_dp_accounting_s(noise: float, rate: float, steps: int) -> None:
+    composed = self_composed(one_step(noise, rate, COARSE), steps)
+    epsilons = [0.0, 0.0005, 0.02, 1.0, 1.001, 3.0, 40.0]
+    theirs = composed.get_delta_for_epsilon(epsilons)
+    # Both are a difference of sums below 1.
+    np.testing.assert_allclose(deltas_at(composed, epsilons), theirs, rtol=1e-9, atol=1e-14)
 
 
 def test_a_group_s_is_too() -> None:

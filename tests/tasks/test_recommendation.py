@@ -15,6 +15,7 @@ from cloister.tasks.build import build_task, labels_of
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.cut import MOST_ITEMS
 from cloister.tasks.items_hash import with_items_sha256
+from cloister.tasks.popularity import popular_scores
 from cloister.tasks.ranking import rank_scores, ranks_of, without_seen
 from cloister.tasks.recommendation import Recommendation
 from tests.support.examples import tries
@@ -111,6 +112,14 @@ def test_scores_are_those_worked_by_hand(task: Recommendation) -> None:
     meter.add(torch.tensor([[9.0, 8, 7, 1, 1, 1], [5.0, 6, 7, 1, 1, 9]]), batch)
     assert meter.result()["mrr"] == pytest.approx((1 + 1 / 3) / 2)
     assert meter.report() == {}
+
+
+def test_popularity_ranks_what_came_next_often_without_what_each_person_has() -> None:
+    # Next: x twice, y and z once. Who has x already finds y first; z and y are equal for the last.
+    persons = [("a", "x"), ("b", "x"), ("x", "y"), ("a", "z")]
+    found = popular_scores([ItemsRecord(items) for items in persons])
+    # Ranks 1, 1; of y, where x is the person's own, z alone is equal: 1.5; of z, x is above: 2.5.
+    assert found["mrr"] == pytest.approx((1 + 1 + 1 / 1.5 + 1 / 2.5) / 4)
 
 
 def test_what_a_person_has_is_no_candidate_and_other_rows_keep_theirs() -> None:

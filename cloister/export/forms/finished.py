@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -151,20 +151,29 @@ def _fold_items(network: Network) -> None:
 
 
 def probe_batches(finished: Finished) -> list[Batch]:
-    """The built-in sentences as batches of the study's task, shorter beside longer ones."""
+    """The built-in sentences as batches of the study's task, shorter beside longer ones; at the end
+    one sentence by itself, cut to its half, so that no two sizes are all that is tried."""
     task = finished.task
     if isinstance(task, Recommendation):  # whose records are ids; the base reads their texts
         ids = (text_ids(task.tokenizer, text, task.max_length, task.pad_id) for text in PROBES)
-        return batches(task, [Example(one, 0) for one in ids])
-    return batches(task, [task.encode(record) for record in probe_records(task)])
-
-
-def batches(task: Task, examples: Sequence[Example]) -> list[Batch]:
-    """Examples in their order, a few at a time."""
-    return [
-        task.collate(examples[first : first + PROBE_BATCH])
-        for first in range(0, len(examples), PROBE_BATCH)
+        examples = [Example(one, 0) for one in ids]
+    else:
+        examples = [task.encode(record) for record in probe_records(task)]
+    groups = [
+        examples[first : first + PROBE_BATCH] for first in range(0, len(examples), PROBE_BATCH)
     ]
+    return [task.collate(group) for group in (*groups, [_half(examples[0])])]
+
+
+def _half(example: Example) -> Example:
+    length = (len(example.input_ids) + 1) // 2
+    target = example.target
+    return replace(
+        example,
+        input_ids=example.input_ids[:length],
+        target=target if isinstance(target, int) else target[:length],
+        segments=example.segments[:length],
+    )
 
 
 def probe_records(task: Task) -> list[Record]:

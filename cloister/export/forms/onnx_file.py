@@ -30,9 +30,10 @@ from cloister.models.layers import without_cache
 from cloister.models.network import Network
 
 FILE = "model.onnx"
-# The newest that the exporter writes by itself without conversion (torch 2.13: 20); 17 is the first
-# with layer norms, and read by onnxruntime from 1.13 on.
+# The first with layer norms as one operation; onnxruntime reads it from 1.12 on.
 OPSET = 17
+# Characters of another library's error in a message.
+MOST_SAID = 200
 
 
 class _Traced(nn.Module):
@@ -130,19 +131,36 @@ def _untold() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _refused(kind: str) -> Iterator[None]:
+    """Names the architecture whose trace onnxruntime cannot load, or cannot run at every size."""
+    try:
+        yield
+    except Exception as error:  # onnxruntime's errors share no other class
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:MOST_SAID]
+        raise UsageError(
+            f"onnxruntime does not run the trace of this {kind} ({first}), so it is not written; "
+            "choose another format"
+        ) from error
+
+
 def read(finished: Finished, folder: Path) -> Logits:
     """What onnxruntime computes from the file, with as many threads as torch has."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # fatal; an error is raised as well, and told once
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(
-        str(folder / FILE), options, providers=["CPUExecutionProvider"]
-    )
+    kind = finished.network.base.config.model_type
+    with _refused(kind):
+        session = onnxruntime.InferenceSession(
+            str(folder / FILE), options, providers=["CPUExecutionProvider"]
+        )
     names = {one.name for one in session.get_inputs()}
 
     def logits(inputs: Mapping[str, Tensor]) -> Tensor:
         given = {name: tensor.numpy() for name, tensor in inputs.items() if name in names}
-        return torch.from_numpy(session.run(["logits"], given)[0])
+        with _refused(kind):
+            return torch.from_numpy(session.run(["logits"], given)[0])
 
     return logits

@@ -16,7 +16,12 @@ from cloister.data.step_log import log_of
 from cloister.data.unit_column import UNIT
 from cloister.deployment.site.doctor_data import describe
 from cloister.deployment.site.read_apart import main, read_apart
-from cloister.deployment.site.records import UNDECLARED, RecordSource, read_records
+from cloister.deployment.site.records import (
+    NOT_LISTED,
+    UNDECLARED,
+    RecordSource,
+    read_records,
+)
 from cloister.errors import DataError, RecipeError, UsageError
 from cloister.privacy.units import Unit
 from cloister.tasks.build import build_task
@@ -53,6 +58,20 @@ def site(folder: Path, rows: list[object], task: str = "sequence-classification"
     text = "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows)
     (folder / "records.jsonl").write_text(text)
     return read_site(path)
+
+
+def test_a_row_with_an_item_that_the_site_does_not_declare_is_left_out(tmp_path: Path) -> None:
+    rows = [{"items": ["x", "y"]}, {"items": ["x", "z"]}, {"items": "y x"}]
+    file = site(tmp_path, list(rows))
+    text = file.path.read_text().replace("sequence-classification", "recommendation", 1)
+    text = text.replace('labels = ["a", "b"]', 'items = "i.csv"')
+    file.path.write_text(text.replace('person = "person"', ""))
+    (tmp_path / "i.csv").write_text("item,text\nx,one\ny,two\n")
+    found = read_records(read_site(file.path))
+    assert (found.rows, list(found.reasons)) == ((1, 3), [NOT_LISTED])
+    (tmp_path / "i.csv").unlink()
+    with pytest.raises(DataError, match=r"records\.items: .*no such file"):
+        read_records(read_site(file.path))
 
 
 def test_a_file_whose_units_were_coupled_is_read_once_site_toml_says_so(tmp_path: Path) -> None:
