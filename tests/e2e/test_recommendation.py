@@ -209,10 +209,12 @@ def test_an_adapter_whose_items_were_changed_is_refused(finished: Path, tmp_path
 def test_a_deployed_site_trains_and_says_the_same_with_a_row_that_does_not_fit(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = study(
-        base, "task.kind=recommendation", "task.labels=[]", f"task.items={shelf(tmp_path)}"
-    )
+    shelf(tmp_path)  # the site's own copy; the coordinator's is nowhere at the site
+    (tmp_path / "theirs").mkdir()
+    theirs = shelf(tmp_path / "theirs")
+    plain = study(base, "task.kind=recommendation", "task.labels=[]", f"task.items={theirs}")
     recipe = dataclasses.replace(plain, task=with_items_sha256(plain.task))
+    theirs.unlink()
     rows = [{"items": had(n), "person": f"p{n}"} for n in range(20)]
     misfits = ([0, 99], [3], None, [*range(8)] * 500)
     lives: list[list[Seen]] = []

@@ -98,7 +98,7 @@ def test_what_cannot_be_served_is_said_before_the_base_is_loaded(
     (tmp_path / "cert.pem").write_text("no certificate")
     cases = [
         (["--host", "0.0.0.0"], 2, "serve-token"),
-        (["--certificate", str(tmp_path / "cert.pem")], 2, "belong together"),
+        (["--certificate", str(tmp_path / "cert.pem")], 2, "give both or none"),
         (["--certificate", str(tmp_path / "cert.pem"), "--key", str(tmp_path / "no")], 3, "PEM"),
         (["--tokens", str(tmp_path / "no")], 3, "no"),
         ([], 3, "adapter"),

@@ -50,8 +50,8 @@ def test_a_registry_without_the_model_is_said_with_its_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cases = [
-        (["--registry", str(tmp_path)], "belong together"),
-        (["--model", "triage"], "belong together"),
+        (["--registry", str(tmp_path)], "give both or none"),
+        (["--model", "triage"], "give both or none"),
         ([], "give either RUN_OR_ADAPTER"),
         ([str(tmp_path), "--registry", str(tmp_path), "--model", "triage"], "give either"),
         (["--registry", str(tmp_path), "--model", "triage"], "no such model"),
