@@ -41,7 +41,8 @@ from cloister.models.network import Network, trained_parameters
 from cloister.models.state import write_adapter
 from cloister.privacy.plan import Plan
 from cloister.tasks.recommendation import Recommendation
-from cloister.tasks.task import Example
+from cloister.tasks.retrieval import Retrieval
+from cloister.tasks.task import Example, Task
 from cloister.training.config import TrainingConfig
 from cloister.training.preflight import preflight
 from cloister.training.room import CPU_TOKENS, room_for
@@ -178,7 +179,7 @@ def depends_on(
         "trained": [sorted(names) for names in _trained_sets(workspace, plan, config)],
         "task": [task.kind, len(task.labels), task.max_length, *getattr(task, "origin", ())],
         **({"weights": weights} if (weights := getattr(task, "weights", None)) else {}),
-        **({"items": task.catalogue.sha256} if isinstance(task, Recommendation) else {}),
+        **_public_layer(task),
         **({"log-ratios": True} if getattr(task, "dpo_beta", None) is not None else {}),
         "shapes": shapes_to_try(workspace, config).to_json(),
         "records": records_at_an_edge(config.expected_batch_size, task.max_length),
@@ -191,6 +192,16 @@ def depends_on(
         "variables": {n: v for n, v in sorted(os.environ.items()) if n.startswith(_KERNELS)},
         "threads": torch.get_num_threads(),
     }
+
+
+def _public_layer(task: Task) -> dict[str, Any]:
+    """What a layer of public vectors is made of, beside the base; empty where there is none."""
+    if isinstance(task, Recommendation):
+        return {"items": task.catalogue.sha256}
+    if isinstance(task, Retrieval):
+        text = json.dumps([task.passages, task.temperature])
+        return {"passages": hashlib.sha256(text.encode()).hexdigest()}
+    return {}
 
 
 def _pooling(network: Network) -> str:

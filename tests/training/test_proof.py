@@ -13,6 +13,7 @@ from cloister.errors import PreflightError, RefusedError
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.pooling import Pooling
 from cloister.tasks.config import TaskConfig
+from cloister.tasks.retrieval import Retrieval
 from cloister.training import proof as proof_file
 from cloister.training import proof as proof_module
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
@@ -232,6 +233,15 @@ def test_the_key_names_all_that_a_proof_depends_on(workspace: Workspace, bases: 
     # What a round does not depend on changes nothing.
     assert Proof.key_of(workspace, replace(PLAN, noise_multiplier=2.0), CONFIG) == key
     assert Proof.key_of(workspace, PLAN, replace(CONFIG, expected_batch_size=310)) == key
+
+
+def test_a_proof_is_of_these_passages(workspace: Workspace) -> None:
+    """Their vectors are a layer of the network, and the temperature scales its gradients."""
+    tokenizer = word_tokenizer()
+    task = Retrieval(("a", "b"), tokenizer, 16, 0, ("fever", "rash"))
+    others = [task, replace(task, passages=("fever", "cough")), replace(task, temperature=0.5)]
+    keys = {Proof.key_of(replace(workspace, task=one), PLAN, CONFIG) for one in others}
+    assert len(keys) == 3
 
 
 def test_the_key_tells_versions_and_kernels_apart(
