@@ -56,6 +56,7 @@ ROOMS = {
     "audit": 11,
     "serving": 11,
     "dashboard": 11,
+    "documents": 11,
     "service": 12,
     "testing": 11,
     "api": 12,

@@ -147,6 +147,8 @@ class Display:
         untrained = result.untrained.get(result.metric)
         if untrained is not None:
             lines.append(("before training", f"{untrained:.4f}"))
+        if result.lexical:
+            lines.append(("TF-IDF", f"{result.lexical[result.metric]:.4f}"))
         lines += [
             ("privacy", self._promise(result)),
             ("each update", f"{result.bytes_per_update:,} bytes"),

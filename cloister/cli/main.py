@@ -22,6 +22,7 @@ from cloister.cli import (
     epsilon,
     evaluate,
     export,
+    index,
     ledger,
     member,
     model,
@@ -65,6 +66,7 @@ app.command("dashboard")(dashboard.dashboard)
 app.command("bundle")(offline.bundle)
 app.command("env")(environment.environment)
 app.add_typer(data.app, name="data")
+app.add_typer(index.app, name="index")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(audit.app, name="audit")
 app.add_typer(site.app, name="site")

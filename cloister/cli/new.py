@@ -23,6 +23,7 @@ class TaskName(StrEnum):
     CAUSAL = "causal-lm"
     MULTI = "multi-label-classification"
     SCORING = "scoring"
+    RETRIEVAL = "retrieval"
     RECOMMENDATION = "recommendation"
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from cloister.cli.prediction_file import write_predictions
 from cloister.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from cloister.serving.abstention import Decided
     from cloister.serving.inputs import Input
     from cloister.serving.model import Model
     from cloister.serving.predictions import Prediction
@@ -49,6 +49,15 @@ def predict(
     top: Annotated[
         int | None, typer.Option(min=1, help="For recommendation: items in each list. Absent: 10.")
     ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Leave out what is less probable: of one label the label (the reason is stated), "
+            "of several, entities and passages each. Absent: nothing is left out.",
+        ),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="cpu, cuda, cuda:N or mps. Absent: the CUDA GPU if there is one."),
@@ -74,8 +83,9 @@ def predict(
     if out is not None and out.exists():
         raise UsageError(f"{out} exists already and is not overwritten; choose another --out")
     from cloister.data.records import POOLED
-    from cloister.data.unlabelled import read_unlabelled
+    from cloister.data.unlabelled import unlabelled_rows
     from cloister.export.adapter_folder import adapter_folder
+    from cloister.serving.abstention import abstaining, check_threshold
     from cloister.serving.model import about_adapter, load
 
     # Check the records before the base is loaded, which takes longest.
@@ -88,18 +98,28 @@ def predict(
         )
     if top is not None and records != "items":
         raise UsageError(f"--top {top}: for recommendation only; leave it out")
-    inputs: Sequence[Input]
-    if data is not None:
-        inputs = read_unlabelled(data, records, about.data)
+    if threshold is not None:
+        check_threshold(about.task.kind, threshold)
+    inputs: Iterable[Input]
+    if data is not None:  # read twice, so that a long file needs no memory
+        count = sum(1 for _ in unlabelled_rows(data, records, about.data))
+        inputs = unlabelled_rows(data, records, about.data)
     else:
         inputs = _texts(text or [], text_b or [], is_pair=records == "pairs")
     typer.echo("… loading the base model", err=True)
     model = load(adapter, device, base=base)
     if data is not None:
-        typer.echo(f"… predicting for {len(inputs):,} records", err=True)
-    predictions = model.predict(inputs) if top is None else model.predict(inputs, top=top)
+        typer.echo(f"… predicting for {count:,} records", err=True)
+    found: Iterator[Prediction | Decided] = model.stream(inputs, top=top)
+    if threshold is not None:
+        found = (abstaining(cast("Prediction", one), threshold) for one in found)
+    if out is not None and not as_json:
+        written = write_predictions(out, found, about.task.labels, as_table=as_table)
+        typer.echo(f"{written} predictions: {out}", err=True)
+        return
+    predictions = list(found)
     if out is not None:
-        _write(out, _table(predictions, about.task.labels) if as_table else _lines(predictions))
+        write_predictions(out, predictions, about.task.labels, as_table=as_table)
     if as_json:
         document = {
             "adapter": str(adapter_folder(adapter)),
@@ -107,10 +127,8 @@ def predict(
             "predictions": [one.to_json() for one in predictions],
         }
         typer.echo(json.dumps(document))
-    elif out is None:
-        _show(model, predictions)
     else:
-        typer.echo(f"{len(predictions)} predictions: {out}", err=True)
+        _show(model, predictions)
 
 
 def _texts(first: Sequence[str], second: Sequence[str], *, is_pair: bool) -> Sequence[Input]:
@@ -129,52 +147,7 @@ def _texts(first: Sequence[str], second: Sequence[str], *, is_pair: bool) -> Seq
     return list(zip(first, second, strict=True))
 
 
-def _lines(predictions: Sequence[Prediction]) -> str:
-    return "".join(json.dumps(one.to_json(), ensure_ascii=False) + "\n" for one in predictions)
-
-
-def _table(predictions: Sequence[Prediction], names: Sequence[str]) -> str:
-    """CSV with one row per input: the label with each label's probability, the labels as a JSON
-    list with theirs, score and grade, or items and scores as lists; and whether the text was
-    cut."""
-    from cloister.serving.predictions import Classified, Labelled, Ranked, Scored
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for number, one in enumerate(predictions):
-        row: dict[str, object] = {}
-        if isinstance(one, Classified):
-            row = {"label": one.label, "is_cut": str(one.is_cut).lower()}
-        elif isinstance(one, Labelled):
-            listed = json.dumps(one.labels, ensure_ascii=False)
-            row = {"labels": listed, "is_cut": str(one.is_cut).lower()}
-        elif isinstance(one, Scored):
-            grade = "" if one.grade is None else f"{one.grade:g}"
-            cut = str(one.is_cut).lower()
-            row = {"score": f"{one.score:.6g}", "grade": grade, "is_cut": cut}
-        elif isinstance(one, Ranked):
-            items = json.dumps([ranked.item for ranked in one.items], ensure_ascii=False)
-            scores = json.dumps([round(ranked.score, 6) for ranked in one.items])
-            row = {"items": items, "scores": scores, "is_cut": str(one.is_cut).lower()}
-        if isinstance(one, Classified | Labelled):
-            row |= {f"probability of {name}": f"{one.probabilities[name]:.6f}" for name in names}
-        if number == 0:
-            writer.writerow(row)
-        writer.writerow(row.values())
-    return text.getvalue()
-
-
-def _write(out: Path, text: str) -> None:
-    """Writes a file that only its owner may read, since predictions reveal records."""
-    from cloister.files import bad_file, write_whole
-
-    try:
-        write_whole(out, text.encode(), 0o600)
-    except (OSError, ValueError) as error:
-        raise bad_file(error, "written") from error
-
-
-def _show(model: Model, predictions: Sequence[Prediction]) -> None:
+def _show(model: Model, predictions: Sequence[Prediction | Decided]) -> None:
     from cloister.cli.terminal import Terminal
 
     console = Terminal()
@@ -190,10 +163,20 @@ def _show(model: Model, predictions: Sequence[Prediction]) -> None:
         )
 
 
-def _line(prediction: Prediction) -> str:
-    from cloister.serving.predictions import Classified, Labelled, Ranked, Scored, Tagged
+def _line(prediction: Prediction | Decided) -> str:
+    from cloister.serving.abstention import Decided
+    from cloister.serving.predictions import (
+        Classified,
+        Labelled,
+        Ranked,
+        Retrieved,
+        Scored,
+        Tagged,
+    )
 
-    if isinstance(prediction, Classified):
+    if isinstance(prediction, Decided) and not prediction.label:
+        return f"no label: the most probable has {prediction.confidence:.3f}"
+    if isinstance(prediction, Classified | Decided):
         ranked = sorted(prediction.probabilities.items(), key=lambda pair: -pair[1])
         rest = ", ".join(f"{name} {share:.3f}" for name, share in ranked[1:SHOWN_LABELS])
         first = f"{prediction.label} {prediction.probabilities[prediction.label]:.3f}"
@@ -204,6 +187,9 @@ def _line(prediction: Prediction) -> str:
     if isinstance(prediction, Scored):
         grade = "" if prediction.grade is None else f"  (grade {prediction.grade:g})"
         return f"{prediction.score:.3f}{grade}"
+    if isinstance(prediction, Retrieved):
+        nearest = prediction.passages[:SHOWN_LABELS]
+        return ", ".join(f"{one.id} {one.similarity:.3f}" for one in nearest) or "no passage"
     if isinstance(prediction, Ranked):
         shown = ", ".join(f"{one.item} {one.score:.3f}" for one in prediction.items[:SHOWN_LABELS])
         more = len(prediction.items) - SHOWN_LABELS

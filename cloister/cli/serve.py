@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from socket import socket
 
-    from cloister.service.versions import Version
+    from cloister.service.library import Library
+    from cloister.service.versions import Served, Version
 
 # Four passes of `cloister predict` without a GPU (training.config.PLAIN_TOKENS) wait well under a
 # second on two cores.
@@ -52,6 +53,29 @@ def serve(
         Path | None, typer.Option(metavar="PEM", help="TLS certificate chain; needs --key.")
     ] = None,
     key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its private key.")] = None,
+    documents: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="INDEX",
+            help="Of a chat: answer from these documents alone (`cloister index build`).",
+        ),
+    ] = None,
+    retriever: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN_OR_BASE",
+            help="With --documents: what encodes questions. Absent: as the index names it.",
+        ),
+    ] = None,
+    least_score: Annotated[
+        float | None,
+        typer.Option(
+            min=-1.0,
+            max=1.0,
+            help="With --documents: the least similarity of question and passage at which there "
+            "is an answer. Absent: 0.3.",
+        ),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="cpu, cuda, cuda:N or mps. Absent: the CUDA GPU where there is one."),
@@ -75,6 +99,8 @@ def serve(
 
     SIGTERM answers what was taken, and ends with 0. SIGHUP loads what stands at RUN_OR_ADAPTER now,
     or the version that the registry promotes now, and serves it from then on; no request is lost.
+    With --documents a chat answers from the passages that it finds, cites them, and says that it
+    cannot where none is near enough.
 
     Example: cloister serve runs/bank
     """
@@ -95,6 +121,8 @@ def serve(
     if (adapter is None) == (registry is None):
         raise UsageError("give either RUN_OR_ADAPTER, or --registry and --model")
     _check_tls(certificate, key)
+    if documents is None and (retriever, least_score) != (None, None):
+        raise UsageError("--retriever, --least-score: given without --documents, which they are of")
     from cloister.cli.dashboard import listen
 
     with listen(host, port) as place:
@@ -103,9 +131,34 @@ def serve(
 
         typer.echo("… loading the base model", err=True)
         served = Served(_opening(adapter, registry, model, stage, device, base))
+        library = None
+        if documents is not None:
+            library = _library(served, documents, retriever, least_score)
         settings = Settings(batch_tokens, queue, timeout, rate, certificate, key)
         _announce(place, host, is_secure=certificate is not None)
-        run_service(served, callers, settings, place, lambda text: typer.echo(text, err=True))
+
+        def say(text: str) -> None:
+            typer.echo(text, err=True)
+
+        run_service(served, callers, settings, place, say, library)
+
+
+def _library(
+    served: Served, documents: Path, retriever: Path | None, least: float | None
+) -> Library:
+    """Loads the documents of a chat.
+
+    Raises:
+        UsageError: The model is of another task.
+    """
+    from cloister.errors import UsageError
+    from cloister.service.library import LEAST, open_library
+
+    kind = served.current.model.workspace.task.kind
+    if kind != "causal-lm":
+        raise UsageError(f"--documents: given for {kind}; a chat (causal-lm) answers from them")
+    typer.echo("… loading the documents", err=True)
+    return open_library(documents, retriever, None, LEAST if least is None else least)
 
 
 def _opening(

@@ -24,8 +24,8 @@ class RecordsConfig:
 
     Attributes:
         task: The task that they are labelled for: a built-in kind, or a plug-in's name.
-        labels: Class names, or entity types without their B-/I- prefix, from a public code book;
-            none for conversations and scores.
+        labels: Class names, entity types without their B-/I- prefix, or ids of public passages,
+            from a public code book; none for conversations and scores.
         score_range: Of scoring: the lowest and the highest score that there may be.
         score_step: Of scoring: what parts two grades; absent: every number in the range is a score.
         items: Of recommendation, needed: this site's copy of the public file of items, relative to
@@ -58,7 +58,8 @@ class RecordsConfig:
         if self.task == "recommendation":
             TaskConfig(kind="recommendation", labels=self.labels, items=self.items)
             return
-        fewest = 2 if self.task in ("sequence-classification", "text-pairs") else 1
+        several = ("sequence-classification", "text-pairs", "retrieval")
+        fewest = 2 if self.task in several else 1
         if len(self.labels) < fewest:
             raise UsageError(
                 f"labels: {len(self.labels)} given; at least {fewest} are needed: list every "

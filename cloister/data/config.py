@@ -40,6 +40,8 @@ GENERATED: dict[RecordKind, str] = {
     "score": "synthetic:answers",
     "items": "synthetic:shops",
 }
+# Of retrieval, whose records are texts with one label too.
+QUESTIONS = "synthetic:questions"
 # The column of a pair's second text if none is named.
 SECOND = "text_b"
 
@@ -65,7 +67,8 @@ class DataConfig:
         train: A file (JSONL, JSON, CSV, TSV, CoNLL, Parquet, Arrow; text also with `.gz`), a hub
             id (`owner/name` or `owner/name:config`), or a built-in generator: `synthetic:hospitals`
             (one label, also of pairs where the task reads pairs), `synthetic:referrals` (several),
-            `synthetic:answers` (scores), `synthetic:shops` (people's items). Absent: the generator
+            `synthetic:answers` (scores), `synthetic:questions` (retrieval), `synthetic:shops`
+            (people's items). Absent: the generator
             of the task's records.
         test: The public test set, likewise; absent only where `train` brings its own (hub ids and
             the generators).

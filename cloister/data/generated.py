@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cloister.data.config import GENERATED
+from cloister.data.config import GENERATED, QUESTIONS
 from cloister.data.records import Record, RecordKind
 from cloister.errors import DataError
 
@@ -17,6 +17,11 @@ _WORDS = {
 }
 
 
+def is_generated(source: str) -> bool:
+    """Whether a source is one of the built-in generators."""
+    return source == QUESTIONS or source in GENERATED.values()
+
+
 def check_generated(source: str, kind: RecordKind) -> None:
     """Refuses a generator whose records the task cannot read.
 
@@ -24,6 +29,8 @@ def check_generated(source: str, kind: RecordKind) -> None:
         DataError: Its records are of another kind.
     """
     holds = [one for one, name in GENERATED.items() if name == source]
+    if source == QUESTIONS:
+        holds = ["text"]
     if kind not in holds:
         own = f"; {GENERATED[kind]} has records for it" if kind in GENERATED else ""
         held = " and ".join(_WORDS[one] for one in holds)
@@ -45,7 +52,11 @@ def generated(source: str, kind: RecordKind, *, train: bool) -> list[Record]:
     """
     check_generated(source, kind)
     halves: tuple[Sequence[Record], Sequence[Record]]
-    if kind == "labels":
+    if source == QUESTIONS:
+        from cloister.data.synthetic_questions import hospital_questions
+
+        halves = hospital_questions()
+    elif kind == "labels":
         from cloister.data.synthetic_referrals import referral_letters
 
         halves = referral_letters()

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from cloister.data.config import GENERATED, DataConfig
+from cloister.data.config import DataConfig
 from cloister.data.formats import FileForm, form_of, listed_endings
-from cloister.data.generated import check_generated, generated
+from cloister.data.generated import check_generated, generated, is_generated
 from cloister.data.records import Record, RecordKind
 from cloister.data.schema import Reading
 from cloister.data.source import RECIPE, DataOrigin
@@ -49,7 +49,7 @@ def load(
         DataError: The source is missing, damaged, empty, or a row lacks what the task needs.
         NetworkError: The hub cannot be reached.
     """
-    if source in GENERATED.values():
+    if is_generated(source):
         return generated(source, kind, train=split == "train")
     path = _path(source)
     reading = _reading(path, split, kind, columns, sites, asker)
@@ -91,7 +91,7 @@ def first_record(
         DataError: The file is missing, damaged or empty, or its first row lacks what the task
             needs.
     """
-    if source in GENERATED.values():
+    if is_generated(source):
         check_generated(source, kind)
         return None
     path = _path(source)

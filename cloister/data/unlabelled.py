@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from cloister.data.cells import misfit, whole
@@ -22,7 +23,12 @@ Unlabelled = str | tuple[str, ...] | tuple[Message, ...]
 
 
 def read_unlabelled(path: Path, kind: RecordKind, columns: DataConfig) -> list[Unlabelled]:
-    """Reads the inputs of predictions in the order of the rows; labels are ignored.
+    """Reads the inputs of predictions at once; see `unlabelled_rows`."""
+    return list(unlabelled_rows(path, kind, columns))
+
+
+def unlabelled_rows(path: Path, kind: RecordKind, columns: DataConfig) -> Iterator[Unlabelled]:
+    """Reads the inputs of predictions row by row, in order; labels are ignored.
 
     Args:
         path: The file.
@@ -38,22 +44,21 @@ def read_unlabelled(path: Path, kind: RecordKind, columns: DataConfig) -> list[U
         own = columns.items_column
     needed = pair if kind == "pairs" else tuple(dict.fromkeys((own, columns.text)))
     try:
-        found: list[Unlabelled] = []
+        number = 0
         for number, row in file_rows(path, "test", needed, RELEASED):
             where = f"{path.name}, row {number}"
             if kind == "pairs":
-                found.append((_text(row, pair[:1], where), _text(row, pair[1:], where)))
+                yield (_text(row, pair[:1], where), _text(row, pair[1:], where))
             elif kind == "items":
                 if row.get(own) is None:
                     raise _missing(row, (own,), where)
-                found.append(items_of_cell(row[own], own, where))
+                yield items_of_cell(row[own], own, where)
             else:
-                found.append(_unlabelled(row, kind, needed, where))
+                yield _unlabelled(row, kind, needed, where)
     except OSError as error:
         raise bad_file(error, "read") from error
-    if not found:
+    if number == 0:
         raise DataError(f"{path}: no records; give a file with at least one row")
-    return found
 
 
 def _unlabelled(row: Row, kind: RecordKind, needed: tuple[str, ...], where: str) -> Unlabelled:

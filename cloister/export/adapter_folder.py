@@ -1,7 +1,8 @@
 """Writes and loads a finished adapter's folder: a PEFT adapter, its head, Cloister's own facts.
 
 adapter_config.json, adapter_model.safetensors   LoRA, for `PeftModel.from_pretrained`
-head.safetensors                                 the head's `weight` [C, H] and `bias` [C]
+head.safetensors                                 the head's `weight` [C, H] and `bias` [C];
+                                                 of retrieval `map` [H, H], `passages` [K, H]
 tokenizer.json, tokenizer_config.json            chat only: the base's tokenizer
 chat_template.jinja                              chat only: the template that training rendered
 items.jsonl, items.safetensors                   recommendation only: the public items, and their
@@ -38,6 +39,7 @@ from cloister.json_text import read_json
 from cloister.models.center import uncentred
 from cloister.models.config import ALL_LINEAR, LoraConfig, ModelConfig, VectorMode
 from cloister.models.network import LowRankHead
+from cloister.models.passage_head import PassageHead
 from cloister.models.pooling import Pooling
 from cloister.models.state import write_adapter
 from cloister.tasks.chat import CausalChat
@@ -125,6 +127,9 @@ def _pooling_table(pooling: Pooling | None) -> dict[str, object] | None:
 
 def _head_tensors(head: nn.Module, center: torch.Tensor | None) -> dict[str, torch.Tensor]:
     """Returns the head for the base's own vectors, with the centre merged into weight and bias."""
+    if isinstance(head, PassageHead):
+        parts = {"map": head.matrix(), "passages": head.passages}
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in parts.items()}
     if isinstance(head, LowRankHead):
         weight, bias = head.merged()
     else:
@@ -269,15 +274,39 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
         write_adapter(network, Adapter(values))
         if network.head is not None:
             head = load_file(folder / "head.safetensors")
-            rows, columns = head["weight"].shape
-            outputs = len(workspace.task.labels) if network.items is None else columns
-            if rows != outputs:
-                raise ValueError(f"the head has {rows} outputs, the task {outputs}")
-            network.head = nn.Linear(columns, rows).to(network.device)
-            network.head.load_state_dict(head)
+            outputs = len(workspace.task.labels)
+            if network.items is not None:  # the head ends in the vectors' space
+                columns = head["weight"].shape[1]
+                if network.items.shape != (outputs, columns):
+                    raise ValueError(f"vectors {list(network.items.shape)} for {outputs} items")
+                outputs = columns
+            network.head = _head_of(head, outputs).to(network.device)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadFileError(
             f"{folder}: its files do not fit together ({error}); copy the whole folder again"
         ) from error
     network.eval()
     return about, workspace
+
+
+def _head_of(tensors: dict[str, torch.Tensor], outputs: int) -> nn.Module:
+    """Returns the head that `_head_tensors` made these of.
+
+    Raises:
+        KeyError: A tensor is missing.
+        ValueError: It has other outputs than the task.
+        RuntimeError: The tensors do not fit together.
+    """
+    is_compared = "passages" in tensors
+    rows, columns = tensors["passages" if is_compared else "weight"].shape
+    if rows != outputs:
+        raise ValueError(f"the head has {rows} outputs, the task {outputs}")
+    if not is_compared:
+        linear = nn.Linear(columns, rows)
+        linear.load_state_dict(tensors)
+        return linear
+    head = PassageHead("linear", columns, rows, 1, 0)
+    assert head.map is not None
+    head.map.load_state_dict({"weight": tensors["map"]})
+    head.passages = tensors["passages"]
+    return head

@@ -54,6 +54,7 @@ class Card:
         is_personal: Whether each site kept a part of its adapter.
         central: The noise that the coordinator added; None: it added none.
         label_counts: How many records of the public test set have each label; empty: unknown.
+        lexical: Of retrieval: scores of ranking by shared words.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Card:
     central: CentralPlan | None = None
     untrained: Mapping[str, float | None] = field(default_factory=dict)
     label_counts: Mapping[str, int] = field(default_factory=dict)
+    lexical: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def known(self) -> dict[str, SiteFacts]:
@@ -199,6 +201,8 @@ def _scores(card: Card) -> str:
     columns: dict[str, Mapping[str, float | None]] = {"this adapter": card.test}
     if card.untrained:
         columns["untrained, before round 1"] = card.untrained
+    if card.lexical:
+        columns["TF-IDF, by shared words"] = card.lexical
     if plain:
         columns["same run without privacy, untuned"] = plain
     lines = [

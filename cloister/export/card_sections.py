@@ -83,7 +83,7 @@ def data_by_site(sites: Mapping[str, str]) -> str:
     """
     parts = [f"### {site}\n\n{known}\n\n{NO_WORDS}\n" for site, known in sites.items()]
     return (
-        f"## {DATA}\n\nThe records stayed at the sites; nobody else has seen them.\n\n"
+        f"## {DATA}\n\nThe sites kept their records: no message of the study holds one.\n\n"
         + "\n".join(parts)
     )
 

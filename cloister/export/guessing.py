@@ -16,7 +16,9 @@ def guessing(kind: TaskKind, majority: float | None) -> float | None:
         kind: The task.
         majority: The score of one constant answer for every test record; None without labels.
     """
-    if kind not in BUILT_IN:  # a plug-in does not state what its metric gives for guesses
+    # A plug-in does not state what its metric gives for guesses; retrieval's is compared with the
+    # untrained base's.
+    if kind not in BUILT_IN or kind == "retrieval":
         return None
     # Tags are scored by F1 of entities, which is 0 where none is found; scores by kappa or by
     # correlation, which is 0 where every record is given the same score.

@@ -102,9 +102,14 @@ task = json.load(open("adapter/cloister.json", encoding="utf-8"))["task"]
 {batch}with torch.no_grad():
     output = model(**batch)
 {leading}{features}
-    logits = features.float().cpu() @ head["weight"].T + head["bias"]
+    {logits}
 {predicted}
 """
+LINEAR = 'logits = features.float().cpu() @ head["weight"].T + head["bias"]'
+# Of retrieval: cosines with the passages.
+COMPARED = """\
+query = torch.nn.functional.normalize(features.float().cpu() @ head["map"].T, dim=1)
+    logits = query @ head["passages"].T"""
 # People, as the texts of their last items.
 PEOPLE = """\
 items = [json.loads(line) for line in open("adapter/items.jsonl", encoding="utf-8")]
@@ -121,6 +126,9 @@ predicted = [
     [label for label, share in zip(task["labels"], row) if share > 0.5]
     for row in logits.sigmoid().tolist()
 ]""",
+    "retrieval": """\
+names = sorted(task["passages"])
+predicted = [[names[place] for place in row] for row in logits.topk(min(5, len(names))).indices]""",
     "scoring": """\
 low, high = task["score_range"]
 predicted = (low + (high - low) * logits[:, 0].double().sigmoid()).tolist()""",

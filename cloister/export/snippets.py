@@ -15,9 +15,11 @@ from transformers import PreTrainedModel
 from cloister.export.script_parts import (
     BATCH,
     CAUSAL,
+    COMPARED,
     FEATURES,
     LAYERS,
     LEADING,
+    LINEAR,
     NORMALIZED,
     ONE_LABEL,
     OPENING,
@@ -230,5 +232,6 @@ def loading_script(loading: Loading) -> str:
         batch=batch,
         leading=leading,
         features=features,
+        logits=COMPARED if loading.kind == "retrieval" else LINEAR,
         predicted=PREDICTED.get(loading.kind, ONE_LABEL),
     )

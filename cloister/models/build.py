@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from cloister.data.records import POOLED, RecordKind
 from cloister.errors import RefusedError, UsageError
@@ -17,6 +18,7 @@ from cloister.models.freezing import frozen_names
 from cloister.models.layers import end_after
 from cloister.models.lora import factor, is_residual
 from cloister.models.network import Network, adapter_name, make_head
+from cloister.models.passage_head import PassageHead
 from cloister.models.pooling import Pooling, choose_pooling
 from cloister.models.word_rows import word_rows
 
@@ -32,6 +34,7 @@ def build_network(
     *,
     device: str | None = None,
     attention: str | None = None,
+    compares: bool = False,
 ) -> Network:
     """Loads the base, and attaches adapters and a head.
 
@@ -47,6 +50,8 @@ def build_network(
         words: For a head that starts at the labels' words: the token ids of each label.
         device: `machine.device`, the device; None: the GPU if there is one.
         attention: `machine.attention`, the kernel of attention; None: transformers chooses.
+        compares: Whether the outputs are cosines with public passages, whose vectors the network
+            gets later (`models.passage_head`).
 
     Returns:
         The network on the device; the parameters of the section are set to be trained.
@@ -83,7 +88,11 @@ def build_network(
         outputs, rows = hidden, torch.eye(hidden)
     if head_kind == "label-words":
         rows = word_rows(backbone, words, lambda: load_backbone(folder, model, causal=True))
-    head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed, rows)
+    head: nn.Module | None
+    if compares:
+        head = PassageHead(head_kind, hidden, outputs, lora.r, seed)
+    else:
+        head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed, rows)
     if lora.method == "prompt" and pooling is not None and pooling.mode == "pooler":
         raise UsageError(
             "model.pooling: pooler reads the first state, which belongs to the prompt; set "

@@ -7,9 +7,12 @@ digest, and no finished or running study changes when they change.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from cloister.data.config import GENERATED, SYNTHETIC
+from cloister.data.config import GENERATED, QUESTIONS, SYNTHETIC
+from cloister.data.passages import read_passages
 from cloister.data.synthetic_answers import HIGHEST
+from cloister.data.synthetic_questions import leaflets
 from cloister.tasks.registry import BUILT_IN
 
 # Most words are not part of an entity, so a record's gradient is short: a bound of 1 clips few of
@@ -41,7 +44,7 @@ def with_task_defaults(tables: Mapping[str, object]) -> dict[str, object]:
         The sections; the user's values are kept. Without privacy nothing is filled in, because the
         defaults are for clipped and noised steps.
     """
-    tables = _with_generator(tables)
+    tables = _with_head(_with_passages(_with_generator(tables)))
     privacy = tables.get("privacy")
     if isinstance(privacy, dict) and privacy.get("enabled") is False:
         return dict(tables)
@@ -70,6 +73,8 @@ def _with_generator(tables: Mapping[str, object]) -> Mapping[str, object]:
     if not isinstance(task, dict) or not isinstance(data, dict) or kind not in BUILT_IN:
         return tables
     source = GENERATED.get(BUILT_IN[kind].records, SYNTHETIC)
+    if kind == "retrieval":
+        source = QUESTIONS
     if source == SYNTHETIC or data.get("train", source) != source:
         return tables
     return {
@@ -77,3 +82,32 @@ def _with_generator(tables: Mapping[str, object]) -> Mapping[str, object]:
         "data": {**data, "train": source},
         "task": {**_OF_GENERATOR.get(kind, {}), **task},
     }
+
+
+def _with_passages(tables: Mapping[str, object]) -> Mapping[str, object]:
+    """The sections with the passages that a file of them, or the generator, has.
+
+    Whatever else is given, the reader says that it is no table.
+
+    Raises:
+        DataError: The file cannot be read, or is none of passages.
+    """
+    task, data = tables.get("task"), tables.get("data", {})
+    if _kind(tables) != "retrieval" or not isinstance(task, dict):
+        return tables
+    given = task.get("passages")
+    if isinstance(given, str):
+        return {**tables, "task": {**task, "passages": read_passages(Path(given))}}
+    if given is None and isinstance(data, dict) and data.get("train") == QUESTIONS:
+        return {**tables, "task": {**task, "passages": leaflets()}}
+    return tables
+
+
+def _with_head(tables: Mapping[str, object]) -> Mapping[str, object]:
+    """The sections with the head of a retrieval study where none is named: where adapters train
+    none, since a map has H² numbers, which take as much noise as all else; in a probe the map."""
+    lora = tables.get("lora", {})
+    if _kind(tables) != "retrieval" or not isinstance(lora, dict) or lora.get("head") is not None:
+        return tables
+    head = "linear" if lora.get("train") == "none" else "frozen"
+    return {**tables, "lora": {**lora, "head": head}}

@@ -71,7 +71,10 @@ def _content(record: Record) -> Record:
 
 def _private_file(recipe: Recipe) -> Path | None:
     """The study's training data, where they are a file of this machine."""
-    train = Path(recipe.data.train)
+    try:
+        train = Path(recipe.data.train).expanduser()  # as `data.load` finds it
+    except RuntimeError:  # ~name, where no user has that name
+        train = Path(recipe.data.train)
     return train if train.is_file() else None
 
 

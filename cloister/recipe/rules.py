@@ -155,6 +155,16 @@ def _adapter_rules(recipe: Recipe) -> Rules:
             "and turns have no such vector: leave it out",
         ),
         (
+            recipe.model.center is not None and recipe.task.kind == "retrieval",
+            "model.center: given for retrieval, which compares texts by the angle of their whole "
+            "vectors; leave it out",
+        ),
+        (
+            recipe.task.kind == "retrieval" and lora.train == "none" and lora.head == "frozen",
+            'lora.head: "frozen" beside lora.train = "none" leaves nothing to train; leave '
+            'lora.head out, for a map of the query\'s vector ("linear"), or set "lora"',
+        ),
+        (
             recipe.model.layers is not None and lora.top_layers > recipe.model.layers,
             f"lora.top_layers: {lora.top_layers} given; model.layers leaves "
             f"{recipe.model.layers} layers",

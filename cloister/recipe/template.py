@@ -9,7 +9,7 @@ from cloister.data.guess import Guess
 from cloister.data.records import POOLED
 from cloister.data.roles import OWN
 from cloister.tasks.config import TaskKind
-from cloister.tasks.registry import BUILT_IN
+from cloister.tasks.registry import BUILT_IN, usual_task
 
 # Records of a site if no file is given, and the largest batch; both as in the quickstart.
 RECORDS_DECLARED, BATCH = 1200, 300
@@ -66,7 +66,7 @@ def new_recipe(
 
 def kind_of_task(found: Guess) -> TaskKind | None:
     """Returns the task whose records a file probably has; None: no task fits."""
-    return next((task for task, one in BUILT_IN.items() if one.records == found.kind), None)
+    return None if found.kind is None else usual_task(found.kind)
 
 
 def _head(source: Path | None) -> str:
@@ -117,6 +117,11 @@ score_range = [0, 6]     # DECLARED: the lowest and the highest score; others ar
 score_step = 1           # between two grades; without it every number in the range is a score
 """
         if task == "scoring"
+        else """\
+# passages = "passages.jsonl"  # NEEDED: a PUBLIC file with columns id and text; the column
+#                        # `label` of the data names the passage that answers
+"""
+        if task == "retrieval"
         else """\
 items = "items.jsonl"    # PUBLIC: columns item and text; all parties need the same file
 last_items = 10          # of a person's items, the last so many are read

@@ -25,6 +25,8 @@ from cloister.recipe import read_run_recipe
 # a line for each site.
 MOST_BYTES = 2**24
 CARD = "README.md"
+# Of a site's own certificate; a simulation's are in one bundle.
+_ENDING = ".certificate.json"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ def read_candidate(place: Path) -> Candidate:
     """Reads a finished run's folder, or an adapter's.
 
     Raises:
-        BadFileError: There is no finished adapter, or a file of it is damaged.
+        BadFileError: There is no finished adapter, a file of it is damaged, or a certificate is of
+            another adapter or study.
     """
     folder = adapter_folder(place)
     about = read_released(folder)
@@ -62,13 +65,15 @@ def read_candidate(place: Path) -> Candidate:
             recipe = read_run_recipe(run / "recipe.toml")
             study = recipe.digest()
             files["recipe.toml"] = (run / "recipe.toml").read_bytes()
-            for file in sorted((run / "certificates").glob("*.certificate.json")):
+            held = run / "certificates"
+            for file in sorted((*held.glob(f"*{_ENDING}"), *held.glob("bundle.zip"))):
                 files[f"certificates/{file.name}"] = file.read_bytes()
         certificates = {
             name.removeprefix("certificates/"): hashlib.sha256(content).hexdigest()
             for name, content in files.items()
             if name.startswith("certificates/")
         }
+        _check_certificates(files, adapter_sha256(own), study)
         lineage = {
             "version": 1,
             "sha256": adapter_sha256(own),
@@ -103,7 +108,7 @@ def _stated(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
     """What each certificate states, by site; `cloister audit verify` checks signatures."""
     found = {}
     for name, content in files.items():
-        if not name.startswith("certificates/"):
+        if not name.endswith(_ENDING):
             continue
         try:
             row = read_json(content, most_bytes=MOST_BYTES)
@@ -112,6 +117,17 @@ def _stated(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
         except (ValueError, KeyError, TypeError) as error:
             raise BadFileError(f"{name}: no certificate can be read ({error})") from error
     return found
+
+
+def _check_certificates(files: Mapping[str, bytes], adapter: str, study: str | None) -> None:
+    """Refuses certificates whose ε was promised of something else."""
+    for site, fields in _stated(files).items():
+        # A site that has not seen the adapter leaves its hash empty.
+        if fields.get("adapter") not in ("", adapter) or fields.get("study") != study:
+            raise BadFileError(
+                f"certificates: that of {site} is for another adapter or study, so its ε is not "
+                "that of this version; put the run's own certificates there"
+            )
 
 
 def _heads(run: Path, files: Mapping[str, bytes]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloister.canonical import canonical
+from cloister.data.public_file import is_sha256
 from cloister.errors import LedgerError, RefusedError, UsageError
 from cloister.json_text import read_json
 from cloister.ledger.signing import is_signed, public_hex
@@ -116,7 +117,12 @@ def _read(content: bytes | None, model: str, number: int, previous: str) -> Logg
             raise ValueError("missing")
         table = read_json(content, most_bytes=MOST_BYTES)
         entry = Promotion(**table["body"])
-        if not isinstance(table["signature"], str) or entry.kind not in get_args(Kind):
+        texts = [table["signature"], *(v for k, v in asdict(entry).items() if k != "number")]
+        if (
+            not all(isinstance(text, str) for text in texts)
+            or entry.kind not in get_args(Kind)
+            or not is_sha256(entry.version)
+        ):
             raise ValueError("not of an entry's form")
         if (entry.model, entry.number, entry.previous) != (model, number, previous):
             raise ValueError("not chained to the entry before")
@@ -191,7 +197,16 @@ def stages(log: Sequence[LoggedPromotion], rule: PromotionRule) -> dict[str, Sta
     Args:
         log: A model's.
         rule: Where it names approvers, entries that none of them signed do not count.
+
+    Raises:
+        LedgerError: Entries are signed, and the rule names nobody: it was lost, and without it one
+            person alone would promote.
     """
+    if not rule.approvers and any(one.signature for one in log):
+        raise LedgerError(
+            "the registry's log has signed entries, and its rule names no approvers; restore "
+            "registry.json from a backup, nothing is served or promoted until then"
+        )
     found: dict[str, StageState] = {}
     for one in _counted(log, rule):
         entry, stage = one.entry, found.get(one.entry.stage, StageState())

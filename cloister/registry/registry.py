@@ -26,7 +26,7 @@ from cloister.evidence.fingerprint import adapter_files, adapter_sha256
 from cloister.files import bad_file
 from cloister.json_text import read_json
 from cloister.names import is_name
-from cloister.registry.lineage import MOST_BYTES, read_candidate
+from cloister.registry.lineage import MOST_BYTES, Candidate, read_candidate
 from cloister.registry.log import (
     Kind,
     LoggedPromotion,
@@ -144,7 +144,7 @@ class Registry:
             UsageError: Somebody else promoted meanwhile, or the rule asks for more.
             RefusedError: The person is none of the approvers.
             BadFileError: There is no finished adapter, or the registry cannot be written.
-            LedgerError: The log is damaged.
+            LedgerError: The log is damaged, or the version is there with another ε.
 
         Guarantees:
             A version is whole before its first entry is written; whatever ends in between, what was
@@ -157,11 +157,35 @@ class Registry:
         log = read_log(self.store, model)
         candidate = read_candidate(Path(run))
         place = f"versions/{candidate.sha256}"
-        if self.store.read(f"{place}/lineage.json") is None:
+        if self._is_new(candidate):
             for path, content in candidate.files.items():
                 self.store.write(f"{place}/{path}", content)
             self.store.write(f"{place}/lineage.json", json.dumps(candidate.lineage).encode())
         return self._say(log, rule, model, "promote", candidate.sha256, stage, at, by, key)
+
+    def _is_new(self, candidate: Candidate) -> bool:
+        """Whether a version, or the run that it comes from, is not in the registry yet.
+
+        Raises:
+            LedgerError: It is there as that of another study or with another ε: whoever promotes it
+                now would vouch for what they did not see.
+        """
+        own = candidate.lineage
+        try:
+            there = self.lineage(candidate.sha256)
+        except BadFileError:  # missing, or damaged
+            return True
+        if own["recipe_sha256"] is None:
+            return False
+        if there.get("recipe_sha256") is None:  # promoted first as an adapter without its run
+            return True
+        promises = json.loads(json.dumps(own["promises"]))
+        if there["recipe_sha256"] != own["recipe_sha256"] or there.get("promises") != promises:
+            raise LedgerError(
+                f"version {candidate.sha256[:SHOWN]} in {self.place}: its lineage names another "
+                "study or another ε than this run; find out which is true, and restore it"
+            )
+        return False
 
     def rollback(
         self,

@@ -22,6 +22,7 @@ from cloister.server.study import ServerStudy
 from cloister.server.tracking import TensorBoard, metrics_row
 from cloister.strategies.build import make_strategy
 from cloister.strategies.strategy import ServerState
+from cloister.tasks.config import TaskKind
 from cloister.tasks.popularity import popular_scores
 from cloister.tasks.ranking import SHOWN
 from cloister.training.workspace import Workspace
@@ -150,11 +151,13 @@ class Coordinator:
         return best, self.scorer.scores(best)
 
 
-def majority(test: Sequence[Record]) -> float | None:
-    """What saying the same of every record reaches; None where records have no labels.
+def majority(test: Sequence[Record], kind: TaskKind) -> float | None:
+    """What saying the same of every record reaches; None where records have no labels, or are
+    queries, of which rankings are scored.
 
     Args:
         test: Public records.
+        kind: The task.
 
     Returns:
         Of texts with one label the share of the most frequent. Of texts with several the largest
@@ -165,7 +168,7 @@ def majority(test: Sequence[Record]) -> float | None:
     if persons:
         return popular_scores(persons)[f"ndcg@{SHOWN}"]
     labels = label_counts(test)
-    if not labels:
+    if not labels or kind == "retrieval":
         return None
     if isinstance(test[0], TextRecord):
         return max(labels.values()) / len(test)

@@ -35,6 +35,7 @@ class Ending:
         untrained: Scores of the adapter before round 1 on it; empty where it was not scored.
         plain_test: Scores of the same run without privacy; None: there was none.
         label_counts: How many records of the test set have each label.
+        lexical: Of retrieval: scores of ranking by shared words on it.
         spending: What each site's ledger spent, by round; empty where the ledgers are not here.
     """
 
@@ -49,6 +50,7 @@ class Ending:
     plain_test: Mapping[str, float] | None = None
     spending: Sequence[SpendingSeries] = ()
     label_counts: Mapping[str, int] = field(default_factory=dict)
+    lexical: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def card(self) -> Card:
@@ -70,6 +72,7 @@ class Ending:
             metric=workspace.task.primary_metric,
             test=self.test,
             untrained=self.untrained,
+            lexical=self.lexical,
             plain_test=self.plain_test,
             majority=self.majority,
             label_counts=self.label_counts,

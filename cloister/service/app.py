@@ -20,12 +20,14 @@ from starlette.routing import Route
 
 from cloister.bounds import shortened
 from cloister.data.records import ChatRecord
+from cloister.documents.frame import question_of
 from cloister.errors import CloisterError, DataError, MisfitError
 from cloister.service.batching import Batcher, ClosedError, QueueFullError, Rows, Talk
 from cloister.service.bodies import BodyError, chat_of, inputs_of, read_body
 from cloister.service.callers import CallerRates, Callers
 from cloister.service.figures import Figures
 from cloister.service.gate import RequestGate
+from cloister.service.library import Library
 from cloister.service.openai_form import Completion, failure
 from cloister.service.reply_stream import Decoding, Reply, TooLongError, decode, prompt_of
 from cloister.service.sizes import size_of
@@ -54,12 +56,14 @@ class Service:
         batcher: The queue before it.
         figures: What is counted.
         seconds: Longest that a request may take until its answer begins.
+        library: Documents that a chat answers from; None: it has none.
     """
 
     served: Served
     batcher: Batcher
     figures: Figures
     seconds: float
+    library: Library | None = None
 
 
 def make_app(service: Service, callers: Callers, rates: CallerRates) -> RequestGate:
@@ -137,6 +141,8 @@ async def complete(service: Service, request: Request) -> Response:
     chat, how, is_streamed, with_usage = chat_of(await read_body(request))
     if not isinstance(service.served.current.model.workspace.task, CausalChat):
         raise BodyError(400, "this model does not chat; POST /v1/predict asks it")
+    if service.library is not None and not question_of(chat).strip():
+        raise BodyError(400, "messages: no question of the user's, which documents could answer")
     talk = ReplyPieces(service, chat, how)
     service.batcher.put(talk.waiting)
     try:
@@ -215,8 +221,14 @@ class ReplyPieces:
     def _reply(self, version: Version) -> Reply:
         """Decodes, in the computing thread."""
         self._version = version
-        prompt = prompt_of(version.model, self._chat)
-        reply = decode(version.model, prompt, self._how, self._give, self._left.is_set)
+        library = self._service.library
+        if library is None:
+            prompt = prompt_of(version.model, self._chat)
+            reply = decode(version.model, prompt, self._how, self._give, self._left.is_set)
+        else:
+            reply = library.reply(
+                version.model, self._chat, self._how, self._give, self._left.is_set
+            )
         self._service.figures.reply(reply.prompt_tokens, reply.reply_tokens)
         return reply
 
@@ -243,7 +255,10 @@ async def health(service: Service, request: Request) -> Response:
     """Answers `GET /healthz`."""
     version = service.served.current
     task = version.model.workspace.task
-    return JSONResponse({"status": "ok", **_named(version), "task": task.kind})
+    told: dict[str, object] = {"status": "ok", **_named(version), "task": task.kind}
+    if service.library is not None:
+        told["documents"] = len(service.library.index.documents)
+    return JSONResponse(told)
 
 
 async def metrics(service: Service, request: Request) -> Response:

@@ -29,7 +29,8 @@ class Completion:
         """The answer in one piece."""
         message = {"role": "assistant", "content": reply.text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.reason}
-        return {**self._head("chat.completion"), "choices": [choice], "usage": usage(reply)}
+        head = self._head("chat.completion")
+        return {**head, "choices": [choice], "usage": usage(reply), **_sources(reply)}
 
     def piece(self, text: str, *, is_first: bool) -> bytes:
         """One event of a stream: a part of the reply."""
@@ -39,7 +40,7 @@ class Completion:
     def end(self, reply: Reply, *, with_usage: bool) -> bytes:
         """The events that end a stream."""
         last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": reply.reason}
-        events = self._event([last])
+        events = self._event([last], **_sources(reply))
         if with_usage:
             events += self._event([], usage=usage(reply))
         return events + b"data: [DONE]\n\n"
@@ -55,6 +56,11 @@ class Completion:
             "model": self.model,
             "system_fingerprint": self.digest,
         }
+
+
+def _sources(reply: Reply) -> dict[str, Any]:
+    """The passages that a reply was given, in a field that OpenAI's form does not have."""
+    return {} if reply.sources is None else {"passages": [one.to_json() for one in reply.sources]}
 
 
 def usage(reply: Reply) -> dict[str, int]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from cloister.data.records import ChatRecord
+from cloister.documents.frame import Cited
 from cloister.models.limits import limits_of
 from cloister.serving.model import Model
 from cloister.tasks.chat import CausalChat
@@ -54,12 +55,15 @@ class Reply:
         reason: `stop`: it ended; `length`: it was cut at its longest, or by the caller's leaving.
         prompt_tokens: Tokens that were read.
         reply_tokens: Tokens that were decoded.
+        sources: Passages that it was given, none where it refuses to answer; None: it has no
+            documents.
     """
 
     text: str
     reason: Literal["stop", "length"]
     prompt_tokens: int
     reply_tokens: int
+    sources: tuple[Cited, ...] | None = None
 
 
 class TooLongError(Exception):

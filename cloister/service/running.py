@@ -19,6 +19,7 @@ from cloister.service.app import Service, make_app
 from cloister.service.batching import Batcher
 from cloister.service.callers import CallerRates, Callers
 from cloister.service.figures import Figures
+from cloister.service.library import Library
 from cloister.service.timed_connection import TimedConnection
 from cloister.service.versions import Served
 
@@ -58,7 +59,12 @@ class _DrainingServer(uvicorn.Server):
 
 
 def run_service(
-    served: Served, callers: Callers, settings: Settings, place: socket, say: Callable[[str], None]
+    served: Served,
+    callers: Callers,
+    settings: Settings,
+    place: socket,
+    say: Callable[[str], None],
+    library: Library | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, and returns when every request that was taken is answered.
 
@@ -71,19 +77,25 @@ def run_service(
         settings: How it answers.
         place: A socket that listens.
         say: Tells the operator what happens.
+        library: Documents that a chat answers from; None: it has none.
 
     Raises:
         OSError: The certificate or its key cannot be read.
     """
-    asyncio.run(_run(served, callers, settings, place, say))
+    asyncio.run(_run(served, callers, settings, place, say, library))
 
 
 async def _run(
-    served: Served, callers: Callers, settings: Settings, place: socket, say: Callable[[str], None]
+    served: Served,
+    callers: Callers,
+    settings: Settings,
+    place: socket,
+    say: Callable[[str], None],
+    library: Library | None,
 ) -> None:
     figures = Figures(lambda: batcher.waiting)
     batcher = Batcher(served, settings.most_tokens, settings.most_waiting, figures.batch)
-    service = Service(served, batcher, figures, settings.seconds)
+    service = Service(served, batcher, figures, settings.seconds, library)
     rates = CallerRates(settings.a_minute, time.monotonic)
     app = make_app(service, callers, rates)
     config = uvicorn.Config(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -29,13 +30,16 @@ from cloister.serving.inputs import (
     as_sentence,
 )
 from cloister.serving.predictions import (
+    MOST_FOUND,
     Classified,
     Entity,
     Labelled,
+    NearPassage,
     Prediction,
     Ranked,
     RankedItem,
     Replied,
+    Retrieved,
     Scored,
     Tagged,
 )
@@ -46,6 +50,7 @@ from cloister.tasks.multilabel import THRESHOLD, MultiLabelClassification
 from cloister.tasks.pairs import TextPairs
 from cloister.tasks.ranking import SHOWN, without_seen
 from cloister.tasks.recommendation import Recommendation
+from cloister.tasks.retrieval import Retrieval
 from cloister.tasks.scoring import Scoring
 from cloister.tasks.sequence import SequenceClassification
 from cloister.tasks.task import Example
@@ -56,6 +61,12 @@ from cloister.training.config import PLAIN_TOKENS
 from cloister.training.generation import reply_room, reply_to
 from cloister.training.units import singles
 from cloister.training.workspace import Workspace
+
+# Inputs that a stream predicts for at a time: as many texts of usual length as fill a few passes,
+# sorted by length within.
+STREAMED = 1024
+# Tasks whose input is one text, of which the network makes one row of outputs.
+OneText = SequenceClassification | MultiLabelClassification | Scoring | Retrieval
 
 
 @dataclass(frozen=True)
@@ -107,17 +118,39 @@ class Model:
             )
         if top < 1:
             raise UsageError(f"top: {top} given; at least 1 is needed")
-        given = list(inputs)
+        return self._predicted(list(inputs), top, 1)
+
+    def stream(self, inputs: Iterable[Input], *, top: int | None = None) -> Iterator[Prediction]:
+        """Predicts for any number of inputs in bounded memory, `STREAMED` of them at a time.
+
+        Args:
+            inputs: As for `predict`; taken as they are needed.
+            top: Of recommendation; None: as `predict` has it.
+
+        Yields:
+            The predictions of `predict`, in the inputs' order.
+
+        Raises:
+            DataError: As `predict`, once the input is reached.
+        """
+        waiting, first = iter(inputs), 1
+        while given := list(islice(waiting, STREAMED)):
+            yield from self._predicted(given, SHOWN if top is None else top, first)
+            first += len(given)
+
+    def _predicted(self, given: Sequence[Input], top: int, first: int) -> list[Prediction]:
+        """Predictions of inputs, of which the first has this number in messages."""
         task = self.workspace.task
         if isinstance(task, Recommendation):
-            return self._rank(task, [as_items(one, n) for n, one in enumerate(given, 1)], top)
+            persons = [as_items(one, number) for number, one in enumerate(given, first)]
+            return self._rank(task, persons, top, first)
         if isinstance(task, CausalChat):
-            return [self._reply(task, one, number) for number, one in enumerate(given, 1)]
+            return [self._reply(task, one, number) for number, one in enumerate(given, first)]
         if isinstance(task, TokenClassification):
-            sentences = [as_sentence(one, number) for number, one in enumerate(given, 1)]
+            sentences = [as_sentence(one, number) for number, one in enumerate(given, first)]
             return self._tag(task, sentences)
         if isinstance(task, TextPairs):
-            pairs = [as_pair(one, number) for number, one in enumerate(given, 1)]
+            pairs = [as_pair(one, number) for number, one in enumerate(given, first)]
             records = [PairRecord(text, task.labels[0], text_b=text_b) for text, text_b in pairs]
             rows = self._logits(self.workspace.encode(records))
             return [
@@ -125,8 +158,8 @@ class Model:
                 for pair, logits in zip(pairs, rows, strict=True)
             ]
         # `about_adapter` refuses plug-ins
-        assert isinstance(task, SequenceClassification | MultiLabelClassification | Scoring)
-        texts = [as_plain_text(one, number) for number, one in enumerate(given, 1)]
+        assert isinstance(task, OneText)
+        texts = [as_plain_text(one, number) for number, one in enumerate(given, first)]
         rows = self._logits([encode_bare(task, text) for text in texts])
         return [
             _of_text(task, logits, task.is_cut(text))
@@ -151,10 +184,10 @@ class Model:
         return found
 
     def _rank(
-        self, task: Recommendation, persons: Sequence[tuple[str, ...]], top: int
+        self, task: Recommendation, persons: Sequence[tuple[str, ...]], top: int, first: int
     ) -> list[Prediction]:
         examples = []
-        for number, items in enumerate(persons, 1):
+        for number, items in enumerate(persons, first):
             try:
                 examples.append(task.history(items))
             except MisfitError as error:
@@ -254,10 +287,13 @@ def about_adapter(folder: str | Path) -> ReleaseFacts:
     return about
 
 
-def _of_text(
-    task: SequenceClassification | MultiLabelClassification | Scoring, logits: Tensor, is_cut: bool
-) -> Prediction:
+def _of_text(task: OneText, logits: Tensor, is_cut: bool) -> Prediction:
     """What a text's logits, [C], say."""
+    if isinstance(task, Retrieval):
+        best = logits.topk(min(MOST_FOUND, len(task.labels)))
+        nearest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        found = (NearPassage(task.labels[at], task.passages[at], value) for at, value in nearest)
+        return Retrieved(tuple(found), is_cut)
     if isinstance(task, Scoring):
         score = task.scale.score(float(logits.double().sigmoid()[0]))
         stepped = task.scale.step is not None

@@ -9,8 +9,11 @@ whoever owns the records.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+# Passages of one answer.
+MOST_FOUND = 5
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,38 @@ class Classified:
             "probabilities": dict(self.probabilities),
             "is_cut": self.is_cut,
         }
+
+
+@dataclass(frozen=True)
+class NearPassage:
+    """A public passage that a query is compared with.
+
+    Attributes:
+        id: The study's name for it.
+        text: What it says.
+        similarity: Cosine of query and passage, in −1…1; no probability.
+    """
+
+    id: str
+    text: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """The passages that answer a query best.
+
+    Attributes:
+        passages: The nearest first, at most `MOST_FOUND`.
+        is_cut: Whether the query was longer than the study's `task.max_length`.
+    """
+
+    passages: tuple[NearPassage, ...]
+    is_cut: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the prediction as a JSON object."""
+        return {"passages": [asdict(one) for one in self.passages], "is_cut": self.is_cut}
 
 
 @dataclass(frozen=True)
@@ -187,4 +222,4 @@ class Replied:
         return {"reply": self.reply, "is_cut": self.is_cut}
 
 
-Prediction = Classified | Labelled | Scored | Ranked | Tagged | Replied
+Prediction = Classified | Labelled | Scored | Ranked | Retrieved | Tagged | Replied

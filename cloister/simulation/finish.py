@@ -29,6 +29,7 @@ from cloister.simulation.result import RunResult, SiteResult
 from cloister.simulation.study import SimulatedStudy
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.chat import CausalChat
+from cloister.tasks.lexical import lexical_scores
 from cloister.training.evaluation import evaluate
 from cloister.training.generation import reply_score
 from cloister.training.workspace import Workspace
@@ -75,7 +76,8 @@ def write_results(
         metric=task.primary_metric,
         rounds=state.round,
         test=test,
-        majority=majority(study.test),
+        majority=majority(study.test, task.kind),
+        lexical=lexical_scores(recipe.task, study.test),
         sites=tuple(_site_result(study, run, name) for name in study.names),
         bytes_per_update=max(_bytes_per_update(row, len(study.names)) for row in run.metrics()),
         seconds=seconds,
@@ -105,6 +107,7 @@ def ending_of(study: SimulatedStudy, workspace: Workspace, result: RunResult) ->
         sites={name: _facts(result.run_dir, name, digest) for name in study.names},
         promises={site.name: site.promise for site in result.sites},
         untrained=result.untrained,
+        lexical=result.lexical,
         plain_test=result.plain_test,
         spending=_spending(result.run_dir, study.names),
     )

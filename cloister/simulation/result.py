@@ -66,6 +66,7 @@ class RunResult:
         plain_test: Scores of the same run without privacy, not tuned; None: no twin was run.
         personal_test: If sites have their own adapters, the mean of their scores on the public
             test set; only a simulation has all of them.
+        lexical: Of retrieval: scores of ranking by shared words on the public test set.
     """
 
     run_dir: Path
@@ -82,6 +83,7 @@ class RunResult:
     untrained: Mapping[str, float | None] = field(default_factory=dict)
     plain_test: Mapping[str, float] | None = None
     personal_test: Mapping[str, float] | None = None
+    lexical: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result as JSON values; ∞ is null."""
@@ -119,4 +121,6 @@ class RunResult:
         if self.personal_test is not None:
             own = {name: json_number(value) for name, value in self.personal_test.items()}
             document["personal_test"] = own
+        if self.lexical:
+            document["lexical_test"] = dict(self.lexical)
         return document

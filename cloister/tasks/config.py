@@ -53,6 +53,17 @@ ClassWeight = tuple[
     Annotated[float, Between(LEAST_WEIGHT, MOST_WEIGHT)],
 ]
 Score = Annotated[float, Between(-LARGE, LARGE)]
+# A passage of retrieval: half a page, more than today's encoders read of it (512 tokens).
+LONGEST_PASSAGE = 4096
+Passage = tuple[
+    Annotated[str, Text(LONGEST_LABEL, lines=True, least=1)],
+    Annotated[str, Text(LONGEST_PASSAGE, lines=True, least=1)],
+]
+# Characters of all passages: an adapter's facts state them, at most six bytes a character in JSON,
+# and are read up to 1 MiB (`evidence.fingerprint.MOST_TOLD`).
+MOST_PASSAGE_TEXT = 2**17
+# Of cosines; Gao et al. 2021, arXiv:2104.08821, appendix D, chose it for sentence encoders.
+TEMPERATURE = 0.05
 # A person's last items that are read as one text: of 128 tokens ten titles fill most.
 LAST_ITEMS, MOST_LAST = 10, 1000
 # Options of a plug-in: a few numbers and words.
@@ -120,6 +131,12 @@ class TaskConfig:
         score_range: Of scoring, needed: the lowest and the highest score, `[low, high]`.
         score_step: Of scoring: what parts two grades, as 1 for whole marks; absent: every number in
             the range is a score.
+        passages: Of retrieval, needed: the public passages by id, as in `{ lost = "A card that is
+            lost …" }`. In one's own recipe also a file with columns `id` and `text`, whose content
+            a run's recipe and the sites' document then state. The ids are the labels.
+        negatives: Of retrieval: what a query's passage is told from. Absent: `public`, all other
+            passages, of which none is a record's. `in-batch` is refused: it couples records.
+        temperature: Of retrieval: by what similarities are divided in the loss; absent: 0.05.
         items: Of recommendation, needed: the PUBLIC file of what there is to recommend, with
             columns `item` and `text`, or the generator `synthetic:shops`. Each party has a copy.
         items_sha256: SHA-256 of that file, which is in the study's digest; absent in a recipe:
@@ -157,6 +174,13 @@ class TaskConfig:
     )
     score_step: Annotated[float, Between(SMALL, LARGE)] | None = field(
         default=None, metadata={**LATER, **called("step")}
+    )
+    passages: Annotated[tuple[Passage, ...], ByName(MOST_LABELS)] | None = field(
+        default=None, metadata={**LATER, **called("documents corpus items")}
+    )
+    negatives: Annotated[str, Text(MOST_NAME)] | None = field(default=None, metadata=LATER)
+    temperature: Annotated[float, Between(1e-3, 10.0)] | None = field(
+        default=None, metadata={**LATER, **called("tau")}
     )
     items: Annotated[str, Text(MOST_PATH, least=1)] | None = field(
         default=None, metadata={**LATER, **called("catalogue catalog items_file item_texts")}
@@ -197,6 +221,7 @@ class TaskConfig:
             )
         self._check_weights()
         self._check_scale()
+        self._check_passages()
         self._check_items()
 
     def _check_weights(self) -> None:
@@ -232,6 +257,39 @@ class TaskConfig:
             )
         if (fault := ScoreScale.of(self.score_range, self.score_step).fault()) is not None:
             raise UsageError(fault)
+
+    def _check_passages(self) -> None:
+        if self.negatives == "in-batch":
+            raise UsageError(
+                "negatives: in-batch given; then a record's loss depends on the other records of "
+                "its batch, so no clip of single records bounds what one of them adds, and ε would "
+                'be false: leave it out, for "public", all other public passages'
+            )
+        if self.kind != "retrieval":
+            for name in ("passages", "negatives", "temperature"):
+                if getattr(self, name) is not None:
+                    raise UsageError(
+                        f"{name}: given for {shortened(self.kind)}; it is of retrieval alone"
+                    )
+            return
+        if self.negatives not in (None, "public"):
+            raise UsageError(f'negatives: {shortened(self.negatives)} given; "public" is needed')
+        found = dict(self.passages or ())
+        if len(found) < 2:
+            raise UsageError(
+                f"passages: {len(found)} given; retrieval needs at least 2 public ones, by id, or "
+                "in your own recipe a file of them with columns id and text"
+            )
+        if (size := sum(map(len, found.values()))) > MOST_PASSAGE_TEXT:
+            raise UsageError(
+                f"passages: {size:,} characters given; at most {MOST_PASSAGE_TEXT:,} in all are "
+                "read: shorten them, or train on a part (cloister index searches any number)"
+            )
+        if blank := [name for name, text in found.items() if not (name.strip() and text.strip())]:
+            raise UsageError(f"passages: {shortened(blank[0])} has no text, or no id")
+        if self.labels and set(self.labels) != set(found):
+            raise UsageError("labels: not the ids of passages, which they are; leave them out")
+        object.__setattr__(self, "labels", tuple(sorted(found)))
 
     def _check_items(self) -> None:
         if self.kind != "recommendation":

@@ -19,7 +19,7 @@ from cloister.errors import PluginError, UsageError
 from cloister.fields import read_section
 from cloister.plugins import Origin, is_installed, load, origin, path_of, said, source_version
 from cloister.tasks.config import TaskConfig, TaskPlugin, known_kinds
-from cloister.tasks.registry import BUILT_IN
+from cloister.tasks.registry import BUILT_IN, usual_task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,7 +72,7 @@ def read_task(
         return None
     stated = (_imported if imports else _carried)(kind, plugin or {}, problems)
     reads = "text" if stated is None else stated.records
-    like = next(one.kind for one in BUILT_IN.values() if one.records == reads)
+    like = usual_task(reads)
     section = read_section(TaskConfig, {**rest, "kind": like}, "task", problems, is_whole=is_whole)
     if stated is None or section is None:
         return None

@@ -32,7 +32,7 @@ def without_seen(scores: Tensor, seen: Sequence[Sequence[int]]) -> Tensor:
 
 def ranks_of(scores: Tensor, target: Tensor) -> list[float]:
     """Rank of each row's target, from 1; of equal scores the mean rank, so that a model that says
-    the same of all items gains nothing.
+    the same of all items gains nothing. A score that is no number ranks last.
 
     Args:
         scores: [B, C].
@@ -40,7 +40,8 @@ def ranks_of(scores: Tensor, target: Tensor) -> list[float]:
     """
     own = scores.gather(1, target[:, None])
     above, equal = (scores > own).sum(dim=1), (scores == own).sum(dim=1)
-    return (1 + above + (equal - 1) / 2).tolist()
+    ranks = torch.where(own[:, 0].isnan(), scores.shape[1], 1 + above + (equal - 1) / 2)
+    return ranks.tolist()
 
 
 def rank_scores(ranks: Sequence[float], shown: int = SHOWN) -> dict[str, float]:

@@ -26,11 +26,13 @@ class BuiltIn:
         records: Which records it reads. It decides the network too: one output row for a text, one
             for each token of a sentence, the base's own vocabulary for a conversation.
         module: Its module, which has a function `make(config, labels, tokenizer, pad_id)`.
+        usual: Whether such records are taken to be for it where nobody says what is learnt.
     """
 
     kind: str
     records: RecordKind
     module: str
+    usual: bool = True
 
 
 def find_tasks(folder: Path = Path(__file__).parent) -> dict[str, BuiltIn]:
@@ -48,10 +50,16 @@ def find_tasks(folder: Path = Path(__file__).parent) -> dict[str, BuiltIn]:
         kind = values["kind"]
         if kind in found:
             raise ValueError(f"two tasks are called {kind}")
-        found[kind] = BuiltIn(
-            kind, cast(RecordKind, values["records"]), f"cloister.tasks.{file.stem}"
-        )
+        records = cast(RecordKind, values["records"])
+        module = f"cloister.tasks.{file.stem}"
+        found[kind] = BuiltIn(kind, records, module, values.get("usual", True))
     return found
+
+
+def usual_task(records: RecordKind) -> str | None:
+    """The kind of task that such records are for where nobody says; None: there is none."""
+    fitting = (one for one in BUILT_IN.values() if one.records == records and one.usual)
+    return next((one.kind for one in fitting), None)
 
 
 BUILT_IN = find_tasks()

@@ -40,6 +40,7 @@ from cloister.errors import RefusedError
 from cloister.models.network import Network, trained_parameters
 from cloister.models.state import write_adapter
 from cloister.privacy.plan import Plan
+from cloister.tasks.recommendation import Recommendation
 from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.preflight import preflight
@@ -177,6 +178,7 @@ def depends_on(
         "trained": [sorted(names) for names in _trained_sets(workspace, plan, config)],
         "task": [task.kind, len(task.labels), task.max_length, *getattr(task, "origin", ())],
         **({"weights": weights} if (weights := getattr(task, "weights", None)) else {}),
+        **({"items": task.catalogue.sha256} if isinstance(task, Recommendation) else {}),
         **({"log-ratios": True} if getattr(task, "dpo_beta", None) is not None else {}),
         "shapes": shapes_to_try(workspace, config).to_json(),
         "records": records_at_an_edge(config.expected_batch_size, task.max_length),

@@ -23,6 +23,7 @@ from cloister.models.kinds import read_config
 from cloister.models.limits import limits_of
 from cloister.models.lora import factor
 from cloister.models.network import Network
+from cloister.models.passage_head import set_passages
 from cloister.models.prefix import KeptStates
 from cloister.models.prefix_check import try_prefix
 from cloister.models.state import read_adapter, read_tensors
@@ -32,6 +33,7 @@ from cloister.tasks.config import TaskConfig
 from cloister.tasks.fit import Limits, check_fit
 from cloister.tasks.label_words import label_tokens
 from cloister.tasks.recommendation import Recommendation
+from cloister.tasks.retrieval import Retrieval
 from cloister.tasks.task import Example, Task
 from cloister.training.config import TrainingConfig
 from cloister.training.free_memory import free_at_start
@@ -187,6 +189,7 @@ def open_workspace(
         words,
         device=device,
         attention=attention,
+        compares=isinstance(bound, Retrieval),
     )
     limits = limits_of(network.base, network.virtual_tokens)
     check_fit(limits, model.base, task.max_length, tokenizer.get_vocab(), padding_id(tokenizer))
@@ -206,6 +209,8 @@ def open_workspace(
     if isinstance(bound, Recommendation):
         made = items or item_vectors(network, bound)
         network.items, network.center = made.vectors.to(network.device), made.center
+    if isinstance(bound, Retrieval):
+        set_passages(network, bound)
     if gradient_checkpointing:
         layers = int(network.base.config.get_text_config().num_hidden_layers)
         network.checkpoints = CheckpointedLayers(network.backbone, layers)

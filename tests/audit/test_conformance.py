@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,11 +44,12 @@ def plan() -> Plan:
 def audited(base: Path, kind: TaskKind, unit: Unit = Unit.PERSON) -> Audited:
     labels = () if kind in ("causal-lm", "scoring", "recommendation") else ("a", "b", "c")
     lora = LoraConfig(train="both", top_layers=0)
-    needed = {
+    options: dict[str, Any] = {
         "scoring": {"score_range": (0.0, 5.0), "score_step": 1.0},
         "recommendation": {"items": "synthetic:shops"},
+        "retrieval": {"passages": (("a", "chest pain"), ("b", "itchy rash"))},
     }.get(kind, {})
-    task = TaskConfig(kind=kind, max_length=32, **needed)  # type: ignore[arg-type]
+    task = TaskConfig(kind=kind, max_length=32, **options)
     workspace = open_workspace(ModelConfig(base=str(base)), lora, task, labels, 0)
     ends = score_ends(workspace.task)
     records = nobody_s_records(record_kind(kind), workspace.task.labels, 6, 3, ends)
@@ -85,6 +87,7 @@ QUICK = {
             ("bert", "scoring"),
             ("bert", "text-pairs"),
             ("gpt2", "causal-lm"),
+            ("bert", "retrieval"),
             ("bert", "recommendation"),
             *((base, kind) for base, kind, _ in sorted(QUICK)),
         )

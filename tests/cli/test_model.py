@@ -1,5 +1,6 @@
 """`cloister model`: a run's model in other forms, scored on public records alone; its versions."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import asdict
@@ -9,6 +10,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cloister.cli.main import run
+from cloister.evidence.bundle import read_bundle
+from cloister.evidence.certificate_alone import to_bytes
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.run import simulate
 from tests.support.models import tiny_bert
@@ -162,3 +165,33 @@ def test_people_sign_what_two_of_them_must_promote(
     assert run([*promote, "--by", "ann"]) == 2
     assert run([*promote, "--by", "ann", "--key", str(finished / "recipe.toml")]) == 3
     assert run(["model", "key", str(tmp_path / "ann")]) == 2
+
+
+def test_a_version_names_the_certificates_of_its_run(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certified = tmp_path / "run"
+    shutil.copytree(finished, certified)
+    assert run(["audit", "certificate", str(certified)]) == 0
+    bundle = read_bundle(certified / "certificates" / "bundle.zip")
+    for site, evidence in bundle.sites.items():  # as deployed sites send theirs
+        RunDirectory(certified).save_certificate(site, to_bytes(evidence.certificate))
+    where = ["--registry", str(tmp_path / "registry")]
+    assert run(["model", "promote", str(certified), "--as", "triage", *where]) == 0
+    capsys.readouterr()
+    assert run(["model", "show", "triage", *where, "--json"]) == 0
+    lineage = json.loads(capsys.readouterr().out)["lineage"]
+    files = sorted((certified / "certificates").glob("*.certificate.json"))
+    assert len(files) == 2
+    digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    digests["bundle.zip"] = hashlib.sha256(
+        (certified / "certificates" / "bundle.zip").read_bytes()
+    ).hexdigest()
+    assert lineage["certificates"] == digests
+    bodies = [json.loads(json.loads(file.read_text())["body"]) for file in files]
+    assert {body["adapter"] for body in bodies} == {lineage["sha256"]}
+    assert lineage["ledgers"] == {body["site"]: body["ledger"] for body in bodies}
+    assert lineage["promises"] == {body["site"]: body["promise"] for body in bodies}
+    files[0].write_text("[]")
+    assert run(["model", "promote", str(certified), "--as", "bank", *where]) == 3
+    assert "no certificate can be read" in capsys.readouterr().err

@@ -65,7 +65,10 @@ def test_a_recipe_without_a_file_is_valid_and_asks_for_one(tmp_path: Path, task:
     out = tmp_path / "study.toml"
     assert run(["new", task, "--out", str(out)]) == 0
     assert out.read_text(encoding="utf-8") == new_recipe(task, None, None)  # type: ignore[arg-type]
-    recipe = read_recipe(out, ["data.train='a.jsonl'", "data.test='b.jsonl'"])
+    files = ["data.train='a.jsonl'", "data.test='b.jsonl'"]
+    if task == "retrieval":
+        files.append("task.passages={ a = 'rest', b = 'see a doctor' }")
+    recipe = read_recipe(out, files)
     assert recipe.task.kind == task
     assert warnings(recipe) == []
     assert "NEEDED" in out.read_text(encoding="utf-8")

@@ -134,3 +134,58 @@ def test_another_base_than_the_runs(
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     assert run(["predict", str(finished), "--text", "x", "--base", str(base)]) == 3
     assert "the study needs" in capsys.readouterr().err
+
+
+def test_a_threshold_leaves_labels_out_and_says_why(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ("--text", "chest pain", "--text", "itchy rash")
+    plain = predicted(capsys, str(finished), *texts)
+    none = predicted(capsys, str(finished), *texts, "--threshold", "1")
+    assert [(row["label"], row["reason"]) for row in none] == [("", "below 1")] * 2
+    every = predicted(capsys, str(finished), *texts, "--threshold", "0")
+    assert [row["label"] for row in every] == [row["label"] for row in plain]
+    assert [row["confidence"] for row in every] == [
+        max(row["probabilities"].values())  # type: ignore[attr-defined]
+        for row in plain
+    ]
+    out = tmp_path / "sure.csv"
+    assert run(["predict", str(finished), *texts, "--threshold", "1", "--out", str(out)]) == 0
+    rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
+    assert [(row["label"], row["reason"]) for row in rows] == [("", "below 1")] * 2
+    capsys.readouterr()
+    assert run(["predict", str(finished), *texts, "--threshold", "1"]) == 0
+    assert "no label: the most probable has" in capsys.readouterr().out
+
+
+def test_a_file_is_predicted_for_as_it_is_read_and_written_whole_or_not_at_all(
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from cloister.serving import model as serving
+
+    monkeypatch.setattr(serving, "STREAMED", 4)
+    data, out = tmp_path / "new.jsonl", tmp_path / "out.jsonl"
+    texts = ["chest pain", "itchy rash", "knee swollen"] * 5
+    data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    assert run(["predict", str(finished), "--data", str(data), "--out", str(out)]) == 0
+    assert "15 predictions" in capsys.readouterr().err
+    found = [json.loads(line)["label"] for line in out.read_text().splitlines()]
+    assert found == [row["label"] for row in predicted(capsys, str(finished), "--data", str(data))]
+
+    def broken(*_: object) -> object:
+        raise MemoryError
+
+    calls = iter([None, None])
+    work = serving.Model._predicted
+
+    def fails_later(*given: object) -> object:
+        return work(*given) if next(calls, "end") is None else broken()  # type: ignore[arg-type]
+
+    monkeypatch.setattr(serving.Model, "_predicted", fails_later)
+    half = tmp_path / "half.jsonl"
+    with pytest.raises(MemoryError):
+        run(["predict", str(finished), "--data", str(data), "--out", str(half)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.jsonl", "out.jsonl"]

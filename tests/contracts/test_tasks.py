@@ -82,6 +82,8 @@ HAD = [
     ItemsRecord(("mild", "acute", "mild", "cough")),
 ]
 
+PASSAGES = (("a", "the patient has a fever at rest"), ("b", "mild cough and no pain"))
+
 
 @dataclass(frozen=True)
 class Case:
@@ -103,6 +105,7 @@ CASES = [
     Case("causal-lm", tiny_llama, (), CHATS),
     Case("multi-label-classification", tiny_bert, ("a", "b"), SEVERAL),
     Case("scoring", tiny_bert, (), SCORED, {"score_range": (0.0, 3.0), "score_step": 1.0}),
+    Case("retrieval", tiny_bert, (), TEXTS, {"passages": PASSAGES}),
     Case("recommendation", tiny_bert, (), HAD, {"items": str(SHELF), "last_items": 4}),
 ]
 WEIGHED = [

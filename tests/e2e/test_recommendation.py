@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from cloister.cli.main import run as cloister
 from cloister.data.load import load
@@ -198,6 +199,11 @@ def test_an_adapter_whose_items_were_changed_is_refused(finished: Path, tmp_path
     (tmp_path / "adapter" / "items.safetensors").unlink()
     with pytest.raises(BadFileError, match=r"items\.safetensors is missing"):
         serving.load(tmp_path / "adapter")
+    vectors = load_file(finished / "adapter" / "items.safetensors")["vectors"]
+    for odd in (vectors[1:], vectors[:, 1:], vectors[0]):
+        save_file({"vectors": odd.contiguous()}, tmp_path / "adapter" / "items.safetensors")
+        with pytest.raises(BadFileError, match=r"do not fit together \(vectors"):
+            serving.load(tmp_path / "adapter")
 
 
 def test_a_deployed_site_trains_and_says_the_same_with_a_row_that_does_not_fit(

@@ -1,5 +1,6 @@
 """Public items' vectors: what they are, and what a network scores with them before training."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from cloister.models.item_vectors import FINE, SHARPNESS, item_vectors
 from cloister.models.state import write_adapter
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.recommendation import Recommendation
+from cloister.training.proof import Proof
 from cloister.training.workspace import Workspace, open_workspace
+from tests.support.isolation import CONFIG, PLAN
 from tests.support.models import WORDS
 
 
@@ -79,3 +82,14 @@ def test_the_vectors_are_those_of_the_base_whatever_the_adapter_has_learnt(
     assert torch.equal(again.vectors, opened.network.items)
     assert "items" not in opened.network.state_dict()
     assert not any("items" in name for name in opened.start)
+
+
+def test_a_proof_is_of_these_items(opened: Workspace) -> None:
+    """Their vectors are a layer of the network, which as many other items would change."""
+    task = opened.task
+    assert isinstance(task, Recommendation)
+    texts = (*task.catalogue.texts[1:], task.catalogue.texts[0])
+    others = replace(task, catalogue=replace(task.catalogue, texts=texts, sha256="0" * 64))
+    other = replace(opened, task=others)
+    assert Proof.key_of(opened, PLAN, CONFIG) == Proof.key_of(opened, PLAN, CONFIG)
+    assert Proof.key_of(opened, PLAN, CONFIG) != Proof.key_of(other, PLAN, CONFIG)

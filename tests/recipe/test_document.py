@@ -80,12 +80,16 @@ GOLDEN_2_DIGEST = "0d33d2e4b52b226c24a734367ae024c41c49b36c3cc1fb35f0e02f468acfa
 
 # Fields of `[task]` that conversations alone have.
 OF_CHATS = ("truncation_side", "loss", "dpo_beta")
+ANSWERS: dict[str, Any] = {"kind": "retrieval", "passages": (("a", "rest"), ("b", "sleep"))}
 SCORES: dict[str, Any] = {"kind": "scoring", "score_range": (0.0, 6.0)}
 SHOPS: dict[str, Any] = {"kind": "recommendation", "items": "items.jsonl"}
 OF_LABELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "class_weights": ({}, {"class_weights": {"a": 2.0}}),
     "score_range": (SCORES, {**SCORES, "score_range": (0.0, 12.0)}),
     "score_step": (SCORES, {**SCORES, "score_step": 1.0}),
+    "passages": (ANSWERS, {**ANSWERS, "passages": (("a", "rest"), ("b", "sleep well"))}),
+    "negatives": (ANSWERS, {**ANSWERS, "negatives": "public"}),
+    "temperature": (ANSWERS, {**ANSWERS, "temperature": 0.1}),
     "items": (SHOPS, {**SHOPS, "items": "others.jsonl"}),
     "items_sha256": (SHOPS, {**SHOPS, "items_sha256": "0" * 64}),
     "last_items": (SHOPS, {**SHOPS, "last_items": 3}),

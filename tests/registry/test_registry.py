@@ -23,6 +23,7 @@ from cloister.registry.rule import PromotionRule, read_rule, write_rule
 from cloister.registry.store import FolderStore
 from cloister.tasks.config import TaskConfig
 from tests.support.released import exported
+from tests.support.studies import small_recipe
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 TASK = TaskConfig(labels=("x", "y"), max_length=12)
@@ -230,6 +231,82 @@ def test_a_version_that_was_cut_off_is_written_again(tmp_path: Path, adapters: l
     shutil.rmtree(place)
     with pytest.raises(BadFileError, match="promote its run again"):
         registry.lineage(registry.current("triage"))
+
+
+def test_an_entry_of_odd_values_is_damage(tmp_path: Path, adapters: list[Path]) -> None:
+    registry = open_registry(tmp_path)
+    registry.promote(adapters[0], "triage", NOW, by="ann")
+    [own] = registry.log("triage")
+    for odd in ({"version": 5}, {"version": "../../x"}, {"by": ["ann"]}, {"stage": {}}, {"at": 1}):
+        body = dataclasses.asdict(own.entry) | odd
+        content = json.dumps({"body": body, "signature": ""}).encode()
+        registry.store.write("models/triage/log/000001.json", content)
+        with pytest.raises(LedgerError, match="entry 1 of triage: not of an entry's form"):
+            registry.current("triage")
+
+
+def test_without_its_rule_nobody_promotes_alone_what_two_had_to(
+    registry: Registry, adapters: list[Path]
+) -> None:
+    two_people(registry)
+    registry.promote(adapters[0], "triage", NOW, by="ann", key=PEOPLE["ann"])
+    rule = registry.store.read("registry.json")
+    assert rule is not None
+    empty = json.dumps({"version": 1, "needs": 1, "approvers": {}}).encode()
+    registry.store.write("registry.json", empty)
+    with pytest.raises(LedgerError, match=r"restore registry\.json"):
+        registry.current("triage")
+    with pytest.raises(LedgerError, match=r"restore registry\.json"):
+        registry.promote(adapters[1], "triage", NOW, by="cy")
+    registry.store.write("registry.json", rule)
+    assert registry.promote(adapters[0], "triage", NOW, by="bo", key=PEOPLE["bo"]).is_served
+
+
+def run_of(folder: Path, finished: Path, epsilon: float, **stated: str) -> Path:
+    """A finished run of an adapter, with a certificate."""
+    recipe = small_recipe(folder)
+    shutil.copytree(finished, folder / "adapter")
+    (folder / "recipe.toml").write_text(recipe.to_toml())
+    (folder / "certificates").mkdir()
+    fields = {"site": "east", "adapter": sha256(finished), "study": recipe.digest()} | stated
+    body = json.dumps({**fields, "promise": {"epsilon": epsilon}, "ledger": {}})
+    certificate = json.dumps({"body": body, "signature": ""})
+    (folder / "certificates" / "east.certificate.json").write_text(certificate)
+    return folder
+
+
+def test_a_version_has_the_epsilon_of_its_own_certificates(
+    tmp_path: Path, adapters: list[Path]
+) -> None:
+    registry = open_registry(tmp_path / "registry")
+    for name, other in {"adapter": "0" * 64, "study": "1" * 64}.items():
+        run = run_of(tmp_path / name, adapters[0], 1.0, **{name: other})
+        with pytest.raises(BadFileError, match="that of east is for another adapter or study"):
+            registry.promote(run, "triage", NOW, by="ann")
+    assert registry.models() == []
+    unseen = run_of(tmp_path / "unseen", adapters[0], 8.0, adapter="")
+    said = registry.promote(unseen, "triage", NOW, by="ann")
+    assert registry.lineage(said.version)["promises"] == {"east": {"epsilon": 8.0}}
+
+
+def test_who_promotes_second_vouches_for_the_same_epsilon(
+    tmp_path: Path, adapters: list[Path]
+) -> None:
+    registry = open_registry(tmp_path / "registry")
+    two_people(registry)
+    # An adapter without its run says nothing; the run's lineage takes that one's place.
+    registry.promote(adapters[0], "triage", NOW, by="ann", key=PEOPLE["ann"])
+    run = run_of(tmp_path / "run", adapters[0], 8.0)
+    place = f"versions/{sha256(adapters[0])}/lineage.json"
+    registry.promote(run, "triage", NOW, by="ann", key=PEOPLE["ann"], stage="staging")
+    lineage = registry.store.read(place)
+    assert lineage is not None
+    registry.store.write(place, lineage.replace(b'"epsilon": 8.0', b'"epsilon": 0.1'))
+    with pytest.raises(LedgerError, match=r"another\s+study or another ε"):
+        registry.promote(run, "triage", NOW, by="bo", key=PEOPLE["bo"])
+    registry.store.write(place, lineage)
+    assert registry.promote(run, "triage", NOW, by="bo", key=PEOPLE["bo"]).is_served
+    assert registry.store.read(place) == lineage
 
 
 def test_what_two_versions_differ_in(registry: Registry, adapters: list[Path]) -> None:

@@ -63,11 +63,12 @@ def test_predictions_are_the_models_own(
     classifier: Version,
     several: Version,
     scorer: Version,
+    finder: Version,
     pairs: Version,
     tagger: Version,
 ) -> None:
     long = ["chest pain", "no fever", "the patient has a severe rash and a mild cough since"]
-    for version in (classifier, several, scorer, pairs, tagger):
+    for version in (classifier, several, scorer, finder, pairs, tagger):
         texts = [[text, "fever"] for text in long] if version is pairs else long
         answer = desk.client(version).post("/v1/predict", json={"inputs": texts})
         assert answer.status_code == 200
@@ -80,6 +81,8 @@ def test_predictions_are_the_models_own(
             assert one.get("tags") == own.get("tags")
             assert one.get("labels") == own.get("labels")
             assert one.get("score") == pytest.approx(own.get("score"))
+            nearest = [found["id"] for found in own.get("passages", [])]
+            assert [found["id"] for found in one.get("passages", [])] == nearest
             assert one["is_cut"] == own["is_cut"]
         assert (told["model"], told["version"]) == (version.name, version.digest)
 

@@ -73,7 +73,7 @@ def test_a_person_sees_labels_in_both_languages(tab: Tab, classifier: Version) -
 
 
 def test_a_person_sees_several_labels_a_score_and_asks_about_two_texts(
-    tab: Tab, several: Version, scorer: Version, pairs: Version
+    tab: Tab, several: Version, scorer: Version, pairs: Version, finder: Version
 ) -> None:
     with page(several) as address:
         tab.open(f"{address}/")
@@ -93,6 +93,13 @@ def test_a_person_sees_several_labels_a_score_and_asks_about_two_texts(
         tab.value("document.getElementById('second').value = 'no fever'")
         (known,) = pairs.model.predict([("chest pain", "no fever")])
         assert ask(tab, "chest pain").split("\n")[0] == known.to_json()["label"]
+    with page(finder) as address:
+        tab.open(f"{address}/")
+        tab.wait("document.activeElement.id === 'text' && about")
+        (known,) = finder.model.predict(["chest pain"])
+        shown = ask(tab, "chest pain")
+        places = [shown.index(found["text"]) for found in known.to_json()["passages"]]
+        assert places == sorted(places)
     assert tab.complaints == []
 
 

@@ -95,6 +95,16 @@ def test_private_records_are_refused_under_any_name(tmp_path: Path) -> None:
             choose_layers(recipe, str(place))
 
 
+def test_private_records_of_a_home_folder_are_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    small_recipe(tmp_path / "study")
+    recipe = small_recipe(tmp_path / "study", "data.train='~/study/train.jsonl'")
+    with pytest.raises(RefusedError, match="the study's private records"):
+        choose_layers(recipe, str(tmp_path / "study" / "train.jsonl"))
+
+
 def test_what_cannot_be_chosen_on_is_refused(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path / "study")
     with pytest.raises(UsageError, match="no such file"):

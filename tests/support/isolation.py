@@ -84,11 +84,17 @@ def wide_workspace(
         "causal-lm": (),
         "sequence-classification": tuple("abcde"),
         "token-classification": ("X",),
+        "retrieval": (),
     }[kind]
+    passages = (("a", "chest pain"), ("b", "no fever"), ("c", "knee swollen"))
     opened = open_workspace(
         ModelConfig(base=str(base), dtype=dtype),  # type: ignore[arg-type]
         replace(LoraConfig(train="both", top_layers=0), **lora),  # type: ignore[arg-type]
-        TaskConfig(kind=kind, max_length=LONGEST),  # type: ignore[arg-type]
+        TaskConfig(
+            kind=kind,  # type: ignore[arg-type]
+            max_length=LONGEST,
+            passages=passages if kind == "retrieval" else None,
+        ),
         labels,
         0,
         frozen_cache_gib=cache,

@@ -40,6 +40,7 @@ CASES: list[tuple[str, str, dict[str, str]]] = [
     ("bert", "sequence-classification", {}),
     ("bert", "sequence-classification", {"head": "lora", "train": "b"}),
     ("bert", "token-classification", {}),
+    ("bert", "retrieval", {"head": "linear"}),
     ("gpt2", "causal-lm", {}),
     ("gpt2", "sequence-classification", {"head": "frozen"}),
     ("llama", "causal-lm", {}),

@@ -42,6 +42,7 @@ from cloister.server.voice import Signed
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.build import labels_of
 from cloister.tasks.items_hash import with_items_sha256
+from cloister.tasks.lexical import lexical_scores
 from cloister.training.machine import on_machine
 from cloister.training.proof import proven
 from cloister.training.workspace import open_workspace
@@ -286,7 +287,8 @@ class DeployedStudy:
             workspace=self.coordinator.workspace,
             rounds=state.round,
             test=scores["test"],
-            majority=majority(self.coordinator.test),
+            majority=majority(self.coordinator.test, self.coordinator.recipe.task.kind),
+            lexical=lexical_scores(self.coordinator.recipe.task, self.coordinator.test),
             label_counts=label_counts(self.coordinator.test),
             sites={site: known.get(site, NO_CERTIFICATE) for site in sorted(self.members)},
             promises={site: facts.promise for site, facts in known.items()},

@@ -54,6 +54,7 @@ def facts_of(terms: StudyTerms) -> dict[str, Any]:
         "task": recipe.task.kind,
         "plugin": _plugin(recipe.task),
         "labels": list(recipe.task.labels),
+        "passages": dict(recipe.task.passages or ()),
         "class_weights": dict(recipe.task.class_weights or ()),
         "scores": _scale(recipe.task),
         "items": recipe.task.items,
@@ -95,6 +96,7 @@ def in_words(facts: dict[str, Any]) -> list[str]:
         f"task       {facts['task']}{_code(facts['plugin'])}",
         *([f"labels     {_labels(facts['labels'])}"] if _has_labels(facts) else []),
         *([f"scores     {facts['scores']}"] if facts["scores"] is not None else []),
+        *([f"passages   {_passages(facts['passages'])}"] if facts["passages"] else []),
         *(
             [f"items      {facts['items']}, SHA-256 {facts['items_sha256']}"]
             if facts["items"]
@@ -151,6 +153,15 @@ def _weights(weights: dict[str, float]) -> str:
     shown = ", ".join(f"{name} {weight:g}" for name, weight in list(weights.items())[:LABELS])
     more = f" and {len(weights) - LABELS} more (--json lists all)" if len(weights) > LABELS else ""
     return f"{shown}{more}; others 1"
+
+
+def _passages(passages: dict[str, str]) -> str:
+    """How many public passages the study brings, and how long they are."""
+    size = sum(map(len, passages.values()))
+    return (
+        f"{len(passages):,} public ones of {size:,} characters in all, which the base alone "
+        "encodes here (--json has them)"
+    )
 
 
 def _labels(labels: list[str]) -> str:

@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from cloister.export.forms.finished import Finished
+from cloister.models.passage_head import PassageHead
 from cloister.tasks.task import Task
 
 SLOPE = 2.0**-14
@@ -119,6 +120,8 @@ def head_problem(finished: Finished) -> str | None:
     """Why transformers' classifier of this architecture cannot hold the study's head; None where it
     can."""
     network, task = finished.network, finished.task
+    if isinstance(network.head, PassageHead):
+        return "no class of transformers compares a query's vector with those of passages"
     kind, config = _kind(task), network.base.config
     if type(config) not in kind._model_mapping:
         return f"transformers has no {kind.__name__} of a {config.model_type}"

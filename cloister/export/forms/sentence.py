@@ -21,6 +21,7 @@ from transformers import AutoModel
 
 from cloister.export.forms.finished import Finished, Logits
 from cloister.export.forms.merged import save_base, save_tokenizer, unmergeable
+from cloister.models.passage_head import PassageHead
 from cloister.models.pooling import Pooling
 from cloister.models.pretrained import from_folder, quiet
 
@@ -41,6 +42,11 @@ def problem(finished: Finished) -> str | None:
         return f"a {finished.task.kind} gives no vector of a text"
     if finished.task.record_kind == "pairs":
         return "sentence-transformers reads one text at a time, and the study pairs"
+    if isinstance(finished.network.head, PassageHead):
+        return (
+            "its queries are tuned and its passages are the base's, and such a folder encodes all "
+            "texts alike"
+        )
     if pooling.mode == "pooler" and _pooler_layer(finished) is None:
         return f"the pooler of a {finished.network.base.config.model_type} is no dense layer"
     return None

@@ -9,13 +9,13 @@ const TEXTS = {
     note: "Probabilities are the network's own and were not calibrated. What you type goes to " +
       "this service only, and it keeps nothing.",
     none: "No entity was found.", cut: "The text is longer than what the model reads; its end was cut.",
-    you: "You", model: "Model", waiting: "…", denied: "A token is needed, or this one is not known.",
+    you: "You", model: "Model", passages: "From the documents", waiting: "…", denied: "A token is needed, or this one is not known.",
     busy: "Too many requests at this moment. Ask again in a few seconds.",
     gone: "The service does not answer. See whether it runs.",
     tasks: { "sequence-classification": "labels for texts", "token-classification": "entities in texts",
              "causal-lm": "a chat", "text-pairs": "labels for pairs of texts",
              "multi-label-classification": "several labels for texts", scoring: "scores of texts",
-             recommendation: "what a person may take next" },
+             recommendation: "what a person may take next", retrieval: "passages that answer" },
   },
   zh: {
     items: "某人已有物品的编号,从旧到新,以空格分隔",
@@ -24,12 +24,12 @@ const TEXTS = {
     message: "消息", send: "提问", fresh: "新对话", hint: "按 Ctrl + Enter 提问",
     note: "概率直接来自网络,未经校准。您输入的内容只发送给本服务,服务不会保存。",
     none: "没有找到实体。", cut: "文本超过模型能读取的长度,末尾已被截断。",
-    you: "您", model: "模型", waiting: "……", denied: "需要令牌,或该令牌无效。",
+    you: "您", model: "模型", passages: "来自文档", waiting: "……", denied: "需要令牌,或该令牌无效。",
     busy: "目前请求过多,请几秒后再试。",
     gone: "服务没有响应,请检查它是否在运行。",
     tasks: { "sequence-classification": "文本分类", "token-classification": "实体识别", "causal-lm": "对话",
              "text-pairs": "文本对分类", "multi-label-classification": "多标签分类", scoring: "评分",
-             recommendation: "推荐" },
+             recommendation: "推荐", retrieval: "段落检索" },
   },
 };
 // Labels that are shown; a study may have thousands.
@@ -100,6 +100,18 @@ function classified(found) {
   return nodes;
 }
 
+// Passages, nearest first: what a query found, or what a reply cites.
+function passages(found) {
+  const list = made("ol", "", "passages");
+  for (const one of found) {
+    const item = made("li", "", one.cited === false ? "uncited" : "");
+    const name = one.title || one.id || one.source;
+    item.append(made("b", name), made("span", one.similarity.toFixed(3)), made("p", one.text));
+    list.append(item);
+  }
+  return list;
+}
+
 function scored(found) {
   const grade = found.grade === null ? "" : ` (${words.grade} ${found.grade})`;
   return [made("p", `${found.score.toFixed(2)}${grade}`, "label")];
@@ -134,6 +146,9 @@ function talked() {
     const own = turn.role === "user";
     const node = made("div", "", own ? "turn own" : "turn model");
     node.append(made("b", own ? words.you : words.model), turn.content || words.waiting);
+    if (turn.passages && turn.passages.length) {
+      node.append(made("b", words.passages), passages(turn.passages));
+    }
     return node;
   }));
 }
@@ -160,6 +175,7 @@ async function predict(text) {
   const found = document_.predictions[0];
   last = () => {
     const nodes = found.entities ? tagged(found, text)
+      : found.passages ? [passages(found.passages)]
       : found.probabilities ? classified(found)
       : found.items ? ranked(found) : scored(found);
     if (found.is_cut) nodes.push(made("p", words.cut, "cut"));
@@ -170,14 +186,19 @@ async function predict(text) {
 
 async function chat(text) {
   turns.push({ role: "user", content: text });
-  const sent = turns.slice();
+  const sent = turns.map((turn) => ({ role: turn.role, content: turn.content }));
   const reply = { role: "assistant", content: "" };
   turns.push(reply);
   last = talked;
   talked();
   try {
     const answer = await post("/v1/chat/completions", { messages: sent, stream: true });
-    await followed(answer.body, (piece) => { reply.content += piece; talked(); });
+    await followed(answer.body, (event) => {
+      const choice = event.choices[0];
+      if (choice && choice.delta.content) reply.content += choice.delta.content;
+      if (event.passages) reply.passages = event.passages;
+      talked();
+    });
     at("text").value = "";
   } catch (error) {
     turns = turns.slice(0, -2);
@@ -196,8 +217,7 @@ async function followed(body, take) {
     for (const event of events) {
       const data = event.replace(/^data: /, "");
       if (data === "[DONE]") continue;
-      const choice = JSON.parse(data).choices[0];
-      if (choice && choice.delta.content) take(choice.delta.content);
+      take(JSON.parse(data));
     }
   }
 }

@@ -1,0 +1,117 @@
+"""A file of predictions: written as they come, there whole or not at all, for its owner alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from cloister.files import bad_file, sync_folder
+from cloister.owner_only import FILE
+
+if TYPE_CHECKING:
+    from cloister.serving.abstention import Decided
+    from cloister.serving.predictions import Prediction
+
+    Row = Prediction | Decided
+
+
+def write_predictions(
+    out: Path, predictions: Iterable[Row], names: Sequence[str], *, as_table: bool
+) -> int:
+    """Writes predictions one after another; memory does not grow with their number.
+
+    Args:
+        out: The file; one that is there is written over.
+        predictions: In the inputs' order.
+        names: The study's labels, for a table's columns.
+        as_table: CSV; else a JSON object a line.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        BadFileError: The file cannot be written; nothing is there then.
+    """
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    try:
+        # O_EXCL with a random name: never follow a link that somebody put into the folder.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+                count = (_table if as_table else _lines)(file, predictions, names)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(out)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(out.parent)
+    except OSError as error:
+        raise bad_file(error, "written") from error
+    return count
+
+
+def _lines(file: TextIO, predictions: Iterable[Row], names: Sequence[str]) -> int:
+    count = 0
+    for one in predictions:
+        file.write(json.dumps(one.to_json(), ensure_ascii=False) + "\n")
+        count += 1
+    return count
+
+
+def _table(file: TextIO, predictions: Iterable[Row], names: Sequence[str]) -> int:
+    writer = csv.writer(file, lineterminator="\n")
+    count = 0
+    for one in predictions:
+        row = _cells(one, names)
+        if count == 0:
+            writer.writerow(row)
+        writer.writerow(row.values())
+        count += 1
+    return count
+
+
+def _cells(one: Row, names: Sequence[str]) -> dict[str, object]:
+    """A row of the table by column: the label with each label's probability, the labels as a JSON
+    list with theirs, score and grade, items and scores as lists, or the nearest passages; and
+    whether the text was cut."""
+    from cloister.serving.abstention import Decided
+    from cloister.serving.predictions import (
+        MOST_FOUND,
+        Classified,
+        Labelled,
+        Ranked,
+        Retrieved,
+        Scored,
+    )
+
+    cut = str(one.is_cut).lower()
+    row: dict[str, object] = {}
+    if isinstance(one, Classified):
+        row = {"label": one.label, "is_cut": cut}
+    elif isinstance(one, Decided):
+        row = {"label": one.label, "confidence": f"{one.confidence:.6f}", "reason": one.reason}
+        row["is_cut"] = cut
+    elif isinstance(one, Labelled):
+        row = {"labels": json.dumps(one.labels, ensure_ascii=False), "is_cut": cut}
+    elif isinstance(one, Scored):
+        grade = "" if one.grade is None else f"{one.grade:g}"
+        row = {"score": f"{one.score:.6g}", "grade": grade, "is_cut": cut}
+    elif isinstance(one, Retrieved):
+        for place in range(min(MOST_FOUND, len(names))):
+            found = one.passages[place] if place < len(one.passages) else None
+            row[f"passage {place + 1}"] = "" if found is None else found.id
+            row[f"similarity {place + 1}"] = "" if found is None else f"{found.similarity:.6f}"
+        row["is_cut"] = cut
+    elif isinstance(one, Ranked):
+        items = json.dumps([ranked.item for ranked in one.items], ensure_ascii=False)
+        scores = json.dumps([round(ranked.score, 6) for ranked in one.items])
+        row = {"items": items, "scores": scores, "is_cut": cut}
+    if isinstance(one, Classified | Decided | Labelled):
+        row |= {f"probability of {name}": f"{one.probabilities[name]:.6f}" for name in names}
+    return row

@@ -1,0 +1,254 @@
+"""An index of passages: their texts and vectors in a folder that its owner alone may read.
+
+    index.json       what it is: the model's digest, the documents with their hashes, sizes
+    passages.jsonl   a passage a line: its document, its place in it, its text
+    vectors.f32      little-endian float32 [K, H], rows of length 1
+
+Search is exact: a query's product with every vector. 100,000 passages of 384 coordinates are 154 MB
+and take a core about 20 ms. The folder is read as what others wrote: sizes are checked before
+anything is parsed, and no format that can hold code is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cloister.data.outputs import check_place
+from cloister.documents.encoder import Encoder, Vectors
+from cloister.documents.sentences import passages
+from cloister.documents.sources import SourceText
+from cloister.errors import BadFileError, DataError, UsageError
+from cloister.files import bad_file, open_file, stamp_of, write_whole
+from cloister.json_text import read_json
+from cloister.owner_only import FILE
+from cloister.staging import staging
+
+VERSION = 1
+# Beyond, an exact search takes a core more than 20 ms a query, and the vectors 154 MB.
+MOST_PASSAGES = 100_000
+# index.json has a row of about 150 bytes a document.
+MOST_ABOUT = 2**24
+# A line of passages.jsonl: the longest passage has 8,192 tokens of 32 characters of 4 bytes.
+MOST_LINE = 2**20
+# Coordinates of a vector: today's largest encoders have 8,192.
+MOST_WIDTH = 2**14
+_FACTS = ("version", "model", "encoder", "passages", "width", "vectors", "texts", "documents")
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of a document.
+
+    Attributes:
+        source: The document's file.
+        row: Its row there, where the file has rows.
+        title: The document's; may be empty.
+        start: Its first character in the document's text.
+        text: As it stands there.
+    """
+
+    source: str
+    row: int | None
+    title: str
+    start: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage that was found.
+
+    Attributes:
+        passage: It.
+        similarity: Cosine of query and passage, in −1…1.
+    """
+
+    passage: Passage
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Index:
+    """Passages with their vectors.
+
+    Attributes:
+        model: Where the run or base is that encoded it.
+        encoder: Its digest (`Encoder.digest`).
+        documents: By file that it was made of, the file's SHA-256.
+        passages: In the order of their vectors.
+        vectors: [K, H].
+    """
+
+    model: str
+    encoder: str
+    documents: dict[str, str]
+    passages: Sequence[Passage]
+    vectors: Vectors
+
+    def search(self, query: Vectors, top: int) -> list[Hit]:
+        """The passages nearest to a query, nearest first; of equals the earlier.
+
+        Args:
+            query: Its vector, [H].
+            top: How many at most.
+        """
+        scores = self.vectors @ query
+        best = np.argsort(-scores, kind="stable")[:top]
+        return [Hit(self.passages[at], float(scores[at])) for at in best]
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Refuses an encoder whose vectors are others than the index's.
+
+        Raises:
+            UsageError: It is of another base, or reads texts in another way.
+        """
+        if encoder.digest != self.encoder:
+            raise UsageError(
+                f"{encoder.place}: its base, or how it reads texts, is not that of the index "
+                f"({encoder.digest[:12]} here, {self.encoder[:12]} there): build the index with it "
+                "again, or give the run or base that built it"
+            )
+
+
+def build_index(
+    documents: Iterable[SourceText],
+    encoder: Encoder,
+    on_passage: Callable[[int], None] | None = None,
+) -> Index:
+    """Cuts documents into passages and encodes them.
+
+    Args:
+        documents: Any number.
+        encoder: Of which base the vectors are.
+        on_passage: Called with the number of passages that are encoded.
+
+    Raises:
+        DataError: No document has a text.
+        UsageError: There are more passages than an exact search is for.
+    """
+    found: list[Passage] = []
+    hashes: dict[str, str] = {}
+    for document in documents:
+        hashes[document.source] = document.sha256
+        for span in passages(document.text, encoder.room, encoder.count):
+            text = document.text[span.start : span.end]
+            own = (document.source, document.row, document.title)
+            found.append(Passage(*own, span.start, text))
+            if len(found) > MOST_PASSAGES:
+                raise UsageError(
+                    f"more than {MOST_PASSAGES:,} passages up to {document.source}: every query is "
+                    "compared with every passage, which is meant for fewer; index a part of them"
+                )
+    if not found:
+        raise DataError("no document has a text, so there is nothing to search in")
+    vectors = encoder.passages((passage.text for passage in found), on_passage)
+    place = encoder.place
+    named = str(place.absolute() if place.exists() else place)  # else a hub id
+    return Index(named, encoder.digest, hashes, found, vectors)
+
+
+def save_index(index: Index, out: Path) -> None:
+    """Writes an index into a new folder, whole or not at all, for its owner alone.
+
+    Raises:
+        UsageError: Something is there.
+        BadFileError: It cannot be written.
+    """
+    check_place(out, what="folder")
+    with staging(out, "written") as stage:
+        folder = stage / "index"
+        folder.mkdir(mode=0o700)
+        vectors = index.vectors.astype("<f4").tobytes()
+        texts = "".join(json.dumps(_line(one), ensure_ascii=False) + "\n" for one in index.passages)
+        about = {
+            "version": VERSION,
+            "model": index.model,
+            "encoder": index.encoder,
+            "passages": len(index.passages),
+            "width": int(index.vectors.shape[1]),
+            "vectors": hashlib.sha256(vectors).hexdigest(),
+            "texts": hashlib.sha256(texts.encode()).hexdigest(),
+            "documents": index.documents,
+        }
+        write_whole(folder / "vectors.f32", vectors, FILE)
+        write_whole(folder / "passages.jsonl", texts.encode(), FILE)
+        write_whole(folder / "index.json", json.dumps(about, indent=1).encode(), FILE)
+        folder.rename(out)
+
+
+def load_index(folder: Path) -> Index:
+    """Reads an index.
+
+    Raises:
+        BadFileError: It is missing, damaged, or none.
+    """
+    try:
+        about = _about(folder)
+        count, width = about["passages"], about["width"]
+        vectors_file, texts_file = folder / "vectors.f32", folder / "passages.jsonl"
+        for file, wanted in ((vectors_file, about["vectors"]), (texts_file, about["texts"])):
+            if stamp_of(file).sha256 != wanted:
+                raise ValueError(f"{file.name} is not what index.json says")
+        if vectors_file.stat().st_size != 4 * count * width:
+            raise ValueError(f"vectors.f32 has another size than {count} vectors of {width}")
+        vectors = np.fromfile(vectors_file, dtype="<f4").reshape(count, width)
+        if not np.isfinite(vectors).all():
+            raise ValueError("vectors.f32 holds what is no number")
+        found = _passages(texts_file, count)
+    except OSError as error:
+        raise bad_file(error, "read") from error
+    except ValueError as error:
+        raise BadFileError(
+            f"{folder}: no index, or a damaged one ({error}); build it again (cloister index build)"
+        ) from error
+    documents = {str(name): str(sha256) for name, sha256 in about["documents"].items()}
+    return Index(about["model"], about["encoder"], documents, found, vectors)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    with open_file(folder / "index.json") as file:
+        about = read_json(file.read(MOST_ABOUT + 1), most_bytes=MOST_ABOUT)
+    if not isinstance(about, dict) or set(about) != set(_FACTS):
+        raise ValueError("index.json has other fields")
+    if type(about["version"]) is not int or about["version"] != VERSION:
+        raise ValueError("written by another version of cloister")
+    texts = all(isinstance(about[name], str) for name in ("model", "encoder", "vectors", "texts"))
+    if not texts or not isinstance(about["documents"], dict):
+        raise ValueError("index.json has a field of another type")
+    for name, most in (("passages", MOST_PASSAGES), ("width", MOST_WIDTH)):
+        if type(about[name]) is not int or not 1 <= about[name] <= most:
+            raise ValueError(f"{name} is not a whole number from 1 to {most:,}")
+    return about
+
+
+def _line(passage: Passage) -> list[object]:
+    return [passage.source, passage.row, passage.title, passage.start, passage.text]
+
+
+def _passages(path: Path, count: int) -> list[Passage]:
+    """The passages of a file, as many as there are vectors.
+
+    Raises:
+        ValueError: A line is none, or there are more or fewer.
+    """
+    found: list[Passage] = []
+    with open_file(path) as file:
+        while line := file.readline(MOST_LINE + 1):
+            row = read_json(line, most_bytes=MOST_LINE)
+            kinds = (str, int | None, str, int, str)
+            fits = isinstance(row, list) and len(row) == len(kinds)
+            if not fits or not all(isinstance(v, k) for v, k in zip(row, kinds, strict=True)):
+                raise ValueError(f"passages.jsonl, line {len(found) + 1}: no passage")
+            found.append(Passage(*row))
+            if len(found) > count:
+                raise ValueError("passages.jsonl has more lines than there are vectors")
+    if len(found) != count:
+        raise ValueError(f"passages.jsonl has {len(found)} lines for {count} vectors")
+    return found

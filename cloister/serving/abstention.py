@@ -1,0 +1,109 @@
+"""Predictions that abstain: where the most probable answer is not probable enough, there is none.
+
+Selective classification by the network's own confidence (Geifman and El-Yaniv 2017,
+arXiv:1705.08500). Probabilities are not calibrated, so choose a threshold on public records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cloister.errors import UsageError
+from cloister.serving.predictions import (
+    Classified,
+    Labelled,
+    Prediction,
+    Retrieved,
+    Tagged,
+)
+from cloister.tasks.config import TaskKind
+
+# What a threshold is held against, by task; others have no probability of an answer.
+HELD: Mapping[str, str] = {
+    "sequence-classification": "the probability of the most probable label",
+    "text-pairs": "the probability of the most probable label",
+    "multi-label-classification": "each label's probability, in place of 0.5",
+    "token-classification": "each entity's probability",
+    "retrieval": "each passage's similarity",
+}
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The label of a text, or why there is none.
+
+    Attributes:
+        label: The most probable one; empty: none is probable enough.
+        confidence: Its probability.
+        reason: Why there is no label; empty: there is one.
+        probabilities: By label, as in `Classified`.
+        is_cut: As in `Classified`.
+    """
+
+    label: str
+    confidence: float
+    reason: str
+    probabilities: Mapping[str, float]
+    is_cut: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the prediction as a JSON object."""
+        return {
+            "label": self.label,
+            "confidence": self.confidence,
+            "reason": self.reason,
+            "probabilities": dict(self.probabilities),
+            "is_cut": self.is_cut,
+        }
+
+
+def check_threshold(kind: TaskKind, threshold: float) -> None:
+    """Refuses a threshold for a task whose predictions have no probability.
+
+    Raises:
+        UsageError: It is such a task.
+    """
+    if kind not in HELD:
+        raise UsageError(
+            f"--threshold {threshold:g}: given for {kind}, whose predictions have no probability; "
+            f"of {', '.join(HELD)} alone"
+        )
+
+
+def abstaining(prediction: Prediction, threshold: float) -> Prediction | Decided:
+    """A prediction without what is less probable than a threshold.
+
+    Args:
+        prediction: Of a task in `HELD`.
+        threshold: From 0 to 1; what reaches it stays.
+
+    Returns:
+        Of one label a `Decided`; of several labels, entities and passages those that reach it.
+    """
+    if isinstance(prediction, Classified):
+        confidence = prediction.probabilities[prediction.label]
+        is_sure = confidence >= threshold
+        return Decided(
+            prediction.label if is_sure else "",
+            confidence,
+            "" if is_sure else f"below {threshold:g}",
+            prediction.probabilities,
+            prediction.is_cut,
+        )
+    if isinstance(prediction, Labelled):
+        shares = prediction.probabilities.items()
+        return replace(prediction, labels=tuple(n for n, share in shares if share >= threshold))
+    if isinstance(prediction, Retrieved):
+        near = tuple(one for one in prediction.passages if one.similarity >= threshold)
+        return replace(prediction, passages=near)
+    assert isinstance(prediction, Tagged)
+    tags = list(prediction.tags)
+    for entity in prediction.entities:
+        if entity.probability < threshold:
+            tags[entity.first_word : entity.end_word] = ["O"] * (
+                entity.end_word - entity.first_word
+            )
+    kept = tuple(one for one in prediction.entities if one.probability >= threshold)
+    return replace(prediction, entities=kept, tags=tuple(tags))
