@@ -15,7 +15,6 @@ from cloister.data.load import load
 from cloister.data.records import ItemsRecord
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.errors import BadFileError, DataError, UsageError
-from cloister.export.forms.finished import open_finished
 from cloister.protocol.exchange import RoundRequest, Status, Step
 from cloister.recipe import parse_recipe
 from cloister.server.run_directory import RunDirectory
@@ -181,11 +180,6 @@ def test_predict_writes_lists_and_tables(
     assert "more" in capsys.readouterr().out
     assert cloister(["evaluate", str(finished), "--data", data, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["report"] == {}
-
-
-def test_other_forms_of_a_model_are_refused_as_they_hold_no_items(finished: Path) -> None:
-    with pytest.raises(UsageError, match="recommendation, whose items' vectors"):
-        open_finished(finished)
 
 
 def test_an_adapter_whose_items_were_changed_is_refused(finished: Path, tmp_path: Path) -> None:

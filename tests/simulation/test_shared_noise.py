@@ -269,7 +269,7 @@ def test_a_site_lets_no_update_out_in_clear(folder: Path, tmp_path: Path) -> Non
         ("training.update_dtype=int8", "secure_bits"),
         ("federation.min_sites=2", "min_sites"),
         ("lora.train=b-kept", "lora"),
-        ("data.public_records=[20, 20, 20, 15]", "one plan"),
+        ("data.public_records=[20, 20, 20, 15]", "have the same plan"),
     ],
 )
 def test_a_recipe_with_what_does_not_go_together_is_refused(

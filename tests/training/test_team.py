@@ -451,7 +451,7 @@ def test_processes_have_a_gpu_each_or_are_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     device_file.check_devices(torch.device("cuda"), 2)
     device_file.check_devices(torch.device("cpu"), 3)
-    with pytest.raises(RefusedError, match=r"3 given.* sees 2 GPU"):
+    with pytest.raises(RefusedError, match=r"3 given.* finds 2 GPU"):
         device_file.check_devices(torch.device("cuda"), 3)
     assert MachineConfig(device="cuda", processes=2).processes == 2
     for device in ("cuda:1", "mps"):

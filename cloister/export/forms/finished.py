@@ -99,8 +99,7 @@ def open_finished(place: Path, base: str | None = None) -> Finished:
         base: The base's folder or hub id on this machine; None: as the adapter names it.
 
     Raises:
-        UsageError: Its task is a plug-in's or recommendation, each site kept a part of it, or its
-            base is quantized.
+        UsageError: Its task is a plug-in's, each site kept a part of it, or its base is quantized.
         BadFileError: There is no adapter, or a damaged one.
         ModelFileError: The base is missing or not the one that was trained on.
     """
@@ -110,12 +109,6 @@ def open_finished(place: Path, base: str | None = None) -> Finished:
         raise UsageError(
             f"{place}: its task {about.task.kind} is a plug-in's, whose outputs mean what its own "
             "code says; share the adapter's folder and its card's script"
-        )
-    if about.task.kind == "recommendation":
-        raise UsageError(
-            f"{place}: its task is recommendation, whose items' vectors no other form of a model "
-            "holds; share the adapter's folder and its card's script, or serve it with cloister "
-            "serve"
         )
     if about.lora.train == "b-kept":
         raise UsageError(
