@@ -39,7 +39,7 @@ def test_without_a_gpu_every_row_says_that_it_was_not_run(
     assert gpu.main([]) == 0
     rows = capsys.readouterr().out.splitlines()[2:]
     assert len(rows) == len(gpu.PARTS) + 1
-    assert all("| not run: machine.device: cuda asked" in row for row in rows)
+    assert all("| not run: machine.device: cuda given" in row for row in rows)
 
 
 def test_a_part_that_fails_is_said_and_the_others_run(

@@ -107,7 +107,7 @@ def _print(report: ScrubReport, out: Path) -> None:
     console.print(f"{report.touched} of {report.rows} rows changed; written to {out}")
     console.print(f"columns scrubbed: {', '.join(report.scrubbed)}")
     if report.copied:
-        console.print(f"columns copied unchanged:  {', '.join(report.copied)}")
+        console.print(f"columns copied unchanged: {', '.join(report.copied)}")
     table = Table(box=None, header_style="bold")
     headings = ["type", "replaced", *(["marked", "recall", "precision"] * bool(report.marked))]
     for heading in headings:

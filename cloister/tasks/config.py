@@ -176,7 +176,7 @@ class TaskConfig:
         default=None, metadata={**LATER, **called("step")}
     )
     passages: Annotated[tuple[Passage, ...], ByName(MOST_LABELS)] | None = field(
-        default=None, metadata={**LATER, **called("documents corpus items")}
+        default=None, metadata={**LATER, **called("documents corpus answers")}
     )
     negatives: Annotated[str, Text(MOST_NAME)] | None = field(default=None, metadata=LATER)
     temperature: Annotated[float, Between(1e-3, 10.0)] | None = field(

@@ -372,7 +372,7 @@ def test_the_example_shows_every_key_of_a_site() -> None:
     import dataclasses
 
     shown = EXAMPLE.replace("# ", "")
-    alike = ("text_b", "label", "tokens", "tags", "messages", "labels", "score")  # as `text`
+    alike = ("text_b", "label", "tokens", "tags", "messages", "labels", "score", "items")
     for field in dataclasses.fields(SiteConfig):
         if field.name not in alike:
             assert f"\n{field.name} = " in shown
@@ -388,7 +388,7 @@ def test_a_healthy_site_passes_every_check(
     assert run(["site", "doctor", str(folder / "site.toml")]) == 0
     told = capsys.readouterr().out
     assert "PASS" in told
-    assert "40 records, each a privacy unit (told to nobody)" in told
+    assert "40 records, each a privacy unit (never sent)" in told
     assert "base model" not in told  # of a study, and none was given
 
 

@@ -109,10 +109,10 @@ def test_a_study_states_it_on_its_card(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("assignments", "said"),
     [
-        (["privacy.site_noise_forced=false"], "100 sites are the least"),
+        (["privacy.site_noise_forced=false"], "at least 100 sites are sensible"),
         (["strategy.name=median", "data.sites=3"], "plain sum"),
         (["strategy.weights=[1.0, 2.0]"], "plain sum"),
-        (["lora.train=b-kept"], "one shape"),
+        (["lora.train=b-kept"], "updates of the same shape"),
         (["privacy.site_epsilon=-1.0"], "a number from 0.0001"),
     ],
 )

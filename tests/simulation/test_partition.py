@@ -83,7 +83,10 @@ def test_copies_that_name_another_person_or_site_are_refused() -> None:
     for other in ({"person": "p9"}, {"site": "ward-9"}):
         rows = [replace(row, unit="u1") for row in made(1)] * 2
         rows[1] = replace(rows[1], **other)
-        with pytest.raises(DataError, match="'u1': its rows name several sites or persons"):
+        with pytest.raises(
+            DataError,
+            match="'u1': its rows are copies of one record but name several sites or persons",
+        ):
             partition(rows, config("iid", 1), 0)
 
 

@@ -109,7 +109,7 @@ def _unpack(backup: Path, place: Path) -> None:
                     room -= member.size
                     source = archive.extractfile(member) if _is_plain(member) else None
                     if source is None or room < 0:
-                        why = "too many files or bytes" if room < 0 else repr(member.name[:80])
+                        why = "no room for its files" if room < 0 else repr(member.name[:80])
                         raise ValueError(why)
                     target = place / member.name
                     private_folder(target.parent)

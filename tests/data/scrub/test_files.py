@@ -226,7 +226,7 @@ def test_the_command_prints_recall_and_precision_on_marked_texts(
     assert run([*given, "--out", str(notes.with_name("o.csv"))]) == 0
     shown = capsys.readouterr().out
     assert "3 of 4 rows changed" in shown
-    assert "columns copied as they are: label, patient, n" in shown
+    assert "columns copied unchanged: label, patient, n" in shown
     assert run([*given, "--out", str(out)]) == 2
     assert "exists already" in capsys.readouterr().err
 

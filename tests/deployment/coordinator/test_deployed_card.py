@@ -201,7 +201,8 @@ def test_the_coordinator_remembers_what_each_ledger_released_last(deployed: Depl
 def test_a_site_that_did_not_answer_is_never_filled_in(deployed: Deployed) -> None:
     assert "north: no certificate: nothing is known of what it was promised" in deployed.card
     assert not [line for line in deployed.card.splitlines() if line.startswith("| north")]
-    assert "tags: [lora, federated-learning]" in deployed.card  # not all of it is known private
+    assert "tags:\n- lora\n- federated-learning\n" in deployed.card
+    assert "\n- differential-privacy\n" not in deployed.card  # not all of it is known private
 
 
 def test_certificates_are_kept_beside_the_adapter_and_hold(deployed: Deployed) -> None:
@@ -258,7 +259,7 @@ def test_the_sites_that_took_part_have_the_adapter_and_predict_as_the_run_does(
         assert said["rounds"] == 2
     notes = [str(event.get("text")) for _, event in events(deployed.run.path)]
     (offered,) = [text for text in notes if text.startswith("the adapter is offered to east, west")]
-    assert "is waited for, at most 60 s" in offered
+    assert "has 60 s to connect" in offered
     assert "the adapter was delivered to east, west" in notes
     # It took no part, so nothing of it is missing.
     assert not [text for text in notes if text.startswith("north: has not taken")]

@@ -115,5 +115,7 @@ def test_a_coordinator_starts_no_study_that_every_site_would_refuse(
     file = tmp_path / "recipe.toml"
     file.write_text("")
     members = {name: member("ab" * 32, name) for name in ("east", "west")}
-    with pytest.raises(RecipeError, match=r"task\.kind: multi:MultiLabel is part of no installed"):
+    with pytest.raises(
+        RecipeError, match=r"task\.kind: multi:MultiLabel is not part of an installed"
+    ):
         resolved_recipe(file, assignments, members)

@@ -145,7 +145,7 @@ def test_a_revoked_node_key_never_comes_back() -> None:
         approved(members, request("ward", token), NOW)
     members = approved(members, request("ward", token, node="ward 2"), NOW)
     assert connecting(members, NOW)
-    with pytest.raises(NetworkError, match="brings the key of ward"):
+    with pytest.raises(NetworkError, match="has the same key as ward"):
         joined(members, "clinic", node="ward")
 
 
@@ -162,9 +162,9 @@ def test_a_replaced_node_key_never_comes_back() -> None:
 def test_two_sites_share_neither_key_nor_ledger() -> None:
     members = joined({}, "ward")
     for whose in (members, revoked(members, "ward")):
-        with pytest.raises(NetworkError, match="brings the key of ward"):
+        with pytest.raises(NetworkError, match="has the same key as ward"):
             joined(whose, "clinic", node="ward")
-        with pytest.raises(NetworkError, match="brings the ledger of ward"):
+        with pytest.raises(NetworkError, match="has the same ledger as ward"):
             joined(whose, "clinic", ledger="ward")
 
 

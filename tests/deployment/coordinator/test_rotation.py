@@ -242,7 +242,7 @@ def test_nothing_is_switched_that_was_not_announced_or_runs(folder: ServerFolder
     with pytest.raises(UsageError, match="no authority was announced"):
         switch(folder, running=False)
     announce(folder, NOW, None)
-    with pytest.raises(UsageError, match="the service runs"):
+    with pytest.raises(UsageError, match="the service is running"):
         switch(folder, running=True)
     switch(folder, running=False)
     with pytest.raises(UsageError, match="no authority was announced"):
