@@ -66,7 +66,7 @@ def create_key(path: Path) -> Ed25519PrivateKey:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise LedgerError(f"{path}: the site's key cannot be written ({error.strerror})") from error
+        raise LedgerError(f"{path}: the key cannot be written ({error.strerror})") from error
     return key
 
 

@@ -316,6 +316,7 @@ def open_registry(place: str | Path) -> Registry:
 
     Raises:
         UsageError: fsspec does not open the URL.
+        BadFileError: The place is a file.
     """
     return Registry(open_store(str(place)), str(place))
 

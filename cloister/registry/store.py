@@ -43,9 +43,13 @@ def open_store(place: str) -> Store:
 
     Raises:
         UsageError: fsspec has no such kind of URL, or its package is missing.
+        BadFileError: The place is a file.
     """
     if "://" not in place:
-        return FolderStore(Path(place).expanduser())
+        folder = Path(place).expanduser()
+        if folder.is_file():
+            raise BadFileError(f"--registry {place}: is a file, not a folder; give a folder")
+        return FolderStore(folder)
     import fsspec
 
     try:

@@ -60,11 +60,13 @@ class Decided:
 
 
 def check_threshold(kind: TaskKind, threshold: float) -> None:
-    """Refuses a threshold for a task whose predictions have no probability.
+    """Refuses a threshold that is no probability, or for a task whose predictions have none.
 
     Raises:
-        UsageError: It is such a task.
+        UsageError: It is such a threshold or task.
     """
+    if not 0 <= threshold <= 1:  # true of NaN, which passes a command line's bounds
+        raise UsageError(f"--threshold {threshold:g}: a number from 0 to 1 is needed")
     if kind not in HELD:
         raise UsageError(
             f"--threshold {threshold:g}: given for {kind}, whose predictions have no probability; "

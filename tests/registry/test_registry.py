@@ -380,3 +380,10 @@ def test_names_and_places_that_are_none_are_named(tmp_path: Path, adapters: list
         registry.rollback("triage", NOW, by="ann")
     with pytest.raises(UsageError, match="names 0 of"):
         registry.version("triage", "0000")
+
+
+def test_a_file_is_no_registry_that_has_no_model_yet(tmp_path: Path) -> None:
+    file = tmp_path / "models"
+    file.write_bytes(b"")
+    with pytest.raises(BadFileError, match="is a file, not a folder; give a folder"):
+        open_registry(file)

@@ -67,6 +67,12 @@ def test_a_task_without_probabilities_has_no_threshold() -> None:
                 check_threshold(kind, 0.5)
 
 
+@pytest.mark.parametrize("threshold", [float("nan"), -0.1, 1.5])
+def test_a_threshold_that_is_no_probability_is_refused(threshold: float) -> None:
+    with pytest.raises(UsageError, match="from 0 to 1"):
+        check_threshold("sequence-classification", threshold)
+
+
 def test_a_stream_predicts_as_a_list_does_and_takes_inputs_as_they_are_needed(
     tmp_path: Path, bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
