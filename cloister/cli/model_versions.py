@@ -48,7 +48,10 @@ def list_models(registry: Place, as_json: AsJson = False) -> None:
         typer.echo(json.dumps({"registry": registry, "models": found}))
         return
     if not found:
-        typer.echo("no model yet: cloister model promote RUN --as NAME adds one")
+        typer.echo(
+            f"no model in {registry} yet: cloister model promote RUN --as NAME --registry "
+            f"{registry} adds one"
+        )
     for name, by_stage in found.items():
         for stage, state in by_stage.items():
             served = state["served"][-1][:SHOWN] if state["served"] else "nothing"
@@ -250,15 +253,18 @@ def key(
 
 def _key(file: Path | None) -> Ed25519PrivateKey | None:
     from cloister.errors import BadFileError
+    from cloister.files import bad_file
     from cloister.ledger.signing import read_pem
 
     if file is None:
         return None
     try:
         return read_pem(file)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise bad_file(error, "read") from error
+    except ValueError as error:  # cryptography's own words are no help
         raise BadFileError(
-            f"{file}: no Ed25519 key can be read ({error}); cloister model key makes one"
+            f"{file}: not an Ed25519 private key without a passphrase; cloister model key makes one"
         ) from error
 
 

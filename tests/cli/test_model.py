@@ -120,7 +120,7 @@ def test_a_version_s_way_from_a_run_to_production_and_back(
         shown = capsys.readouterr()
         return shown.err if code else shown.out
 
-    assert "no model yet" in model("list")
+    assert "--as NAME --registry" in model("list")
     later = tmp_path / "later"
     shutil.copytree(finished, later)
     head = load_file(later / "adapter" / "head.safetensors")
