@@ -52,6 +52,8 @@ ClassWeight = tuple[
     Annotated[str, Text(LONGEST_LABEL, lines=True, least=1)],
     Annotated[float, Between(LEAST_WEIGHT, MOST_WEIGHT)],
 ]
+# What a head reads of two texts that are read apart (`models.apart`).
+Comparison = Literal["vectors", "cosine"]
 Score = Annotated[float, Between(-LARGE, LARGE)]
 # A passage of retrieval: half a page, more than today's encoders read of it (512 tokens).
 LONGEST_PASSAGE = 4096
@@ -137,6 +139,10 @@ class TaskConfig:
         negatives: Of retrieval: what a query's passage is told from. Absent: `public`, all other
             passages, of which none is a record's. `in-batch` is refused: it couples records.
         temperature: Of retrieval: by what similarities are divided in the loss; absent: 0.05.
+        encoder: Of text pairs: `cross` reads both texts as one, `bi` each by itself, so that a
+            text's vector does not depend on the other. Absent: `cross`.
+        compare: Of `bi`: what the labels follow from: `vectors`, both texts' and the distance of
+            each coordinate, or their `cosine`. Absent: `vectors`.
         items: Of recommendation, needed: the PUBLIC file of what there is to recommend, with
             columns `item` and `text`, or the generator `synthetic:shops`. Each party has a copy.
         items_sha256: SHA-256 of that file, which is in the study's digest; absent in a recipe:
@@ -182,6 +188,8 @@ class TaskConfig:
     temperature: Annotated[float, Between(1e-3, 10.0)] | None = field(
         default=None, metadata={**LATER, **called("tau")}
     )
+    encoder: Literal["cross", "bi"] | None = field(default=None, metadata=LATER)
+    compare: Comparison | None = field(default=None, metadata={**LATER, **called("similarity")})
     items: Annotated[str, Text(MOST_PATH, least=1)] | None = field(
         default=None, metadata={**LATER, **called("catalogue catalog items_file item_texts")}
     )
@@ -218,6 +226,14 @@ class TaskConfig:
             raise UsageError(
                 f"truncation_side: given for {shortened(self.kind)}; of causal-lm alone: other "
                 "tasks cut a record at its end"
+            )
+        if self.encoder is not None and self.kind != "text-pairs":
+            raise UsageError(
+                f"encoder: given for {shortened(self.kind)}; it is of text-pairs alone"
+            )
+        if self.compare is not None and self.encoder != "bi":
+            raise UsageError(
+                f'compare: {self.compare} given without encoder = "bi", whose vectors it compares'
             )
         self._check_weights()
         self._check_scale()
