@@ -1,4 +1,4 @@
-"""`cloister site`: an institution's side: its file, policy, budget and checks."""
+"""`cloister site`: commands of an institution for its file, policy, budget and checks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Manage an institution's side: policy, budget, checks.", no_args_is_help=True
 )
-policy = typer.Typer(help="What the site accepts.", no_args_is_help=True)
-budget = typer.Typer(help="What is left of the data set's lifetime budget.", no_args_is_help=True)
+policy = typer.Typer(help="Show and test the site's policy.", no_args_is_help=True)
+budget = typer.Typer(help="Show the data set's lifetime budget.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
 app.add_typer(budget, name="budget")
 app.add_typer(site_studies.app, name="studies")
@@ -85,7 +85,7 @@ def init(
 
 
 def _for_ever(file: SiteFile) -> str:
-    """Returns a text about what cannot be changed once the ledger exists."""
+    """Returns a text on the values that cannot be changed once the ledger exists."""
     budget, unit = file.policy.budget, file.policy.privacy.unit
     return (
         f"{file.ledger}: this makes the ledger of these data. From then on, for their lifetime, "

@@ -41,7 +41,7 @@ FILES = {
     "/page.js": ("page.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
-# A caller who is told that the queue is full comes again after a second, as a batch takes less.
+# Seconds after which a refused caller may retry: most batches take less.
 RETRY = {"retry-after": "1"}
 
 Answer = Callable[[Request], Awaitable[Response]]
@@ -49,14 +49,14 @@ Answer = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Service:
-    """What requests are answered from.
+    """The model, the queue and the settings that every request handler uses.
 
     Attributes:
-        served: The version of the model.
-        batcher: The queue before it.
-        figures: What is counted.
-        seconds: Longest that a request may take until its answer begins.
-        library: Documents that a chat answers from; None: it has none.
+        served: Holds the version of the model that answers.
+        batcher: The queue of requests that wait for the model.
+        figures: The counters for Prometheus.
+        seconds: Time limit until a request's answer begins.
+        library: The documents that a chat answers from; None: there are none.
     """
 
     served: Served
@@ -67,7 +67,7 @@ class Service:
 
 
 def make_app(service: Service, callers: Callers, rates: CallerRates) -> RequestGate:
-    """Makes the web application, with its gate."""
+    """Makes the web application, behind its `RequestGate`."""
     routes = [
         Route("/v1/predict", _answering(service, predict), methods=["POST"]),
         Route("/v1/chat/completions", _answering(service, complete), methods=["POST"]),
@@ -81,7 +81,7 @@ def make_app(service: Service, callers: Callers, rates: CallerRates) -> RequestG
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
-    """Answers what no route does: another address, or another method than it has."""
+    """Answers requests that match no route: an unknown address, or a method that it lacks."""
     assert isinstance(error, HTTPException)
     told = {
         404: f"there is no {shortened(request.url.path)} here; POST /v1/predict asks the model",
@@ -94,7 +94,7 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
 def _answering(
     service: Service, answer: Callable[[Service, Request], Awaitable[Response]]
 ) -> Answer:
-    """Turns what can go wrong with a request into HTTP's statuses."""
+    """Wraps a handler so that each kind of error becomes its HTTP status."""
 
     async def answered(request: Request) -> Response:
         try:
@@ -113,7 +113,7 @@ def _answering(
         except ClosedError:
             return _failed(503, "the service ends", RETRY)
         except ClientDisconnect:
-            return Response(status_code=499)  # nobody reads it; nginx' number, for the metrics
+            return Response(status_code=499)  # the caller left; 499 is nginx's status for it
         except CloisterError as error:
             return _failed(500, str(error))
 
@@ -165,7 +165,7 @@ async def complete(service: Service, request: Request) -> Response:
 async def _events(
     talk: ReplyPieces, head: Completion, first: str | Reply, *, with_usage: bool
 ) -> AsyncIterator[bytes]:
-    """A reply as server-sent events; the caller's leaving ends the decoding."""
+    """Yields a reply as server-sent events; decoding ends when the caller disconnects."""
     try:
         yield head.piece("", is_first=True)
         found = first
@@ -178,12 +178,12 @@ async def _events(
 
 
 class ReplyPieces:
-    """A reply on its way from the computing thread to the request that waits for it.
+    """Hands the pieces of a reply from the computing thread to the request that waits for them.
 
     Args:
-        service: Computes it.
+        service: The service that computes the reply.
         chat: The conversation.
-        how: How it is decoded.
+        how: The settings of decoding.
     """
 
     def __init__(self, service: Service, chat: ChatRecord, how: Decoding) -> None:
@@ -196,10 +196,10 @@ class ReplyPieces:
         self.waiting.answer.add_done_callback(self._end)
 
     async def next(self) -> str | Reply:
-        """The next piece of text, or the whole reply after the last.
+        """Returns the next piece of text; after the last piece, the whole reply.
 
         Raises:
-            Exception: What went wrong while it was computed.
+            Exception: The error that ended the computation.
         """
         found = await self._pieces.get()
         if isinstance(found, BaseException):
@@ -207,19 +207,19 @@ class ReplyPieces:
         return found
 
     def head(self) -> Completion:
-        """Names the answer, once its first piece is there."""
+        """Returns the answer's id, time and model; call it after the first piece has arrived."""
         assert self._version is not None
         version = self._version
         identifier = f"chatcmpl-{secrets.token_hex(12)}"
         return Completion(identifier, int(time.time()), version.name, version.digest)
 
     def leave(self) -> None:
-        """Says that nobody waits any more: decoding ends, or does not begin."""
+        """Tells the computing thread that the caller left: decoding stops, or does not begin."""
         self._left.set()
         self.waiting.answer.cancel()
 
     def _reply(self, version: Version) -> Reply:
-        """Decodes, in the computing thread."""
+        """Decodes the reply; runs in the computing thread."""
         self._version = version
         library = self._service.library
         if library is None:
