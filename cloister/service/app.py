@@ -21,12 +21,14 @@ from starlette.routing import Route
 from cloister.bounds import shortened
 from cloister.data.records import ChatRecord
 from cloister.documents.frame import question_of
-from cloister.errors import CloisterError, DataError, MisfitError
+from cloister.errors import BadFileError, CloisterError, DataError, MisfitError
+from cloister.feedback.store import StoreFullError
 from cloister.service.batching import Batcher, ClosedError, QueueFullError, Rows, Talk
 from cloister.service.bodies import BodyError, chat_of, inputs_of, read_body
 from cloister.service.callers import CallerRates, Callers
+from cloister.service.feedback_desk import FeedbackDesk, answers_of
 from cloister.service.figures import Figures
-from cloister.service.gate import RequestGate
+from cloister.service.gate import CALLER, RequestGate
 from cloister.service.library import Library
 from cloister.service.openai_form import Completion, failure
 from cloister.service.reply_stream import Decoding, Reply, TooLongError, decode, prompt_of
@@ -57,6 +59,7 @@ class Service:
         figures: What is counted.
         seconds: Longest that a request may take until its answer begins.
         library: Documents that a chat answers from; None: it has none.
+        desk: Takes feedback; None: none is taken.
     """
 
     served: Served
@@ -64,6 +67,7 @@ class Service:
     figures: Figures
     seconds: float
     library: Library | None = None
+    desk: FeedbackDesk | None = None
 
 
 def make_app(service: Service, callers: Callers, rates: CallerRates) -> RequestGate:
@@ -72,6 +76,7 @@ def make_app(service: Service, callers: Callers, rates: CallerRates) -> RequestG
         Route("/v1/predict", _answering(service, predict), methods=["POST"]),
         Route("/v1/chat/completions", _answering(service, complete), methods=["POST"]),
         Route("/v1/models", _answering(service, models), methods=["GET"]),
+        Route("/v1/feedback", _answering(service, feedback), methods=["GET", "POST"]),
         Route("/healthz", _answering(service, health), methods=["GET"]),
         Route("/metrics", _answering(service, metrics), methods=["GET"]),
         *(Route(place, _page, methods=["GET"]) for place in FILES),
@@ -112,6 +117,8 @@ def _answering(
             return _failed(429, "as many requests wait as are taken; try again later", RETRY)
         except ClosedError:
             return _failed(503, "the service ends", RETRY)
+        except StoreFullError as error:
+            return _failed(429, str(error))
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it; nginx' number, for the metrics
         except CloisterError as error:
@@ -127,13 +134,32 @@ async def predict(service: Service, request: Request) -> Response:
     rows = Rows(inputs, size_of(task.record_kind, inputs, task.max_length))
     service.batcher.put(rows)
     answered = await asyncio.wrap_future(rows.answer)
-    return JSONResponse(
-        {
-            **_named(answered.version),
-            "task": task.kind,
-            "predictions": [one.to_json() for one in answered.predictions],
-        }
-    )
+    version, found = answered.version, answered.predictions
+    told: dict[str, object] = {
+        **_named(version),
+        "task": task.kind,
+        "predictions": [one.to_json() for one in found],
+    }
+    if service.desk is not None:
+        told["receipts"] = service.desk.receipts(version, inputs, found)
+    return JSONResponse(told)
+
+
+async def feedback(service: Service, request: Request) -> Response:
+    """Answers `GET /v1/feedback`, what may be right, and `POST`, what was."""
+    if service.desk is None:
+        raise BodyError(404, "no feedback is taken here; cloister serve --feedback FILE takes it")
+    version = service.served.current
+    if request.method == "GET":
+        return JSONResponse(answers_of(version).to_json())
+    body = await read_body(request)
+    try:
+        kept = await asyncio.to_thread(service.desk.take, body, version, request.scope[CALLER])
+    except DataError:
+        raise
+    except BadFileError:  # its message names places of this machine
+        return _failed(503, "the feedback cannot be kept now; tell whoever runs this service")
+    return JSONResponse({"id": kept, "status": "waiting"}, 201)
 
 
 async def complete(service: Service, request: Request) -> Response:
@@ -159,7 +185,7 @@ async def complete(service: Service, request: Request) -> Response:
             first = await talk.next()
     finally:
         talk.leave()
-    return JSONResponse(head.whole(first))
+    return JSONResponse(head.whole(first, talk.receipt(first)))
 
 
 async def _events(
@@ -172,7 +198,7 @@ async def _events(
         while not isinstance(found, Reply):
             yield head.piece(found, is_first=False)
             found = await talk.next()
-        yield head.end(found, with_usage=with_usage)
+        yield head.end(found, talk.receipt(found), with_usage=with_usage)
     finally:
         talk.leave()
 
@@ -212,6 +238,16 @@ class ReplyPieces:
         version = self._version
         identifier = f"chatcmpl-{secrets.token_hex(12)}"
         return Completion(identifier, int(time.time()), version.name, version.digest)
+
+    def receipt(self, reply: Reply) -> str | None:
+        """The receipt of the whole reply; None: no feedback is taken."""
+        desk = self._service.desk
+        if desk is None or self._version is None:
+            return None
+        with_documents = self._service.library is not None
+        return desk.reply_receipt(
+            self._version, self._chat, reply.text, with_documents=with_documents
+        )
 
     def leave(self) -> None:
         """Says that nobody waits any more: decoding ends, or does not begin."""
@@ -258,6 +294,8 @@ async def health(service: Service, request: Request) -> Response:
     told: dict[str, object] = {"status": "ok", **_named(version), "task": task.kind}
     if service.library is not None:
         told["documents"] = len(service.library.index.documents)
+    if service.desk is not None:
+        told["feedback"] = True
     return JSONResponse(told)
 
 

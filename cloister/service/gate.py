@@ -16,7 +16,7 @@ from cloister.service.openai_form import failure
 
 # Asked without a token: whether it lives, and the page, which holds nothing of a model.
 OPEN = {"/healthz", "/", "/page.js", "/page.css"}
-ROUTES = {*OPEN, "/metrics", "/v1/predict", "/v1/models", "/v1/chat/completions"}
+ROUTES = {*OPEN, "/metrics", "/v1/predict", "/v1/models", "/v1/chat/completions", "/v1/feedback"}
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -26,6 +26,8 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
+# Under this name a request's scope has its caller.
+CALLER = "cloister.caller"
 # How long a caller may leave a part of an answer unread, in seconds, before it is dropped.
 UNREAD_SECONDS = 60.0
 
@@ -89,6 +91,7 @@ class RequestGate:
         if caller is None:
             asked = {"www-authenticate": "Bearer"}
             return _refused(401, "a token is needed: Authorization: Bearer TOKEN", asked)
+        scope[CALLER] = caller
         if scope["method"] != "POST":
             return None
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -25,22 +25,22 @@ class Completion:
     model: str
     digest: str
 
-    def whole(self, reply: Reply) -> dict[str, Any]:
-        """The answer in one piece."""
+    def whole(self, reply: Reply, receipt: str | None = None) -> dict[str, Any]:
+        """The answer in one piece; with a receipt where feedback is taken."""
         message = {"role": "assistant", "content": reply.text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.reason}
         head = self._head("chat.completion")
-        return {**head, "choices": [choice], "usage": usage(reply), **_sources(reply)}
+        return {**head, "choices": [choice], "usage": usage(reply), **_more(reply, receipt)}
 
     def piece(self, text: str, *, is_first: bool) -> bytes:
         """One event of a stream: a part of the reply."""
         delta = {"role": "assistant", "content": text} if is_first else {"content": text}
         return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}])
 
-    def end(self, reply: Reply, *, with_usage: bool) -> bytes:
-        """The events that end a stream."""
+    def end(self, reply: Reply, receipt: str | None = None, *, with_usage: bool) -> bytes:
+        """The events that end a stream; with a receipt where feedback is taken."""
         last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": reply.reason}
-        events = self._event([last], **_sources(reply))
+        events = self._event([last], **_more(reply, receipt))
         if with_usage:
             events += self._event([], usage=usage(reply))
         return events + b"data: [DONE]\n\n"
@@ -58,9 +58,11 @@ class Completion:
         }
 
 
-def _sources(reply: Reply) -> dict[str, Any]:
-    """The passages that a reply was given, in a field that OpenAI's form does not have."""
-    return {} if reply.sources is None else {"passages": [one.to_json() for one in reply.sources]}
+def _more(reply: Reply, receipt: str | None) -> dict[str, Any]:
+    """Fields that OpenAI's form does not have: the passages that a reply was given, its receipt."""
+    found = None if reply.sources is None else [one.to_json() for one in reply.sources]
+    more = {"passages": found, "receipt": receipt}
+    return {name: value for name, value in more.items() if value is not None}
 
 
 def usage(reply: Reply) -> dict[str, int]:
