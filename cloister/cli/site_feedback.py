@@ -47,11 +47,11 @@ def list_(
     Example: cloister site feedback list feedback.db
     """
     from cloister.errors import UsageError
-    from cloister.feedback.entries import Status
+    from cloister.feedback.entries import ReviewState
 
-    if status is not None and status not in {one.value for one in Status}:
+    if status is not None and status not in {one.value for one in ReviewState}:
         raise UsageError(f"--status: {status} given; waiting, accepted or rejected is needed")
-    found = _store(file, key).all(None if status is None else Status(status))
+    found = _store(file, key).all(None if status is None else ReviewState(status))
     if as_json:
         typer.echo(json.dumps({"feedback": [one.to_json() for one in found]}))
         return
@@ -65,7 +65,7 @@ def list_(
         )
     if not found:
         typer.echo("nothing there")
-    elif any(one.status is Status.WAITING for one in found):
+    elif any(one.status is ReviewState.WAITING for one in found):
         typer.echo(f"next: cloister site feedback review {file}")
 
 
@@ -93,7 +93,7 @@ def review(
     Example: cloister site feedback review feedback.db
     """
     from cloister.errors import UsageError
-    from cloister.feedback.entries import Status
+    from cloister.feedback.entries import ReviewState
 
     store = _store(file, key)
     accepted, rejected, erased = accept or [], reject or [], erase or []
@@ -107,15 +107,15 @@ def review(
         return
     if ALL in accepted and ALL in rejected:
         raise UsageError("--accept all, --reject all: give one of them")
-    for named, status in ((rejected, Status.REJECTED), (accepted, Status.ACCEPTED)):
+    for named, status in ((rejected, ReviewState.REJECTED), (accepted, ReviewState.ACCEPTED)):
         ids = [one for one in named if one != ALL]
         for identifier in ids:
             store.decide(identifier, status)
         if ALL in named:
             waiting = [
                 one.id
-                for one in store.all(Status.WAITING)
-                if status is Status.REJECTED or not one.content.drew_on
+                for one in store.all(ReviewState.WAITING)
+                if status is ReviewState.REJECTED or not one.content.drew_on
             ]
             for identifier in waiting:
                 store.decide(identifier, status)
@@ -195,9 +195,9 @@ def _store(file: Path, key: Path | None) -> FeedbackStore:
 
 def _ask(store: FeedbackStore) -> None:
     """Shows what waits, and asks of each."""
-    from cloister.feedback.entries import Status
+    from cloister.feedback.entries import ReviewState
 
-    waiting = store.all(Status.WAITING)
+    waiting = store.all(ReviewState.WAITING)
     for number, one in enumerate(waiting, 1):
         typer.echo(f"\n{number} of {len(waiting)}, {one.id}, {one.at}")
         for line in _lines(one):
@@ -210,8 +210,8 @@ def _ask(store: FeedbackStore) -> None:
         if answer == "q":
             break
         if answer in "ar":
-            store.decide(one.id, Status.ACCEPTED if answer == "a" else Status.REJECTED)
-    left = len(store.all(Status.WAITING))
+            store.decide(one.id, ReviewState.ACCEPTED if answer == "a" else ReviewState.REJECTED)
+    left = len(store.all(ReviewState.WAITING))
     typer.echo(f"{left} wait" if left else "nothing waits")
 
 

@@ -10,8 +10,8 @@ from cloister.data.records import RecordKind
 from cloister.feedback.corrections import Answer, Given
 
 
-class Status(StrEnum):
-    """What the operator decided."""
+class ReviewState(StrEnum):
+    """What the operator decided of a piece of feedback."""
 
     WAITING = "waiting"
     ACCEPTED = "accepted"
@@ -65,7 +65,7 @@ class Feedback:
     id: str
     at: str
     caller: str
-    status: Status
+    status: ReviewState
     content: Content
 
     def to_json(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from cloister.data.unit_column import UNIT
 from cloister.data.values import Value
 from cloister.errors import DataError, UsageError
 from cloister.feedback.corrections import row_of
-from cloister.feedback.entries import Feedback, Status
+from cloister.feedback.entries import Feedback, ReviewState
 from cloister.files import identity_of
 
 COMMAND = "feedback"
@@ -135,7 +135,7 @@ def _rows(
     kinds: set[RecordKind] = set()
     for one in found:
         content = one.content
-        if one.status is not Status.ACCEPTED:
+        if one.status is not ReviewState.ACCEPTED:
             continue
         if content.drew_on:
             left_out["its answer drew on private state without noise"] += 1

@@ -20,7 +20,7 @@ _LETTERS = {"n": "", "d": DOCUMENTS, "p": PERSONAL}
 
 
 @dataclass(frozen=True)
-class Origin:
+class AnswerOrigin:
     """Where an answer comes from.
 
     Attributes:
@@ -32,7 +32,7 @@ class Origin:
     drew_on: str = ""
 
 
-def receipt(secret: bytes, origin: Origin, asked: Given, answer: Answer) -> str:
+def receipt(secret: bytes, origin: AnswerOrigin, asked: Given, answer: Answer) -> str:
     """The receipt of an answer.
 
     Args:
@@ -47,13 +47,13 @@ def receipt(secret: bytes, origin: Origin, asked: Given, answer: Answer) -> str:
     return f"{head}.{proof}"
 
 
-def origin_of(secret: bytes, shown: str, asked: Given, answer: Answer) -> Origin | None:
+def origin_of(secret: bytes, shown: str, asked: Given, answer: Answer) -> AnswerOrigin | None:
     """Where an answer comes from, by its receipt; None: it is not this question's and answer's."""
     version, _, rest = shown.partition(".")
     letter = rest[:1]
     if letter not in _LETTERS or not letter:
         return None
-    origin = Origin(version, _LETTERS[letter])
+    origin = AnswerOrigin(version, _LETTERS[letter])
     try:
         known = receipt(secret, origin, asked, answer)
         return origin if hmac.compare_digest(known.encode(), shown.encode()) else None

@@ -19,7 +19,7 @@ from typing import Any
 
 from cloister.bounds import shortened
 from cloister.errors import BadFileError, CloisterError, DataError, UsageError
-from cloister.feedback.entries import Content, Feedback, Status
+from cloister.feedback.entries import Content, Feedback, ReviewState
 from cloister.feedback.sealing import Seal, key_in
 from cloister.files import bad_file, why_no_file
 from cloister.json_text import read_json
@@ -126,11 +126,17 @@ class FeedbackStore:
                 )
             self._base.execute(
                 "INSERT INTO feedback(id, at, caller, status, content) VALUES (?, ?, ?, ?, ?)",
-                (identifier, at, caller, Status.WAITING.value, self._seal.close(text, identifier)),
+                (
+                    identifier,
+                    at,
+                    caller,
+                    ReviewState.WAITING.value,
+                    self._seal.close(text, identifier),
+                ),
             )
         return identifier
 
-    def all(self, status: Status | None = None) -> list[Feedback]:
+    def all(self, status: ReviewState | None = None) -> list[Feedback]:
         """The feedback in the order in which it came.
 
         Args:
@@ -143,7 +149,7 @@ class FeedbackStore:
             rows = self._rows("SELECT id, at, caller, status, content FROM feedback ORDER BY place")
         return [self._read(row) for row in rows if status is None or row[3] == status.value]
 
-    def decide(self, identifier: str, status: Status) -> None:
+    def decide(self, identifier: str, status: ReviewState) -> None:
         """Accepts or rejects a piece of feedback; a later decision replaces an earlier one.
 
         Raises:
@@ -157,7 +163,7 @@ class FeedbackStore:
             if not rows:
                 raise self._unknown(identifier)
             drew_on = self._read(rows[0]).content.drew_on
-            if status is Status.ACCEPTED and drew_on:
+            if status is ReviewState.ACCEPTED and drew_on:
                 raise UsageError(
                     f"{identifier}: its answer drew on private state without noise ({drew_on}), so "
                     "it is never trained on: reject or erase it"
@@ -215,7 +221,7 @@ class FeedbackStore:
         try:
             text = self._seal.open(bytes(sealed), identifier)
             fields = read_json(text, most_bytes=MOST_CONTENT)
-            return Feedback(identifier, at, caller, Status(status), Content(**fields))
+            return Feedback(identifier, at, caller, ReviewState(status), Content(**fields))
         except (TypeError, ValueError) as error:
             raise BadFileError(
                 f"{self._path}: {shortened(identifier)} cannot be read ({error}); restore the file"

@@ -11,7 +11,7 @@ from cloister.bounds import MOST_NAME, Text
 from cloister.data.records import ChatRecord, RecordKind
 from cloister.feedback.corrections import Answers, Given
 from cloister.feedback.entries import Content
-from cloister.feedback.receipts import DOCUMENTS, PERSONAL, Origin, origin_of, receipt
+from cloister.feedback.receipts import DOCUMENTS, PERSONAL, AnswerOrigin, origin_of, receipt
 from cloister.feedback.store import FeedbackStore
 from cloister.service.bodies import BodyError
 from cloister.service.versions import Version
@@ -52,7 +52,7 @@ class FeedbackDesk:
     ) -> list[str]:
         """The receipts of one request's predictions, in order."""
         answers = answers_of(version)
-        origin = Origin(version.digest, PERSONAL if version.is_personal else "")
+        origin = AnswerOrigin(version.digest, PERSONAL if version.is_personal else "")
         return [
             receipt(
                 self.store.secret,
@@ -68,7 +68,7 @@ class FeedbackDesk:
     ) -> str:
         """The receipt of a reply to a conversation."""
         drew_on = DOCUMENTS if with_documents else PERSONAL if version.is_personal else ""
-        origin = Origin(version.digest, drew_on)
+        origin = AnswerOrigin(version.digest, drew_on)
         return receipt(self.store.secret, origin, _turns(chat), {"reply": reply})
 
     def take(self, body: Any, version: Version, caller: str) -> str:

@@ -13,7 +13,7 @@ from cloister.data.load import load
 from cloister.data.records import TextRecord
 from cloister.data.step_log import couples_units, last_step
 from cloister.errors import DataError, UsageError
-from cloister.feedback.entries import Content, Feedback, Status
+from cloister.feedback.entries import Content, Feedback, ReviewState
 from cloister.feedback.export import export_feedback
 
 CONTENT = Content(
@@ -29,7 +29,7 @@ CONTENT = Content(
 COLUMNS = DataConfig(text="note", label="ward", person="patient")
 
 
-def kept(content: Content, status: Status = Status.ACCEPTED) -> Feedback:
+def kept(content: Content, status: ReviewState = ReviewState.ACCEPTED) -> Feedback:
     at = datetime(2026, 11, 29, tzinfo=UTC).isoformat()
     return Feedback("0", at, "desk", status, content)
 
@@ -53,8 +53,8 @@ def test_a_correction_is_a_record_of_its_sources_unit_and_comes_first(
     found = [
         kept(CONTENT),
         kept(replace(CONTENT, unit=None, person="p2", asked="a cough")),
-        kept(replace(CONTENT, asked="waits"), Status.WAITING),
-        kept(replace(CONTENT, asked="is wrong"), Status.REJECTED),
+        kept(replace(CONTENT, asked="waits"), ReviewState.WAITING),
+        kept(replace(CONTENT, asked="is wrong"), ReviewState.REJECTED),
         kept(replace(CONTENT, asked="quotes a leaflet", drew_on="documents")),
     ]
     report = export_feedback(found, out, replace(COLUMNS, person=None), records=form)
@@ -105,7 +105,7 @@ def test_nothing_is_written_where_nothing_can_be(before: Path, tmp_path: Path) -
     out = tmp_path / "more.jsonl"
     cases = [
         ([], "no accepted feedback"),
-        ([kept(CONTENT, Status.WAITING)], "no accepted feedback"),
+        ([kept(CONTENT, ReviewState.WAITING)], "no accepted feedback"),
         ([kept(replace(CONTENT, drew_on="documents"))], "private state"),
         ([kept(CONTENT), kept(replace(CONTENT, kind="tokens"))], "several tasks"),
     ]

@@ -10,7 +10,7 @@ import pytest
 
 from cloister.errors import BadFileError, CloisterError, DataError, UsageError
 from cloister.feedback import store as stores
-from cloister.feedback.entries import Content, Status
+from cloister.feedback.entries import Content, ReviewState
 from cloister.feedback.store import FeedbackStore, StoreFullError
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -35,7 +35,7 @@ def test_what_was_kept_is_there_again_with_the_owners_rights_alone(tmp_path: Pat
     first.close()
     again = FeedbackStore(file, make=True)
     (found,) = again.all()
-    assert (found.id, found.caller, found.status) == (kept, "desk", Status.WAITING)
+    assert (found.id, found.caller, found.status) == (kept, "desk", ReviewState.WAITING)
     assert found.at == "2026-11-29T12:00:00+00:00"
     assert found.content == CONTENT
     assert again.secret == secret
@@ -145,18 +145,18 @@ def test_decisions_stay_and_private_state_is_never_accepted(tmp_path: Path) -> N
     good, marked = (
         store.add(replace(CONTENT, drew_on=drew_on), "desk", NOW) for drew_on in ("", "documents")
     )
-    store.decide(good, Status.ACCEPTED)
+    store.decide(good, ReviewState.ACCEPTED)
     with pytest.raises(UsageError, match="never trained on"):
-        store.decide(marked, Status.ACCEPTED)
+        store.decide(marked, ReviewState.ACCEPTED)
     with pytest.raises(UsageError, match="no feedback"):
-        store.decide("0", Status.ACCEPTED)
+        store.decide("0", ReviewState.ACCEPTED)
     with pytest.raises(UsageError, match="no feedback"):
         store.erase("0")
-    store.decide(marked, Status.REJECTED)
+    store.decide(marked, ReviewState.REJECTED)
     again = FeedbackStore(file)
-    assert [one.id for one in again.all(Status.ACCEPTED)] == [good]
-    assert [one.id for one in again.all(Status.REJECTED)] == [marked]
-    assert again.all(Status.WAITING) == []
+    assert [one.id for one in again.all(ReviewState.ACCEPTED)] == [good]
+    assert [one.id for one in again.all(ReviewState.REJECTED)] == [marked]
+    assert again.all(ReviewState.WAITING) == []
 
 
 def test_erased_words_are_gone_from_the_file(tmp_path: Path) -> None:
