@@ -41,6 +41,7 @@ METRICS = "text/plain; version=0.0.4; charset=utf-8"
 FILES = {
     "/": ("page.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
+    "/feedback.js": ("feedback.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
 # A caller who is told that the queue is full comes again after a second, as a batch takes less.
