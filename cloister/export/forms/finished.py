@@ -117,6 +117,12 @@ def open_finished(place: Path, base: str | None = None) -> Finished:
             f"{place}: each site kept a part of its own adapter (lora.train = b-kept), so there is "
             "no one model to export; a site exports its own"
         )
+    if about.task.encoder == "bi":
+        raise UsageError(
+            f'{place}: its pairs are read apart (task.encoder = "bi"), and no form has a place for '
+            "the comparison of two vectors; share the adapter's folder and its card's script, or "
+            "serve it with cloister serve"
+        )
     if about.model.quantization != "none":
         raise UsageError(
             f"{place}: its base was read in {about.model.quantization}, whose rounded weights an "
