@@ -90,6 +90,12 @@ class Finished:
             self.network.backbone.merge_adapter()
             self.is_merged = True
 
+    def unload(self) -> None:
+        """Merges the adapter and takes it off, so that the base's modules are its own again."""
+        if not self.is_merged:
+            self.network.backbone.merge_and_unload()
+            self.is_merged = True
+
 
 def open_finished(place: Path, base: str | None = None) -> Finished:
     """Loads a finished run's adapter for export.
@@ -190,6 +196,11 @@ def _record(task: Task, text: str, other: str) -> Record:
 
 
 def recipe_file(finished: Finished) -> Path | None:
-    """The recipe of the run that an adapter's folder is in; None where it is alone."""
+    """The recipe of the run that an adapter's folder is in, or that a compressed one was made of;
+    None where it is alone."""
+    made_of = finished.about.compressed
+    if made_of is not None and made_of.run is not None:
+        file = Path(made_of.run) / "recipe.toml"
+        return file if file.is_file() else None
     file = finished.folder.parent / "recipe.toml"
     return file if finished.folder.name == "adapter" and file.is_file() else None
