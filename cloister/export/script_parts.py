@@ -118,11 +118,11 @@ task = json.load(open("adapter/cloister.json", encoding="utf-8"))["task"]
 {predicted}
 """
 LINEAR = 'logits = features.float().cpu() @ head["weight"].T + head["bias"]'
-# Of retrieval: cosines with the passages.
+# For retrieval: cosines with the passages.
 COMPARED = """\
 query = torch.nn.functional.normalize(features.float().cpu() @ head["map"].T, dim=1)
     logits = query @ head["passages"].T"""
-# People, as the texts of their last items.
+# For recommendation: each person is read as the texts of their last items.
 PEOPLE = """\
 items = [json.loads(line) for line in open("adapter/items.jsonl", encoding="utf-8")]
 vectors = load_file("adapter/items.safetensors")["vectors"]

@@ -80,8 +80,8 @@ class Loading:
         segments: For pairs: whether the base reads which of the two texts each token belongs to.
         ends: For a chat: token ids that end a reply.
         stop: For a chat: text that ends a reply; empty if a token ends it.
-        unpacked: SHA-256 of the GGUF file that the base was unpacked from; empty: it came
-            otherwise.
+        unpacked: SHA-256 of the GGUF file that the base was unpacked from; empty: it was not
+            unpacked from one.
         tied: If the base is the text network of a larger model: whether its output head shares the
             embedding's weights; None: the base is the whole model.
         method: Kind of adapter.

@@ -1,11 +1,12 @@
 """One label for two texts: entailment, or whether an answer fits a question.
 
-As a cross-encoder, both texts are one sequence, as the tokenizer writes a pair, so that every token
-of one can attend to the other, and a head reads the one vector of it (Devlin et al. 2019,
-arXiv:1810.04805, section 3). As a bi-encoder, each text is written by itself, the base reads it
-apart from the other in the same row (`models.apart`), and a head reads what their vectors give.
-The loss of a pair is its own; one that took the other pairs of a batch for negatives would couple
-records, so that no clip bounds what one of them adds.
+In a cross-encoder, the tokenizer writes both texts as one sequence, so every token of one text can
+attend to the other, and a head reads the one vector of the sequence (Devlin et al. 2019,
+arXiv:1810.04805, section 3). In a bi-encoder, each text is written by itself, the base reads both
+in one row without letting either attend to the other (`models.apart`), and a head reads what is
+computed from their two vectors. The loss of a pair depends on that pair alone. A loss that used the
+other pairs of a batch as negatives would couple records, and clipping one record's gradient would
+no longer bound that record's influence.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from cloister.tasks.task import UNKNOWN_LABEL, Batch, BatchShape, Example
 
 TASK = {"kind": "text-pairs", "records": "pairs"}
 
-# Before the second text, where the tokenizer itself puts nothing between two.
+# Written before the second text if the tokenizer puts nothing between two texts.
 BREAK = "\n"
-# A word of each text, where a tokenizer is asked what it puts around and between them.
+# Two one-word texts, to find out what a tokenizer puts around and between a pair.
 _PROBE = "fever"
 
 
@@ -70,10 +71,10 @@ def _apart(
 
 
 def separator(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What is written before a second text: nothing where the tokenizer parts two texts itself.
+    """Returns the text to write before the second text: empty if the tokenizer separates them.
 
-    BERT's puts `[SEP]` between them; those of most decoders put nothing, so that it could not be
-    told where the first ends.
+    BERT's tokenizer puts `[SEP]` between two texts. Most decoders' tokenizers put nothing, and the
+    model could not tell where the first text ends.
     """
     mask = tokenizer(_PROBE, _PROBE, return_special_tokens_mask=True)["special_tokens_mask"]
     inner = "".join(map(str, mask)).strip("1")
@@ -87,8 +88,8 @@ class TextPairs:
     Attributes:
         labels: Class names in the order of the outputs.
         tokenizer: The base's.
-        max_length: Longest pair in tokens. Of a longer one the longer text is cut at its end, until
-            both are equally long; then both. Of texts that are read apart each has half of it.
+        max_length: Longest pair in tokens. In a longer pair, the longer text is cut at its end
+            until both are equally long; then both are cut. A bi-encoder gives each text half.
         pad_id: Token id of padding.
         before: What is written before the second text (`separator`).
         compare: For texts that are read apart: what the head reads of their vectors; None: they are
@@ -137,7 +138,7 @@ class TextPairs:
         )
 
     def is_cut(self, first: str, second: str) -> bool:
-        """Whether a pair is longer than what is read of it."""
+        """Returns whether a pair is longer than `max_length`, so that its end is not read."""
         if self.compare is not None:
             half = self.max_length // 2
             return any(is_text_cut(self.tokenizer, text, half) for text in (first, second))
