@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from cloister.training import team as team_file
 from cloister.training.gradients import clipped_gradient_sum
 from cloister.training.team import Team
 from tests.support.studies import small_recipe
+from tests.support.worker_forks import Fork
 
 EAST = Context(
     run_id=1, node_id=1, node_config={"partition-id": 0}, state=RecordDict(), run_config={}
@@ -34,6 +36,10 @@ EAST = Context(
 def test_a_round_in_which_a_process_dies_is_spent_and_the_next_one_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # tests/training/test_team.py starts them with interpreters of their own.
+    quick = SimpleNamespace(Popen=Fork, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
+    quick.TimeoutExpired = subprocess.TimeoutExpired
+    monkeypatch.setattr(team_file, "subprocess", quick)
     recipe = small_recipe(tmp_path / "study", "machine.processes=2", "machine.device=cpu")
     study = prepare(recipe)
     run = RunDirectory.create(tmp_path / "run", recipe)

@@ -3,18 +3,33 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cloister.ledger.ledger import Ledger
-from tests.support.forked_commands import Command, started
 from tests.support.studies import small_assignments
+from tests.support.worker_forks import Fork
 
 STEPS = 2  # a round
 
 
-def start(tmp_path: Path) -> tuple[Command, Path]:
+def started(*words: str) -> Fork:
+    command = [sys.executable, "-m", "cloister", *words]
+    return Fork(command, stderr=subprocess.PIPE, text=True)
+
+
+def ended(command: Fork) -> tuple[int, str]:
+    """Waits for its end; its exit code, and what it printed that was not read yet."""
+    assert command.stderr is not None
+    with command.stderr as stderr:
+        told = stderr.read()
+    return command.wait(), told
+
+
+def start(tmp_path: Path) -> tuple[Fork, Path]:
     sets = [
         a
         for value in (*small_assignments(tmp_path / "study"), "federation.num_rounds=400")
@@ -24,8 +39,9 @@ def start(tmp_path: Path) -> tuple[Command, Path]:
     return started("simulate", *sets, "--no-twin", "--out", str(out)), out
 
 
-def wait_for_round(command: Command, number: int) -> None:
+def wait_for_round(command: Fork, number: int) -> None:
     """Reads stderr until a round's row is printed."""
+    assert command.stderr is not None
     for line in command.stderr:
         if line.startswith(f"{number}/400"):
             return
@@ -46,9 +62,8 @@ def test_closed_rounds_and_charges_outlive_interruptions(
     closed = 2
     for number, how in enumerate(hows):
         wait_for_round(command, closed + 1)
-        assert command.process.pid
-        os.kill(command.process.pid, how)
-        code, told = command.ended()
+        os.kill(command.pid, how)
+        code, told = ended(command)
         latest = json.loads((out / "checkpoint" / "latest.json").read_text())
         assert latest["round"] >= closed + 1
         closed = latest["round"]

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,6 +42,7 @@ from cloister.training.worker import _answer
 from cloister.training.workspace import Workspace, open_workspace
 from tests.support.isolation import random_units
 from tests.support.studies import NOTES
+from tests.support.worker_forks import Fork
 
 LIMIT = 100.0
 PLAN = Plan(
@@ -318,6 +321,14 @@ def test_a_process_killed_in_a_step_ends_it_with_one_message(
         joined.summing(joined.network, joined.task, persons, 0.5, shapes, None)
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that find torch loaded; those of the tests above load it themselves."""
+    quick = SimpleNamespace(Popen=Fork, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr(team_file, "subprocess", quick)
+
+
+@pytest.mark.usefixtures("forked")
 def test_it_is_started_again_for_the_next_round_and_ends_when_its_site_does(
     joined: Workspace, shapes: BatchShapes, persons: list[UnitExamples]
 ) -> None:
