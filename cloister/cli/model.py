@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 
 from cloister.cli import model_versions
+from cloister.cli.model_compress import compress
 
 app = typer.Typer(
-    help="Export a finished model to systems without Cloister, and keep its versions.",
+    help="Export a finished model, make it smaller, and keep its versions.",
     no_args_is_help=True,
 )
+app.command("compress")(compress)
 app.command("list")(model_versions.list_models)
 app.command("show")(model_versions.show)
 app.command("promote")(model_versions.promote)

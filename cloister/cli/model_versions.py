@@ -40,6 +40,7 @@ def list_models(registry: Place, as_json: AsJson = False) -> None:
 
     Example: cloister model list --registry models
     """
+    from cloister.errors import UsageError
     from cloister.registry.registry import SHOWN, open_registry
 
     opened = open_registry(registry)
@@ -50,6 +51,11 @@ def list_models(registry: Place, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps({"registry": registry, "models": found}))
         return
+    if not found and not opened.exists():
+        raise UsageError(
+            f"--registry {registry}: nothing is there; look at the path, or make a registry by "
+            f"cloister model promote RUN --as NAME --registry {registry}"
+        )
     if not found:
         typer.echo(
             f"no model in {registry} yet: cloister model promote RUN --as NAME --registry "
@@ -102,7 +108,7 @@ def show(
     for file, sha256 in lineage["certificates"].items():
         typer.echo(f"certificate    {file}: {sha256}")
     for metric, value in lineage["metrics"].items():
-        typer.echo(f"score          {metric} {value}")
+        typer.echo(f"score          {metric} {_shown(value)}")
     for one in log:
         entry = one.entry
         typer.echo(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from socket import socket
 
+    from cloister.feedback.store import FeedbackStore
     from cloister.service.library import Library
     from cloister.service.versions import Served, Version
 
@@ -76,6 +77,21 @@ def serve(
             "any, no reply is generated. Absent: 0.3.",
         ),
     ] = None,
+    feedback: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Take feedback on answers, and keep it in this file; made if absent.",
+        ),
+    ] = None,
+    feedback_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Encrypt it under the key in this file; made with a new store. Absent: not "
+            "encrypted.",
+        ),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="cpu, cuda, cuda:N or mps. Absent: a CUDA GPU if there is one."),
@@ -101,7 +117,8 @@ def serve(
     On SIGTERM the service answers the requests that it has accepted and exits with 0. On SIGHUP it
     loads RUN_OR_ADAPTER again, or the version that the registry promotes now; no request is lost.
     With --documents a chat answers from the passages that it finds and cites them; if none is near
-    enough, it says that it cannot answer.
+    enough, it says that it cannot answer. With --feedback, callers and the page say whether an
+    answer was right; `cloister site feedback` reviews it.
 
     Example: cloister serve runs/bank
     """
@@ -124,9 +141,13 @@ def serve(
     _check_tls(certificate, key)
     if documents is None and (retriever, least_score) != (None, None):
         raise UsageError("--retriever, --least-score: given without --documents, which they are of")
+    if feedback is None and feedback_key is not None:
+        raise UsageError("--feedback-key: given without --feedback, whose file it encrypts")
+    store = None if feedback is None else _store(feedback, feedback_key)
     from cloister.cli.dashboard import listen
 
     with listen(host, port) as place:
+        from cloister.service.feedback_desk import FeedbackDesk
         from cloister.service.running import Settings, run_service
         from cloister.service.versions import Served
 
@@ -141,7 +162,14 @@ def serve(
         def say(text: str) -> None:
             typer.echo(text, err=True)
 
-        run_service(served, callers, settings, place, say, library)
+        desk = None if store is None else FeedbackDesk(store)
+        run_service(served, callers, settings, place, say, library, desk)
+
+
+def _store(file: Path, key: Path | None) -> FeedbackStore:
+    from cloister.feedback.store import FeedbackStore
+
+    return FeedbackStore(file, key, make=True)
 
 
 def _library(

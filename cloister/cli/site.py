@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloister.cli import site_backup, site_key, site_service, site_studies, site_trust
+from cloister.cli import (
+    site_backup,
+    site_feedback,
+    site_key,
+    site_service,
+    site_studies,
+    site_trust,
+)
 from cloister.cli.arguments import AsJson, SiteToml
 
 if TYPE_CHECKING:
@@ -24,6 +31,7 @@ budget = typer.Typer(help="Show the data set's lifetime budget.", no_args_is_hel
 app.add_typer(policy, name="policy")
 app.add_typer(budget, name="budget")
 app.add_typer(site_studies.app, name="studies")
+app.add_typer(site_feedback.app, name="feedback")
 app.command("join")(site_service.join)
 app.command("trust")(site_key.trust)
 app.command("start")(site_service.start)

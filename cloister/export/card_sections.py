@@ -16,7 +16,7 @@ USE, BIAS, ROBUSTNESS, DATA = "Intended use", "Bias", "Robustness", "Data, by si
 _GIVES: Mapping[TaskKind, str] = {
     "sequence-classification": "one of its labels to a text",
     "multi-label-classification": "any number of its labels to a text",
-    "text-pairs": "one of its labels to two texts that are read together",
+    "text-pairs": "one of its labels to two texts",
     "scoring": "a score to a text",
     "recommendation": "a rank to each public item, of what a person may take next",
     "token-classification": "the entities in a sentence",

@@ -67,8 +67,12 @@ def read_words(path: Path) -> str:
     try:
         with open_file(path) as file:
             return file.read(4 * MOST_CHARACTERS + 1).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadFileError(f"{path}: no text in UTF-8 can be read ({error}); give one") from error
+    except OSError as error:
+        raise bad_file(error, "read") from error
+    except UnicodeDecodeError as error:
+        raise BadFileError(
+            f"{path}: byte {error.start} is no UTF-8; save the text as UTF-8"
+        ) from error
 
 
 def _section(text: str, heading: str) -> str:

@@ -78,6 +78,18 @@ for first, second in pairs:
     rows.append(encoded["input_ids"] or [{pad}])
     segments.append(encoded.get("token_type_ids") or [0] * len(rows[-1]))
 """
+# For two texts of which each is read by itself, one after the other.
+APART = """\
+pairs = [("…", "…")]
+texts = [text for pair in pairs for text in pair]
+"""
+# What the head reads of their vectors.
+VECTORS = """
+    first, second = features.float()[0::2], features.float()[1::2]
+    features = torch.cat([first, second, (first - second).abs()], dim=1)"""
+COSINE = """
+    first, second = features.float()[0::2], features.float()[1::2]
+    features = torch.nn.functional.cosine_similarity(first, second, dim=1).unsqueeze(1)"""
 # For a base that reads token types: 0 for the first text, 1 for the second.
 SEGMENTS = """\
 padded = [row + [0] * (longest - len(row)) for row in segments]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,8 @@ def read_candidate(place: Path) -> Candidate:
             "metrics": {} if run is None else _metrics(run),
             "norms": _norms(own),
         }
+        if about.compressed is not None:  # where it was compressed is of no use elsewhere
+            lineage["compressed_from"] = asdict(replace(about.compressed, run=None))
     except OSError as error:
         raise bad_file(error, "read") from error
     return Candidate(adapter_sha256(own), files, lineage)

@@ -77,6 +77,10 @@ class Registry:
     store: Store
     place: str
 
+    def exists(self) -> bool:
+        """Whether anything lies at its place, a model or only a rule."""
+        return bool(self.store.names(""))
+
     def models(self) -> list[str]:
         """Returns the names of the models, sorted."""
         return list(self.store.names("models"))

@@ -15,8 +15,8 @@ from cloister.service.figures import Figures
 from cloister.service.openai_form import failure
 
 # Served without a token: the health check, and the page, which contains nothing of the model.
-OPEN = {"/healthz", "/", "/page.js", "/page.css"}
-ROUTES = {*OPEN, "/metrics", "/v1/predict", "/v1/models", "/v1/chat/completions"}
+OPEN = {"/healthz", "/", "/page.js", "/feedback.js", "/page.css"}
+ROUTES = {*OPEN, "/metrics", "/v1/predict", "/v1/models", "/v1/chat/completions", "/v1/feedback"}
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -26,6 +26,8 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
+# A request's scope has its caller under this name.
+CALLER = "cloister.caller"
 # Seconds that a caller may leave a part of an answer unread before the connection is closed.
 UNREAD_SECONDS = 60.0
 
@@ -90,6 +92,7 @@ class RequestGate:
         if caller is None:
             asked = {"www-authenticate": "Bearer"}
             return _refused(401, "a token is needed: Authorization: Bearer TOKEN", asked)
+        scope[CALLER] = caller
         if scope["method"] != "POST":
             return None
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()

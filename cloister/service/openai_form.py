@@ -25,22 +25,22 @@ class Completion:
     model: str
     digest: str
 
-    def whole(self, reply: Reply) -> dict[str, Any]:
-        """Returns the whole answer as one JSON object."""
+    def whole(self, reply: Reply, receipt: str | None = None) -> dict[str, Any]:
+        """Returns the whole answer as one JSON object; with a receipt if feedback is taken."""
         message = {"role": "assistant", "content": reply.text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.reason}
         head = self._head("chat.completion")
-        return {**head, "choices": [choice], "usage": usage(reply), **_sources(reply)}
+        return {**head, "choices": [choice], "usage": usage(reply), **_more(reply, receipt)}
 
     def piece(self, text: str, *, is_first: bool) -> bytes:
         """Returns one event of a stream, with a part of the reply."""
         delta = {"role": "assistant", "content": text} if is_first else {"content": text}
         return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}])
 
-    def end(self, reply: Reply, *, with_usage: bool) -> bytes:
-        """Returns the events that end a stream."""
+    def end(self, reply: Reply, receipt: str | None = None, *, with_usage: bool) -> bytes:
+        """Returns the events that end a stream; with a receipt if feedback is taken."""
         last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": reply.reason}
-        events = self._event([last], **_sources(reply))
+        events = self._event([last], **_more(reply, receipt))
         if with_usage:
             events += self._event([], usage=usage(reply))
         return events + b"data: [DONE]\n\n"
@@ -58,9 +58,11 @@ class Completion:
         }
 
 
-def _sources(reply: Reply) -> dict[str, Any]:
-    """Returns the passages that were in the prompt, in a field that OpenAI's format lacks."""
-    return {} if reply.sources is None else {"passages": [one.to_json() for one in reply.sources]}
+def _more(reply: Reply, receipt: str | None) -> dict[str, Any]:
+    """Returns fields that OpenAI's format lacks: the passages in the prompt, the receipt."""
+    found = None if reply.sources is None else [one.to_json() for one in reply.sources]
+    more = {"passages": found, "receipt": receipt}
+    return {name: value for name, value in more.items() if value is not None}
 
 
 def usage(reply: Reply) -> dict[str, int]:

@@ -18,6 +18,7 @@ from cloister.errors import CloisterError
 from cloister.service.app import Service, make_app
 from cloister.service.batching import Batcher
 from cloister.service.callers import CallerRates, Callers
+from cloister.service.feedback_desk import FeedbackDesk
 from cloister.service.figures import Figures
 from cloister.service.library import Library
 from cloister.service.timed_connection import TimedConnection
@@ -65,6 +66,7 @@ def run_service(
     place: socket,
     say: Callable[[str], None],
     library: Library | None = None,
+    desk: FeedbackDesk | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT; returns when every accepted request is answered.
 
@@ -78,11 +80,12 @@ def run_service(
         place: A listening socket.
         say: Called with messages for the operator.
         library: The documents that a chat answers from; None: there are none.
+        desk: Takes feedback; None: none is taken.
 
     Raises:
         OSError: The certificate or its key cannot be read.
     """
-    asyncio.run(_run(served, callers, settings, place, say, library))
+    asyncio.run(_run(served, callers, settings, place, say, library, desk))
 
 
 async def _run(
@@ -92,10 +95,11 @@ async def _run(
     place: socket,
     say: Callable[[str], None],
     library: Library | None,
+    desk: FeedbackDesk | None,
 ) -> None:
     figures = Figures(lambda: batcher.waiting)
     batcher = Batcher(served, settings.most_tokens, settings.most_waiting, figures.batch)
-    service = Service(served, batcher, figures, settings.seconds, library)
+    service = Service(served, batcher, figures, settings.seconds, library, desk)
     rates = CallerRates(settings.a_minute, time.monotonic)
     app = make_app(service, callers, rates)
     config = uvicorn.Config(

@@ -25,11 +25,13 @@ class Version:
         name: The model's name for callers: the name of the given folder.
         digest: Identifies the version: SHA-256 over the adapter folder's files, shortened.
         model: Base, adapter and head.
+        is_personal: Whether it is one site's own adapter, of a run's folder `personal/`.
     """
 
     name: str
     digest: str
     model: Model
+    is_personal: bool = False
 
 
 class Served:
@@ -75,7 +77,9 @@ def open_version(folder: Path, device: str | None, base: str | None) -> Version:
     """
     place = folder.resolve()
     model = load(place, device, base=base)
-    return Version(folder.name or place.name, digest_of(adapter_folder(place)), model)
+    is_personal = place.parent.name == "personal"
+    digest = digest_of(adapter_folder(place))
+    return Version(folder.name or place.name, digest, model, is_personal)
 
 
 def open_promoted(

@@ -52,6 +52,8 @@ ClassWeight = tuple[
     Annotated[str, Text(LONGEST_LABEL, lines=True, least=1)],
     Annotated[float, Between(LEAST_WEIGHT, MOST_WEIGHT)],
 ]
+# What a head reads of two texts that are read apart (`models.apart`).
+Comparison = Literal["vectors", "cosine"]
 Score = Annotated[float, Between(-LARGE, LARGE)]
 # A passage of retrieval: half a page, more than today's encoders read of it (512 tokens).
 LONGEST_PASSAGE = 4096
@@ -141,6 +143,10 @@ class TaskConfig:
         negatives: For retrieval: the wrong answers in the loss. Absent: `public`, all other public
             passages. `in-batch` is refused, because it couples records.
         temperature: For retrieval: similarities are divided by it in the loss. Absent: 0.05.
+        encoder: For text pairs: `cross` reads both texts as one sequence; `bi` reads each text by
+            itself, so that a text's vector does not depend on the other text. Absent: `cross`.
+        compare: For `bi`: what the head reads: `vectors`, both vectors and their distance in each
+            coordinate, or `cosine`, only their cosine. Absent: `vectors`.
         items: For recommendation, required: a PUBLIC file of the items, with columns `item` and
             `text`, or the generator `synthetic:shops`. Each party has a copy.
         items_sha256: SHA-256 of that file; the study's digest covers it. Absent: computed from the
@@ -186,6 +192,8 @@ class TaskConfig:
     temperature: Annotated[float, Between(1e-3, 10.0)] | None = field(
         default=None, metadata={**LATER, **called("tau")}
     )
+    encoder: Literal["cross", "bi"] | None = field(default=None, metadata=LATER)
+    compare: Comparison | None = field(default=None, metadata={**LATER, **called("similarity")})
     items: Annotated[str, Text(MOST_PATH, least=1)] | None = field(
         default=None, metadata={**LATER, **called("catalogue catalog items_file item_texts")}
     )
@@ -222,6 +230,14 @@ class TaskConfig:
             raise UsageError(
                 f"truncation_side: given for {shortened(self.kind)}; of causal-lm alone: other "
                 "tasks cut a record at its end"
+            )
+        if self.encoder is not None and self.kind != "text-pairs":
+            raise UsageError(
+                f"encoder: given for {shortened(self.kind)}; it is of text-pairs alone"
+            )
+        if self.compare is not None and self.encoder != "bi":
+            raise UsageError(
+                f'compare: {self.compare} given without encoder = "bi", whose vectors it compares'
             )
         self._check_weights()
         self._check_scale()

@@ -32,17 +32,17 @@ def form_card(
         public: The records that were scored; None: nothing was scored.
     """
     about, task = finished.about, finished.task
-    own = _own_card(finished)
+    own = own_card(finished)
     lines = [
         front_matter(
             base=about.model.base,
             library=form.library,
             kind=task.kind,
             tags=["federated-learning", "cloister", name],
-            name=_title(own),
+            name=title_of(own),
             scores=_scores(rows, name, task.primary_metric),
         ),
-        f"# {_title(own)} ({name})\n",
+        f"# {title_of(own)} ({name})\n",
         f"A model for `{task.kind}`, trained by federated learning with Cloister on "
         f"`{about.model.base}` and written as `{name}`, which is loaded without Cloister. "
         "Writing a trained model in another form reads no record: what was promised of the "
@@ -50,13 +50,13 @@ def form_card(
         "proposition 2.1).\n",
         f"## Loading\n\n```python\n{form.loading.replace('PIPELINE', PIPELINES.get(task.kind, ''))}"
         "```\n",
-        *_reading(finished),
+        *reading(finished),
         "## Size, latency and score\n",
         *table_lines(rows, task.primary_metric, public),
         "",
     ]
     if own is not None:
-        lines.append(_carried(own))
+        lines.append(carried_card(own))
     else:
         lines.append(
             "## Not known\n\nThe adapter's folder had no card, so scores, ε and sites are not "
@@ -100,7 +100,7 @@ def _cell(value: float | None, form: str) -> str:
     return "not measured" if value is None else f"{value:{form}}"
 
 
-def _reading(finished: Finished) -> list[str]:
+def reading(finished: Finished) -> list[str]:
     """Says what a caller must do to texts and logits to get the study's outputs."""
     task: Any = finished.task
     lines = [
@@ -135,21 +135,22 @@ def _reading(finished: Finished) -> list[str]:
     return lines
 
 
-def _own_card(finished: Finished) -> str | None:
+def own_card(finished: Finished) -> str | None:
     """Returns the study's own card; None if there is none, or only peft's empty template."""
     file = finished.folder / "README.md"
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     return without_front_matter(text) if f"\n{_PRIVACY}\n" in text else None
 
 
-def _title(own: str | None) -> str:
+def title_of(own: str | None) -> str:
+    """The title of a study's own card."""
     for line in (own or "").splitlines():
         if line.startswith("# "):
             return line.removeprefix("# ")
     return "model"
 
 
-def _carried(own: str) -> str:
+def carried_card(own: str) -> str:
     """Returns the adapter's card from its scores on, without the section on loading."""
     start = own.find("\n## ")
     kept = own[start + 1 :] if start >= 0 else ""

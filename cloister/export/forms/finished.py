@@ -91,6 +91,12 @@ class Finished:
             self.network.backbone.merge_adapter()
             self.is_merged = True
 
+    def unload(self) -> None:
+        """Merges the adapter and takes it off, so that the base's modules are its own again."""
+        if not self.is_merged:
+            self.network.backbone.merge_and_unload()
+            self.is_merged = True
+
 
 def open_finished(place: Path, base: str | None = None) -> Finished:
     """Loads a finished run's adapter for export.
@@ -116,6 +122,12 @@ def open_finished(place: Path, base: str | None = None) -> Finished:
         raise UsageError(
             f"{place}: each site kept a part of its own adapter (lora.train = b-kept), so there is "
             "no one model to export; a site exports its own"
+        )
+    if about.task.encoder == "bi":
+        raise UsageError(
+            f'{place}: its pairs are read apart (task.encoder = "bi"), and no form has a place for '
+            "the comparison of two vectors; share the adapter's folder and its card's script, or "
+            "serve it with cloister serve"
         )
     if about.model.quantization != "none":
         raise UsageError(
@@ -195,6 +207,12 @@ def _record(task: Task, text: str, other: str) -> Record:
 
 
 def recipe_file(finished: Finished) -> Path | None:
-    """Returns the recipe of the run that the adapter's folder is in; None if it is in no run."""
+    """Returns the recipe of the run that the adapter's folder is in, or that a compressed model was
+    made from; None if there is no run.
+    """
+    made_of = finished.about.compressed
+    if made_of is not None and made_of.run is not None:
+        file = Path(made_of.run) / "recipe.toml"
+        return file if file.is_file() else None
     file = finished.folder.parent / "recipe.toml"
     return file if finished.folder.name == "adapter" and file.is_file() else None

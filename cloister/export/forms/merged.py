@@ -47,11 +47,11 @@ def write(finished: Finished, folder: Path) -> None:
     task, network = finished.task, finished.network
     finished.merge()
     save_tokenizer(finished, folder)
-    with quiet():
-        if network.head is not None:
+    if network.head is not None:
+        with quiet():
             classifier(finished).save_pretrained(folder)
-            return
-        save_base(finished, folder)
+        return
+    save_base(finished, folder)
     assert isinstance(task, CausalChat)
     settings = copy.deepcopy(network.base.generation_config)
     assert settings is not None
@@ -68,7 +68,8 @@ def save_base(finished: Finished, folder: Path) -> None:
     base.config = copy.deepcopy(kept)
     base.config.dtype = torch.float32
     try:
-        base.save_pretrained(folder, state_dict=plain_state(base))
+        with quiet():
+            base.save_pretrained(folder, state_dict=plain_state(base))
     finally:
         base.config = kept
 
