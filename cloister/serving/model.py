@@ -65,6 +65,8 @@ from cloister.training.workspace import Workspace
 # Inputs that a stream predicts for at a time: as many texts of usual length as fill a few passes,
 # sorted by length within.
 STREAMED = 1024
+# Replies take a second each and are computed one by one, so each is yielded as it is there.
+REPLIED = 1
 # Tasks whose input is one text, of which the network makes one row of outputs.
 OneText = SequenceClassification | MultiLabelClassification | Scoring | Retrieval
 
@@ -120,21 +122,30 @@ class Model:
             raise UsageError(f"top: {top} given; at least 1 is needed")
         return self._predicted(list(inputs), top, 1)
 
-    def stream(self, inputs: Iterable[Input], *, top: int | None = None) -> Iterator[Prediction]:
-        """Predicts for any number of inputs in bounded memory, `STREAMED` of them at a time.
+    @property
+    def streamed(self) -> int:
+        """Inputs that `stream` predicts for at a time."""
+        return REPLIED if isinstance(self.workspace.task, CausalChat) else STREAMED
+
+    def stream(
+        self, inputs: Iterable[Input], *, top: int | None = None, first: int = 1
+    ) -> Iterator[Prediction]:
+        """Predicts for any number of inputs in bounded memory, `streamed` of them at a time.
 
         Args:
             inputs: As for `predict`; taken as they are needed.
             top: Of recommendation; None: as `predict` has it.
+            first: Number of the first of them, for messages.
 
         Yields:
-            The predictions of `predict`, in the inputs' order.
+            The predictions of `predict`, in the inputs' order. They are the same bits from whatever
+            multiple of `streamed` the inputs begin.
 
         Raises:
             DataError: As `predict`, once the input is reached.
         """
-        waiting, first = iter(inputs), 1
-        while given := list(islice(waiting, STREAMED)):
+        waiting = iter(inputs)
+        while given := list(islice(waiting, self.streamed)):
             yield from self._predicted(given, SHOWN if top is None else top, first)
             first += len(given)
 

@@ -1,4 +1,4 @@
-"""A whole chat model as GGUF: it computes the same, and llama.cpp's names and order of rows hold."""
+"""A whole chat model as GGUF: it computes the same, by llama.cpp's names and order of rows."""
 
 import json
 from pathlib import Path
