@@ -50,15 +50,9 @@ def build(
 ) -> None:
     """Cut documents into passages, encode them and write an index.
 
-<<<<<<< HEAD
-    Passages end where sentences do, in English and Chinese, and begin with the end of the one
-    before. The frozen base encodes them, so an index serves every adapter over that base; another
-    base is refused. More than 100,000 passages need usearch (pip install 'cloister[search]').
-=======
     Passages end at ends of sentences, in English and Chinese, and begin with the end of the passage
     before. The frozen base encodes them, so the index works with every adapter over that base and
-    with no other base.
->>>>>>> main
+    with no other base. More than 100,000 passages need usearch (pip install 'cloister[search]').
 
     Example: cloister index build handbook/ --model runs/help --out handbook.index
     """

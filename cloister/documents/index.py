@@ -5,16 +5,10 @@
     vectors.f32      little-endian float32 [K, H], rows of length 1
     graph.usearch    of more than 100,000 passages: a graph of neighbours (`documents.graph`)
 
-<<<<<<< HEAD
-Up to 100,000 passages search is exact: a query's product with every vector. So many of 384
-coordinates are 154 MB and take a core about 20 ms. Beyond, candidates come from the graph, and
-their cosines are exact. The folder is read as what others wrote: sizes and hashes are checked
-before anything is parsed, and no format that can hold code is read.
-=======
-Search is exact: it multiplies a query with every vector. 100,000 passages of 384 coordinates are
-154 MB and take one core about 20 ms. The folder is not trusted: sizes are checked before anything
-is parsed, and no format that can contain code is read.
->>>>>>> main
+Up to 100,000 passages, search is exact: it multiplies a query with every vector. 100,000 passages of
+384 coordinates are 154 MB and take one core about 20 ms. With more passages, a graph gives
+candidates, whose cosines are then computed exactly. The folder is not trusted: sizes and hashes are
+checked before anything is parsed, and no format that can contain code is read.
 """
 
 from __future__ import annotations
@@ -39,20 +33,13 @@ from cloister.json_text import read_json
 from cloister.owner_only import FILE
 from cloister.staging import staging
 
-<<<<<<< HEAD
-# Of an index without a graph and of one with it, which a reader of the first would not know.
+# Versions of an index without a graph and with one, which a reader of the first does not know.
 VERSION, WITH_GRAPH = 1, 2
-# Beyond, an exact search takes a core more than 20 ms a query, and the vectors 154 MB.
+# Most passages that are searched exactly: more take one core over 20 ms a query, and over 154 MB.
 MOST_EXACT = 100_000
 # Vectors of 384 coordinates are then 1.5 GB, in memory as long as the index is used.
 MOST_PASSAGES = 1_000_000
-# index.json has a row of about 150 bytes a document.
-=======
-VERSION = 1
-# Most passages: with more, an exact search takes one core over 20 ms, and the vectors over 154 MB.
-MOST_PASSAGES = 100_000
 # Longest index.json, in bytes: it has a row of about 150 bytes for each document.
->>>>>>> main
 MOST_ABOUT = 2**24
 # Longest line of passages.jsonl: a passage of 8,192 tokens, 32 characters each, 4 bytes each.
 MOST_LINE = 2**20
@@ -99,20 +86,12 @@ class Index:
     """Passages with their vectors.
 
     Attributes:
-<<<<<<< HEAD
-        model: Where the run or base is that encoded it.
-        encoder: Its digest (`Encoder.digest`).
-        documents: By file that it was made of, the file's SHA-256.
-        passages: In the order of their vectors.
-        vectors: [K, H].
-        graph: Of more than `MOST_EXACT` passages: finds candidates; None: all are compared.
-=======
         model: Path or hub id of the run or base that encoded the passages.
         encoder: Digest of that encoder (`Encoder.digest`).
         documents: SHA-256 of each file that was indexed, by the file's name.
         passages: The passages, in the order of their vectors.
         vectors: float32 [K, H], each row of length 1.
->>>>>>> main
+        graph: For more than `MOST_EXACT` passages: finds candidates. None: all are compared.
     """
 
     model: str
@@ -164,13 +143,9 @@ def build_index(
         on_passage: Called with the number of passages that are encoded.
 
     Raises:
-<<<<<<< HEAD
-        DataError: No document has a text.
-        UsageError: There are more passages than can be searched, or than can be without usearch.
-=======
         DataError: No document has any text.
-        UsageError: There are more passages than `MOST_PASSAGES`.
->>>>>>> main
+        UsageError: There are more passages than `MOST_PASSAGES`, or than `MOST_EXACT` without
+            usearch.
     """
     found: list[Passage] = []
     hashes: dict[str, str] = {}
@@ -191,14 +166,9 @@ def build_index(
         raise DataError("no document has a text, so there is nothing to search in")
     vectors = encoder.passages((passage.text for passage in found), on_passage)
     place = encoder.place
-<<<<<<< HEAD
-    named = str(place.absolute() if place.exists() else place)  # else a hub id
+    named = str(place.absolute() if place.exists() else place)  # otherwise it is a hub id
     graph = make_graph(vectors) if len(found) > MOST_EXACT else None
     return Index(named, encoder.digest, hashes, found, vectors, graph)
-=======
-    named = str(place.absolute() if place.exists() else place)  # otherwise it is a hub id
-    return Index(named, encoder.digest, hashes, found, vectors)
->>>>>>> main
 
 
 def save_index(index: Index, out: Path) -> None:
