@@ -5,10 +5,10 @@
     vectors.f32      little-endian float32 [K, H], rows of length 1
     graph.usearch    of more than 100,000 passages: a graph of neighbours (`documents.graph`)
 
-Up to 100,000 passages, search is exact: it multiplies a query with every vector. 100,000 passages of
-384 coordinates are 154 MB and take one core about 20 ms. With more passages, a graph gives
-candidates, whose cosines are then computed exactly. The folder is not trusted: sizes and hashes are
-checked before anything is parsed, and no format that can contain code is read.
+Up to 100,000 passages, search is exact: it multiplies a query with every vector. 100,000 passages
+of 384 coordinates are 154 MB and take one core about 20 ms. With more passages, a graph gives
+candidates, whose cosines are then computed exactly. The folder is not trusted: sizes and hashes
+are checked before anything is parsed, and no format that can contain code is read.
 """
 
 from __future__ import annotations
