@@ -33,7 +33,8 @@ def export(
         list[str],
         typer.Option(
             "--format",
-            help="merged, sentence-transformers, onnx, int8, int4 or gguf; may be repeated.",
+            help="merged, sentence-transformers, onnx, int8, int4, gguf or gguf-merged; may be "
+            "repeated.",
         ),
     ],
     out: Annotated[

@@ -61,7 +61,7 @@ def divergence(
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedBatch:
     """A batch of public texts.
 
     Attributes:
@@ -85,7 +85,7 @@ class Reference:
     """
 
     task: Task
-    kept: tuple[Compared, ...]
+    kept: tuple[ComparedBatch, ...]
 
     def distance(self, network: Network) -> float:
         """Mean divergence of a network's outputs, in nats a record."""
@@ -124,7 +124,7 @@ def reference(network: Network, task: Task, examples: Sequence[Example]) -> Refe
     Texts of similar length are in one batch, the shortest first.
     """
     places = {id(example): place for place, example in enumerate(examples)}
-    kept: list[Compared] = []
+    kept: list[ComparedBatch] = []
     room = MOST_KEPT
     with torch.no_grad():
         for group in physical_batches(singles(examples), PLAIN_TOKENS):
@@ -133,5 +133,5 @@ def reference(network: Network, task: Task, examples: Sequence[Example]) -> Refe
             if kept and logits.numel() > room:
                 break
             room -= logits.numel()
-            kept.append(Compared(tuple(places[id(one)] for (one,) in group), batch, logits))
+            kept.append(ComparedBatch(tuple(places[id(one)] for (one,) in group), batch, logits))
     return Reference(task, tuple(kept))
