@@ -120,7 +120,8 @@ def test_a_version_s_way_from_a_run_to_production_and_back(
         shown = capsys.readouterr()
         return shown.err if code else shown.out
 
-    assert "--as NAME --registry" in model("list")
+    assert "nothing is there; look at the path" in model("list", code=2)
+    assert "--as NAME --registry" in model("list", code=2)
     later = tmp_path / "later"
     shutil.copytree(finished, later)
     head = load_file(later / "adapter" / "head.safetensors")
@@ -140,6 +141,10 @@ def test_a_version_s_way_from_a_run_to_production_and_back(
     assert lineage["promises"] == {one["name"]: one["promise"] for one in result["sites"]}
     assert lineage["metrics"] == result["test"]
     assert str(finished.parent) + "/study/train" not in json.dumps(lineage)
+    (place := tmp_path / "ruled").mkdir()
+    (place / "registry.json").write_text('{"schema": 1}')
+    assert run(["model", "list", "--registry", str(place)]) == 0
+    assert "no model in" in capsys.readouterr().out
     told = model("show", "triage", "--version", listed[0][:8])
     assert "against coordinator" in told
     assert listed[0] in told

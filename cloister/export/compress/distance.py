@@ -64,7 +64,7 @@ def divergence(
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedBatch:
     """A batch of public texts.
 
     Attributes:
@@ -88,7 +88,7 @@ class Reference:
     """
 
     task: Task
-    kept: tuple[Compared, ...]
+    kept: tuple[ComparedBatch, ...]
 
     def distance(self, network: Network) -> float:
         """Mean divergence of a network's outputs, in nats a record."""
@@ -125,12 +125,12 @@ def reference(network: Network, task: Task, examples: Sequence[Example]) -> Refe
     """Computes a model's outputs on the texts, or on an even part of many, in their order."""
     chosen = _even_part(network, task, examples)
     places = {id(examples[place]): place for place in chosen}
-    kept: list[Compared] = []
+    kept: list[ComparedBatch] = []
     with torch.no_grad():
         for group in physical_batches(singles([examples[place] for place in chosen]), PLAIN_TOKENS):
             batch = task.collate([example for (example,) in group])
             logits = network(**network.inputs(batch)).float()
-            kept.append(Compared(tuple(places[id(one)] for (one,) in group), batch, logits))
+            kept.append(ComparedBatch(tuple(places[id(one)] for (one,) in group), batch, logits))
     return Reference(task, tuple(kept))
 
 

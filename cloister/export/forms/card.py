@@ -1,4 +1,4 @@
-"""The README of an exported form: what it is, how it is loaded, its size, latency and score."""
+"""Writes the README of an exported model: what it is, how to load it, size, latency and score."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cloister.export.front_matter import PIPELINES, front_matter, without_front_
 from cloister.tasks.prompt import Prompt
 from cloister.tasks.recommendation import BETWEEN, Recommendation
 
-# Section of the adapter's card that says how the adapter is loaded, which this folder is not.
+# The section on loading of the adapter's card is left out: an exported form loads differently.
 _LOADING, _AFTER, _PRIVACY = "## Loading", "## Origin", "## Privacy"
 
 
@@ -25,11 +25,11 @@ def form_card(
     """Renders the card as Markdown.
 
     Args:
-        finished: The study's result, whose own card is carried over where it has one.
+        finished: The study's result; if it has a card, its sections are copied.
         name: The format.
-        form: Its line in the table of formats.
-        rows: What was measured, of all forms that were written together.
-        public: What the scores are of; None: nothing was scored.
+        form: The format's entry in `FORMS`.
+        rows: The measurements of all forms that were written together.
+        public: The records that were scored; None: nothing was scored.
     """
     about, task = finished.about, finished.task
     own = own_card(finished)
@@ -71,7 +71,7 @@ def _scores(rows: Sequence[FormRow], name: str, metric: str) -> dict[str, float]
 
 
 def table_lines(rows: Sequence[FormRow], metric: str, public: PublicTest | None) -> list[str]:
-    """The table of forms in Markdown, with what its figures are."""
+    """Returns the table of forms in Markdown, with an explanation of its figures."""
     lines = [
         f"| form | MB on disk | ms for one text | {metric} | logits differ by |",
         "|---|---|---|---|---|",
@@ -101,7 +101,7 @@ def _cell(value: float | None, form: str) -> str:
 
 
 def reading(finished: Finished) -> list[str]:
-    """What a caller has to do for the study's own outputs, beyond the tokenizer's."""
+    """Says what a caller must do to texts and logits to get the study's outputs."""
     task: Any = finished.task
     lines = [
         f"Texts were cut to {task.max_length} tokens at their end: call the tokenizer with "
@@ -136,7 +136,7 @@ def reading(finished: Finished) -> list[str]:
 
 
 def own_card(finished: Finished) -> str | None:
-    """The card that ended the study; None where there is none, or peft's empty form of one."""
+    """Returns the study's own card; None if there is none, or only peft's empty template."""
     file = finished.folder / "README.md"
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     return without_front_matter(text) if f"\n{_PRIVACY}\n" in text else None
@@ -151,7 +151,7 @@ def title_of(own: str | None) -> str:
 
 
 def carried_card(own: str) -> str:
-    """The adapter's card from its scores on, without how an adapter is loaded."""
+    """Returns the adapter's card from its scores on, without the section on loading."""
     start = own.find("\n## ")
     kept = own[start + 1 :] if start >= 0 else ""
     before, loading, rest = kept.partition(_LOADING)
