@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,8 +24,8 @@ from cloister.simulation.study import SimulatedSites, prepare
 from cloister.training import team as team_file
 from cloister.training.gradients import clipped_gradient_sum
 from cloister.training.team import Team
+from tests.support import worker_forks
 from tests.support.studies import small_recipe
-from tests.support.worker_forks import Fork
 
 EAST = Context(
     run_id=1, node_id=1, node_config={"partition-id": 0}, state=RecordDict(), run_config={}
@@ -37,9 +36,7 @@ def test_a_round_in_which_a_process_dies_is_spent_and_the_next_one_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # tests/training/test_team.py starts them with interpreters of their own.
-    quick = SimpleNamespace(Popen=Fork, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
-    quick.TimeoutExpired = subprocess.TimeoutExpired
-    monkeypatch.setattr(team_file, "subprocess", quick)
+    monkeypatch.setattr(team_file, "subprocess", worker_forks)
     recipe = small_recipe(tmp_path / "study", "machine.processes=2", "machine.device=cpu")
     study = prepare(recipe)
     run = RunDirectory.create(tmp_path / "run", recipe)

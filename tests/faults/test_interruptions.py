@@ -11,17 +11,17 @@ import pytest
 
 from cloister.ledger.ledger import Ledger
 from tests.support.studies import small_assignments
-from tests.support.worker_forks import Fork
+from tests.support.worker_forks import Program, started
 
 STEPS = 2  # a round
 
 
-def started(*words: str) -> Fork:
-    command = [sys.executable, "-m", "cloister", *words]
-    return Fork(command, stderr=subprocess.PIPE, text=True)
+def simulating(*words: str) -> Program:
+    command = [sys.executable, "-m", "cloister", "simulate", *words]
+    return started(command, stderr=subprocess.PIPE, text=True)
 
 
-def ended(command: Fork) -> tuple[int, str]:
+def ended(command: Program) -> tuple[int, str]:
     """Waits for its end; its exit code, and what it printed that was not read yet."""
     assert command.stderr is not None
     with command.stderr as stderr:
@@ -29,17 +29,17 @@ def ended(command: Fork) -> tuple[int, str]:
     return command.wait(), told
 
 
-def start(tmp_path: Path) -> tuple[Fork, Path]:
+def start(tmp_path: Path) -> tuple[Program, Path]:
     sets = [
         a
         for value in (*small_assignments(tmp_path / "study"), "federation.num_rounds=400")
         for a in ("--set", value)
     ]
     out = tmp_path / "run"
-    return started("simulate", *sets, "--no-twin", "--out", str(out)), out
+    return simulating(*sets, "--no-twin", "--out", str(out)), out
 
 
-def wait_for_round(command: Fork, number: int) -> None:
+def wait_for_round(command: Program, number: int) -> None:
     """Reads stderr until a round's row is printed."""
     assert command.stderr is not None
     for line in command.stderr:
@@ -76,4 +76,4 @@ def test_closed_rounds_and_charges_outlive_interruptions(
             assert f"cloister simulate --resume --out {out}" in told
             assert "Traceback" not in told
         if number == 0:
-            command = started("simulate", "--resume", "--out", str(out))
+            command = simulating("--resume", "--out", str(out))

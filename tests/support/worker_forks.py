@@ -3,7 +3,7 @@
 Loading it takes six seconds of processor time; what a program does afterwards is what a user's
 does. The worker forks once, when all tests are collected and none has run (`tests/conftest.py`).
 That copy has no threads and nothing patched; it forks again for each program
-(`support.worker_copy`). One test of each service starts it with an interpreter of its own.
+(`support.worker_copy`). `make nightly` gives each program an interpreter of its own instead.
 """
 
 import json
@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from tests.support.examples import ALL
 from tests.support.worker_copy import serve
 
 Place = int | IO[Any] | None
@@ -129,6 +130,25 @@ class Fork:
         self.send_signal(signal.SIGKILL)
 
 
+Program = Fork | subprocess.Popen[Any]
+
+
+def started(command: Sequence[str], *, is_plain: bool = False, **options: Any) -> Program:
+    """Starts a program; see `Fork`."""
+    if ALL:
+        return subprocess.Popen(command, **options)
+    return Fork(command, is_plain=is_plain, **options)
+
+
+# What stands for the module in `training.team` and `deployment.site.read_apart`.
+PIPE, DEVNULL, TimeoutExpired, Popen = (
+    subprocess.PIPE,
+    subprocess.DEVNULL,
+    subprocess.TimeoutExpired,
+    started,
+)
+
+
 def _ends(place: Place, mode: str) -> tuple[IO[Any] | None, int]:
     """This side's end of a program's stream, if it has one, and the program's."""
     if place == subprocess.PIPE:
@@ -153,7 +173,7 @@ def run(
     assert capture_output
     assert text
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        code = Fork(command, stdin=stdin, stdout=out, stderr=err, **options).wait()
+        code = started(command, stdin=stdin, stdout=out, stderr=err, **options).wait()
         out.seek(0)
         err.seek(0)
         done = subprocess.CompletedProcess(list(command), code, out.read(), err.read())

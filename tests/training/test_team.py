@@ -2,12 +2,10 @@
 
 import os
 import signal
-import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,9 +38,9 @@ from cloister.training.team import AskDepends, AskSum, Opening, Team, Worker, pa
 from cloister.training.units import UnitExamples
 from cloister.training.worker import _answer
 from cloister.training.workspace import Workspace, open_workspace
+from tests.support import worker_forks
 from tests.support.isolation import random_units
 from tests.support.studies import NOTES
-from tests.support.worker_forks import Fork
 
 LIMIT = 100.0
 PLAN = Plan(
@@ -324,8 +322,7 @@ def test_a_process_killed_in_a_step_ends_it_with_one_message(
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that find torch loaded; those of the tests above load it themselves."""
-    quick = SimpleNamespace(Popen=Fork, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
-    monkeypatch.setattr(team_file, "subprocess", quick)
+    monkeypatch.setattr(team_file, "subprocess", worker_forks)
 
 
 @pytest.mark.usefixtures("forked")
