@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cloister.serving.model import Model, load
     from cloister.strategies.strategy import ServerState, Strategy, Traits
     from cloister.tasks.task import Task
+    from cloister.trust.explain.writing import Explanations, explain_model
 
 __version__ = version("cloister")
 
@@ -32,6 +33,7 @@ __all__ = [
     "Adapter",
     "CloisterError",
     "Epsilon",
+    "Explanations",
     "Export",
     "Model",
     "Privacy",
@@ -45,6 +47,7 @@ __all__ = [
     "Traits",
     "__version__",
     "epsilon",
+    "explain_model",
     "export_model",
     "load",
     "open_registry",
@@ -58,6 +61,7 @@ _PLACES = {
     "Adapter": ("cloister.adapter.tensors", "Adapter"),
     "CloisterError": ("cloister.errors", "CloisterError"),
     "Epsilon": ("cloister.api.epsilon_value", "Epsilon"),
+    "Explanations": ("cloister.trust.explain.writing", "Explanations"),
     "Export": ("cloister.export.forms.writing", "Export"),
     "Model": ("cloister.serving.model", "Model"),
     "Privacy": ("cloister.privacy.config", "PrivacyConfig"),
@@ -70,6 +74,7 @@ _PLACES = {
     "Task": ("cloister.tasks.task", "Task"),
     "Traits": ("cloister.strategies.strategy", "Traits"),
     "epsilon": ("cloister.api.epsilon_value", "epsilon"),
+    "explain_model": ("cloister.trust.explain.writing", "explain_model"),
     "export_model": ("cloister.export.forms.writing", "export_model"),
     "load": ("cloister.serving.model", "load"),
     "open_registry": ("cloister.registry.registry", "open_registry"),

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from cloister.cli import model_versions
+from cloister.cli.model_explain import explain
 
 app = typer.Typer(
     help="Export a finished model to systems without Cloister, and keep its versions.",
@@ -22,6 +23,7 @@ app.command("rollback")(model_versions.rollback)
 app.command("diff")(model_versions.diff)
 app.command("rule")(model_versions.rule)
 app.command("key")(model_versions.key)
+app.command("explain")(explain)
 
 
 @app.command("export")

@@ -191,5 +191,10 @@ def _record(task: Task, text: str, other: str) -> Record:
 
 def recipe_file(finished: Finished) -> Path | None:
     """The recipe of the run that an adapter's folder is in; None where it is alone."""
-    file = finished.folder.parent / "recipe.toml"
-    return file if finished.folder.name == "adapter" and file.is_file() else None
+    return recipe_beside(finished.folder)
+
+
+def recipe_beside(folder: Path) -> Path | None:
+    """The recipe of the run that an adapter's folder belongs to; None where it is alone."""
+    file = folder.parent / "recipe.toml"
+    return file if folder.name == "adapter" and file.is_file() else None
