@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     from cloister.serving.model import Model, load
     from cloister.strategies.strategy import ServerState, Strategy, Traits
     from cloister.tasks.task import Task
+    from cloister.trust.attack.writing import Attack, attack_model
+    from cloister.trust.bias.writing import Bias, measure_bias
     from cloister.trust.explain.writing import Explanations, explain_model
 
 __version__ = version("cloister")
 
 __all__ = [
     "Adapter",
+    "Attack",
+    "Bias",
     "CloisterError",
     "Epsilon",
     "Explanations",
@@ -46,10 +50,12 @@ __all__ = [
     "Task",
     "Traits",
     "__version__",
+    "attack_model",
     "epsilon",
     "explain_model",
     "export_model",
     "load",
+    "measure_bias",
     "open_registry",
     "partition",
     "resume",
@@ -59,6 +65,8 @@ __all__ = [
 # The module of each public name, and its name there.
 _PLACES = {
     "Adapter": ("cloister.adapter.tensors", "Adapter"),
+    "Attack": ("cloister.trust.attack.writing", "Attack"),
+    "Bias": ("cloister.trust.bias.writing", "Bias"),
     "CloisterError": ("cloister.errors", "CloisterError"),
     "Epsilon": ("cloister.api.epsilon_value", "Epsilon"),
     "Explanations": ("cloister.trust.explain.writing", "Explanations"),
@@ -73,9 +81,11 @@ _PLACES = {
     "StudyPlan": ("cloister.api.study_plan", "StudyPlan"),
     "Task": ("cloister.tasks.task", "Task"),
     "Traits": ("cloister.strategies.strategy", "Traits"),
+    "attack_model": ("cloister.trust.attack.writing", "attack_model"),
     "epsilon": ("cloister.api.epsilon_value", "epsilon"),
     "explain_model": ("cloister.trust.explain.writing", "explain_model"),
     "export_model": ("cloister.export.forms.writing", "export_model"),
+    "measure_bias": ("cloister.trust.bias.writing", "measure_bias"),
     "load": ("cloister.serving.model", "load"),
     "open_registry": ("cloister.registry.registry", "open_registry"),
     "partition": ("cloister.api.dealing", "partition"),

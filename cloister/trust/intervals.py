@@ -57,7 +57,8 @@ def wilson(hits: float, count: int) -> Interval | None:
     share, square = hits / count, Z * Z / count
     middle = (share + square / 2) / (1 + square)
     half = Z * math.sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+    # Where all or none hit, an end is the share itself, which rounding may miss by a bit.
+    return Interval(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
 def resampled_ratios(parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
