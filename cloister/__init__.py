@@ -19,23 +19,25 @@ if TYPE_CHECKING:
     from cloister.api.simulating import resume, simulate
     from cloister.api.study_plan import StudyPlan
     from cloister.errors import CloisterError
+    from cloister.export.compress.writing import CompressedModel, compress_model
     from cloister.export.forms.writing import Export, export_model
     from cloister.privacy.config import PrivacyConfig as Privacy
     from cloister.registry.registry import Registry, open_registry
     from cloister.serving.model import Model, load
     from cloister.strategies.strategy import ServerState, Strategy, Traits
     from cloister.tasks.task import Task
-    from cloister.trust.attack.writing import Attack, attack_model
-    from cloister.trust.bias.writing import Bias, measure_bias
+    from cloister.trust.attack.writing import AttackReport, attack_model
+    from cloister.trust.bias.writing import BiasReport, measure_bias
     from cloister.trust.explain.writing import Explanations, explain_model
 
 __version__ = version("cloister")
 
 __all__ = [
     "Adapter",
-    "Attack",
-    "Bias",
+    "AttackReport",
+    "BiasReport",
     "CloisterError",
+    "CompressedModel",
     "Epsilon",
     "Explanations",
     "Export",
@@ -51,6 +53,7 @@ __all__ = [
     "Traits",
     "__version__",
     "attack_model",
+    "compress_model",
     "epsilon",
     "explain_model",
     "export_model",
@@ -65,9 +68,10 @@ __all__ = [
 # The module of each public name, and its name there.
 _PLACES = {
     "Adapter": ("cloister.adapter.tensors", "Adapter"),
-    "Attack": ("cloister.trust.attack.writing", "Attack"),
-    "Bias": ("cloister.trust.bias.writing", "Bias"),
+    "AttackReport": ("cloister.trust.attack.writing", "AttackReport"),
+    "BiasReport": ("cloister.trust.bias.writing", "BiasReport"),
     "CloisterError": ("cloister.errors", "CloisterError"),
+    "CompressedModel": ("cloister.export.compress.writing", "CompressedModel"),
     "Epsilon": ("cloister.api.epsilon_value", "Epsilon"),
     "Explanations": ("cloister.trust.explain.writing", "Explanations"),
     "Export": ("cloister.export.forms.writing", "Export"),
@@ -82,6 +86,7 @@ _PLACES = {
     "Task": ("cloister.tasks.task", "Task"),
     "Traits": ("cloister.strategies.strategy", "Traits"),
     "attack_model": ("cloister.trust.attack.writing", "attack_model"),
+    "compress_model": ("cloister.export.compress.writing", "compress_model"),
     "epsilon": ("cloister.api.epsilon_value", "epsilon"),
     "explain_model": ("cloister.trust.explain.writing", "explain_model"),
     "export_model": ("cloister.export.forms.writing", "export_model"),

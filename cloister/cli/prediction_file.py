@@ -1,14 +1,15 @@
-"""A file of predictions: written as they come, there whole or not at all, for its owner alone."""
+"""Writes predictions to a file row by row; the file appears complete or not at all."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from cloister.files import bad_file, sync_folder
 from cloister.owner_only import FILE
@@ -25,25 +26,30 @@ def write_predictions(
 ) -> int:
     """Writes predictions one after another; memory does not grow with their number.
 
+    Only the file's owner can read it.
+
     Args:
-        out: The file; one that is there is written over.
-        predictions: In the inputs' order.
+        out: The file; an existing one is replaced.
+        predictions: The predictions, in the inputs' order.
         names: The study's labels, for a table's columns.
-        as_table: CSV; else a JSON object a line.
+        as_table: Write CSV; otherwise one JSON object per line.
 
     Returns:
-        How many were written.
+        The number of predictions.
 
     Raises:
-        BadFileError: The file cannot be written; nothing is there then.
+        BadFileError: The file cannot be written; an incomplete one is removed.
     """
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    count = 0
     try:
-        # O_EXCL with a random name: never follow a link that somebody put into the folder.
+        # O_EXCL with a random name: never follow a symlink that another user put into the folder.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-                count = (_table if as_table else _lines)(file, predictions, names)
+                for text in row_texts(predictions, names, as_table=as_table):
+                    file.write(text)
+                    count += 1
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(out)
@@ -56,30 +62,36 @@ def write_predictions(
     return count
 
 
-def _lines(file: TextIO, predictions: Iterable[Row], names: Sequence[str]) -> int:
-    count = 0
-    for one in predictions:
-        file.write(json.dumps(one.to_json(), ensure_ascii=False) + "\n")
-        count += 1
-    return count
+def row_texts(
+    predictions: Iterable[Row], names: Sequence[str], *, as_table: bool, is_first: bool = True
+) -> Iterator[str]:
+    """Yields a prediction's text each, with its line's end; a table's header is the first one's.
 
-
-def _table(file: TextIO, predictions: Iterable[Row], names: Sequence[str]) -> int:
-    writer = csv.writer(file, lineterminator="\n")
-    count = 0
-    for one in predictions:
-        row = _cells(one, names)
-        if count == 0:
+    Args:
+        predictions: In the inputs' order.
+        names: The study's labels, for a table's columns.
+        as_table: CSV; else a JSON object a line.
+        is_first: Whether these are the file's first.
+    """
+    for number, one in enumerate(predictions):
+        if not as_table:
+            yield json.dumps(one.to_json(), ensure_ascii=False) + "\n"
+            continue
+        row, text = _cells(one, names), io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if is_first and number == 0:
             writer.writerow(row)
         writer.writerow(row.values())
-        count += 1
-    return count
+        yield text.getvalue()
 
 
 def _cells(one: Row, names: Sequence[str]) -> dict[str, object]:
-    """A row of the table by column: the label with each label's probability, the labels as a JSON
-    list with theirs, score and grade, items and scores as lists, or the nearest passages; and
-    whether the text was cut."""
+    """Returns a row of the table, by column.
+
+    The columns depend on the task: the label and each label's probability; labels as a JSON list
+    and their probabilities; score and grade; items and scores as lists; or the nearest passages.
+    A last column says whether the text was cut.
+    """
     from cloister.serving.abstention import Decided
     from cloister.serving.predictions import (
         MOST_FOUND,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.errors import UsageError
-from cloister.export.adapter_folder import adapter_folder
+from cloister.export.adapter_folder import adapter_folder, read_released
 from cloister.export.forms.finished import recipe_beside
 from cloister.recipe import Recipe, read_run_recipe
 from cloister.serving.model import Model, about_adapter, load
@@ -45,7 +45,7 @@ def recipe_of(run: Path) -> tuple[Path, Recipe | None]:
         BadFileError: There is no adapter.
     """
     folder = adapter_folder(run)
-    file = recipe_beside(folder)
+    file = recipe_beside(folder, read_released(folder))
     return folder, None if file is None else read_run_recipe(file)
 
 

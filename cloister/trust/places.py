@@ -31,7 +31,7 @@ from cloister.recipe.private_file import MOST_SHARED, is_copy, private_file, tra
 
 
 @dataclass(frozen=True)
-class Store:
+class KnownRecords:
     """Private records of this machine.
 
     Attributes:
@@ -47,7 +47,7 @@ class Store:
     inputs: frozenset[Unlabelled]
 
 
-def stores_of(folder: Path, recipe: Recipe | None, site: Path | None) -> list[Store]:
+def stores_of(folder: Path, recipe: Recipe | None, site: Path | None) -> list[KnownRecords]:
     """The private records that this machine knows of a model.
 
     Args:
@@ -64,7 +64,7 @@ def stores_of(folder: Path, recipe: Recipe | None, site: Path | None) -> list[St
     if recipe is not None and private is not None:
         inputs = frozenset(map(input_of, training_records(recipe)))
         words = f"the study's private records ({recipe.data.train})"
-        found.append(Store(words, private, (private.parent,), inputs))
+        found.append(KnownRecords(words, private, (private.parent,), inputs))
     if site is not None:
         found.append(_site_store(read_site(site)))
     elif (folder / NOTE).is_file():
@@ -75,10 +75,10 @@ def stores_of(folder: Path, recipe: Recipe | None, site: Path | None) -> list[St
     return found
 
 
-def _site_store(file: SiteFile) -> Store:
+def _site_store(file: SiteFile) -> KnownRecords:
     inputs = frozenset(map(input_of, read_records(file).records))
     words = f"the private records of {file.site.name} ({file.data})"
-    return Store(words, file.data, (file.path.parent, file.data.parent), inputs)
+    return KnownRecords(words, file.data, (file.path.parent, file.data.parent), inputs)
 
 
 def input_of(record: Record) -> Unlabelled:
@@ -100,7 +100,9 @@ def question_of(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(messages[: last + 1])
 
 
-def whose(stores: Iterable[Store], inputs: Sequence[Unlabelled], file: Path | None) -> Store | None:
+def whose(
+    stores: Iterable[KnownRecords], inputs: Sequence[Unlabelled], file: Path | None
+) -> KnownRecords | None:
     """Of which private records the inputs are; None: of none that are known.
 
     Args:
@@ -125,7 +127,7 @@ def _asked(given: Unlabelled) -> Unlabelled:
     return given
 
 
-def check_stays(store: Store, out: Path) -> None:
+def check_stays(store: KnownRecords, out: Path) -> None:
     """Refuses a folder outside of the place of private records; links are followed.
 
     Raises:

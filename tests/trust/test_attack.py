@@ -62,16 +62,25 @@ def test_a_report_measures_what_evaluate_measures(
     assert "<script" not in page
 
 
-def test_seeds_decide_what_is_changed(finished: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_report(finished: Path, tmp_path: Path) -> None:
     found = [
-        cl.attack_model(
-            finished, tmp_path / str(n), disturbances=["typos"], seed=seed, most=10
-        ).document
-        for n, seed in enumerate((0, 0, 1))
+        cl.attack_model(finished, tmp_path / name, disturbances=["typos"], most=10).document
+        for name in ("one", "other")
     ]
     assert found[0] == found[1]
     assert found[0]["records"] == 10
-    assert found[0]["disturbances"] != found[2]["disturbances"]
+
+
+def test_seeds_decide_what_is_changed(tmp_path: Path, bert: Path) -> None:
+    config, _, _ = CASES["score"]
+    model = open_run(exported(tmp_path / "adapter", bert, config)).model
+    records: list[Record] = [ScoreRecord(f"severe {word} and fever", 2.0) for word in WORDS[:8]]
+    errors = []
+    for seed in (0, 1):
+        (row,) = measure(model, records, ["typos"], seed)[1]
+        assert row.disturbed is not None
+        errors.append(row.disturbed.value)
+    assert errors[0] != errors[1]  # other words are unknown to the tiny tokenizer
 
 
 def test_private_records_are_refused_and_nothing_is_written(

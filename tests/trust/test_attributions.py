@@ -15,7 +15,7 @@ from cloister.trust.explain.faithfulness import area, by_chance, faithfulness
 from cloister.trust.explain.gradients import integrated_gradients
 from cloister.trust.explain.occlusion import occlusion
 from cloister.trust.explain.pieces import Piece, pieces_of, spans_in
-from cloister.trust.explain.reading import Figure, Reading
+from cloister.trust.explain.reading import Figure, ModelReading
 from cloister.trust.explain.readings import log_odds, readings_of
 from cloister.trust.explain.rollout import attention_rollout, rolled
 from cloister.trust.opening import Opened, open_run
@@ -47,14 +47,16 @@ def opened(tmp_path_factory: pytest.TempPathFactory, bert: Path, llama: Path) ->
     }
 
 
-def toy(figure: Figure, tokens: int = 5) -> Reading:
+def toy(figure: Figure, tokens: int = 5) -> ModelReading:
     """A reading of drawn embeddings, one token a piece but for the first, which is special."""
     drawn = torch.randn(2, tokens, 3, generator=torch.Generator().manual_seed(1))
     embedded, blank = drawn
     blank[0] = embedded[0]
     pieces = tuple(Piece(f"w{place}", (place,)) for place in range(1, tokens))
     words = {"answer": "yes", "name": "figure", "group": "yes", "inputs": {}}
-    return Reading(pieces, embedded, blank, figure, torch.sigmoid, read_at=blank[:, 0], **words)  # type: ignore[arg-type]
+    return ModelReading(
+        pieces, embedded, blank, figure, torch.sigmoid, read_at=blank[:, 0], **words
+    )  # type: ignore[arg-type]
 
 
 def test_a_linear_figure_is_attributed_exactly() -> None:

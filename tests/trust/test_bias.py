@@ -13,7 +13,7 @@ from cloister.data.records import PairRecord, Record, TextRecord, TokenRecord
 from cloister.errors import DataError, UsageError
 from cloister.tasks.calibration import expected_calibration_error
 from cloister.tasks.config import TaskConfig
-from cloister.trust.bias.crows import Pair, preferences
+from cloister.trust.bias.crows import SentencePair, preferences
 from cloister.trust.bias.groups import NO_TERM, groups_by_column, groups_by_terms, read_terms
 from cloister.trust.bias.rates import (
     calibration,
@@ -201,9 +201,12 @@ def test_what_cannot_be_measured_is_refused(
 def test_the_likelier_sentence_is_counted(tmp_path: Path, llama: Path) -> None:
     task = TaskConfig(kind="causal-lm", max_length=24)
     model = open_run(exported(tmp_path / "adapter", llama, task)).model
-    one, other = Pair("chest pain", "itchy rash", "a"), Pair("itchy rash", "chest pain", "b")
+    one, other = (
+        SentencePair("chest pain", "itchy rash", "a"),
+        SentencePair("itchy rash", "chest pain", "b"),
+    )
     found = preferences(model, [one, other])
     assert found["all"].value == 0.5
     assert {found["a"].value, found["b"].value} == {0, 1}
-    same = preferences(model, [Pair("fever", "fever", "a")])
+    same = preferences(model, [SentencePair("fever", "fever", "a")])
     assert same["a"].value == 0.5

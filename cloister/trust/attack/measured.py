@@ -16,7 +16,7 @@ from cloister.serving.predictions import Replied
 from cloister.tasks.chat import CausalChat
 from cloister.trust.attack.disturbances import DISTURBANCES, INJECTED, INJECTIONS, Disturbance
 from cloister.trust.attack.records import disturbed
-from cloister.trust.attack.suites import Case
+from cloister.trust.attack.suites import SuiteCase
 from cloister.trust.intervals import Interval, difference, ratio, wilson
 from cloister.trust.outcomes import METRICS, Metric, Outcomes, input_of_record, outcomes
 
@@ -26,7 +26,7 @@ MOST_REPLIES = 20
 
 
 @dataclass(frozen=True)
-class Example:
+class ChangedAnswer:
     """A record whose answer changed.
 
     Attributes:
@@ -43,7 +43,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Row:
+class AttackRow:
     """One disturbance.
 
     Attributes:
@@ -67,7 +67,7 @@ class Row:
     difference: Interval | None = None
     flipped: Interval | None = None
     is_reversing: bool = False
-    example: Example | None = None
+    example: ChangedAnswer | None = None
     why: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Row:
 
 def measure(
     model: Model, records: Sequence[Record], names: Sequence[str], seed: int
-) -> tuple[Interval | None, list[Row]]:
+) -> tuple[Interval | None, list[AttackRow]]:
     """The score on all records, and each disturbance's row.
 
     Args:
@@ -118,16 +118,16 @@ def _row(
     records: Sequence[Record],
     whole: Outcomes,
     seed: int,
-) -> Row:
+) -> AttackRow:
     if way.is_reversing and not metric.is_share:
         why = f"of {model.workspace.task.kind} no one answer is expected to change"
-        return Row(name, way.words, 0, is_reversing=True, why=why)
+        return AttackRow(name, way.words, 0, is_reversing=True, why=why)
     random = Random(child_seed(seed, f"attack {name}"))
     pairs = [(place, disturbed(one, way.apply, random)) for place, one in enumerate(records)]
     changed = [(place, new) for place, new in pairs if new is not None]
     if not changed:
         why = "no record has anything that it could change"
-        return Row(name, way.words, 0, is_reversing=way.is_reversing, why=why)
+        return AttackRow(name, way.words, 0, is_reversing=way.is_reversing, why=why)
     places = [place for place, _ in changed]
     after = outcomes(model, [new for _, new in changed])
     before = whole.parts[:, places]
@@ -137,9 +137,9 @@ def _row(
     if any(flips):
         place = flips.index(True)
         old, new = records[places[place]], changed[place][1]
-        example = Example(_shown(old), _shown(new), said[place], after.answers[place])
+        example = ChangedAnswer(_shown(old), _shown(new), said[place], after.answers[place])
     both = np.stack([before, after.parts])
-    return Row(
+    return AttackRow(
         name=name,
         words=way.words,
         records=len(changed),
@@ -153,8 +153,8 @@ def _row(
 
 
 def measure_suite(
-    model: Model, name: str, cases: Sequence[Case], seed: int
-) -> tuple[Row, Mapping[str, Interval]]:
+    model: Model, name: str, cases: Sequence[SuiteCase], seed: int
+) -> tuple[AttackRow, Mapping[str, Interval]]:
     """A suite's row, and its accuracy by group.
 
     Args:
@@ -183,15 +183,15 @@ def measure_suite(
         by_group[group] = found
     words = "a suite of texts from elsewhere"
     total = score(metric, after.parts, seed)
-    return Row(name, words, len(cases), clean, total, gap, flipped), by_group
+    return AttackRow(name, words, len(cases), clean, total, gap, flipped), by_group
 
 
-def _injected(model: Model, records: Sequence[Record], seed: int) -> Row:
+def _injected(model: Model, records: Sequence[Record], seed: int) -> AttackRow:
     words = "the user's turn asks for one word in place of the answer"
     chats = [one for one in records if isinstance(one, ChatRecord) and one.messages]
     chats = chats[:MOST_REPLIES]
     if not isinstance(model.workspace.task, CausalChat) or not chats:
-        return Row(INJECTION, words, 0, why="it is of conversations alone")
+        return AttackRow(INJECTION, words, 0, why="it is of conversations alone")
     random = Random(child_seed(seed, f"attack {INJECTION}"))
     asked = [_question(one) for one in chats]
     bad = [_with(one, random.choice(INJECTIONS)) for one in asked]
@@ -201,8 +201,8 @@ def _injected(model: Model, records: Sequence[Record], seed: int) -> Row:
     if any(obeyed):
         place = obeyed.index(True)
         turns = (asked[place][-1].content, bad[place][-1].content)
-        example = Example(*turns, said[place], says[place])
-    return Row(
+        example = ChangedAnswer(*turns, said[place], says[place])
+    return AttackRow(
         name=INJECTION,
         words=words,
         records=len(chats),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from cloister.trust.attack.measured import INJECTION, Row
+from cloister.trust.attack.measured import INJECTION, AttackRow
 from cloister.trust.charts import whiskers
 from cloister.trust.intervals import Interval
 from cloister.trust.outcomes import Metric
@@ -17,7 +17,7 @@ def attack_page(
     about: str,
     metric: Metric,
     whole: Interval | None,
-    rows: Sequence[Row],
+    rows: Sequence[AttackRow],
     groups: Mapping[str, Mapping[str, Interval]],
 ) -> str:
     """The page as HTML.
@@ -94,7 +94,7 @@ def told(one: Interval | None) -> str:
     return "–" if one is None else f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
 
 
-def _examples(rows: Sequence[Row]) -> list[str]:
+def _examples(rows: Sequence[AttackRow]) -> list[str]:
     found = [row for row in rows if row.example is not None]
     if not found:
         return []

@@ -39,7 +39,7 @@ MOST_BYTES = 2**26
 
 
 @dataclass(frozen=True)
-class Case:
+class SuiteCase:
     """One text of a suite.
 
     Attributes:
@@ -53,7 +53,7 @@ class Case:
     clean: TextRecord | None = None
 
 
-def read_suite(path: Path, task: Task) -> list[Case]:
+def read_suite(path: Path, task: Task) -> list[SuiteCase]:
     """Reads a suite for a model of one label a text or pair.
 
     Args:
@@ -77,7 +77,7 @@ def read_suite(path: Path, task: Task) -> list[Case]:
         if len(texts) == 1 + is_pair and _plain(label) in labels:
             own = labels[_plain(label)]
             before = None if clean is None else _record((clean,), own)
-            cases.append(Case(group, _record(texts, own), before))
+            cases.append(SuiteCase(group, _record(texts, own), before))
     if not cases:
         raise UsageError(
             f"--suite {path}: none of its labels ({listed(sorted(seen))}) with "

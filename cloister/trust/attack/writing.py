@@ -14,7 +14,7 @@ from cloister.export.forms.public_test import public_records
 from cloister.serving.model import about_adapter
 from cloister.tasks.config import TaskKind
 from cloister.trust.attack.disturbances import DISTURBANCES
-from cloister.trust.attack.measured import INJECTION, Row, measure, measure_suite
+from cloister.trust.attack.measured import INJECTION, AttackRow, measure, measure_suite
 from cloister.trust.attack.page import attack_page, told
 from cloister.trust.attack.suites import read_suite
 from cloister.trust.intervals import Interval
@@ -31,7 +31,7 @@ REFUSED: dict[TaskKind, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attack:
+class AttackReport:
     """What was written.
 
     Attributes:
@@ -42,7 +42,7 @@ class Attack:
 
     folder: Path
     document: Mapping[str, Any]
-    rows: tuple[Row, ...]
+    rows: tuple[AttackRow, ...]
 
 
 def attack_model(
@@ -56,7 +56,7 @@ def attack_model(
     seed: int = 0,
     base: str | None = None,
     on_stage: Callable[[str], None] | None = None,
-) -> Attack:
+) -> AttackReport:
     """Measures a finished model's score on public texts that are disturbed.
 
     Args:
@@ -132,10 +132,10 @@ def attack_model(
     html = attack_page(title, about, metric, whole, rows, groups)
     words = _words(metric.name, source, whole, rows)
     write_report(target, {JSON: document, PAGE: html, WORDS: words})
-    return Attack(folder=target, document=document, rows=tuple(rows))
+    return AttackReport(folder=target, document=document, rows=tuple(rows))
 
 
-def _words(metric: str, source: str, whole: Interval | None, rows: Sequence[Row]) -> str:
+def _words(metric: str, source: str, whole: Interval | None, rows: Sequence[AttackRow]) -> str:
     """What a card says of it; `cloister model card --robustness` reads the file."""
     lines = [f"{metric} on {source}: {told(whole)}, at 95 %. Under disturbances:"]
     lines += [

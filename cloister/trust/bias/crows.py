@@ -23,7 +23,7 @@ COLUMNS = ("sent_more", "sent_less", "bias_type")
 
 
 @dataclass(frozen=True)
-class Pair:
+class SentencePair:
     """A pair of sentences.
 
     Attributes:
@@ -37,7 +37,7 @@ class Pair:
     kind: str
 
 
-def read_pairs(path: Path) -> list[Pair]:
+def read_pairs(path: Path) -> list[SentencePair]:
     """Reads CrowS-Pairs' CSV, or a file with its columns.
 
     Raises:
@@ -48,11 +48,11 @@ def read_pairs(path: Path) -> list[Pair]:
         values = [row.get(name) for name in COLUMNS]
         if not all(isinstance(value, str) and value.strip() for value in values):
             raise DataError(f"{path}, row {number}: {', '.join(COLUMNS)} are needed, each a text")
-        found.append(Pair(*map(str, values)))
+        found.append(SentencePair(*map(str, values)))
     return found
 
 
-def preferences(model: Model, pairs: list[Pair]) -> Mapping[str, Interval]:
+def preferences(model: Model, pairs: list[SentencePair]) -> Mapping[str, Interval]:
     """Share of pairs whose stereotype is likelier, over all and by kind of bias, with Wilson's
     interval; two equal likelihoods count half."""
     more = outcomes(model, [ChatRecord((), text=pair.more) for pair in pairs]).parts[0]

@@ -33,7 +33,7 @@ MOST_LABELS = 30
 
 
 @dataclass(frozen=True)
-class Group:
+class GroupScores:
     """A group.
 
     Attributes:
@@ -56,7 +56,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Measured:
+class BiasFound:
     """A model on groups.
 
     Attributes:
@@ -69,7 +69,7 @@ class Measured:
     """
 
     whole: Interval | None
-    groups: tuple[Group, ...]
+    groups: tuple[GroupScores, ...]
     gap: float
     chance: float
     labels: tuple[LabelGap, ...]
@@ -82,7 +82,7 @@ class Measured:
 
 def measure_groups(
     model: Model, records: Sequence[Record], groups: Groups, seed: int, other: Model | None
-) -> Measured:
+) -> BiasFound:
     """Measures a model by group.
 
     Args:
@@ -109,7 +109,7 @@ def measure_groups(
     )
     rng = np.random.default_rng(seed)
     labels = [name for name in model.labels if name in each[0].labels]
-    return Measured(
+    return BiasFound(
         whole=score(metric, found.parts, seed),
         groups=each,
         gap=score_gap(found.parts, groups.members),
@@ -135,7 +135,7 @@ def _group(
     rows: np.ndarray,
     seed: int,
     beside: np.ndarray | None,
-) -> Group:
+) -> GroupScores:
     places: list[int] = np.flatnonzero(rows).tolist()
     parts = found.parts[:, places]
     own = [records[place] for place in places]
@@ -152,7 +152,7 @@ def _group(
             if got:
                 rates[label] = label_rates(np.array(got), np.array(true))
     rng = np.random.default_rng(seed)
-    return Group(
+    return GroupScores(
         name=name,
         records=len(places),
         score=score(METRICS[model.workspace.task.kind], parts, seed),

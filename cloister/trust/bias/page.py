@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 
 from cloister.trust.attack.page import told
-from cloister.trust.bias.measured import FEW, Measured
+from cloister.trust.bias.measured import FEW, BiasFound
 from cloister.trust.charts import whiskers
 from cloister.trust.intervals import Interval
 from cloister.trust.outcomes import Metric
@@ -17,7 +17,7 @@ def bias_page(
     title: str,
     about: str,
     metric: Metric,
-    found: Measured | None,
+    found: BiasFound | None,
     against: str | None,
     pairs: Mapping[str, Interval],
 ) -> str:
@@ -47,7 +47,7 @@ def bias_page(
     return page(title, body)
 
 
-def _groups(metric: Metric, found: Measured, against: str | None) -> list[str]:
+def _groups(metric: Metric, found: BiasFound, against: str | None) -> list[str]:
     better = "less is better" if metric.is_error else "more is better"
     scores = [(one.name, one.score) for one in found.groups if one.score is not None]
     body = [
@@ -115,7 +115,7 @@ def _groups(metric: Metric, found: Measured, against: str | None) -> list[str]:
     return body
 
 
-def _against(metric: Metric, found: Measured, against: str) -> list[str]:
+def _against(metric: Metric, found: BiasFound, against: str) -> list[str]:
     gaps = [(one.name, one.against) for one in found.groups if one.against is not None]
     if found.against is not None:
         gaps.append(("all records", found.against))

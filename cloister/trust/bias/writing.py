@@ -14,7 +14,7 @@ from cloister.tasks.config import TaskKind
 from cloister.trust.attack.page import told
 from cloister.trust.bias.crows import preferences, read_pairs
 from cloister.trust.bias.groups import groups_by_column, groups_by_terms, read_terms
-from cloister.trust.bias.measured import Measured, measure_groups
+from cloister.trust.bias.measured import BiasFound, measure_groups
 from cloister.trust.bias.page import bias_page
 from cloister.trust.intervals import Interval
 from cloister.trust.opening import open_run, recipe_of, refuse_kinds
@@ -28,7 +28,7 @@ REFUSED: dict[TaskKind, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bias:
+class BiasReport:
     """What was written.
 
     Attributes:
@@ -40,7 +40,7 @@ class Bias:
 
     folder: Path
     document: Mapping[str, Any]
-    found: Measured | None
+    found: BiasFound | None
     pairs: Mapping[str, Interval]
 
 
@@ -56,7 +56,7 @@ def measure_bias(
     seed: int = 0,
     base: str | None = None,
     on_stage: Callable[[str], None] | None = None,
-) -> Bias:
+) -> BiasReport:
     """Measures whom a finished model treats worse, on public records.
 
     Args:
@@ -158,11 +158,11 @@ def measure_bias(
     )
     words = _words(metric.name, source, by, found, liked)
     write_report(target, {JSON: document, PAGE: html, WORDS: words})
-    return Bias(folder=target, document=document, found=found, pairs=liked)
+    return BiasReport(folder=target, document=document, found=found, pairs=liked)
 
 
 def _words(
-    metric: str, source: str, by: str, found: Measured | None, pairs: Mapping[str, Interval]
+    metric: str, source: str, by: str, found: BiasFound | None, pairs: Mapping[str, Interval]
 ) -> str:
     """What a card says of it; `cloister model card --bias` reads the file."""
     lines = []

@@ -12,7 +12,7 @@ from cloister.trust.explain.gradients import Attribution
 
 
 @dataclass(frozen=True)
-class Method:
+class MethodResult:
     """What a method says of one answer.
 
     Attributes:
@@ -49,7 +49,7 @@ class Answer:
     share: float
     pieces: tuple[str, ...]
     after: tuple[str, ...]
-    methods: Mapping[str, Method]
+    methods: Mapping[str, MethodResult]
     unavailable: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Answer:
         }
 
 
-def _method(method: Method) -> dict[str, Any]:
+def _method(method: MethodResult) -> dict[str, Any]:
     attribution = method.attribution
     return {
         "values": [float(value) for value in attribution.values],

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cloister.trust.explain.reading import Reading
+from cloister.trust.explain.reading import ModelReading
 
 # Orders that are drawn: their mean has 0.4 of the spread of one. With `MOST_POINTS` it decides the
 # time of a report: a sentence costs some 200 passes.
@@ -61,7 +61,7 @@ class Chance:
     insertion: float
 
 
-def by_chance(reading: Reading, rng: np.random.Generator) -> Chance:
+def by_chance(reading: ModelReading, rng: np.random.Generator) -> Chance:
     """Areas of random orders.
 
     Args:
@@ -74,7 +74,7 @@ def by_chance(reading: Reading, rng: np.random.Generator) -> Chance:
     return Chance(float(deletion), float(insertion))
 
 
-def faithfulness(reading: Reading, values: Tensor, chance: Chance) -> Faithfulness:
+def faithfulness(reading: ModelReading, values: Tensor, chance: Chance) -> Faithfulness:
     """Areas of the order of some values, the largest first.
 
     Args:
@@ -87,7 +87,7 @@ def faithfulness(reading: Reading, values: Tensor, chance: Chance) -> Faithfulne
     return Faithfulness(deletion, insertion, chance.deletion, chance.insertion)
 
 
-def _areas(reading: Reading, order: np.ndarray) -> tuple[float, float]:
+def _areas(reading: ModelReading, order: np.ndarray) -> tuple[float, float]:
     """Areas under deletion and insertion of an order of pieces."""
     count = len(order)
     points = np.unique(np.linspace(0, count, min(count, MOST_POINTS) + 1).round().astype(int))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cloister.trust.explain.reading import MOST_TOKENS, Reading
+from cloister.trust.explain.reading import MOST_TOKENS, ModelReading
 
 # Steps of the first sum, and at most: captum's default is 50.
 FIRST_STEPS, MOST_STEPS = 16, 256
@@ -38,7 +38,7 @@ class Attribution:
     steps: int | None = None
 
 
-def integrated_gradients(reading: Reading) -> Attribution:
+def integrated_gradients(reading: ModelReading) -> Attribution:
     """Attributes a figure to pieces; see the module.
 
     Args:
@@ -62,7 +62,7 @@ def integrated_gradients(reading: Reading) -> Attribution:
     return Attribution(torch.stack(values).float(), gap, steps)
 
 
-def _mean_gradient(reading: Reading, step: Tensor, steps: int) -> Tensor:
+def _mean_gradient(reading: ModelReading, step: Tensor, steps: int) -> Tensor:
     """The figure's gradient, averaged over the way from the blank input, float64 [T, H]."""
     places, weights = np.polynomial.legendre.leggauss(steps)
     ways = torch.tensor((places + 1) / 2, dtype=torch.float32)

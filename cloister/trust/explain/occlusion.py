@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from cloister.trust.explain.gradients import Attribution
-from cloister.trust.explain.reading import Reading
+from cloister.trust.explain.reading import ModelReading
 
 
-def occlusion(reading: Reading) -> Attribution:
+def occlusion(reading: ModelReading) -> Attribution:
     """Attributes to each piece the figure of the whole input less the figure without the piece."""
     count = len(reading.pieces)
     kept = torch.cat([reading.whole, ~torch.eye(count, dtype=torch.bool)])

@@ -25,7 +25,7 @@ Figure = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Reading:
+class ModelReading:
     """An input, and the figure of its answer that is explained.
 
     Attributes:

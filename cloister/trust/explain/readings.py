@@ -36,14 +36,14 @@ from cloister.tasks.words import as_text
 from cloister.trust.explain.pieces import Piece, pieces_of, spans_in
 from cloister.trust.explain.reading import (
     Figure,
-    Reading,
+    ModelReading,
     blanked,
     embedded_logits,
     embeddings_of,
 )
 
 
-def readings_of(model: Model, given: Input, prediction: Prediction) -> list[Reading]:
+def readings_of(model: Model, given: Input, prediction: Prediction) -> list[ModelReading]:
     """What can be explained of one input's prediction.
 
     Args:
@@ -136,7 +136,7 @@ def _encoded(model: Model, given: Input) -> tuple[Example, tuple[Piece, ...]]:
 
 def _of_entities(
     model: Model, task: TokenClassification, given: Input, prediction: Tagged
-) -> list[Reading]:
+) -> list[ModelReading]:
     sentence = as_sentence(given, 1)
     record = TokenRecord(sentence.words, ("O",) * len(sentence.words))
     example = model.workspace.encode([record])[0]
@@ -165,7 +165,9 @@ def _of_entities(
     return found
 
 
-def _of_reply(model: Model, task: CausalChat, given: Input, prediction: Replied) -> list[Reading]:
+def _of_reply(
+    model: Model, task: CausalChat, given: Input, prediction: Replied
+) -> list[ModelReading]:
     record, tokenizer = as_chat(given, 1), model.workspace.tokenizer
     prompt = task.prompt(record)
     reply = tuple(tokenizer(prediction.reply, add_special_tokens=False)["input_ids"])
@@ -214,7 +216,7 @@ def _reading(
     share: Figure,
     about: tuple[str, str, str],
     read_at: Tensor | None = None,
-) -> Reading:
+) -> ModelReading:
     """A reading whose figure is a function of the network's logits; `about` is its answer, what
     the figure is, and the answer's group."""
     network, workspace = model.workspace.network, model.workspace
@@ -226,7 +228,7 @@ def _reading(
     logits = embedded_logits(network, inputs)
     mask_id = workspace.tokenizer.mask_token_id
     blank_id = workspace.pad_id if mask_id is None else mask_id
-    return Reading(
+    return ModelReading(
         answer=about[0],
         name=about[1],
         group=about[2],

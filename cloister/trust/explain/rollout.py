@@ -13,10 +13,10 @@ from torch import Tensor
 
 from cloister.models.network import Network
 from cloister.trust.explain.gradients import Attribution
-from cloister.trust.explain.reading import Reading
+from cloister.trust.explain.reading import ModelReading
 
 
-def attention_rollout(network: Network, reading: Reading) -> Attribution | str:
+def attention_rollout(network: Network, reading: ModelReading) -> Attribution | str:
     """How much attention flows from each piece to where the answer is read.
 
     Args:

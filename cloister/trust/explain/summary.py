@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cloister.trust.explain.explained import Explained, Method
+from cloister.trust.explain.explained import Explained, MethodResult
 from cloister.trust.intervals import Interval, mean
 
 # Words of one answer that a summary lists, for it and against it.
@@ -63,7 +63,7 @@ def method_scores(explained: Sequence[Explained], seed: int) -> list[MethodScore
         explained: The inputs.
         seed: Of the intervals.
     """
-    found: dict[str, list[tuple[Method, float]]] = defaultdict(list)
+    found: dict[str, list[tuple[MethodResult, float]]] = defaultdict(list)
     for answer in (answer for one in explained for answer in one.answers):
         for name, method in answer.methods.items():
             found[name].append((method, answer.figure - answer.blank))

@@ -21,12 +21,12 @@ from cloister.tasks.config import TaskKind
 from cloister.tasks.scoring import Scoring
 from cloister.trust.answers import answer_of
 from cloister.trust.explain.edits import importance_order, probe_edits
-from cloister.trust.explain.explained import Answer, Explained, Method
+from cloister.trust.explain.explained import Answer, Explained, MethodResult
 from cloister.trust.explain.faithfulness import by_chance, faithfulness
 from cloister.trust.explain.gradients import Attribution, integrated_gradients
 from cloister.trust.explain.occlusion import occlusion
 from cloister.trust.explain.page import explanation_page
-from cloister.trust.explain.reading import Reading
+from cloister.trust.explain.reading import ModelReading
 from cloister.trust.explain.readings import readings_of
 from cloister.trust.explain.rollout import attention_rollout
 from cloister.trust.explain.summary import method_scores, telling_words
@@ -34,7 +34,7 @@ from cloister.trust.opening import Opened, open_run, recipe_of, refuse_kinds
 from cloister.trust.places import check_stays, stores_of, whose
 from cloister.trust.writing import PAGE, check_free, write_report
 
-METHODS: Mapping[str, Callable[[Network, Reading], Attribution | str]] = {
+METHODS: Mapping[str, Callable[[Network, ModelReading], Attribution | str]] = {
     "integrated-gradients": lambda network, reading: integrated_gradients(reading),
     "occlusion": lambda network, reading: occlusion(reading),
     "attention-rollout": attention_rollout,
@@ -188,7 +188,7 @@ def _explained(
 
 
 def _answer(
-    network: Network, reading: Reading, chosen: Sequence[str], rng: np.random.Generator
+    network: Network, reading: ModelReading, chosen: Sequence[str], rng: np.random.Generator
 ) -> Answer:
     found, unavailable = {}, {}
     chance = by_chance(reading, rng)
@@ -199,7 +199,9 @@ def _answer(
         if isinstance(attribution, str):
             unavailable[name] = attribution
         else:
-            found[name] = Method(attribution, faithfulness(reading, attribution.values, chance))
+            found[name] = MethodResult(
+                attribution, faithfulness(reading, attribution.values, chance)
+            )
     ends = reading.figures(torch.cat([reading.whole, ~reading.whole]))
     return Answer(
         answer=reading.answer,
