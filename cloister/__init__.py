@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cloister.api.simulating import resume, simulate
     from cloister.api.study_plan import StudyPlan
     from cloister.errors import CloisterError
+    from cloister.export.compress.writing import CompressedModel, compress_model
     from cloister.export.forms.writing import Export, export_model
     from cloister.privacy.config import PrivacyConfig as Privacy
     from cloister.registry.registry import Registry, open_registry
@@ -31,6 +32,7 @@ __version__ = version("cloister")
 __all__ = [
     "Adapter",
     "CloisterError",
+    "CompressedModel",
     "Epsilon",
     "Export",
     "Model",
@@ -44,6 +46,7 @@ __all__ = [
     "Task",
     "Traits",
     "__version__",
+    "compress_model",
     "epsilon",
     "export_model",
     "load",
@@ -57,6 +60,7 @@ __all__ = [
 _PLACES = {
     "Adapter": ("cloister.adapter.tensors", "Adapter"),
     "CloisterError": ("cloister.errors", "CloisterError"),
+    "CompressedModel": ("cloister.export.compress.writing", "CompressedModel"),
     "Epsilon": ("cloister.api.epsilon_value", "Epsilon"),
     "Export": ("cloister.export.forms.writing", "Export"),
     "Model": ("cloister.serving.model", "Model"),
@@ -69,6 +73,7 @@ _PLACES = {
     "StudyPlan": ("cloister.api.study_plan", "StudyPlan"),
     "Task": ("cloister.tasks.task", "Task"),
     "Traits": ("cloister.strategies.strategy", "Traits"),
+    "compress_model": ("cloister.export.compress.writing", "compress_model"),
     "epsilon": ("cloister.api.epsilon_value", "epsilon"),
     "export_model": ("cloister.export.forms.writing", "export_model"),
     "load": ("cloister.serving.model", "load"),

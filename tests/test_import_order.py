@@ -43,6 +43,7 @@ ROOMS = {
     "tasks": 3,
     "secagg": 4,
     "models": 4,
+    "feedback": 4,
     "protocol": 4,
     "training": 5,
     "recipe": 6,

@@ -26,24 +26,26 @@ HEAD = """\
 
 <!-- Made by `make reference` from the dataclasses of the sections; a test holds it to them. -->
 
-A study is one TOML file. Every field has a default; a file states what differs from it, and
-`--set section.key=value` changes a field on the command line. `cloister new` writes a file to begin
-with, `cloister plan` says what it promises. A run's own `recipe.toml` states every field with the
-value in force, and names those without a value in `absent`. All sections but `[machine]` and
-`[tracking]` are sent to the sites and covered by the study's digest.
+This page lists every field of a recipe, for those who write one. A recipe is a TOML file that
+describes a study. Every field has a default, so a recipe states only what differs from the
+defaults; `--set section.key=value` changes a field on the command line. `cloister new` writes a
+recipe to begin with; `cloister plan` shows what a recipe promises. A run keeps a `recipe.toml` of
+its own: it states the value of every field, and lists fields without a value in `absent`. All
+sections except `[machine]` and `[tracking]` are sent to the sites and covered by the study's
+digest.
 """
 
 # The first line of each section on the page, in the order in which one plans a study.
 SECTIONS = {
-    "study": "What the study is called, and the root of what may be repeated.",
+    "study": "The study's name, and the seed.",
     "model": "The frozen base model.",
-    "lora": "What is trained on top of it.",
-    "task": "The task that is learnt from a record.",
-    "data": "Records, their columns, and how a simulation deals them to sites.",
+    "lora": "The adapter and the head that are trained on the base.",
+    "task": "The task that the adapter learns.",
+    "data": "Records, their columns, and how a simulation distributes them to sites.",
     "training": "A site's training in a round.",
-    "privacy": "The promise to every site.",
-    "federation": "Rounds, quorum and patience.",
-    "strategy": "How updates become the next adapter ([the methods](strategies.md)).",
+    "privacy": "The privacy guarantee for every site.",
+    "federation": "Number of rounds, least number of sites, time limits, early stopping.",
+    "strategy": "How the coordinator aggregates updates ([the strategies](strategies.md)).",
     "machine": "Settings of the machine that runs, such as memory; not part of the study.",
     "tracking": "Settings of the coordinator; not part of the study.",
 }

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from cloister.recipe import Recipe
 
 app = typer.Typer(
-    help="Test what the mechanism claims, and make evidence that others can check.",
+    help="Test the privacy mechanism, and make evidence that others can check.",
     no_args_is_help=True,
 )
 
-# Persons at the audited site, and most records of one: few enough to leave each person out in turn.
+# Number of persons at the audited site, and most records of one person: few, because the audit
+# leaves out each person in turn.
 PERSONS, EACH = 12, 3
-# Persons whose membership is guessed.
+# Number of persons whose membership the attack guesses.
 GUESSED = 64
 
 
@@ -105,7 +106,7 @@ def _attack(study: Recipe, trials: int, as_json: bool) -> None:
 
 
 def _audited(plan: Plan) -> dict[str, object]:
-    """The audited plan's values, so that a report can compare them with the charged plans."""
+    """Returns the audited plan's values, which a report compares with the charged plans."""
     return {
         "plan": plan.digest(),
         "noise_multiplier": plan.noise_multiplier,

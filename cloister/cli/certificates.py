@@ -66,7 +66,7 @@ def bundle(
         list[Path], typer.Argument(metavar="CERTIFICATE…", help="The certificate of every site.")
     ],
     adapter: Annotated[Path, typer.Option(help="The adapter's folder.")],
-    out: Annotated[Path, typer.Option(help="Where to write.")] = Path("bundle.zip"),
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("bundle.zip"),
     run: Annotated[
         Path | None,
         typer.Option(help="The coordinator's run, for the list of updates that it received."),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Bytes of a megabyte, in decimal units.
 MEGABYTE = 1e6
-# With fewer swept fields than this a setting stays on one line: two take about 40 of 80 columns.
+# With at least this many swept fields a setting is wrapped: two take about 40 of 80 columns.
 MOST_WHOLE = 3
 
 
@@ -23,7 +23,7 @@ def compare(
         typer.Argument(help="Runs' folders, or folders of runs as simulate --sweep makes them."),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Where the picture goes (PNG). Absent: no picture.")
+        Path | None, typer.Option(help="File for a figure (PNG). Absent: no figure.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -46,7 +46,7 @@ def compare(
 
 
 def draw(found: Comparison, out: Path) -> None:
-    """Writes the picture."""
+    """Writes the figure of a comparison as a PNG file."""
     from cloister.simulation.compare_plot import plot_comparison
 
     plot_comparison(found, out)

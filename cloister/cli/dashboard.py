@@ -42,7 +42,9 @@ def dashboard(
         Path | None, typer.Option(help='The sites\' public keys: JSON, {"site": "hex", …}.')
     ] = None,
 ) -> None:
-    """Show what runs, what left and what was spent; read-only, loads nothing from other servers.
+    """Show running studies, releases and spent ε as web pages; read-only.
+
+    The pages load nothing from other servers.
 
     Example: cloister dashboard coordinator
     """
@@ -80,7 +82,7 @@ def listen(host: str, port: int) -> socket:
     """Listens at an address of this machine.
 
     Raises:
-        NetworkError: Somebody else does, or it is no address of this machine.
+        NetworkError: Another process uses the port, or the address is not this machine's.
     """
     import socket
 

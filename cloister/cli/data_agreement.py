@@ -1,4 +1,4 @@
-"""`cloister data agreement`: how far annotators agree, and one file of their answers."""
+"""`cloister data agreement`: measures how far annotators agree, and merges their answers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def agreement(
         typer.Option(
             metavar="FILE",
             help="Write a new file of the records that annotators answered differently, with "
-            "everybody's answer.",
+            "each annotator's answer.",
         ),
     ] = None,
     decided: Annotated[
@@ -53,11 +53,11 @@ def agreement(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the intervals' resamples.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Say how far annotators agree on the same records, and merge their answers.
+    """Measure how far annotators agree on the same records, and merge their answers.
 
-    Raw agreement, Cohen's kappa (two annotators) or Fleiss' kappa (more), and Krippendorff's alpha,
-    of whole answers and of each label, with 95% intervals from 1,000 resamples of the records.
-    Everything that is printed is private: true figures of private records.
+    Prints raw agreement, Cohen's kappa (two annotators) or Fleiss' kappa (more), and Krippendorff's
+    alpha, for whole answers and for each label, with 95% intervals from 1,000 resamples of the
+    records. The output is private: it has true figures of private records.
 
     Example: cloister data agreement ann.jsonl bo.jsonl --out merged.jsonl --disputed disputed.jsonl
     """
@@ -83,7 +83,7 @@ def agreement(
     if disputed is not None:
         try:
             written[str(disputed)] = write_disputed(annotated, merged, disputed)
-        except BaseException:  # both files, or none
+        except BaseException:  # write both files or none
             if out is not None:
                 for made in (out, log_of(out)):
                     made.unlink(missing_ok=True)

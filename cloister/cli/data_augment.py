@@ -1,4 +1,4 @@
-"""`cloister data augment`: copies of records that stay in their record's privacy unit."""
+"""`cloister data augment`: adds copies of records that count in their record's privacy unit."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def augment(
         str | None,
         typer.Option(
             metavar="METHODS",
-            help="Separated by commas: drop, swap, typos, synonyms, paraphrase. Absent: the first "
-            "three, and those for which an option is given.",
+            help="Methods, separated by commas: drop, swap, typos, synonyms, paraphrase. Absent: "
+            "the first three, and those for which an option is given.",
         ),
     ] = None,
     synonyms: Annotated[
@@ -71,12 +71,12 @@ def augment(
     no_quotes: NoQuotes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Add copies of each record in other words, in a new file of training records.
+    """Write a new file of training records with reworded copies of each record.
 
-    All rows that are made of a record have one value in the column cloister_unit: they are one
-    privacy unit, averaged before they are clipped, so ε stays what it is without copies. Labels and
-    tags stay. In a recipe, privacy.max_rows_per_record says how many rows of a record count. A log
-    is written beside the new file. Nothing leaves this machine.
+    A record and its copies share one value in the column cloister_unit. They are one privacy unit:
+    their gradients are averaged before they are clipped, so ε does not change. Labels and tags stay
+    the same. privacy.max_rows_per_record in a recipe says how many rows of a record count. A log is
+    written beside the new file. Nothing leaves this machine.
 
     Example: cloister data augment train.csv --out more.jsonl --copies 4 --synonyms words.txt
     """

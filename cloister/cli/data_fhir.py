@@ -1,4 +1,4 @@
-"""`cloister data fhir`: texts of FHIR resources as a file of records."""
+"""`cloister data fhir`: writes the texts of FHIR resources as a file of records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fhir(
         list[Path],
         typer.Argument(
             metavar="FILE…",
-            readable=False,  # the reader says so, with the exit code of a bad file
+            readable=False,  # the reader checks it, with the exit code of a bad file
             help="FHIR R4 or R5 as JSON: bundles, or resources one a line (NDJSON); also .gz.",
         ),
     ],
@@ -57,9 +57,9 @@ def fhir(
 ) -> None:
     """Write the texts of FHIR documents and observations as records, each with its person.
 
-    Attachments of text/plain and text/html inside a DocumentReference are read, and valueString,
-    notes and code of an Observation. Nothing is fetched: what is given by URL is left out and
-    counted. A log is written beside the new file. Nothing leaves this machine.
+    Of a DocumentReference it reads embedded attachments of type text/plain and text/html; of an
+    Observation valueString, notes and code. Nothing is fetched: attachments given by URL are left
+    out and counted. A log is written beside the new file. Nothing leaves this machine.
 
     Example: cloister data fhir bundle.json --out notes.jsonl --label type
     """

@@ -1,4 +1,4 @@
-"""`cloister data label`: a page on this machine on which a person labels records."""
+"""`cloister data label`: serves a page on this machine on which a person labels records."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class AnswerKind(StrEnum):
-    """What is answered about a record."""
+    """The kinds of answer that an annotator gives about a record."""
 
     ONE = "one"
     SEVERAL = "several"
@@ -62,7 +62,7 @@ def label(
         ),
     ] = None,
     lowest: Annotated[float | None, typer.Option(help="The lowest score.")] = None,
-    highest: Annotated[float | None, typer.Option(help="Of a score.")] = None,
+    highest: Annotated[float | None, typer.Option(help="The highest score.")] = None,
     annotator: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The annotator's name. Absent: the name of --out."),
@@ -95,11 +95,11 @@ def label(
     separator: Separator = None,
     no_quotes: NoQuotes = False,
 ) -> None:
-    """Label records on a page of this machine, one at a time, by keyboard.
+    """Label records on a local web page, one at a time, by keyboard.
 
-    Every answer is on disk before the next record is shown; the same command goes on where it was.
-    Nothing is written into FILE. The page listens on loopback alone, and shows records to whoever
-    has the address with its token. What it shows and writes is for the institution alone.
+    Every answer is saved before the next record is shown; run the same command again to continue.
+    FILE is not changed. The page can be opened on this machine only, and only by its address with
+    the token. It shows private records, so keep the address and the output inside the institution.
 
     Example: cloister data label notes.jsonl --out ann.jsonl --labels urgent,routine --sample 300
     """
@@ -122,7 +122,7 @@ def label(
     for other in others or []:
         if out.exists() and other.exists() and out.samefile(other):
             raise UsageError(f"--with: {other} is the same as --out; name another annotator's file")
-        read_annotated([other])  # what cannot be compared is said at once
+        read_annotated([other])  # report a file that cannot be compared before labelling starts
     form = detect_form(file, encoding, separator, quotes=not no_quotes)
     with _listen(port) as place, open_labelling(form, out, request) as (session, settings):
         facts = {
@@ -145,7 +145,7 @@ def _next(out: Path, others: Sequence[Path]) -> str:
 
 
 def _compared(out: Path, others: Sequence[Path] | None) -> list[TableRow] | None:
-    """What the page shows at its end: agreement with other annotators; None: nothing to compare."""
+    """Returns the agreement with other annotators, for the end of the page; None: no other file."""
     if not others:
         return None
     from cloister.labelling.table import compared_with
@@ -173,7 +173,7 @@ def _serve(
     place: socket,
     port: int,
 ) -> None:
-    """Serves the page until somebody ends it, which is how it ends well."""
+    """Serves the page until Ctrl-C, the usual way to end it."""
     import secrets
 
     import uvicorn

@@ -1,4 +1,4 @@
-"""`cloister data sequences` and `cloister data items`: what people had, and what there is."""
+"""`cloister data sequences` and `data items`: write people's items and the public list of items."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ Encoding = Annotated[
 ]
 Separator = Annotated[
     str | None,
-    typer.Option("--separator", help="Between cells: ::, tab, a character. Absent: the form's."),
+    typer.Option(
+        "--separator", help="Separator of cells: ::, tab, or a character. Absent: the form's."
+    ),
 ]
 
 
 class FormName(StrEnum):
-    """Forms of files of interactions."""
+    """Forms of files with interactions of people and items."""
 
     TABLE = "table"
     MOVIELENS = "movielens"
@@ -38,37 +40,49 @@ Form = Annotated[
 
 
 def sequences(
-    file: Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="Interactions.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", readable=False, help="A file of interactions (see --form)."),
+    ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="A new file: .jsonl or .parquet.")],
     form: Form = FormName.TABLE,
     person: Annotated[
         str | None, typer.Option(help="Column of persons. Absent: guessed by its name.")
     ] = None,
-    item: Annotated[str | None, typer.Option(help="Column of items, likewise.")] = None,
-    time: Annotated[str | None, typer.Option(help="Column of times, likewise.")] = None,
-    rating: Annotated[str | None, typer.Option(help="Column of ratings, likewise.")] = None,
+    item: Annotated[
+        str | None, typer.Option(help="Column of items. Absent: guessed by its name.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Column of times. Absent: guessed by its name.")
+    ] = None,
+    rating: Annotated[
+        str | None, typer.Option(help="Column of ratings. Absent: guessed by its name.")
+    ] = None,
     least_rating: Annotated[
-        float | None, typer.Option(help="Leave out what is rated lower. Absent: all count.")
+        float | None,
+        typer.Option(help="Leave out rows with a lower rating. Absent: keep all rows."),
     ] = None,
     items: Annotated[
         Path | None,
-        typer.Option(readable=False, help="The public file of items; another item is an error."),
+        typer.Option(
+            readable=False, help="The public file of items; an item that is not in it is an error."
+        ),
     ] = None,
     known_only: Annotated[
         bool, typer.Option("--known-only", help="Leave out items that are not in --items.")
     ] = False,
     fewest: Annotated[
-        int, typer.Option(min=2, help="Leave out people with fewer different items.")
+        int, typer.Option(min=2, help="Leave out people who had fewer different items.")
     ] = 2,
     separator: Separator = None,
     encoding: Encoding = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write one record a person, with all items in order of time, for recommendation.
+    """Write one record for each person, with the person's items in order of time.
 
-    A row of the file is one item that one person had; of MIND, one impression. A person's record
-    follows from that person's rows alone, so no units are coupled. A log is written beside the new
-    file. Nothing leaves this machine.
+    The records are for recommendation. A row of FILE is one item that one person had (for MIND, one
+    impression). A person's record depends on that person's rows only, so no units are coupled. A
+    log is written beside the new file. Nothing leaves this machine.
 
     Example: cloister data sequences ratings.csv --items items.jsonl --out people.jsonl
     """
@@ -107,7 +121,10 @@ def sequences(
 
 
 def items(
-    file: Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="PUBLIC items.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", readable=False, help="A file of PUBLIC items (see --form)."),
+    ],
     out: Annotated[
         Path, typer.Option(metavar="FILE", help="A new file: .jsonl, .csv or .parquet.")
     ],
@@ -125,8 +142,8 @@ def items(
 ) -> None:
     """Write the public file of items that a study of recommendation names.
 
-    It has the columns item and text. Every party of the study needs the same bytes: the recipe
-    states their hash.
+    The file has the columns item and text. Every party of the study needs an identical copy: the
+    recipe states its hash.
 
     Example: cloister data items movies.dat --form movielens --out items.jsonl
     """

@@ -14,7 +14,7 @@ from cloister.cli.data_arguments import DataFile, EncodingName, NoQuotes, Separa
 
 
 class SplitBy(StrEnum):
-    """What decides the side of a unit."""
+    """The rule that decides which file a unit goes to."""
 
     UNIT = "unit"
     LABEL = "label"
@@ -23,7 +23,7 @@ class SplitBy(StrEnum):
 
 
 class Written(StrEnum):
-    """The format of the written files."""
+    """Formats of the written files."""
 
     JSONL = "jsonl"
     CSV = "csv"

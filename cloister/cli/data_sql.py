@@ -1,4 +1,4 @@
-"""`cloister data sql`: the rows of a query as a file of records."""
+"""`cloister data sql`: writes the rows of a query as a file of records."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sql(
     query: Annotated[
         str,
         typer.Option(
-            help="One reading statement, which names the columns: SELECT note AS text, …. @FILE: "
+            help="One SELECT statement, which names the columns: SELECT note AS text, …. @FILE: "
             "read from a file."
         ),
     ],
@@ -42,10 +42,10 @@ def sql(
 ) -> None:
     """Write the rows of a query on SQLite or PostgreSQL as records.
 
-    The connection cannot write: PostgreSQL runs the query in a read-only transaction, SQLite on a
-    file that is opened for reading. Rows come a hundred at a time, whatever their number. A log is
-    written beside the new file, with the query and without the password. Nothing but the query
-    leaves this machine.
+    The connection cannot change the database: PostgreSQL runs the query in a read-only transaction,
+    SQLite on a file that is opened for reading. Rows are read a hundred at a time, so memory does
+    not grow with their number. A log is written beside the new file, with the query and without the
+    password. Nothing except the query leaves this machine.
 
     Example: cloister data sql --dsn sqlite:///clinic.db --query @notes.sql --out notes.jsonl
     """
@@ -62,7 +62,7 @@ def sql(
 
 
 def _query(given: str) -> str:
-    """A query as it was given, or the text of the file that was named."""
+    """Returns the given query, or the text of the file named by `@FILE`."""
     if not given.startswith("@"):
         return given
     from cloister.data.sql.statement import MOST_CHARACTERS
@@ -70,7 +70,9 @@ def _query(given: str) -> str:
 
     try:
         with Path(given[1:]).open(encoding="utf-8") as file:
-            return file.read(MOST_CHARACTERS + 1)  # one more, so that a longer one is refused
+            return file.read(
+                MOST_CHARACTERS + 1
+            )  # one more than allowed, so that a longer query is refused
     except (OSError, ValueError) as error:
         raise BadFileError(
             f"--query {given[:200]}: cannot be read as UTF-8; correct the path or the file"

@@ -27,7 +27,7 @@ TIMED = 5
 # Most rows shown; metrics.jsonl has all.
 SHOWN = 15
 
-# What the same answer to every test record is called, of tasks that give more than a label.
+# Names of the baseline with one constant answer, for tasks whose answer is not a label.
 SAME = {
     "multi-label-classification": "same labels always",
     "recommendation": "same items to all",

@@ -62,8 +62,9 @@ def describe(locks: Path = LOCKS) -> dict[str, Any]:
 
 
 def _system() -> dict[str, Any]:
-    """The operating system; of the kernel only its version numbers, as a host name may follow
-    them."""
+    """Returns the operating system and the kernel's version numbers.
+
+    The rest of the kernel's version is left out, because it may contain a host name."""
     release = re.match(r"[\d.]*\d", platform.release())
     try:
         distribution = platform.freedesktop_os_release()

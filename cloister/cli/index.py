@@ -1,4 +1,4 @@
-"""`cloister index`: documents that an institution owns, indexed and searched where they lie."""
+"""`cloister index`: indexes and searches an institution's documents on its own machine."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from cloister.errors import UsageError
 app = typer.Typer(
     help="Index and search documents; nothing leaves this machine.", no_args_is_help=True
 )
-# Characters of a passage that are shown in a terminal.
+# Most characters of a passage that a terminal shows.
 SHOWN = 300
 
 ModelOption = Annotated[
     Path | None,
     typer.Option(
-        help="The retrieval run, or a base that encodes sentences. Absent: as the index names it."
+        help="A retrieval run, or a base that encodes sentences. Absent: the index's own."
     ),
 ]
 BaseOption = Annotated[
-    str | None, typer.Option(help="The base of a run on this machine. Absent: as the run names it.")
+    str | None,
+    typer.Option(help="Folder of the run's base model. Absent: the base that the run names."),
 ]
 
 
@@ -39,19 +40,19 @@ def build(
         Path,
         typer.Option(help="A finished run of retrieval, or the folder or hub id of a base."),
     ],
-    out: Annotated[Path, typer.Option(help="The index, a new folder for its owner alone.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the index; only you can read it.")],
     text: Annotated[str, typer.Option(help="Column of a data file's texts.")] = "text",
     title: Annotated[str, typer.Option(help="Column of their titles, if there is one.")] = "title",
     encoding: Annotated[
-        str | None, typer.Option(help="Of all files' text. Absent: detected.")
+        str | None, typer.Option(help="Encoding of all files. Absent: detected.")
     ] = None,
     base: BaseOption = None,
 ) -> None:
     """Cut documents into passages, encode them and write an index.
 
-    Passages end where sentences do, in English and Chinese, and begin with the end of the one
-    before. The frozen base encodes them, so an index serves every adapter over that base; another
-    base is refused.
+    Passages end at ends of sentences, in English and Chinese, and begin with the end of the passage
+    before. The frozen base encodes them, so the index works with every adapter over that base and
+    with no other base.
 
     Example: cloister index build handbook/ --model runs/help --out handbook.index
     """
@@ -79,9 +80,13 @@ def build(
 
 @app.command("search")
 def search(
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="What `index build` wrote.")],
+    index: Annotated[
+        Path, typer.Argument(metavar="INDEX", help="An index from `cloister index build`.")
+    ],
     text: Annotated[list[str], typer.Option(help="A query; may be repeated.")],
-    top: Annotated[int, typer.Option(min=1, max=100, help="Passages of each query.")] = 5,
+    top: Annotated[
+        int, typer.Option(min=1, max=100, help="Number of passages for each query.")
+    ] = 5,
     model: ModelOption = None,
     base: BaseOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -46,7 +46,7 @@ from cloister.quiet import keep_quiet
 
 app = typer.Typer(
     name="cloister",
-    help="Fine-tune a language model together, under differential privacy; records never leave.",
+    help="Fine-tune a language model together, with differential privacy; records stay at home.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",

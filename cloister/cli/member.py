@@ -30,7 +30,7 @@ def invite(
     ] = None,
     ca_passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Write an invite for a site; it has nothing secret.
+    """Write an invite for a site; it contains nothing secret.
 
     Example: cloister member invite st-marys --server coordinator
     """
@@ -123,7 +123,7 @@ def approve(
 
 @app.command("revoke")
 def revoke(site: Site, server: Server = DEFAULT) -> None:
-    """Revoke a site: it is refused at once and from now on.
+    """Revoke a site: the coordinator refuses it from now on.
 
     Example: cloister member revoke st-marys --server coordinator
     """

@@ -1,4 +1,4 @@
-"""`cloister model`: a finished model in other forms, and its versions."""
+"""`cloister model`: exports a finished model to other formats, and keeps its versions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 
 from cloister.cli import model_versions
+from cloister.cli.model_compress import compress
 
 app = typer.Typer(
-    help="Export a finished model to systems without Cloister, and keep its versions.",
+    help="Export a finished model, make it smaller, and keep its versions.",
     no_args_is_help=True,
 )
+app.command("compress")(compress)
 app.command("list")(model_versions.list_models)
 app.command("show")(model_versions.show)
 app.command("promote")(model_versions.promote)
@@ -36,26 +38,26 @@ def export(
     ],
     out: Annotated[
         Path,
-        typer.Option(help="A new folder; of several formats a folder of each inside."),
+        typer.Option(help="A new folder; each of several formats gets its own folder inside."),
     ],
     test: Annotated[
         Path | None,
         typer.Option(
-            help="Score on this file, which you declare public. Absent: on the run's public test "
-            "file. Never private records."
+            help="Score on this file, which you declare public; never on private records. Absent: "
+            "the run's public test file."
         ),
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="The base model's folder here. Absent: as the adapter names it."),
+        typer.Option(help="Folder of the base model. Absent: the base that the adapter names."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Write a finished model in forms that load without Cloister, each checked and measured.
+    """Write a finished model in formats that load without Cloister; check and measure each one.
 
-    The folder's README is its card, with size, CPU latency and score of each form; export.json has
-    the same for programs. A format that cannot hold the study's head exactly is refused, and the
-    message names those that can.
+    The folder's README.md is its card, with size, CPU latency and score of each format;
+    export.json has the same for programs. A format that cannot hold the study's head exactly is
+    refused, and the message names the formats that can.
 
     Example: cloister model export runs/bank --format onnx --format int8 --out shipped
     """
@@ -100,20 +102,21 @@ def card(
     statement: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SITE=FILE", help="A site's own account of its records; may be repeated."
+            metavar="SITE=FILE", help="A site's description of its records; may be repeated."
         ),
     ] = None,
     use: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What the model is meant for.")
+        Path | None, typer.Option(metavar="FILE", help="The intended use of the model.")
     ] = None,
     bias: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What was found by group of persons.")
+        Path | None,
+        typer.Option(metavar="FILE", help="How results differ between groups of people."),
     ] = None,
     robustness: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What was found on disturbed texts.")
+        Path | None, typer.Option(metavar="FILE", help="Results on disturbed texts.")
     ] = None,
 ) -> None:
-    """Put people's own words on a finished model's card, as quotations; print where it is.
+    """Add statements by people to a finished model's card, as quotations; print its path.
 
     Example: cloister model card runs/clinics --statement st-marys=st-marys.txt --use use.txt
     """

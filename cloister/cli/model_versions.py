@@ -21,22 +21,26 @@ REGISTRY = typer.Option(
 )
 Place = Annotated[str, REGISTRY]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
-StageName = Annotated[str, typer.Option("--stage", help="Where the version is to be served.")]
+StageName = Annotated[str, typer.Option("--stage", help="The stage where the version is served.")]
 By = Annotated[
-    str | None, typer.Option("--by", help="Who says so. Absent: the user of this machine.")
+    str | None,
+    typer.Option("--by", help="Name of the person who promotes. Absent: the user of this machine."),
 ]
 KeyFile = Annotated[
     Path | None,
-    typer.Option("--key", metavar="FILE", help="Your key, where the registry names approvers."),
+    typer.Option(
+        "--key", metavar="FILE", help="Your private key; needed if the registry names approvers."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def list_models(registry: Place, as_json: AsJson = False) -> None:
-    """List the models of a registry, with what is served of each.
+    """List the models of a registry, with the version of each that is served.
 
     Example: cloister model list --registry models
     """
+    from cloister.errors import UsageError
     from cloister.registry.registry import SHOWN, open_registry
 
     opened = open_registry(registry)
@@ -47,6 +51,11 @@ def list_models(registry: Place, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps({"registry": registry, "models": found}))
         return
+    if not found and not opened.exists():
+        raise UsageError(
+            f"--registry {registry}: nothing is there; look at the path, or make a registry by "
+            f"cloister model promote RUN --as NAME --registry {registry}"
+        )
     if not found:
         typer.echo(
             f"no model in {registry} yet: cloister model promote RUN --as NAME --registry "
@@ -68,7 +77,7 @@ def show(
     registry: Place,
     version: Annotated[
         str | None,
-        typer.Option(help="First digits of a version. Absent: what is served in production."),
+        typer.Option(help="First digits of a version. Absent: the one served in production."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -99,7 +108,7 @@ def show(
     for file, sha256 in lineage["certificates"].items():
         typer.echo(f"certificate    {file}: {sha256}")
     for metric, value in lineage["metrics"].items():
-        typer.echo(f"score          {metric} {value}")
+        typer.echo(f"score          {metric} {_shown(value)}")
     for one in log:
         entry = one.entry
         typer.echo(
@@ -117,7 +126,7 @@ def promote(
     key: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Promote a finished run: its version is kept, and served where enough people say so.
+    """Promote a finished run: store it as a version, and serve it if enough people promote it.
 
     Example: cloister model promote runs/clinics --as triage --registry models
     """
@@ -137,7 +146,7 @@ def rollback(
     key: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Promote the version again that was served before the present one.
+    """Promote the previous version again, the one served before the present one.
 
     Example: cloister model rollback triage --registry models
     """
@@ -160,7 +169,7 @@ def diff(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what two versions differ in: recipe, promised ε, scores, norms of the weights.
+    """Show how two versions differ: recipe, promised ε, scores, norms of the weights.
 
     Without versions: the one served in production, and the one before.
 
@@ -204,8 +213,8 @@ def rule(
 ) -> None:
     """Print who must promote; with --needs or --approver, declare it.
 
-    --approver names all who may promote: those named before and not again may no more, and what
-    they signed counts no longer.
+    --approver replaces the whole list of people who may promote. Anyone who is not named again
+    may no longer promote, and their earlier signatures no longer count.
 
     Example: cloister model rule --registry models --needs 2 --approver ann=HEX --approver bo=HEX
     """
@@ -237,9 +246,11 @@ def rule(
 
 
 def key(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where your private key goes.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file for your private key.")],
 ) -> None:
-    """Make your key for signing promotions, readable by you alone; print its public half.
+    """Make a key with which you sign promotions; print its public half.
+
+    Only you can read the file.
 
     Example: cloister model key ann.pem
     """
@@ -262,7 +273,7 @@ def _key(file: Path | None) -> Ed25519PrivateKey | None:
         return read_pem(file)
     except OSError as error:
         raise bad_file(error, "read") from error
-    except ValueError as error:  # cryptography's own words are no help
+    except ValueError as error:  # cryptography's message says nothing useful
         raise BadFileError(
             f"{file}: not an Ed25519 private key without a passphrase; cloister model key makes one"
         ) from error

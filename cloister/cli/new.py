@@ -12,6 +12,11 @@ from cloister.errors import UsageError
 
 # Columns of a file that a message lists; more would fill the terminal.
 MOST_SHOWN = 12
+# What a task needs beside records, which no file of records tells.
+PUBLIC_FILES = {
+    "retrieval": "the public passages (task.passages: columns id and text)",
+    "recommendation": "the public items (task.items: columns item and text)",
+}
 
 
 class TaskName(StrEnum):
@@ -55,12 +60,15 @@ def new(
     Example: cloister new --data notes.csv --test public.csv --out study.toml
     """
     from cloister.data.guess import guess
+    from cloister.data.outputs import check_place
     from cloister.recipe.template import kind_of_task, new_recipe
     from cloister.tasks.registry import BUILT_IN
 
     if task is None and data is None:
         kinds = ", ".join(kind.value for kind in TaskName)
         raise UsageError(f"a task or --data is needed; tasks: {kinds}")
+    target = out or Path(f"{data.stem if data is not None else task}.toml")
+    check_place(target)
     found = (
         guess(data, BUILT_IN[task.value].records if task else None) if data is not None else None
     )
@@ -73,7 +81,6 @@ def new(
             "items (ids) or messages (role, content) are needed: rename or convert them, or give "
             "only the task and fill in the recipe"
         )
-    target = out or Path(f"{data.stem if data is not None else kind}.toml")
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(new_recipe(kind, data, found, test))
@@ -89,6 +96,13 @@ def new(
     needed = [
         *([] if data is not None else ["the training file"]),
         *([] if test is not None else ["a public test file"]),
+        *([PUBLIC_FILES[kind]] if kind in PUBLIC_FILES else []),
     ]
-    first = f"name {' and '.join(needed)} in it, then: " if needed else "now: "
+    first = f"name {_listed(needed)} in it, then: " if needed else "now: "
     typer.echo(f"{target} written; {first}cloister simulate {target}")
+
+
+def _listed(parts: list[str]) -> str:
+    """Joins parts as a sentence lists them: `a, b and c`."""
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,4 +1,4 @@
-"""`cloister predict`: a finished adapter's predictions for texts without labels."""
+"""`cloister predict`: predicts with a finished adapter for records without labels."""
 
 from __future__ import annotations
 
@@ -54,25 +54,25 @@ def predict(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Leave out what is less probable: of one label the label (the reason is stated), "
-            "of several, entities and passages each. Absent: nothing is left out.",
+            help="Leave out answers with a lower probability (for passages: similarity). If the "
+            "only label is left out, the reason is stated. Absent: nothing is left out.",
         ),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, cuda, cuda:N or mps. Absent: the CUDA GPU if there is one."),
+        typer.Option(help="cpu, cuda, cuda:N or mps. Absent: a CUDA GPU if there is one."),
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="The base model's folder here. Absent: the adapter's own."),
+        typer.Option(help="Folder of the base model. Absent: the base that the adapter names."),
     ] = None,
 ) -> None:
     """Predict labels, scores, items, entities or replies for your own records.
 
-    The columns have the same names as in training. A token classifier splits a text into words at
-    spaces; for a chat a text is one turn of the user, for recommendation the ids of a person's
-    items with blanks between them. `is_cut` means that a text was longer than
-    the study's task.max_length, so its end was not read.
+    The columns must have the same names as in training. A token classifier splits a text into words
+    at spaces. For a chat, a text is one turn of the user; for recommendation, it is the ids of a
+    person's items, separated by spaces. `is_cut` means that a text was longer than the study's
+    task.max_length, so its end was not read.
 
     Example: cloister predict runs/bank --text "my card was stolen" --text "wrong PIN"
     """
@@ -132,7 +132,7 @@ def predict(
 
 
 def _texts(first: Sequence[str], second: Sequence[str], *, is_pair: bool) -> Sequence[Input]:
-    """The texts of the command line, two by two where the task reads pairs."""
+    """Returns the texts of the command line, as pairs if the task reads pairs."""
     if not is_pair:
         if second:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""A file of predictions: written as they come, there whole or not at all, for its owner alone."""
+"""Writes predictions to a file row by row; the file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -25,21 +25,23 @@ def write_predictions(
 ) -> int:
     """Writes predictions one after another; memory does not grow with their number.
 
+    Only the file's owner can read it.
+
     Args:
-        out: The file; one that is there is written over.
-        predictions: In the inputs' order.
+        out: The file; an existing one is replaced.
+        predictions: The predictions, in the inputs' order.
         names: The study's labels, for a table's columns.
-        as_table: CSV; else a JSON object a line.
+        as_table: Write CSV; otherwise one JSON object per line.
 
     Returns:
-        How many were written.
+        The number of predictions.
 
     Raises:
-        BadFileError: The file cannot be written; nothing is there then.
+        BadFileError: The file cannot be written; an incomplete one is removed.
     """
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
-        # O_EXCL with a random name: never follow a link that somebody put into the folder.
+        # O_EXCL with a random name: never follow a symlink that another user put into the folder.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
@@ -77,9 +79,12 @@ def _table(file: TextIO, predictions: Iterable[Row], names: Sequence[str]) -> in
 
 
 def _cells(one: Row, names: Sequence[str]) -> dict[str, object]:
-    """A row of the table by column: the label with each label's probability, the labels as a JSON
-    list with theirs, score and grade, items and scores as lists, or the nearest passages; and
-    whether the text was cut."""
+    """Returns a row of the table, by column.
+
+    The columns depend on the task: the label and each label's probability; labels as a JSON list
+    and their probabilities; score and grade; items and scores as lists; or the nearest passages.
+    A last column says whether the text was cut.
+    """
     from cloister.serving.abstention import Decided
     from cloister.serving.predictions import (
         MOST_FOUND,

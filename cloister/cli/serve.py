@@ -1,4 +1,4 @@
-"""`cloister serve`: a finished adapter behind HTTP; and tokens for those who may ask it."""
+"""`cloister serve` serves a finished adapter over HTTP; `serve-token` makes callers' tokens."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from socket import socket
 
+    from cloister.feedback.store import FeedbackStore
     from cloister.service.library import Library
     from cloister.service.versions import Served, Version
 
-# Four passes of `cloister predict` without a GPU (training.config.PLAIN_TOKENS) wait well under a
-# second on two cores.
+# Four batches of `cloister predict` on a CPU (training.config.PLAIN_TOKENS): one pass of them takes
+# well under a second on two cores.
 BATCH_TOKENS = 8192
-# Two seconds of short texts on two cores, by benchmarks/serving.py.
+# Two cores answer this many short texts in two seconds (benchmarks/serving.py).
 WAITING = 256
 
 
 def serve(
     adapter: Annotated[
         Path | None,
-        typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter; a link may be moved."),
+        typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter, or a link to one."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: a free one.")] = 8000,
     tokens: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Callers' tokens, as `cloister serve-token` makes them; needed beyond this "
-            "machine.",
+            help="The token file that `cloister serve-token` writes; needed if other machines "
+            "call.",
         ),
     ] = None,
     rate: Annotated[
@@ -57,14 +58,14 @@ def serve(
         Path | None,
         typer.Option(
             metavar="INDEX",
-            help="Of a chat: answer from these documents alone (`cloister index build`).",
+            help="For a chat: answer only from this index (`cloister index build`).",
         ),
     ] = None,
     retriever: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN_OR_BASE",
-            help="With --documents: what encodes questions. Absent: as the index names it.",
+            help="With --documents: the run that encodes questions. Absent: the index's model.",
         ),
     ] = None,
     least_score: Annotated[
@@ -72,35 +73,52 @@ def serve(
         typer.Option(
             min=-1.0,
             max=1.0,
-            help="With --documents: the least similarity of question and passage at which there "
-            "is an answer. Absent: 0.3.",
+            help="With --documents: passages less similar to the question are not used; without "
+            "any, no reply is generated. Absent: 0.3.",
+        ),
+    ] = None,
+    feedback: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Take feedback on answers, and keep it in this file; made if absent.",
+        ),
+    ] = None,
+    feedback_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Encrypt it under the key in this file; made with a new store. Absent: not "
+            "encrypted.",
         ),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, cuda, cuda:N or mps. Absent: the CUDA GPU where there is one."),
+        typer.Option(help="cpu, cuda, cuda:N or mps. Absent: a CUDA GPU if there is one."),
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="The base model's folder here. Absent: the adapter's own."),
+        typer.Option(help="Folder of the base model. Absent: the base that the adapter names."),
     ] = None,
     registry: Annotated[
         str | None,
-        typer.Option(help="In place of RUN_OR_ADAPTER: a registry (folder or fsspec URL)."),
+        typer.Option(help="Instead of RUN_OR_ADAPTER: a registry (folder or fsspec URL)."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Its model, of which the promoted version is served.")
+        str | None,
+        typer.Option(help="With --registry: the model whose promoted version is served."),
     ] = None,
     stage: Annotated[
-        str, typer.Option(help="Where the version was promoted to (cloister model promote).")
+        str, typer.Option(help="With --registry: the stage (cloister model promote).")
     ] = "production",
 ) -> None:
-    """Serve a finished adapter: predictions, chat in OpenAI's form, metrics, and a page to try it.
+    """Serve a finished adapter: predictions, chat in OpenAI's format, metrics, and a page to try.
 
-    SIGTERM answers what was taken, and ends with 0. SIGHUP loads what stands at RUN_OR_ADAPTER now,
-    or the version that the registry promotes now, and serves it from then on; no request is lost.
-    With --documents a chat answers from the passages that it finds, cites them, and says that it
-    cannot where none is near enough.
+    On SIGTERM the service answers the requests that it has accepted and exits with 0. On SIGHUP it
+    loads RUN_OR_ADAPTER again, or the version that the registry promotes now; no request is lost.
+    With --documents a chat answers from the passages that it finds and cites them; if none is near
+    enough, it says that it cannot answer. With --feedback, callers and the page say whether an
+    answer was right; `cloister site feedback` reviews it.
 
     Example: cloister serve runs/bank
     """
@@ -123,9 +141,13 @@ def serve(
     _check_tls(certificate, key)
     if documents is None and (retriever, least_score) != (None, None):
         raise UsageError("--retriever, --least-score: given without --documents, which they are of")
+    if feedback is None and feedback_key is not None:
+        raise UsageError("--feedback-key: given without --feedback, whose file it encrypts")
+    store = None if feedback is None else _store(feedback, feedback_key)
     from cloister.cli.dashboard import listen
 
     with listen(host, port) as place:
+        from cloister.service.feedback_desk import FeedbackDesk
         from cloister.service.running import Settings, run_service
         from cloister.service.versions import Served
 
@@ -140,7 +162,14 @@ def serve(
         def say(text: str) -> None:
             typer.echo(text, err=True)
 
-        run_service(served, callers, settings, place, say, library)
+        desk = None if store is None else FeedbackDesk(store)
+        run_service(served, callers, settings, place, say, library, desk)
+
+
+def _store(file: Path, key: Path | None) -> FeedbackStore:
+    from cloister.feedback.store import FeedbackStore
+
+    return FeedbackStore(file, key, make=True)
 
 
 def _library(
@@ -149,7 +178,7 @@ def _library(
     """Loads the documents of a chat.
 
     Raises:
-        UsageError: The model is of another task.
+        UsageError: The model is not a chat model.
     """
     from cloister.errors import UsageError
     from cloister.service.library import LEAST, open_library
@@ -169,7 +198,7 @@ def _opening(
     device: str | None,
     base: str | None,
 ) -> Callable[[], Version]:
-    """What loads the version that is to be served now."""
+    """Returns the function that loads the version to serve."""
     from cloister.service.versions import open_promoted, open_version
 
     if adapter is not None:
@@ -187,8 +216,8 @@ def serve_token(
 ) -> None:
     """Make a token for a caller of `cloister serve`, and print it once.
 
-    The file keeps its SHA-256 alone. A service reads the file when it starts. Deleting a caller's
-    line takes the token back.
+    The file keeps only the token's SHA-256. To revoke a token, delete the caller's line and restart
+    the service, which reads the file when it starts.
 
     Example: cloister serve-token reception --tokens callers.json
     """
@@ -198,10 +227,10 @@ def serve_token(
 
 
 def _check_tls(certificate: Path | None, key: Path | None) -> None:
-    """Reads certificate and key, so that what is wrong is said before the base is loaded.
+    """Reads certificate and key, so that errors are reported before the base is loaded.
 
     Raises:
-        BadFileError: One cannot be read, or they do not belong together.
+        BadFileError: One of them cannot be read, or they do not belong together.
     """
     if certificate is None or key is None:
         return

@@ -12,7 +12,7 @@ import typer
 from cloister.cli import server_authority, server_key
 from cloister.cli.server_authority import DEFAULT, Folder, PassphraseFile
 
-app = typer.Typer(help="Make, start and look at a coordinator.", no_args_is_help=True)
+app = typer.Typer(help="Make, start and check a coordinator.", no_args_is_help=True)
 app.command("renew")(server_authority.renew)
 app.command("lock-ca")(server_authority.lock_ca)
 app.command("unlock-ca")(server_authority.unlock_ca)

@@ -180,7 +180,9 @@ def simulate(
     for note in warnings(study):
         display.warn(note)
 
-    from cloister.api.simulating import run_study  # loads torch, which no refusal above does
+    from cloister.api.simulating import (
+        run_study,
+    )  # loads torch; all refusals above are faster without it
     from cloister.simulation.run import Events
 
     events = Events(

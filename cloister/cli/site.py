@@ -1,4 +1,4 @@
-"""`cloister site`: an institution's side: its file, policy, budget and checks."""
+"""`cloister site`: commands of an institution for its file, policy, budget and checks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloister.cli import site_backup, site_key, site_service, site_studies, site_trust
+from cloister.cli import (
+    site_backup,
+    site_feedback,
+    site_key,
+    site_service,
+    site_studies,
+    site_trust,
+)
 from cloister.cli.arguments import AsJson, SiteToml
 
 if TYPE_CHECKING:
@@ -19,11 +26,12 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Manage an institution's side: policy, budget, checks.", no_args_is_help=True
 )
-policy = typer.Typer(help="What the site accepts.", no_args_is_help=True)
-budget = typer.Typer(help="What is left of the data set's lifetime budget.", no_args_is_help=True)
+policy = typer.Typer(help="Show and test the site's policy.", no_args_is_help=True)
+budget = typer.Typer(help="Show the data set's lifetime budget.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
 app.add_typer(budget, name="budget")
 app.add_typer(site_studies.app, name="studies")
+app.add_typer(site_feedback.app, name="feedback")
 app.command("join")(site_service.join)
 app.command("trust")(site_key.trust)
 app.command("start")(site_service.start)
@@ -85,7 +93,7 @@ def init(
 
 
 def _for_ever(file: SiteFile) -> str:
-    """Returns a text about what cannot be changed once the ledger exists."""
+    """Returns a text on the values that cannot be changed once the ledger exists."""
     budget, unit = file.policy.budget, file.policy.privacy.unit
     return (
         f"{file.ledger}: this makes the ledger of these data. From then on, for their lifetime, "

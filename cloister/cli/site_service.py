@@ -134,7 +134,7 @@ def stop(site: SiteToml) -> None:
 
 
 def status(site: SiteToml, as_json: AsJson = False) -> None:
-    """Show what blocks the site, what left, what was spent, and what was refused and why.
+    """Show what blocks the site, what it released and spent, and what it refused and why.
 
     Example: cloister site status site.toml
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cloister.deployment.site.approvals import ApprovalVerdict
     from cloister.deployment.site.decisions import Kind
 
-app = typer.Typer(help="The studies that asked here, and their approval.", no_args_is_help=True)
+app = typer.Typer(help="List, approve and reject proposed studies.", no_args_is_help=True)
 
 Digest = Annotated[
     str, typer.Argument(metavar="DIGEST", help="The study's digest, or its first 8 digits or more.")

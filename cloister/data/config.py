@@ -66,42 +66,45 @@ class DataConfig:
     Attributes:
         train: A file (JSONL, JSON, CSV, TSV, CoNLL, Parquet, Arrow; text also with `.gz`), a hub
             id (`owner/name` or `owner/name:config`), or a built-in generator: `synthetic:hospitals`
-            (one label, also of pairs where the task reads pairs), `synthetic:referrals` (several),
+            (one label; for text pairs, pairs), `synthetic:referrals` (several labels),
             `synthetic:answers` (scores), `synthetic:questions` (retrieval), `synthetic:shops`
-            (people's items). Absent: the generator
-            of the task's records.
-        test: The public test set, likewise; absent only where `train` brings its own (hub ids and
-            the generators).
-        validation: A public validation set, for early stopping; absent: none.
-        text: Column of a text; of a pair, of the first.
-        text_b: Column of a pair's second text; absent: `text_b`.
-        label: Column of its label.
-        tokens: Column of a sentence's words.
-        tags: Column of their tags.
+            (people's items). Absent: the generator for the task.
+        test: The public test set, in the same forms. It may be absent only if `train` has a test
+            set of its own (hub ids and generators).
+        validation: A public validation set, for early stopping. Absent: none.
+        text: Column of the text; for text pairs, of the first text.
+        text_b: Column of the second text of a pair. Absent: `text_b`.
+        label: Column of the text's label.
+        tokens: Column of a sentence's words, as a list.
+        tags: Column of the words' tags, as a list.
         messages: Column of a conversation.
         site: Column of `train` that names the site, for `partition = "column"`.
-        person: Column of `train` that names the person; absent: none. Public sets need none.
+        person: Column of `train` that names the person. Absent: none. Public sets need none.
         sites: Number of sites in a simulation.
-        partition: How a simulation deals records: `iid`; `dirichlet`, with label shares drawn per
-            site (Hsu et al. 2019, arXiv:1909.06335); `quantity`, with sizes drawn from a Dirichlet
-            distribution; `column`, by the site column; `person`, each person to one site.
-        alpha: Concentration of `dirichlet` and `quantity`: smaller is more skewed.
-        public_records: Declared, public number of records of a site, or one for each site in order
-            of their names. It sets the sample rate and the steps instead of the true number,
-            which is private: a rate that follows it tells neighbouring data sets apart by the
-            noise's scale alone.
-        labels: Column of a text's labels, a list of them; absent: `labels`.
-        label_separator: What parts several labels that stand in one cell of text, as in a CSV file
-            (`";"`); absent: a list is needed.
-        score: Column of a text's score; absent: `score`.
-        items: Column of what a person had, oldest first: a list of ids, or a text of ids with
-            blanks between them; absent: `items`.
-        encoding: Of the text of `train`, and of public sets with the same ending: `gb18030`,
-            `latin-1`, `utf-16`, …; absent: UTF-8, as of public sets with another ending.
-        fold: Of a simulation, `2/5`: the second of five parts of `train` is held out as the test
-            set, and `test` is not read. A part is drawn by unit, from the study's seed.
-        separator: Between the cells of a CSV or TSV, likewise: `comma`, `semicolon`, `tab`, `bar`
-            or a character; absent: as the ending says.
+        partition: How a simulation distributes records to sites. `iid`: at random. `dirichlet`:
+            each site's shares of labels are drawn from a Dirichlet distribution (Hsu et al. 2019,
+            arXiv:1909.06335). `quantity`: the sites' sizes are drawn from one. `column`: by the
+            column `site`. `person`: all records of a person go to one site.
+        alpha: Concentration of `dirichlet` and `quantity`: a smaller value gives more unequal
+            sites.
+        public_records: The number of records that a site declares in public; one number for all
+            sites, or one for each in the order of their names. It sets the sample rate and the
+            steps. The true number is private: with a sample rate computed from it, the scale of
+            the noise alone would tell neighbouring data sets apart.
+        labels: Column of a text's labels, as a list. Absent: `labels`.
+        label_separator: Separates several labels in one cell of text, as in a CSV file (`";"`).
+            Absent: the column must have lists.
+        score: Column of a text's score. Absent: `score`.
+        items: Column of a person's items, oldest first: a list of ids, or a text of ids separated
+            by spaces. Absent: `items`.
+        encoding: Encoding of `train`, and of public sets with the same file ending: `gb18030`,
+            `latin-1`, `utf-16`, …. Absent: UTF-8, which public sets with another ending always
+            have.
+        fold: For simulations. `2/5` splits `train` into five parts and uses the second as the test
+            set; `test` is not read. Units are assigned to parts by the study's seed.
+        separator: Separator of cells in a CSV or TSV, for the same files as `encoding`: `comma`,
+            `semicolon`, `tab`, `bar` or a character. Absent: the one that the file's ending
+            implies.
     """
 
     train: Source = field(default=SYNTHETIC, metadata=called("file path dataset train_file"))

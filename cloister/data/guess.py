@@ -77,6 +77,7 @@ SPACELESS = (
     range(0x20000, 0x32000),
 )
 _WORDS = re.compile(r"[^\W_]+")
+_DIGIT = re.compile(r"\d")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,7 +273,12 @@ def _is_chat(value: Value) -> bool:
 
 
 def _is_ids(value: Value) -> bool:
-    """Whether a value is ids of items: a list, or a text, as `data.sequences` reads them."""
+    """Whether a value is ids of items: a list, or a text, as `data.sequences` reads them.
+
+    Any text can be read as words with blanks between them. One of ids has a digit in each of them.
+    """
+    if isinstance(value, str) and not all(_DIGIT.search(word) for word in value.split()):
+        return False
     try:
         return bool(items_of_cell(value, "", ""))
     except MisfitError:

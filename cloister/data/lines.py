@@ -149,5 +149,6 @@ def text_lines(path: Path, word: str, form: FileForm = UTF8) -> Iterator[tuple[i
                 yield number, line.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise DataError(
-                    f"{path.name}, {word} {number}: not UTF-8; save the file as UTF-8"
+                    f"{path.name}, {word} {number}: not UTF-8; save the file as UTF-8, or rewrite "
+                    "it with `cloister data clean`, which reads GB18030 and others"
                 ) from error

@@ -172,7 +172,7 @@ def file_rows(
     if form is None:
         raise DataError(f"{path}: not one of {listed_endings()}; convert it")
     if path.stat().st_size == 0:
-        raise DataError(f"{path}: empty")
+        raise DataError(f"{path}: empty; give a file with at least one record")
     return _unchanged(path, _rows(path, needed, form))
 
 

@@ -1,1 +1,1 @@
-"""What an institution or a coordinator runs: services, processes and their logs."""
+"""Programs that an institution or a coordinator runs: services, processes and their logs."""

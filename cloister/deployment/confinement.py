@@ -26,7 +26,7 @@ ALLOW, REFUSE = 0x7FFF0000, 0x00050000
 NUMBER, ARCHITECTURE, FIRST = 0, 4, 16
 # Audit's name of each architecture (linux/audit.h) and its number of `socket` (asm/unistd.h).
 MACHINES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
-IO_URING_SETUP = 425  # on both
+IO_URING_SETUP = 425  # the same number on both architectures
 # x86_64 takes the calls of its 32-bit-pointer twin by numbers from here on (asm/unistd.h).
 X32 = 0x40000000
 
@@ -35,7 +35,7 @@ def leave_the_network() -> bool:
     """Removes all network access except unix sockets from this process and its children, for good.
 
     Returns:
-        Whether it was done; False on systems without such a filter.
+        Whether access was removed; False on systems without such a filter.
 
     Guarantees:
         After True no socket of another family can be made here; `socket` fails with EAFNOSUPPORT,
@@ -62,7 +62,7 @@ def _program(architecture: int, socket_call: int) -> bytes:
     rows = [
         (LOAD, ARCHITECTURE, 0, 0),
         (EQUALS, architecture, 1, 0),
-        (RETURN, refuse, 0, 0),  # another architecture's calls have other numbers
+        (RETURN, refuse, 0, 0),  # call numbers of another architecture differ: refuse all
         (LOAD, NUMBER, 0, 0),
         (AT_LEAST, X32, 4, 0),
         (EQUALS, IO_URING_SETUP, 3, 0),

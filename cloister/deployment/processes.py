@@ -23,8 +23,7 @@ log = logging.getLogger(__name__)
 # Seconds before a dead child is restarted, doubling up to the second value; a child that lived for
 # the third starts again with the first.
 FIRST_DELAY, LONGEST_DELAY, STEADY = 0.5, 10.0, 60.0
-# Children are asked to end and get this long before they are killed; the whole stays below the 10 s
-# that a service is given.
+# Seconds between asking children to end and killing them; in all a service must end within 10 s.
 GRACE = 7.0
 POLL = 0.1
 # Seconds for writing what an ended child left in its pipe (64 KiB at most).
@@ -255,4 +254,6 @@ def is_cloister(pid: int) -> bool:
     try:
         return b"cloister" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return not Path("/proc/self").exists()  # systems without /proc: the number has to do
+        return not Path(
+            "/proc/self"
+        ).exists()  # systems without /proc: only the number can be compared

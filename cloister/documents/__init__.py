@@ -1,1 +1,1 @@
-"""An institution's documents: cut into passages, indexed and searched where they lie."""
+"""Cuts an institution's documents into passages, indexes and searches them on its own machine."""

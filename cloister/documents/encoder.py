@@ -1,7 +1,7 @@
-"""Vectors of queries and passages, by a retrieval run or by a base as it is.
+"""Computes vectors of queries and passages with a retrieval run, or with an untrained base.
 
-A passage's vector is the frozen base's, a query's that of the tuned side (`tasks.retrieval`). So an
-index belongs to a base and to how texts are read, and serves every adapter over it.
+The frozen base encodes passages; the adapter changes queries only (`tasks.retrieval`). So an index
+depends on the base and on how texts are read, and works with every adapter over that base.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from cloister.tasks.config import TaskConfig
 from cloister.tasks.retrieval import Retrieval
 from cloister.training.workspace import Workspace, open_workspace
 
-# Of a base that no run was trained on: what sentence encoders are usually trained to read.
+# `max_length` for a base without a run: the length that sentence encoders are usually trained on.
 USUAL_LENGTH = 256
-# The head of such a base compares with nothing of its own.
+# The task of retrieval must have passages; a base without a run has none, so it gets these.
 _NOTHING = (("first", "-"), ("second", "-"))
 
 Vectors = NDArray[np.float32]
@@ -36,11 +36,11 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Encoder:
-    """A base with, where a run was trained, its adapter.
+    """A base that encodes texts, with a run's adapter if one was given.
 
     Attributes:
-        place: Where the run or base is.
-        workspace: With the adapter in place.
+        place: The path or hub id of the run or base.
+        workspace: The loaded network, with the adapter in place.
     """
 
     place: Path
@@ -48,19 +48,19 @@ class Encoder:
 
     @property
     def task(self) -> Retrieval:
-        """The task, which cuts and pads."""
+        """The task, which tokenizes, cuts and pads texts."""
         task = self.workspace.task
         assert isinstance(task, Retrieval)
         return task
 
     @property
     def width(self) -> int:
-        """H, the coordinates of a vector."""
+        """H, the number of coordinates of a vector."""
         return int(self._head.passages.shape[1])
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what a passage's vector depends on: the base, and how texts are read."""
+        """SHA-256 of all that a passage's vector depends on: the base, and how texts are read."""
         network = self.workspace.network
         pooling = network.pooling
         assert pooling is not None
@@ -76,11 +76,11 @@ class Encoder:
     def passages(
         self, texts: Iterable[str], on_passage: Callable[[int], None] | None = None
     ) -> Vectors:
-        """Vectors of passages, of length 1, float32 [K, H].
+        """Returns the vectors of passages, each of length 1, float32 [K, H].
 
         Args:
-            texts: At least one.
-            on_passage: Called with the number of passages so far.
+            texts: The passages; at least one.
+            on_passage: Called with the number of passages that are done.
         """
         found = []
         for number, text in enumerate(texts, 1):
@@ -90,7 +90,7 @@ class Encoder:
         return np.concatenate(found)
 
     def queries(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of queries, of length 1, float32 [B, H]."""
+        """Returns the vectors of queries, each of length 1, float32 [B, H]."""
         network, task = self.workspace.network, self.task
         with torch.no_grad():
             batch = task.collate([task.encode_passage(text) for text in texts])
@@ -98,13 +98,13 @@ class Encoder:
         return vectors.cpu().numpy()
 
     def count(self, text: str) -> int:
-        """How many tokens a text has, without what the tokenizer puts around it."""
+        """Returns the number of a text's tokens, without the tokenizer's special tokens."""
         tokens = self.workspace.tokenizer(text, add_special_tokens=False, verbose=False)
         return len(tokens["input_ids"])
 
     @property
     def room(self) -> int:
-        """Most tokens of a passage beside what the tokenizer puts around it."""
+        """The largest number of tokens of a passage, without the tokenizer's special tokens."""
         tokenizer: Any = self.workspace.tokenizer
         return max(self.task.max_length - int(tokenizer.num_special_tokens_to_add()), 1)
 
@@ -116,14 +116,14 @@ class Encoder:
 
 
 def open_encoder(place: Path, base: str | None = None) -> Encoder:
-    """Loads a retrieval run's encoder, or a base's.
+    """Loads the encoder of a retrieval run, or a base without a run.
 
     Args:
         place: A finished run of retrieval, its adapter, or a base's folder or hub id.
-        base: The base of a run on this machine; None: as the adapter names it.
+        base: The base of a run on this machine; None: the one that the adapter names.
 
     Raises:
-        UsageError: The run is of another task.
+        UsageError: The run has another task.
         BadFileError: The adapter is damaged.
         ModelFileError: The base is missing, or not the one that was trained on.
     """

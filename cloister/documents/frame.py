@@ -1,9 +1,9 @@
-"""The conversation that an assistant reads: a question, after numbered passages that may answer it.
+"""Builds the conversation that an assistant reads: numbered passages, then the user's question.
 
-A document is somebody's text, and may hold instructions or a template's marks. In the frame a
-passage is one line behind its number, without the marks by which a tokenizer or template tells
-turns apart, so that it can neither close its frame nor speak as another turn. What it says may
-still mislead the model (Greshake et al. 2023, arXiv:2302.12173), as any text that it reads may.
+A document may contain instructions, or the special tokens that separate the turns of a chat. So a
+passage is written as one line after its number, and such marks are broken up: a passage cannot end
+its place in the prompt or pose as another turn. Its content can still mislead the model, as any
+text in a prompt can (Greshake et al. 2023, arXiv:2302.12173).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cloister.documents.index import Hit
 
 Speech = Literal["en", "zh"]
 
-# Said where no passage is near enough; nothing is generated then.
+# The fixed reply when no passage is near enough; nothing is generated then.
 REFUSALS: dict[Speech, str] = {
     "en": "The documents here say nothing about this, so I cannot answer.",
     "zh": "这里的文档没有相关内容，因此我无法回答。",
@@ -36,20 +36,20 @@ _ASKS: dict[Speech, tuple[str, str]] = {
     ),
 }
 _CITED = re.compile(r"\[(\d{1,3})\]")
-# Marks that templates write as plain text: <|…|>, <…>, [INST], <<SYS>>.
+# Marks of turns that templates write as plain text: <|…|>, <…>, [INST], <<SYS>>.
 _MARK = re.compile(r"<(?=[|/<\w])|\[(?=/?[A-Z_]{2,20}\])")
-# U+2060, which has no width: behind a mark's first character it makes other characters of it.
+# Word joiner (U+2060, no width): inserted after a mark's first character, it breaks the mark up.
 _JOINER = "\u2060"
 _CHINESE = re.compile(r"[\u3400-\u9fff]")
 
 
 @dataclass(frozen=True)
 class Cited:
-    """A passage that a reply was given, and whether it names it.
+    """A passage that was in the prompt, and whether the reply cites it.
 
     Attributes:
-        number: As the reply cites it, from 1.
-        hit: The passage, and how near it is to the question.
+        number: The number by which the reply cites it, from 1.
+        hit: The passage, and its similarity to the question.
         is_cited: Whether its number is in the reply.
     """
 
@@ -73,21 +73,21 @@ class Cited:
 
 
 def speech_of(text: str) -> Speech:
-    """The language in which a question is answered: Chinese where it holds a Chinese character."""
+    """Returns the language of the answer: Chinese if the question has a Chinese character."""
     return "zh" if _CHINESE.search(text) else "en"
 
 
 def question_of(chat: ChatRecord) -> str:
-    """The user's last turn."""
+    """Returns the text of the user's last turn."""
     return next((one.content for one in reversed(chat.messages) if one.role == "user"), "")
 
 
 def harmless(text: str, marks: Iterable[str]) -> str:
-    """A document's text as one line that holds no mark.
+    """Returns a document's text as one line without marks of turns.
 
     Args:
-        text: Any.
-        marks: Texts that a tokenizer takes for tokens of their own.
+        text: Any text.
+        marks: Texts that the tokenizer reads as special tokens.
 
     Guarantees:
         The result has no line break, no `[1]` and none of `marks` that has two characters or more.
@@ -102,12 +102,12 @@ def harmless(text: str, marks: Iterable[str]) -> str:
 
 
 def framed(chat: ChatRecord, hits: Sequence[Hit], marks: Iterable[str]) -> ChatRecord:
-    """The conversation with the passages before its last question.
+    """Returns the conversation with the passages before its last question.
 
     Args:
-        chat: As it was asked.
-        hits: Nearest first.
-        marks: As for `harmless`.
+        chat: The conversation as the caller sent it.
+        hits: The passages, nearest first.
+        marks: See `harmless`.
     """
     question = question_of(chat)
     ask, before = _ASKS[speech_of(question)]
@@ -124,6 +124,6 @@ def framed(chat: ChatRecord, hits: Sequence[Hit], marks: Iterable[str]) -> ChatR
 
 
 def cited_in(reply: str, hits: Sequence[Hit]) -> list[Cited]:
-    """The passages that a reply was given, each with whether the reply names it."""
+    """Returns the passages that were in the prompt, each with whether the reply cites it."""
     named = {int(number) for number in _CITED.findall(reply)}
     return [Cited(number, hit, number in named) for number, hit in enumerate(hits, 1)]

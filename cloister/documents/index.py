@@ -1,12 +1,12 @@
-"""An index of passages: their texts and vectors in a folder that its owner alone may read.
+"""An index of passages: their texts and vectors in a folder that only its owner may read.
 
-    index.json       what it is: the model's digest, the documents with their hashes, sizes
-    passages.jsonl   a passage a line: its document, its place in it, its text
+    index.json       the model's digest, the documents with their hashes, sizes
+    passages.jsonl   one passage a line: its document, its place in it, its text
     vectors.f32      little-endian float32 [K, H], rows of length 1
 
-Search is exact: a query's product with every vector. 100,000 passages of 384 coordinates are 154 MB
-and take a core about 20 ms. The folder is read as what others wrote: sizes are checked before
-anything is parsed, and no format that can hold code is read.
+Search is exact: it multiplies a query with every vector. 100,000 passages of 384 coordinates are
+154 MB and take one core about 20 ms. The folder is not trusted: sizes are checked before anything
+is parsed, and no format that can contain code is read.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from cloister.owner_only import FILE
 from cloister.staging import staging
 
 VERSION = 1
-# Beyond, an exact search takes a core more than 20 ms a query, and the vectors 154 MB.
+# Most passages: with more, an exact search takes one core over 20 ms, and the vectors over 154 MB.
 MOST_PASSAGES = 100_000
-# index.json has a row of about 150 bytes a document.
+# Longest index.json, in bytes: it has a row of about 150 bytes for each document.
 MOST_ABOUT = 2**24
-# A line of passages.jsonl: the longest passage has 8,192 tokens of 32 characters of 4 bytes.
+# Longest line of passages.jsonl: a passage of 8,192 tokens, 32 characters each, 4 bytes each.
 MOST_LINE = 2**20
-# Coordinates of a vector: today's largest encoders have 8,192.
+# Most coordinates of a vector: the largest encoders have 8,192.
 MOST_WIDTH = 2**14
 _FACTS = ("version", "model", "encoder", "passages", "width", "vectors", "texts", "documents")
 
@@ -49,9 +49,9 @@ class Passage:
     Attributes:
         source: The document's file.
         row: Its row there, where the file has rows.
-        title: The document's; may be empty.
-        start: Its first character in the document's text.
-        text: As it stands there.
+        title: The document's title; may be empty.
+        start: Position of its first character in the document's text.
+        text: The passage's text, unchanged.
     """
 
     source: str
@@ -63,11 +63,11 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage that was found.
+    """A passage found by a search.
 
     Attributes:
-        passage: It.
-        similarity: Cosine of query and passage, in −1…1.
+        passage: The passage.
+        similarity: Cosine of query and passage, from −1 to 1.
     """
 
     passage: Passage
@@ -79,11 +79,11 @@ class Index:
     """Passages with their vectors.
 
     Attributes:
-        model: Where the run or base is that encoded it.
-        encoder: Its digest (`Encoder.digest`).
-        documents: By file that it was made of, the file's SHA-256.
-        passages: In the order of their vectors.
-        vectors: [K, H].
+        model: Path or hub id of the run or base that encoded the passages.
+        encoder: Digest of that encoder (`Encoder.digest`).
+        documents: SHA-256 of each file that was indexed, by the file's name.
+        passages: The passages, in the order of their vectors.
+        vectors: float32 [K, H], each row of length 1.
     """
 
     model: str
@@ -93,21 +93,21 @@ class Index:
     vectors: Vectors
 
     def search(self, query: Vectors, top: int) -> list[Hit]:
-        """The passages nearest to a query, nearest first; of equals the earlier.
+        """Returns the passages nearest to a query, nearest first; ties keep the index's order.
 
         Args:
-            query: Its vector, [H].
-            top: How many at most.
+            query: The query's vector, [H].
+            top: Most passages to return.
         """
         scores = self.vectors @ query
         best = np.argsort(-scores, kind="stable")[:top]
         return [Hit(self.passages[at], float(scores[at])) for at in best]
 
     def check_encoder(self, encoder: Encoder) -> None:
-        """Refuses an encoder whose vectors are others than the index's.
+        """Refuses an encoder whose vectors cannot be compared with the index's.
 
         Raises:
-            UsageError: It is of another base, or reads texts in another way.
+            UsageError: The encoder has another base, or reads texts in another way.
         """
         if encoder.digest != self.encoder:
             raise UsageError(
@@ -125,13 +125,13 @@ def build_index(
     """Cuts documents into passages and encodes them.
 
     Args:
-        documents: Any number.
-        encoder: Of which base the vectors are.
+        documents: The documents.
+        encoder: Computes the passages' vectors.
         on_passage: Called with the number of passages that are encoded.
 
     Raises:
-        DataError: No document has a text.
-        UsageError: There are more passages than an exact search is for.
+        DataError: No document has any text.
+        UsageError: There are more passages than `MOST_PASSAGES`.
     """
     found: list[Passage] = []
     hashes: dict[str, str] = {}
@@ -150,16 +150,16 @@ def build_index(
         raise DataError("no document has a text, so there is nothing to search in")
     vectors = encoder.passages((passage.text for passage in found), on_passage)
     place = encoder.place
-    named = str(place.absolute() if place.exists() else place)  # else a hub id
+    named = str(place.absolute() if place.exists() else place)  # otherwise it is a hub id
     return Index(named, encoder.digest, hashes, found, vectors)
 
 
 def save_index(index: Index, out: Path) -> None:
-    """Writes an index into a new folder, whole or not at all, for its owner alone.
+    """Writes an index into a new folder that only its owner may read, completely or not at all.
 
     Raises:
-        UsageError: Something is there.
-        BadFileError: It cannot be written.
+        UsageError: The path exists already.
+        BadFileError: The folder cannot be written.
     """
     check_place(out, what="folder")
     with staging(out, "written") as stage:
@@ -187,7 +187,7 @@ def load_index(folder: Path) -> Index:
     """Reads an index.
 
     Raises:
-        BadFileError: It is missing, damaged, or none.
+        BadFileError: The index is missing or damaged, or the folder is not an index.
     """
     try:
         about = _about(folder)
@@ -233,10 +233,10 @@ def _line(passage: Passage) -> list[object]:
 
 
 def _passages(path: Path, count: int) -> list[Passage]:
-    """The passages of a file, as many as there are vectors.
+    """Returns the passages of a file; there must be as many as vectors.
 
     Raises:
-        ValueError: A line is none, or there are more or fewer.
+        ValueError: A line is not a passage, or the number of passages is not that of vectors.
     """
     found: list[Passage] = []
     with open_file(path) as file:

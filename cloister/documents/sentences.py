@@ -1,7 +1,7 @@
-"""Cuts a text into passages that end where sentences do, each with the end of the one before.
+"""Cuts a text into passages at ends of sentences; each repeats the end of the passage before.
 
-A passage is a piece of the text as it stands, so that it can be found there again. It has at most
-as many tokens as the encoder reads: what lies beyond would be in no vector.
+A passage is an unchanged piece of the text, so it can be found there again. It has at most as many
+tokens as the encoder reads: text beyond that would be in no vector, and no search would find it.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from dataclasses import dataclass
 
 from cloister.tasks.cut import CHARACTERS_A_TOKEN
 
-# Behind it a sentence ends: a full stop with what closes it and a blank, in Chinese and Japanese
-# without one; a line break.
+# The end of a sentence: a full stop with closing quotes or brackets and a space after it (in
+# Chinese and Japanese without a space), or a line break.
 _END = re.compile(r"""[.!?…]+["'”’»)\]]*(?=\s)|[。！？；…]+["'”’」』）】]*|\n+""")
 _SOLID = re.compile(r"\S")
-# Of a passage's tokens, at most so much is said again of the passage before: a quarter keeps a
-# sentence of context and makes the index a third larger.
+# Largest part of a passage that repeats the passage before: a quarter keeps about a sentence of
+# context, and makes the index a third larger.
 OVERLAP = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Where a piece of a text is.
+    """The place of a piece of text: characters `start` to `end`, without `end`.
 
     Attributes:
-        start: Its first character.
-        end: The one behind its last.
+        start: Position of its first character.
+        end: Position after its last character.
     """
 
     start: int
@@ -35,7 +35,7 @@ class Stretch:
 
 
 def sentences(text: str) -> Iterator[Stretch]:
-    """The sentences of a text; together they are the text, blanks and all."""
+    """Returns the sentences of a text; joined they are the whole text, spaces included."""
     start = 0
     for match in _END.finditer(text):
         end = match.end()
@@ -52,14 +52,14 @@ def passages(text: str, most: int, count: Callable[[str], int]) -> Iterator[Stre
     """Cuts a text into passages.
 
     Args:
-        text: Any.
-        most: Tokens of a passage, at least 1.
-        count: How many tokens a text has.
+        text: Any text.
+        most: Most tokens of a passage, at least 1.
+        count: Returns the number of a text's tokens.
 
     Yields:
-        Spans without blanks around them, in order. Each character that is no blank is in one or,
-        where passages overlap, in two; only a character that is itself longer than `most` makes a
-        longer one.
+        Spans in order, without spaces at their ends. Each character that is not a space is in one
+        span, or in two where passages overlap. A span has more than `most` tokens only if a single
+        character has.
     """
     held: list[tuple[Stretch, int]] = []
     is_new = False
@@ -77,7 +77,7 @@ def passages(text: str, most: int, count: Callable[[str], int]) -> Iterator[Stre
 
 
 def _tail(held: list[tuple[Stretch, int]], overlap: int, room: int) -> list[tuple[Stretch, int]]:
-    """The last sentences of a passage that are said again in the next."""
+    """Returns the last sentences of a passage, which the next passage repeats."""
     kept, total = len(held), 0
     while kept and total + held[kept - 1][1] <= min(overlap, room):
         kept -= 1
@@ -86,7 +86,7 @@ def _tail(held: list[tuple[Stretch, int]], overlap: int, room: int) -> list[tupl
 
 
 def _pieces(text: str, most: int, count: Callable[[str], int]) -> Iterator[Stretch]:
-    """Sentences that are no blank, in pieces where one is longer than a passage."""
+    """Yields the sentences that are not blank; a sentence longer than a passage in pieces."""
     for sentence in sentences(text):
         start, end = sentence.start, sentence.end
         while _SOLID.search(text, start, end):
@@ -96,12 +96,12 @@ def _pieces(text: str, most: int, count: Callable[[str], int]) -> Iterator[Stret
 
 
 def _longest(text: str, start: int, end: int, most: int, count: Callable[[str], int]) -> int:
-    """Where the longest piece from `start` ends, behind a blank where there is one."""
+    """Returns the end of the longest piece from `start` that fits, after a space if it has one."""
     end = min(end, start + CHARACTERS_A_TOKEN * most)
     if count(text[start:end]) <= most:
         return end
     few, many = start + 1, end
-    while few < many:  # the longest that fits, by halving
+    while few < many:  # binary search for the longest piece that fits
         middle = (few + many + 1) // 2
         if count(text[start:middle]) <= most:
             few = middle

@@ -1,4 +1,4 @@
-"""Documents from files: plain texts whole, and the texts of data files row by row."""
+"""Reads documents: a plain text file is one document, a data file has one in each row."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from cloister.errors import DataError, UsageError
 from cloister.files import bad_file, open_file, stamp_of
 
 PLAIN = (".txt", ".md", ".rst")
-# A plain text is read whole: a hundred books.
+# Longest plain text file, in bytes; it is read into memory. About a hundred books.
 MOST_BYTES = 2**26
-# Files of one index: more is a mistaken folder.
+# Most files of one index: more are probably a wrong folder.
 MOST_FILES = 10_000
 
 
 @dataclass(frozen=True)
 class SourceText:
-    """One text to be searched in.
+    """One document, before it is cut into passages.
 
     Attributes:
-        source: The file that it is from, as it was given or under the folder that was.
-        sha256: Of that file.
-        row: Its row where the file has rows, from 1; None: the file is the text.
-        title: What a reader knows it by; empty: nothing but the file.
-        text: All of it.
+        source: Name of its file, as it was given, or relative to the folder that was given.
+        sha256: SHA-256 of that file.
+        row: Its row in a data file, from 1; None: the file is one plain text.
+        title: Its title for readers; may be empty.
+        text: The whole text.
     """
 
     source: str
@@ -40,14 +40,14 @@ class SourceText:
 
 
 def files_in(places: Sequence[Path]) -> list[tuple[str, Path]]:
-    """The files of some places, each with the name that it goes by.
+    """Returns the files to read, each with the name by which a passage names it.
 
     Args:
-        places: Files, and folders whose plain texts and data files are taken, at any depth; hidden
-            ones and links are not.
+        places: Files and folders. Of a folder, plain texts and data files at any depth are read;
+            hidden files and links are skipped.
 
     Raises:
-        UsageError: A place holds nothing that is read, or there are too many files.
+        UsageError: A place has no file that can be read, or there are too many files.
     """
     found: list[tuple[str, Path]] = []
     for place in places:
@@ -77,14 +77,14 @@ def _is_read(path: Path) -> bool:
 def documents_of(
     name: str, path: Path, text: str, title: str, encoding: str | None
 ) -> Iterator[SourceText]:
-    """The documents of one file.
+    """Reads the documents of one file.
 
     Args:
-        name: What the file goes by.
+        name: The name by which a passage names the file.
         path: The file.
-        text: Column of a data file's texts.
-        title: Column of their titles; a row may lack it.
-        encoding: Of its text; None: it is detected.
+        text: The column with a data file's texts.
+        title: The column with their titles; a row may lack it.
+        encoding: The file's encoding; None: it is detected.
 
     Raises:
         DataError: The file cannot be read, or a row has no text.

@@ -7,7 +7,9 @@ tokenizer.json, tokenizer_config.json            chat only: the base's tokenizer
 chat_template.jinja                              chat only: the template that training rendered
 items.jsonl, items.safetensors                   recommendation only: the public items, and their
                                                  `vectors` [C, H]
-cloister.json                                    model, adapters, task, column names and seed
+cloister.json                                    model, adapters, task, column names and seed; of a
+                                                 compressed model what it was made of: its base is
+                                                 the folder above
 README.md                                        model and privacy card
 """
 
@@ -29,7 +31,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cloister.adapter.tensors import Adapter
 from cloister.data.config import DataConfig
-from cloister.errors import MOST_PROBLEMS, AdapterFormatError, BadFileError
+from cloister.errors import MOST_PROBLEMS, AdapterFormatError, BadFileError, ModelFileError
 from cloister.evidence.fingerprint import MOST_TOLD
 from cloister.export.items import load_items, placed_items, save_items
 from cloister.export.stack import save_stacked, stacked_config
@@ -55,6 +57,23 @@ _PROMPTS = {"prompt_embeddings": "prompt_encoder.embedding.weight"}
 
 
 @dataclass(frozen=True)
+class Compressed:
+    """What a compressed model was made of (`export.compress`).
+
+    Attributes:
+        adapter_sha256: The finished adapter (`evidence.fingerprint`).
+        base: The base that it was trained on, as its recipe named it.
+        base_sha256: Of that base's weights.
+        run: The run's folder on the machine that compressed it; None: the adapter was alone.
+    """
+
+    adapter_sha256: str
+    base: str
+    base_sha256: str
+    run: str | None = None
+
+
+@dataclass(frozen=True)
 class ReleaseFacts:
     """The facts that a released adapter states of its study.
 
@@ -66,6 +85,8 @@ class ReleaseFacts:
         seed: Seed of the parts that were never trained.
         pooling: The pooling that `model.pooling` resolved to; None: nothing is pooled, or it is
             not known.
+        compressed: What it was made of, where its base is a compressed one in the folder above;
+            None: it is a study's own.
     """
 
     model: ModelConfig
@@ -74,6 +95,7 @@ class ReleaseFacts:
     data: DataConfig
     seed: int
     pooling: Pooling | None = None
+    compressed: Compressed | None = None
 
 
 def export(folder: Path, workspace: Workspace, adapter: Adapter, about: ReleaseFacts) -> None:
@@ -111,6 +133,8 @@ def export(folder: Path, workspace: Workspace, adapter: Adapter, about: ReleaseF
         "task": {k: v for k, v in about.task.table().items() if v is not None},
         "pooling": _pooling_table(network.pooling),
     }
+    if about.compressed is not None:
+        document["compressed"] = dataclasses.asdict(about.compressed)
     (folder / "cloister.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
 
 
@@ -196,7 +220,22 @@ def read_released(folder: Path) -> ReleaseFacts:
         **sections,
         seed=document["seed"],
         pooling=_pooling(folder, document.get("pooling")),
+        compressed=_made_of(folder, document.get("compressed")),
     )
+
+
+def _made_of(folder: Path, table: object) -> Compressed | None:
+    """Returns what a compressed model was made of."""
+    if table is None:
+        return None
+    fields = table if isinstance(table, dict) else {}
+    values = {field.name: fields.get(field.name) for field in dataclasses.fields(Compressed)}
+    texts = [value for name, value in values.items() if name != "run" or value is not None]
+    if not all(isinstance(value, str) for value in texts):
+        raise AdapterFormatError(
+            f"{folder}/cloister.json: compressed: not valid; copy the whole folder again"
+        )
+    return Compressed(**cast("dict[str, Any]", values))
 
 
 def _pooling(folder: Path, table: object) -> Pooling | None:
@@ -240,8 +279,9 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
 
     Args:
         folder: The adapter's folder.
-        base: The base's folder or hub id on this machine; absent: the name in cloister.json. In
-            both cases its weights must be those that the adapter was trained on.
+        base: The base's folder or hub id on this machine; absent: the name in cloister.json, of a
+            compressed model the folder above. In each case its weights must be those that the
+            adapter was trained on.
 
     Raises:
         BadFileError: The folder's files are missing or do not fit together.
@@ -252,6 +292,8 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
     if lora_config.head == "label-words":  # head.safetensors replaces its initial values
         lora_config = dataclasses.replace(lora_config, head="linear")
     model = dataclasses.replace(about.model, center=None)  # export merged it into the head
+    if base is None and about.compressed is not None:
+        base = _above(folder)
     if base is not None:
         model = dataclasses.replace(model, base=str(base))
     about = dataclasses.replace(about, task=placed_items(folder, about.task))
@@ -280,7 +322,7 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
                 if network.items.shape != (outputs, columns):
                     raise ValueError(f"vectors {list(network.items.shape)} for {outputs} items")
                 outputs = columns
-            network.head = _head_of(head, outputs).to(network.device)
+            network.head = head_of(head, outputs).to(network.device)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadFileError(
             f"{folder}: its files do not fit together ({error}); copy the whole folder again"
@@ -289,7 +331,18 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
     return about, workspace
 
 
-def _head_of(tensors: dict[str, torch.Tensor], outputs: int) -> nn.Module:
+def _above(folder: Path) -> Path:
+    """Returns the compressed base that an adapter's folder is in."""
+    above = folder.resolve().parent
+    if not (above / "config.json").is_file():
+        raise ModelFileError(
+            f"{folder}: belongs to a compressed base, which is not in the folder above; give that "
+            "folder as --base, or copy the compressed model as a whole"
+        )
+    return above
+
+
+def head_of(tensors: dict[str, torch.Tensor], outputs: int) -> nn.Module:
     """Returns the head that `_head_tensors` made these of.
 
     Raises:

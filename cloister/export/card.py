@@ -45,13 +45,13 @@ class Card:
         mode: How the study was federated, in words.
         metric: Name of the primary metric.
         test: Scores on the public test set.
-        untrained: Scores before round 1; empty or None where they were not computed.
-        plain_test: Scores of the same study without privacy; None: that was not run.
+        untrained: Scores before round 1; empty or None if they were not computed.
+        plain_test: Scores of the same study without privacy; None: it was not run.
         majority: The score of one constant answer for every test record; None without labels.
-        sites: By site, what its certificate or ledger states; a text where there is none, which
-            says why.
+        sites: By site, the facts that its certificate or ledger states; if there is neither, a
+            text that says why.
         recipe_digest: Digest of the study's recipe.
-        is_personal: Whether each site kept a part of its adapter.
+        is_personal: Whether each site kept a part of its adapter private.
         central: The noise that the coordinator added; None: it added none.
         label_counts: How many records of the public test set have each label; empty: unknown.
         lexical: Of retrieval: scores of ranking by shared words.
@@ -149,7 +149,7 @@ def render(card: Card) -> str:
 
 
 def _known(site: SiteFacts | str) -> str:
-    """What a site's certificate says of its records."""
+    """Returns what a site's certificate says about its records."""
     if isinstance(site, str):
         return f"Of its records nothing is known here ({site})."
     told = [
@@ -324,13 +324,13 @@ def _clip(plan: Plan) -> str:
 
 
 def _coupled(known: Mapping[str, SiteFacts]) -> list[str]:
-    """Names the sites whose file came from a step that coupled units, which limits their ε."""
+    """Names the sites whose data were prepared by a step that coupled units, which limits ε."""
     sites = [site for site, one in known.items() if one.couples_units]
     return [f"\n{', '.join(sites)}: {COUPLED}."] if sites else []
 
 
 def _origin(known: Mapping[str, SiteFacts]) -> list[str]:
-    """Says what the figures mean, and how they can be checked."""
+    """Explains what the figures mean and how to check them."""
     return [
         "",
         "The promise was fixed before anything was sent, and holds however early the study "
@@ -344,7 +344,7 @@ def _origin(known: Mapping[str, SiteFacts]) -> list[str]:
 
 
 def _against(known: Mapping[str, SiteFacts]) -> list[str]:
-    """Says against whom the promised ε holds, and what is promised against others."""
+    """States against which adversary the promised ε holds, and what holds against others."""
     lines = []
     for against in dict.fromkeys(one.promise.against for one in known.values()):
         sites = [site for site, one in known.items() if one.promise.against == against]
@@ -375,7 +375,7 @@ def _shared(plan: Plan, alone: Sequence[Stated | None]) -> list[str]:
 
 
 def _of_whole_sites(card: Card) -> list[str]:
-    """Says what the coordinator's noise adds to the promise."""
+    """States what the noise that the coordinator added promises in addition."""
     plan = card.central
     if plan is None:
         return []

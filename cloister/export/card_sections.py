@@ -1,7 +1,7 @@
-"""Sections of a card that say what a model is for, what limits it, and what nobody measured.
+"""Sections of a card: what a model is for, what limits it, and what was not measured.
 
-What only people know (a use, a bias that they looked for, a site's own account of its records) is
-theirs to add: `cloister model card` puts their words into these sections.
+People can add what the program cannot know (an intended use, a bias that they looked for, a
+site's description of its records): `cloister model card` puts their words into these sections.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from cloister.tasks.config import TaskKind
 
 USE, BIAS, ROBUSTNESS, DATA = "Intended use", "Bias", "Robustness", "Data, by site"
 
-# What the model gives, by task.
+# What the model outputs, by task.
 _GIVES: Mapping[TaskKind, str] = {
     "sequence-classification": "one of its labels to a text",
     "multi-label-classification": "any number of its labels to a text",
-    "text-pairs": "one of its labels to two texts that are read together",
+    "text-pairs": "one of its labels to two texts",
     "scoring": "a score to a text",
     "recommendation": "a rank to each public item, of what a person may take next",
     "token-classification": "the entities in a sentence",
@@ -25,11 +25,11 @@ _GIVES: Mapping[TaskKind, str] = {
 
 
 def intended_use(kind: TaskKind, labels: Sequence[str]) -> str:
-    """What the model was trained for, and what it was not.
+    """Returns the section on what the model was trained for, and what it was not trained for.
 
     Args:
         kind: The task.
-        labels: Names of its outputs; empty where it has none.
+        labels: Names of its outputs; empty if it has none.
     """
     gives = _GIVES.get(kind, f"what the task `{kind}` says")
     among = f" ({', '.join(f'`{label}`' for label in labels)})" if labels else ""
@@ -42,7 +42,7 @@ def intended_use(kind: TaskKind, labels: Sequence[str]) -> str:
 
 
 def limits(kind: TaskKind, max_length: int, *, is_private: bool) -> str:
-    """What is known to limit it.
+    """Returns the section on the model's known limits.
 
     Args:
         kind: The task.
@@ -66,7 +66,7 @@ def limits(kind: TaskKind, max_length: int, *, is_private: bool) -> str:
 
 
 def unexamined() -> str:
-    """Bias and robustness, of which a study knows nothing by itself."""
+    """Returns the sections on bias and robustness, which a study does not measure by itself."""
     return (
         f"## {BIAS}\n\nNot measured. Records that say whom a text is about are private, and no "
         "score by group was computed.\n\n"
@@ -76,10 +76,10 @@ def unexamined() -> str:
 
 
 def data_by_site(sites: Mapping[str, str]) -> str:
-    """What is known of the records, one part a site.
+    """Returns the section on the training data, with one part for each site.
 
     Args:
-        sites: By name, what a site's certificate says of its records.
+        sites: By site, what its certificate says about its records.
     """
     parts = [f"### {site}\n\n{known}\n\n{NO_WORDS}\n" for site, known in sites.items()]
     return (
@@ -98,12 +98,12 @@ def not_measured(
     has_twin: bool,
     is_private: bool,
 ) -> str:
-    """What a reader may miss here, and will not find.
+    """Returns the section that lists what was not measured.
 
     Args:
         test: Scores on the public test set.
         has_untrained: Whether the adapter before round 1 was scored.
-        has_twin: Whether the same was run without privacy.
+        has_twin: Whether the same study was run without privacy.
         is_private: Whether every site is promised a finite ε.
     """
     lines = [

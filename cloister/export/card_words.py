@@ -1,7 +1,8 @@
-"""People's own words on a card: a site's account of its records, a use, what they measured.
+"""Adds statements by people to a card: a site's description of its records, a use, a measurement.
 
-The words stand as a quotation under the section's own text, which says whose they are. They are
-another party's text: bounded, each line behind a `>`, without control characters and HTML.
+Each statement is a quotation below the section's own text; a line before it says that it is not
+Cloister's. It is another party's text, so its length is bounded, each line begins with `>`, and
+control characters and HTML are removed.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ from cloister.export.card_sections import BIAS, DATA, NO_WORDS, ROBUSTNESS, USE
 from cloister.files import bad_file, open_file, write_whole
 from cloister.printable import one_line
 
-# A page of text: 60 lines of 80 characters, at most four bytes each.
+# Longest statement: a page of 60 lines of 80 characters, at most four bytes each.
 MOST_CHARACTERS = 4800
-# Which section each kind of words goes into.
+# The section that each kind of statement goes into.
 SECTIONS: Mapping[str, str] = {"use": USE, "bias": BIAS, "robustness": ROBUSTNESS}
 _STATED = "Whoever ran the study states:"
 _OWN = "In the site's own words, as it gave them to whoever ran the study:"
 
 
 def add_words(folder: Path, words: Mapping[str, str], statements: Mapping[str, str]) -> None:
-    """Puts people's words into an adapter's card; those given before for the same place go.
+    """Adds statements to an adapter's card; a new one replaces the earlier one of the same place.
 
     Args:
-        folder: Of the adapter; its card is rewritten whole or not at all.
-        words: By `use`, `bias` or `robustness`.
-        statements: By site, its account of its records.
+        folder: The adapter's folder; its card is rewritten completely or not at all.
+        words: Statements by their kind: `use`, `bias` or `robustness`.
+        statements: By site, its description of its records.
 
     Raises:
-        UsageError: The card has no such site, or the words are empty or too long.
+        UsageError: The card has no such site, or a statement is empty or too long.
         BadFileError: There is no card of this version, or it cannot be written.
     """
     card = folder / "README.md"
@@ -58,20 +59,24 @@ def add_words(folder: Path, words: Mapping[str, str], statements: Mapping[str, s
 
 
 def read_words(path: Path) -> str:
-    """Reads a file of words.
+    """Reads a statement from a file.
 
     Raises:
-        BadFileError: It cannot be read, or is no UTF-8 text.
+        BadFileError: The file cannot be read, or is not UTF-8 text.
     """
     try:
         with open_file(path) as file:
             return file.read(4 * MOST_CHARACTERS + 1).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadFileError(f"{path}: no text in UTF-8 can be read ({error}); give one") from error
+    except OSError as error:
+        raise bad_file(error, "read") from error
+    except UnicodeDecodeError as error:
+        raise BadFileError(
+            f"{path}: byte {error.start} is no UTF-8; save the text as UTF-8"
+        ) from error
 
 
 def _section(text: str, heading: str) -> str:
-    """A section's text up to the next of its own rank or above; empty where there is none."""
+    """Returns a section's text, up to the next heading of its level or a higher one."""
     _, found, rest = f"\n{text}".partition(f"\n{heading}\n")
     rank = heading.count("#", 0, heading.index(" "))
     ends = re.search(rf"^#{{1,{rank}}} ", rest, re.M)

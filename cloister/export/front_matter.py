@@ -1,4 +1,4 @@
-"""The front matter of a card in the schema of Hugging Face's hub."""
+"""Writes the front matter of a card (YAML between dashes) in the schema of Hugging Face's hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from cloister.tasks.config import TaskKind
 
-# The hub's name of a task, for `pipeline_tag`; of a plug-in's task there is none.
+# The hub's name of each task, for `pipeline_tag`; a task from a plug-in has none.
 PIPELINES: Mapping[TaskKind, str] = {
     "sequence-classification": "text-classification",
     "multi-label-classification": "text-classification",
@@ -36,11 +36,11 @@ def front_matter(
 
     Args:
         base: The base, as the recipe names it.
-        library: What loads the folder, in the hub's words.
+        library: The library that loads the folder, by its name on the hub.
         kind: The task.
-        tags: Words to be found by.
-        name: The study; of a card with scores.
-        scores: On the public test set, by metric; what is not finite is left out.
+        tags: The hub's search words.
+        name: The study's name, for a card with scores.
+        scores: Scores on the public test set, by metric; infinite and NaN ones are left out.
     """
     pipeline = PIPELINES.get(kind)
     finite = {metric: value for metric, value in (scores or {}).items() if math.isfinite(value)}
@@ -69,7 +69,7 @@ def front_matter(
 
 
 def without_front_matter(card: str) -> str:
-    """A card's text behind its front matter."""
+    """Returns a card's text without its front matter."""
     if not card.startswith("---\n"):
         return card
     return card.partition("\n---\n")[2].lstrip("\n")

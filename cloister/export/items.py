@@ -1,7 +1,7 @@
-"""The public items of a recommender in its adapter's folder: ids and texts, and their vectors.
+"""Saves and loads a recommender's public items in its adapter's folder: ids, texts and vectors.
 
-The copy is JSONL whatever the study's file was, so that a script reads it; its hash is its own, and
-the study's is in the run's `recipe.toml`.
+The copy is always JSONL, so that a script can read it. Its hash differs from the hash of the
+study's own file, which is in the run's `recipe.toml`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def save_items(folder: Path, workspace: Workspace, task: TaskConfig) -> TaskConf
     """Writes items and vectors.
 
     Args:
-        folder: The adapter's.
-        workspace: Of a recommender.
-        task: As the study names its items.
+        folder: The adapter's folder.
+        workspace: The workspace of a recommender.
+        task: The study's `[task]` section, which names the items' file.
 
     Returns:
-        The task with the name of the copy in the folder, and its hash.
+        The section with the name and hash of the copy in the folder.
     """
     bound, vectors = workspace.task, workspace.network.items
     assert isinstance(bound, Recommendation)
@@ -43,10 +43,10 @@ def save_items(folder: Path, workspace: Workspace, task: TaskConfig) -> TaskConf
 
 
 def placed_items(folder: Path, task: TaskConfig) -> TaskConfig:
-    """The task with the path of the folder's own items, which `save_items` wrote.
+    """Returns the `[task]` section with the full path of the items that `save_items` wrote.
 
     Raises:
-        BadFileError: The task names a file elsewhere.
+        BadFileError: The section names a file outside of the folder.
     """
     if task.items is None:
         return task
@@ -58,10 +58,12 @@ def placed_items(folder: Path, task: TaskConfig) -> TaskConfig:
 
 
 def load_items(folder: Path, task: TaskConfig) -> ItemVectors | None:
-    """The vectors that `save_items` wrote; None of another task. The head holds the centre.
+    """Returns the vectors that `save_items` wrote; None for another task.
+
+    `model.center` is not subtracted from them: the head contains it.
 
     Raises:
-        BadFileError: They are missing or damaged.
+        BadFileError: The vectors are missing or damaged.
     """
     if task.items is None:
         return None

@@ -78,6 +78,18 @@ for first, second in pairs:
     rows.append(encoded["input_ids"] or [{pad}])
     segments.append(encoded.get("token_type_ids") or [0] * len(rows[-1]))
 """
+# For two texts of which each is read by itself, one after the other.
+APART = """\
+pairs = [("…", "…")]
+texts = [text for pair in pairs for text in pair]
+"""
+# What the head reads of their vectors.
+VECTORS = """
+    first, second = features.float()[0::2], features.float()[1::2]
+    features = torch.cat([first, second, (first - second).abs()], dim=1)"""
+COSINE = """
+    first, second = features.float()[0::2], features.float()[1::2]
+    features = torch.nn.functional.cosine_similarity(first, second, dim=1).unsqueeze(1)"""
 # For a base that reads token types: 0 for the first text, 1 for the second.
 SEGMENTS = """\
 padded = [row + [0] * (longest - len(row)) for row in segments]
@@ -106,11 +118,11 @@ task = json.load(open("adapter/cloister.json", encoding="utf-8"))["task"]
 {predicted}
 """
 LINEAR = 'logits = features.float().cpu() @ head["weight"].T + head["bias"]'
-# Of retrieval: cosines with the passages.
+# For retrieval: cosines with the passages.
 COMPARED = """\
 query = torch.nn.functional.normalize(features.float().cpu() @ head["map"].T, dim=1)
     logits = query @ head["passages"].T"""
-# People, as the texts of their last items.
+# For recommendation: each person is read as the texts of their last items.
 PEOPLE = """\
 items = [json.loads(line) for line in open("adapter/items.jsonl", encoding="utf-8")]
 vectors = load_file("adapter/items.safetensors")["vectors"]

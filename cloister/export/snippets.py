@@ -13,9 +13,11 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from cloister.export.script_parts import (
+    APART,
     BATCH,
     CAUSAL,
     COMPARED,
+    COSINE,
     FEATURES,
     LAYERS,
     LEADING,
@@ -35,6 +37,7 @@ from cloister.export.script_parts import (
     SEQUENCES,
     TOKENS,
     UNPACKED,
+    VECTORS,
 )
 from cloister.models.config import Method, ModelConfig
 from cloister.models.kinds import TEXT_NAMES, network_class, read_config, text_part
@@ -43,7 +46,7 @@ from cloister.models.limits import limits_of
 from cloister.models.pooling import Pooling
 from cloister.models.unpacked import unpacked_sha256
 from cloister.tasks.chat import CausalChat
-from cloister.tasks.config import TaskKind
+from cloister.tasks.config import Comparison, TaskKind
 from cloister.tasks.cut import MOST_ITEMS, most_characters
 from cloister.tasks.pairs import TextPairs
 from cloister.tasks.recommendation import BETWEEN, Recommendation
@@ -73,11 +76,12 @@ class Loading:
         new: For a chat: largest number of tokens of a reply.
         between: For pairs: text that is written before the second text.
         last: For recommendation: how many of a person's items are read.
+        compare: For pairs whose texts are read apart: what the head reads of their vectors.
         segments: For pairs: whether the base reads which of the two texts each token belongs to.
         ends: For a chat: token ids that end a reply.
         stop: For a chat: text that ends a reply; empty if a token ends it.
-        unpacked: SHA-256 of the GGUF file that the base was unpacked from; empty: it came
-            otherwise.
+        unpacked: SHA-256 of the GGUF file that the base was unpacked from; empty: it was not
+            unpacked from one.
         tied: If the base is the text network of a larger model: whether its output head shares the
             embedding's weights; None: the base is the whole model.
         method: Kind of adapter.
@@ -99,6 +103,7 @@ class Loading:
     prompt: int = 0
     new: int = 0
     between: str = ""
+    compare: Comparison | None = None
     segments: bool = False
     last: int = 0
     ends: tuple[int, ...] = ()
@@ -137,6 +142,8 @@ def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
     )
     if isinstance(task, SequenceClassification) and task.prompt is not None:
         return replace(plain, around=(task.prompt.before, task.prompt.behind))
+    if isinstance(task, TextPairs) and task.compare is not None:
+        return replace(plain, compare=task.compare)
     if isinstance(task, TextPairs):
         return replace(plain, between=task.before, segments=network.tells_segments)
     if isinstance(task, Recommendation):
@@ -192,9 +199,11 @@ def loading_script(loading: Loading) -> str:
         if loading.layers is not None
         else "",
     )
+    # Of two texts that are read apart each has half of a record's tokens.
+    length = loading.max_length if loading.compare is None else loading.max_length // 2
     numbers = {
-        "characters": most_characters(loading.max_length),
-        "length": loading.max_length,
+        "characters": most_characters(length),
+        "length": length,
         "pad": loading.pad_id,
     }
     if loading.unpacked:
@@ -221,7 +230,10 @@ def loading_script(loading: Loading) -> str:
         # A JSON string is also a Python string, except for lone surrogates; no recipe has those.
         before, behind = (json.dumps(text, ensure_ascii=False) for text in loading.around)
         batch = PROMPTED.format(**numbers, before=before, behind=behind)
-    if loading.kind == "text-pairs":
+    if loading.compare is not None:
+        batch = APART + batch.removeprefix('texts = ["…"]\n')
+        features += COSINE if loading.compare == "cosine" else VECTORS
+    elif loading.kind == "text-pairs":
         second = f"{json.dumps(loading.between)} + second" if loading.between else "second"
         batch = PAIRS.format(**numbers, second=second) + PADDED.format(**numbers)
         batch += SEGMENTS if loading.segments else ""

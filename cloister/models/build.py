@@ -10,6 +10,7 @@ from torch import nn
 
 from cloister.data.records import POOLED, RecordKind
 from cloister.errors import RefusedError, UsageError
+from cloister.models.apart import TwoTexts
 from cloister.models.attach import adapter_trains, attach
 from cloister.models.base import load_backbone
 from cloister.models.config import LoraConfig, ModelConfig
@@ -21,6 +22,7 @@ from cloister.models.network import Network, adapter_name, make_head
 from cloister.models.passage_head import PassageHead
 from cloister.models.pooling import Pooling, choose_pooling
 from cloister.models.word_rows import word_rows
+from cloister.tasks.config import Comparison
 
 
 def build_network(
@@ -35,6 +37,7 @@ def build_network(
     device: str | None = None,
     attention: str | None = None,
     compares: bool = False,
+    apart: Comparison | None = None,
 ) -> Network:
     """Loads the base, and attaches adapters and a head.
 
@@ -52,6 +55,7 @@ def build_network(
         attention: `machine.attention`, the kernel of attention; None: transformers chooses.
         compares: Whether the outputs are cosines with public passages, whose vectors the network
             gets later (`models.passage_head`).
+        apart: For two texts that are read apart: what the head reads of their vectors.
 
     Returns:
         The network on the device; the parameters of the section are set to be trained.
@@ -88,17 +92,25 @@ def build_network(
         outputs, rows = hidden, torch.eye(hidden)
     if head_kind == "label-words":
         rows = word_rows(backbone, words, lambda: load_backbone(folder, model, causal=True))
-    head: nn.Module | None
-    if compares:
-        head = PassageHead(head_kind, hidden, outputs, lora.r, seed)
-    else:
-        head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed, rows)
     if lora.method == "prompt" and pooling is not None and pooling.mode == "pooler":
         raise UsageError(
             "model.pooling: pooler reads the first state, which belongs to the prompt; set "
             'model.pooling to "mean" or "cls", or choose another lora.method'
         )
-    network = Network(attach(backbone, lora, seed), head, pooling)
+    if apart is not None and pooling is not None and pooling.mode == "pooler":
+        raise UsageError(
+            "model.pooling: pooler reads the row's first token alone, but the second text of "
+            'task.encoder = "bi" begins later; set model.pooling to "mean", "cls" or "last"'
+        )
+    adapted = attach(backbone, lora, seed)
+    two = TwoTexts(adapted, apart) if apart is not None else None
+    hidden = hidden if two is None else two.width(hidden)
+    head: nn.Module | None
+    if compares:
+        head = PassageHead(head_kind, hidden, outputs, lora.r, seed)
+    else:
+        head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed, rows)
+    network = Network(adapted, head, pooling, two)
     if model.quantization == "none":
         network.to(place)
     else:

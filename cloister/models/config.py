@@ -69,23 +69,26 @@ class ModelConfig:
 
     Attributes:
         base: A local folder, a GGUF file or a hub id.
-        sha256: SHA-256 that the base's weights must have, or the GGUF file; absent: not checked.
-        dtype: Type of the frozen weights; adapters are float32 always.
-        quantization: Frozen weights in 8 or 4 bits (bitsandbytes; needs a CUDA GPU).
-        pooling: How a sequence becomes one vector for the head. `auto`: what the base's folder
-            says (sentence-transformers' files, or a class in `config.json` whose training reads
-            pooler or first token), else `last` for decoders and `mean` for encoders. `trained`:
-            what `auto` was before format 3 of a recipe, `pooler` or `cls` where it is now `mean`.
-        normalize: Whether that vector is scaled to length √H, its width's root; absent: as the
-            folder says under `auto` and `trained`, else not.
-        layers: The base ends after its first so many layers: what lies above is never computed and
-            gets no adapters. A final norm of the base's own is applied to what the last of them
-            gives. Absent: all. For classification; a decoder's middle layers often tell classes
-            apart better than its last (`cloister plan --layers`).
-        center: The mean vector of 48 built-in sentences, English or Chinese, is taken off that
-            vector (`cloister.models.center`): what all texts share says nothing of their class
-            and fills most of a clipped gradient. For a head from zero it changes no score that
-            plain training reaches, and much of what private training does. Absent: nothing is.
+        sha256: SHA-256 that the base's weights (or the GGUF file) must have. Absent: not checked.
+        dtype: Type of the frozen weights. Adapters are always float32.
+        quantization: Load the frozen weights in 8 or 4 bits (bitsandbytes; needs a CUDA GPU).
+        pooling: How the tokens' vectors become one vector for the head. `mean`: their mean. `cls`:
+            the first token. `pooler`: the first token through the base's own pooler. `last`: the
+            last token. `auto`: what the base's folder says (sentence-transformers' files, or a
+            class in `config.json` whose training uses the pooler or first token); otherwise `last`
+            for decoders and `mean` for encoders. `trained`: the rule of `auto` before format 3 of
+            recipes, which chose `pooler` or `cls` for some bases that now get `mean`.
+        normalize: Whether this vector is scaled to length √H (H: its number of coordinates).
+            Absent: what the folder says, with `auto` and `trained`; otherwise no.
+        layers: Use only this number of the base's first layers. Later layers are not computed and
+            get no adapters; the base's final norm, if it has one, follows the last used layer.
+            Absent: all layers. For classification: a decoder's middle layers often separate classes
+            better than its last (`cloister plan --layers` compares them).
+        center: Subtract the mean vector of 48 built-in English or Chinese sentences from this
+            vector (`cloister.models.center`). What all texts share says nothing about their class,
+            yet fills most of a clipped gradient. With a head that starts at zero, plain training
+            can reach the same scores; private training often learns much faster. Absent: nothing is
+            subtracted.
     """
 
     base: Annotated[str, Text(MOST_PATH, least=1)] = field(
@@ -116,57 +119,59 @@ class LoraConfig:
 
     Attributes:
         r: Rank of the adapters.
-        ranks: One rank for each site, none above `r`, in order of the sites' names, for
-            strategies that mix ranks (`flexlora`, `flora`): a site trains and sends the first so
-            many columns of B and rows of A, whatever its noise. Empty: all of rank `r`.
-        rank_pattern: Ranks of some modules in place of `r`, each as "name=rank": of all adapted
-            modules whose name is that or ends in it after a dot ("q_proj=16",
-            "layers.0.mlp.down_proj=2"). The first that fits counts, as in peft. Absent: none.
-        rslora: Adapters are scaled by alpha / √r in place of alpha / r (rsLoRA; Kalajdzievski 2023,
-            arXiv:2312.03732), so that a larger rank does not shrink them. Absent: false.
-        alpha: Adapters are scaled by alpha / r, whatever a site's rank. Head and adapters share one
-            clip and one noise, so under privacy no learning rate stands in for it: it sets how
-            much of a clipped gradient is the adapters'.
-        target_modules: Names of the linear modules that get one; empty: the attention's query and
-            value projections, by architecture; "all-linear" alone: every linear module of the
-            adapted layers that a text goes through once.
-        top_layers: Only the last so many layers get adapters; 0: all. The number of noised
-            parameters is the enemy, so the default is the last layer alone.
-        train: Which parts of the adapters are trained. An adapter adds B·A to a module's weights;
-            A starts from the seed, B at zero. The head is trained in every case, unless `head` is
-            `frozen`. `b`: only B; A keeps its start (FFA-LoRA; Sun et al. 2024, arXiv:2403.12313).
-            `both`: A and B. `alternate`: B in odd rounds, A in even rounds (RoLoRA; Chen et al.
-            2024, arXiv:2409.02346). `b-moving`: only B, while the coordinator changes A between
-            rounds and sends it to the sites; needs a strategy that does so (`fedsvd`). `b-kept`: A
-            and B, of which only A is sent: each site keeps its own B (FedSA-LoRA; Guo et al. 2024,
-            arXiv:2410.01463). `none`: no adapter, the head alone (a linear probe). With `both`, a
-            site sends A and B, about twice as much as otherwise, and the mean of the products B·A
-            is not the product of the means.
-        residual: Rank of the second pair beside each adapter, for strategies that keep what
-            averaging leaves over (`fedex`, `flora`): sent down, never trained, exported with the
-            adapter. Exact at the adapted modules' full rank; 0: none.
-        head: `linear` (full rank, from zero), `lora` (a low-rank step from a fixed random start),
-            `frozen` (a fixed random start) or `label-words` (full rank, from the rows of a
-            decoder's output embedding that stand for each label's words, their mean: with a
-            `task.prompt` that asks for the label, the untrained head answers as the language model
-            would; features are scaled as `model.normalize` says, which scales its logits alike).
-            Absent: linear for classification, frozen for a causal LM, whose head is the base's own.
-        use_dora: Weight-decomposed adapters (DoRA); without privacy only, as their per-record
-            gradients are not exact.
-        method: What an adapter is; absent: `lora`, all that is said above. `bitfit`: a bias vector
-            added to what each of the modules gives, from zero, scaled by alpha / r (BitFit; Ben
-            Zaken et al. 2022, arXiv:2106.10199; norms' biases stay). `ia3`: a vector, from one,
-            that scales what keys and values give and feed-forwards take (IA³; Liu et al. 2022,
-            arXiv:2205.05638). `prompt`: vectors before the embeddings of a text (prompt tuning;
-            Lester et al. 2021, arXiv:2104.08691), `prefix`: keys and values before those of each
-            layer (prefix tuning; Li & Liang 2021, arXiv:2101.00190); both reach all layers,
-            whatever `top_layers` says. Of others than `lora`, `b` and `both` train the whole
-            adapter. `adalora` and `bottleneck` are refused, with the reason.
-        tokens: Of `prompt` and `prefix`, how many vectors; a record has as many tokens less to
-            itself. Absent: 20, beyond which Lester et al. found little gain (section 3.2).
-        freeze: Tensors that stay at their start and never travel, by patterns of their names as
-            they are in the base (`*` for any text): "encoder.layer.0.*", "*.query.*", "head.bias".
+        ranks: One rank for each site, in the order of the sites' names, each at most `r`; for
+            strategies that mix ranks (`flexlora`, `flora`). A site of rank k trains and sends only
+            the first k columns of B and rows of A. Empty: every site has rank `r`.
+        rank_pattern: Ranks that replace `r` for some modules, each as "name=rank". A name stands
+            for every adapted module whose name is equal to it or ends with it after a dot
+            ("q_proj=16", "layers.0.mlp.down_proj=2"). The first matching entry counts, as in peft.
             Absent: none.
+        rslora: Scale adapters by alpha / √r instead of alpha / r, so that a larger rank does not
+            make them smaller (rsLoRA; Kalajdzievski 2023, arXiv:2312.03732). Absent: false.
+        alpha: Adapters are scaled by alpha / r, also at a site with a smaller rank. Head and
+            adapters share one clip bound and one noise, so under privacy the learning rate cannot
+            replace alpha: it sets how much of a clipped gradient belongs to the adapters.
+        target_modules: Names of the linear modules that get an adapter. Empty: the query and value
+            projections of attention, by architecture. "all-linear" as the only name: every linear
+            module of the adapted layers through which each text passes once.
+        top_layers: Only this number of last layers get adapters; 0: all layers. Every noised
+            parameter adds noise to the update, so the default is the last layer only.
+        train: Which parts of the adapters are trained. An adapter adds B·A to a module's weights;
+            A starts from the seed, B at zero. The head is always trained, unless `head` is
+            `frozen`. `b`: only B; A keeps its start (FFA-LoRA; Sun et al. 2024, arXiv:2403.12313).
+            `both`: A and B. A site then sends about twice as many bytes, and the mean of the sites'
+            products B·A differs from the product of the means. `alternate`: B in odd rounds, A in
+            even rounds (RoLoRA; Chen et al. 2024, arXiv:2409.02346). `b-moving`: only B, while the
+            coordinator changes A between rounds and sends it to the sites; needs a strategy that
+            does so (`fedsvd`). `b-kept`: A and B are trained and only A is sent; each site keeps
+            its own B (FedSA-LoRA; Guo et al. 2024, arXiv:2410.01463). `none`: there is no adapter,
+            and only the head is trained (a linear probe).
+        residual: Rank of a second pair of matrices beside each adapter, in which `fedex` and
+            `flora` keep the part of the mean that an adapter of rank `r` cannot hold. Sites receive
+            it and do not train it; it is exported with the adapter. It is exact if it has the full
+            rank of the adapted modules. 0: none.
+        head: `linear`: full rank, starts at zero. `lora`: a low-rank step from a fixed random
+            start. `frozen`: a fixed random start. `label-words`: full rank; each label starts at
+            the mean of the rows of a decoder's output embedding for the label's words. With a
+            `task.prompt` that asks for the label, the untrained head then answers as the language
+            model would, with logits scaled as `model.normalize` says. Absent: `linear` for
+            classification, `frozen` for a causal LM, which uses the base's own head.
+        use_dora: Use weight-decomposed adapters (DoRA). Only without privacy, because their
+            per-record gradients are not exact.
+        method: The kind of adapter. Absent: `lora`, as described above. `bitfit`: a bias vector
+            added to the output of each module, starting at zero, scaled by alpha / r (BitFit; Ben
+            Zaken et al. 2022, arXiv:2106.10199); biases of norms are not trained. `ia3`: vectors,
+            starting at one, that scale the outputs of keys and values and the inputs of
+            feed-forward layers (IA³; Liu et al. 2022, arXiv:2205.05638). `prompt`: vectors before
+            the embeddings of a text (prompt tuning; Lester et al. 2021, arXiv:2104.08691).
+            `prefix`: keys and values before those of each layer (prefix tuning; Li & Liang 2021,
+            arXiv:2101.00190). `prompt` and `prefix` act on all layers; `top_layers` has no effect
+            on them. With a method other than `lora`, `train` may be `b` or `both`, and both train
+            the whole adapter. `adalora` and `bottleneck` are refused, with the reason.
+        tokens: Number of vectors of `prompt` and `prefix`; a record may then have this many tokens
+            less. Absent: 20; with more, Lester et al. found little gain (section 3.2).
+        freeze: Tensors that are not trained and not sent, by patterns of their names in the base
+            (`*` stands for any text): "encoder.layer.0.*", "*.query.*", "head.bias". Absent: none.
     """
 
     r: Rank = field(default=4, metadata=called("rank lora_r lora_rank"))

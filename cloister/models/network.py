@@ -15,6 +15,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from cloister.models.apart import TwoTexts
 from cloister.models.checkpointing import CheckpointedLayers
 from cloister.models.layers import without_cache
 from cloister.models.pooling import Pooling
@@ -65,6 +66,8 @@ class Network(nn.Module):
         is_float32: Whether the whole base computes in float32: neither shorter floats nor
             quantized.
         center: The vector that is subtracted from a sequence's before the head, [H]; None: nothing.
+        two: How two texts are read apart and compared; None: a row is one text, or two that are
+            read together.
         items: The vectors of the public items, by which the head's output is multiplied, [C, H];
             None: the head's outputs are the logits.
         prefix: The cache of its frozen layers' states; None: they are not cached.
@@ -79,11 +82,17 @@ class Network(nn.Module):
     """
 
     def __init__(
-        self, backbone: PeftModel, head: nn.Module | None, pooling: Pooling | None
+        self,
+        backbone: PeftModel,
+        head: nn.Module | None,
+        pooling: Pooling | None,
+        two: TwoTexts | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.two: TwoTexts | None
+        self.register_module("two", two)
         self.pooling = pooling
         self.center: Tensor | None
         self.register_buffer("center", None, persistent=False)
@@ -104,6 +113,7 @@ class Network(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor,
         token_type_ids: Tensor | None = None,
+        second: Tensor | None = None,
         *,
         multiple: int = 1,
     ) -> Tensor:
@@ -113,6 +123,7 @@ class Network(nn.Module):
             input_ids: [B, T].
             attention_mask: [B, T].
             token_type_ids: [B, T], to which of two texts each token belongs; None: all to one.
+            second: [B, T], 1 at tokens of a second text that is read apart; None: there is none.
             multiple: The rows of a sequence head are padded with zeros to a multiple of it. The
                 head's matrix product has one row per record, and kernels for few rows sum in
                 another order.
@@ -121,12 +132,13 @@ class Network(nn.Module):
             input_ids=input_ids,
             attention_mask=attention_mask,
             **({} if token_type_ids is None else {"token_type_ids": token_type_ids}),
+            **({} if second is None else {"second": second}),
             **without_cache(self.backbone),
         )
         if self.head is None:
             logits: Tensor = output.logits
             return logits[:, self.leading :]
-        features = self._features(output, attention_mask)
+        features = self._features(output, attention_mask, second)
         if self.center is not None:
             features = features - self.center
         rows = len(features)
@@ -143,7 +155,10 @@ class Network(nn.Module):
         Token types are left out if the base has no embedding for them.
         """
         read = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        if batch.segments is not None and self.tells_segments:
+        if self.two is not None:
+            none = torch.zeros_like(batch.input_ids)
+            read["second"] = none if batch.segments is None else batch.segments
+        elif batch.segments is not None and self.tells_segments:
             read["token_type_ids"] = batch.segments
         return {name: tensor.to(self.device) for name, tensor in read.items()}
 
@@ -151,13 +166,18 @@ class Network(nn.Module):
         """Returns sequences' vectors from the base, [B, H] in float32, without a centre."""
         inputs = self.inputs(batch)
         output = self.backbone(**inputs, **without_cache(self.backbone))
-        return self._features(output, inputs["attention_mask"])
+        return self._features(output, inputs["attention_mask"], inputs.get("second"))
 
-    def _features(self, output: Any, attention_mask: Tensor) -> Tensor:
+    def _features(self, output: Any, attention_mask: Tensor, second: Tensor | None) -> Tensor:
         """Returns the head's input in float32: [B, H] for sequences, [B, T, H] for tokens."""
         hidden: Tensor = output.last_hidden_state
         if self.leading:
             hidden = output.last_hidden_state = hidden[:, self.leading :]
+        if self.pooling is not None and self.two is not None:
+            none = torch.zeros_like(attention_mask)
+            second = none if second is None else second
+            compared: Tensor = self.two(hidden, attention_mask, second, self.pooling)
+            return compared
         if self.pooling is not None:
             hidden = self.pooling(output, attention_mask)
         return hidden.to(torch.float32)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -56,6 +57,25 @@ class Pooling:
         else:
             mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
             pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+        if self.normalize:
+            pooled = F.normalize(pooled, dim=1) * math.sqrt(pooled.shape[1])
+        return pooled
+
+    def of_part(self, hidden: Tensor, part: Tensor) -> Tensor:
+        """Pools one of a row's texts: hidden states [B, T, H] to [B, H].
+
+        Args:
+            hidden: The states of all tokens.
+            part: 1 at the text's tokens, int64 [B, T]; a row that is no record may have none, and
+                then any vector that is finite.
+        """
+        if self.mode == "mean":
+            mask = part.unsqueeze(-1).to(hidden.dtype)
+            pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1)
+        else:
+            places = torch.arange(part.shape[1], device=part.device)
+            at = part.argmax(dim=1) if self.mode == "cls" else (part * places).argmax(dim=1)
+            pooled = hidden[range(len(hidden)), at]
         if self.normalize:
             pooled = F.normalize(pooled, dim=1) * math.sqrt(pooled.shape[1])
         return pooled

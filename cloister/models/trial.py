@@ -73,3 +73,53 @@ def check_reads_backwards(network: Network, base: str) -> None:
             f"model.base: in {base} ({kind}) a token reads later ones, so it would copy the reply "
             "and not learn it; choose a decoder (Llama, GPT-2, …) for this task.kind"
         )
+
+
+def check_apart(network: Network, base: str, max_length: int) -> None:
+    """Refuses a base that reads a text otherwise beside another text than by itself.
+
+    A base may take no mask of one's own (DeBERTa), or have layers that look back on so many tokens,
+    which such a mask replaces (Mistral, on texts that are longer).
+
+    Args:
+        network: A network of two texts that are read apart.
+        base: Its name in messages.
+        max_length: Most tokens of both texts; one of half of it and a shorter one are tried.
+
+    Raises:
+        ModelFileError: The vector of one of the texts is another.
+    """
+    try:
+        difference = _beside_another(network, max_length)
+        why = f"a text's vector differs by {difference:.2g} of its length"
+    except Exception as error:  # a network that takes no such mask may raise any error
+        difference, why = float("inf"), (str(error).strip() or type(error).__name__).splitlines()[0]
+    if not difference <= TOLERANCE[coarsest(network)]:
+        raise ModelFileError(
+            f"model.base: {base} ({network.base.config.model_type}) reads a text otherwise beside "
+            f"another one than by itself ({why}); choose another base, or leave "
+            'task.encoder = "bi" out'
+        )
+
+
+def _beside_another(network: Network, max_length: int) -> float:
+    """The largest relative difference of a text's vector, beside another text and by itself."""
+    two, pooling = network.two, network.pooling
+    assert two is not None
+    assert pooling is not None
+    half = max_length // 2
+    lengths = (half, max(half // 2, 1))
+    texts = [torch.arange(2, 2 + n, device=network.device) % network.vocabulary for n in lengths]
+    row = torch.cat(texts)[None]
+    second = (torch.arange(row.shape[1], device=network.device) >= half).to(row)[None]
+    found = []
+    with torch.no_grad():
+        hidden = network.backbone(
+            input_ids=row, attention_mask=torch.ones_like(row), second=second
+        ).last_hidden_state
+        for text, part in zip(texts, (1 - second, second), strict=True):
+            mask = torch.ones_like(text)[None]
+            alone = pooling(network.backbone(input_ids=text[None], attention_mask=mask), mask)
+            difference = pooling.of_part(hidden, part).float() - alone.float()
+            found.append(float(difference.norm() / alone.float().norm()))
+    return max(found)

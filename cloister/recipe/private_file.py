@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cloister.data.load import load
-from cloister.data.records import Record
+from cloister.data.records import ChatRecord, ItemsRecord, PairRecord, Record, TokenRecord
 from cloister.errors import RefusedError
 from cloister.files import stamp_of
 from cloister.recipe.schema import Recipe
@@ -62,6 +62,39 @@ def refuse_private_records(recipe: Recipe, records: Sequence[Record], option: st
     shared = sum(_content(record) in private_records for record in records)
     if shared > MOST_SHARED * len(records):
         raise _refusal(option, "these records", recipe.data.train)
+
+
+def refuse_private_texts(recipe: Recipe, records: Sequence[Record], option: str) -> None:
+    """Refuses records whose texts are among the training data's, whatever labels they have.
+
+    Args:
+        recipe: The study's.
+        records: What was read of the file, with any labels.
+        option: What names the file, for messages.
+
+    Raises:
+        RefusedError: More than `MOST_SHARED` of them are.
+    """
+    private = _private_file(recipe)
+    if private is None:
+        return
+    data = recipe.data
+    known = load(str(private), "train", recipe.task.records, data, sites=data.partition == "column")
+    private_texts = {_text(record) for record in known}
+    shared = sum(_text(record) in private_texts for record in records)
+    if shared > MOST_SHARED * len(records):
+        raise _refusal(option, "these records", recipe.data.train)
+
+
+def _text(record: Record) -> object:
+    """What a record's person wrote, without labels; a sentence's words as one text."""
+    if isinstance(record, PairRecord):
+        return record.text, record.text_b
+    if isinstance(record, TokenRecord):
+        return " ".join(record.tokens)
+    if isinstance(record, ChatRecord):
+        return record.text or record.messages
+    return record.items if isinstance(record, ItemsRecord) else record.text
 
 
 def _content(record: Record) -> Record:

@@ -160,6 +160,11 @@ def _adapter_rules(recipe: Recipe) -> Rules:
             "vectors; leave it out",
         ),
         (
+            recipe.task.encoder == "bi" and lora.is_prompt,
+            f"lora.method: {lora.method} puts vectors before a row, which the second text of "
+            'task.encoder = "bi" would not read; choose another',
+        ),
+        (
             recipe.task.kind == "retrieval" and lora.train == "none" and lora.head == "frozen",
             'lora.head: "frozen" beside lora.train = "none" leaves nothing to train; leave '
             'lora.head out, for a map of the query\'s vector ("linear"), or set "lora"',

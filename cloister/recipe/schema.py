@@ -44,9 +44,9 @@ class StudyConfig:
     """The `[study]` section.
 
     Attributes:
-        name: What the study is called in reports; letters, digits, `-` and `_`.
-        seed: Root of everything that may be reproducible: adapters' start, partitions. Never of
-            private sampling or noise.
+        name: Name of the study in reports: letters, digits, `-` and `_`.
+        seed: Seed of everything that may be reproducible: the start of the adapters, partitions.
+            Private sampling and noise never use it.
     """
 
     name: Annotated[str, Text(LONGEST_STUDY_NAME)] = field(
@@ -68,16 +68,17 @@ class FederationConfig:
 
     Attributes:
         num_rounds: Rounds of the study.
-        min_sites: A round with fewer updates ends the run; absent: all must answer whose budget
-            is not spent.
-        round_timeout: Seconds that a round may take before it is closed with what came.
-        absent_timeout: Seconds that a round waits for sites that are not connected, once
-            `min_sites` others are, and before a connected site that says nothing is asked again;
-            deployments only. A site's connection that broke is taken back by Flower after 60 s;
-            the default is twice that.
-        evaluate_every: Rounds between evaluations at the coordinator; the last is always done.
-        patience: Stop after so many evaluations without a better score on the public
-            `data.validation`, and keep the best adapter; absent: no early stopping.
+        min_sites: A round with fewer updates ends the run. Absent: every site must answer whose
+            budget is not spent.
+        round_timeout: Seconds after which a round is closed with the updates that have arrived.
+        absent_timeout: For deployments. Seconds that a round waits for unconnected sites once
+            `min_sites` sites are connected; also the seconds before a connected site that does not
+            answer is asked again. Flower notices a broken connection after 60 s; the default is
+            twice that.
+        evaluate_every: Evaluate at the coordinator once in this number of rounds, and always after
+            the last round.
+        patience: Stop after this number of evaluations without a better score on the public
+            `data.validation`, and keep the best adapter. Absent: no early stopping.
     """
 
     num_rounds: Rounds = field(default=30, metadata=called("rounds num_server_rounds epochs"))
@@ -95,15 +96,15 @@ class FederationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
-    """The `[tracking]` section: the coordinator's own, which no site is sent.
+    """The `[tracking]` section: settings of the coordinator, which are not sent to sites.
 
     Attributes:
         tensorboard: Write TensorBoard files into the run directory.
-        aggregation_error_mib: Memory in MiB for a round's updates, kept to compute how far the
-            round ends from the mean of the sites' models. Where all sites' updates take more, it
-            is not computed, and a linear strategy sums them as they arrive: the coordinator's
-            memory does not grow with the number of sites. 0: never. The default holds 50 updates
-            of RoBERTa-base with rank 8 (1.2 MB).
+        aggregation_error_mib: Memory in MiB for a round's updates, which are kept to compute how
+            far the new model is from the mean of the sites' models. If all updates need more, this
+            is not computed, and a linear strategy sums the updates as they arrive, so memory does
+            not grow with the number of sites. 0: never compute it. The default holds 50 updates of
+            RoBERTa-base with rank 8 (1.2 MB each).
     """
 
     tensorboard: bool = True

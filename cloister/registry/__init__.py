@@ -1,1 +1,1 @@
-"""Versions of finished models, and who promoted which: a folder or any fsspec URL."""
+"""Keeps versions of finished models and who promoted which, in a folder or at an fsspec URL."""

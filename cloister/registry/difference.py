@@ -1,4 +1,4 @@
-"""What two versions differ in: recipe, promised ε, scores, and the norms of their weights."""
+"""Compares two versions: recipe, promised ε, scores, and the norms of their weights."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _ALONE = ("task", "labels", "base", "base_sha256", "recipe_sha256")
 def difference(
     first: Mapping[str, Any], second: Mapping[str, Any]
 ) -> dict[str, dict[str, list[Any]]]:
-    """The fields in which two lineages differ.
+    """Returns the fields in which two lineages differ.
 
     Args:
-        first: Of the earlier version.
-        second: Of the later one.
+        first: The lineage of the earlier version.
+        second: The lineage of the later version.
 
     Returns:
-        By part (`model`, `recipe`, `promises`, `metrics`, `norms`), by field: the value in the
-        first and in the second; None where it has none. Parts that agree are left out.
+        For each part (`model`, `recipe`, `promises`, `metrics`, `norms`) and each field that
+        differs, the first and the second value; None for a missing value. Equal parts are left out.
     """
     found: dict[str, dict[str, list[Any]]] = {}
     alone = [{name: one.get(name) for name in _ALONE} for one in (first, second)]
@@ -39,7 +39,7 @@ def difference(
 
 
 def _flat(table: object, prefix: str = "") -> dict[str, Any]:
-    """Fields of tables in tables by their path."""
+    """Flattens nested tables: returns their fields by dotted path."""
     if not isinstance(table, Mapping):
         return {}
     found: dict[str, Any] = {}

@@ -1,11 +1,11 @@
-"""Where a version comes from: recipe, ledgers' heads, certificates and scores of its run."""
+"""Reads where a version comes from: its run's recipe, ledger heads, certificates and scores."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,24 @@ from cloister.files import bad_file
 from cloister.json_text import read_json
 from cloister.recipe import read_run_recipe
 
-# A certificate is bounded where it is read (`evidence.certificate_alone`: a few MB); a result holds
-# a line for each site.
+# Longest file that is read, in bytes. A certificate has a few MB at most
+# (`evidence.certificate_alone`); a result has a line for each site.
 MOST_BYTES = 2**24
 CARD = "README.md"
-# Of a site's own certificate; a simulation's are in one bundle.
+# Ending of a site's own certificate file; a simulation's certificates are in one bundle.
 _ENDING = ".certificate.json"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A finished adapter as a version.
+    """A finished adapter that can become a version.
 
     Attributes:
-        sha256: Of its files but the card: the hash that certificates name (`evidence.fingerprint`).
-        files: By path below the version: the adapter, its card, and of its run the recipe and the
-            certificates.
-        lineage: What `cloister model show` prints.
+        sha256: Hash of its files without the card, as certificates name it
+            (`evidence.fingerprint`).
+        files: Contents by path inside the version's folder: the adapter, its card, and its run's
+            recipe and certificates.
+        lineage: The facts that `cloister model show` prints.
     """
 
     sha256: str
@@ -49,8 +50,8 @@ def read_candidate(place: Path) -> Candidate:
     """Reads a finished run's folder, or an adapter's.
 
     Raises:
-        BadFileError: There is no finished adapter, a file of it is damaged, or a certificate is of
-            another adapter or study.
+        BadFileError: There is no finished adapter, one of its files is damaged, or a certificate
+            is about another adapter or study.
     """
     folder = adapter_folder(place)
     about = read_released(folder)
@@ -89,13 +90,15 @@ def read_candidate(place: Path) -> Candidate:
             "metrics": {} if run is None else _metrics(run),
             "norms": _norms(own),
         }
+        if about.compressed is not None:  # where it was compressed is of no use elsewhere
+            lineage["compressed_from"] = asdict(replace(about.compressed, run=None))
     except OSError as error:
         raise bad_file(error, "read") from error
     return Candidate(adapter_sha256(own), files, lineage)
 
 
 def _fields(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's fields by path, as JSON has them, without records' places on this machine."""
+    """Returns a recipe's fields by path, as JSON values, without the paths of private files."""
     return {
         f"{name}.{key}": value
         for name, section in sections.items()
@@ -105,7 +108,7 @@ def _fields(sections: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stated(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-    """What each certificate states, by site; `cloister audit verify` checks signatures."""
+    """Returns each certificate's fields, by site. `cloister audit verify` checks signatures."""
     found = {}
     for name, content in files.items():
         if not name.endswith(_ENDING):
@@ -120,9 +123,9 @@ def _stated(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
 
 
 def _check_certificates(files: Mapping[str, bytes], adapter: str, study: str | None) -> None:
-    """Refuses certificates whose ε was promised of something else."""
+    """Refuses certificates whose ε was promised for another adapter or study."""
     for site, fields in _stated(files).items():
-        # A site that has not seen the adapter leaves its hash empty.
+        # A site that did not receive the final adapter leaves its hash empty.
         if fields.get("adapter") not in ("", adapter) or fields.get("study") != study:
             raise BadFileError(
                 f"certificates: that of {site} is for another adapter or study, so its ε is not "
@@ -131,7 +134,7 @@ def _check_certificates(files: Mapping[str, bytes], adapter: str, study: str | N
 
 
 def _heads(run: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
-    """The sites' ledgers' heads, by their certificates; of a simulation by its last round."""
+    """Returns the head of each site's ledger: from certificates, or a simulation's last round."""
     heads = {site: fields.get("ledger") for site, fields in _stated(files).items()}
     latest = run / "checkpoint" / "latest.json"
     if not heads and latest.is_file():
@@ -140,7 +143,7 @@ def _heads(run: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def _promises(run: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
-    """The promised ε of each site, with what it needs to be read."""
+    """Returns the promised ε of each site, with unit, δ and accountant."""
     promises = {site: fields.get("promise") for site, fields in _stated(files).items()}
     result = run / "result.json"
     if not promises and result.is_file():
@@ -149,7 +152,7 @@ def _promises(run: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def _metrics(run: Path) -> dict[str, float | None]:
-    """Scores of the adapter on the public test set."""
+    """Returns the adapter's scores on the public test set."""
     result, rounds = run / "result.json", run / "metrics.jsonl"
     if result.is_file():
         return dict(_table(result).get("test") or {})
@@ -168,7 +171,7 @@ def _table(file: Path) -> dict[str, Any]:
 
 
 def _norms(files: Mapping[str, bytes]) -> dict[str, float | None]:
-    """L2 norm of each weight tensor; None where it is not finite."""
+    """Returns the L2 norm of each weight tensor; None if it is not finite."""
     norms: dict[str, float | None] = {}
     for name in ("adapter_model.safetensors", "head.safetensors"):
         if name in files:

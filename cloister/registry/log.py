@@ -1,10 +1,9 @@
 """The log of one model's promotions: append-only, chained by hashes, one file an entry.
 
 `models/NAME/log/000001.json` holds {"body": {…}, "signature": hex or ""}; the body names the
-SHA-256 of the entry before. An entry is one person's word that a version is to be served at a
-stage. The version is served there once as many different people as the registry's rule needs have
-said so about it, one after the other. Nothing is ever changed or removed: a rollback is another
-entry.
+SHA-256 of the entry before. An entry states that one person promotes a version to a stage. The
+version is served there as soon as enough different people have promoted it, one after the other;
+the registry's rule says how many. Entries are never changed or removed: a rollback is a new entry.
 """
 
 from __future__ import annotations
@@ -26,25 +25,25 @@ from cloister.registry.rule import PromotionRule
 from cloister.registry.store import Store
 
 Kind = Literal["promote", "rollback"]
-# An entry has eight short fields.
+# Longest entry, in bytes: it has eight short fields.
 MOST_BYTES = 2**14
-# The entry before the first.
+# The hash that the first entry names as the entry before it.
 NONE = "0" * 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Promotion:
-    """One person's word.
+    """One person's statement that a version should be served at a stage.
 
     Attributes:
         model: The model's name.
-        number: From 1.
+        number: Number of the entry, from 1.
         previous: SHA-256 of the entry before.
         kind: `promote` or `rollback`.
-        version: SHA-256 of the version that is to be served.
-        stage: Where.
-        by: Who says so.
-        at: When, in UTC.
+        version: SHA-256 of the version to serve.
+        stage: The stage, such as `production`.
+        by: Name of the person.
+        at: Time, in UTC.
     """
 
     model: str
@@ -59,12 +58,12 @@ class Promotion:
 
 @dataclass(frozen=True)
 class LoggedPromotion:
-    """An entry as it stands in the log.
+    """An entry as read from the log.
 
     Attributes:
-        entry: What it says.
-        signature: Of the person's key, in hex; empty where the rule asks for none.
-        sha256: Of its file.
+        entry: The person's statement.
+        signature: Signature by the person's key, in hex; empty if the rule names no approvers.
+        sha256: SHA-256 of the entry's file.
     """
 
     entry: Promotion
@@ -74,12 +73,12 @@ class LoggedPromotion:
 
 @dataclass(frozen=True)
 class StageState:
-    """What is served at a stage.
+    """The versions of one stage.
 
     Attributes:
         served: Versions that were ever served there, the present one last.
-        pending: The version that some have promoted, and not yet enough; None: there is none.
-        agreed: Who has.
+        pending: The version that some people have promoted, but too few; None: there is none.
+        agreed: The people who have promoted the pending version.
     """
 
     served: tuple[str, ...] = ()
@@ -140,17 +139,17 @@ def append(
     entry: Mapping[str, Any],
     key: Ed25519PrivateKey | None,
 ) -> LoggedPromotion:
-    """Adds an entry behind the log that was read.
+    """Adds an entry at the end of the log that was read.
 
     Args:
-        store: The registry.
-        log: As it was read; the entry is made for its end.
-        entry: The fields of `Promotion` but for number and previous.
-        key: The person's; None: unsigned.
+        store: Where the registry is stored.
+        log: The log, as it was read.
+        entry: The fields of `Promotion` without `number` and `previous`.
+        key: The person's private key; None: the entry is not signed.
 
     Raises:
-        UsageError: Somebody else added an entry meanwhile.
-        BadFileError: It cannot be written; the log is as it was.
+        UsageError: Another person added an entry meanwhile.
+        BadFileError: The entry cannot be written; the log is unchanged.
     """
     previous = log[-1].sha256 if log else NONE
     whole = Promotion(**entry, number=len(log) + 1, previous=previous)
@@ -166,11 +165,11 @@ def append(
 
 
 def check_person(rule: PromotionRule, by: str, key: Ed25519PrivateKey | None) -> None:
-    """Whether a person may promote by the registry's rule.
+    """Refuses a person who may not promote under the registry's rule.
 
     Raises:
-        RefusedError: They are none of the approvers, or the key is not theirs.
-        UsageError: A key is needed, or none is.
+        RefusedError: The person is not an approver, or the key is not that person's.
+        UsageError: A key is needed and was not given, or was given and is not needed.
     """
     if not rule.approvers:
         if key is not None:
@@ -192,15 +191,15 @@ def check_person(rule: PromotionRule, by: str, key: Ed25519PrivateKey | None) ->
 
 
 def stages(log: Sequence[LoggedPromotion], rule: PromotionRule) -> dict[str, StageState]:
-    """What is served where, by the entries that count under the registry's rule.
+    """Returns the state of each stage, from the entries that count under the registry's rule.
 
     Args:
-        log: A model's.
-        rule: Where it names approvers, entries that none of them signed do not count.
+        log: A model's log.
+        rule: The rule. If it names approvers, only entries that one of them signed count.
 
     Raises:
-        LedgerError: Entries are signed, and the rule names nobody: it was lost, and without it one
-            person alone would promote.
+        LedgerError: Entries are signed, but the rule names no approvers. The rule was lost, and
+            without it a single person could promote.
     """
     if not rule.approvers and any(one.signature for one in log):
         raise LedgerError(

@@ -1,9 +1,9 @@
-"""A registry of finished models: versions by their hash, names, stages, and who promoted what.
+"""A registry of finished models: versions by hash, names, stages, and who promoted what.
 
 registry.json                        the rule (`registry.rule`)
-versions/SHA256/adapter/…            the adapter as it was finished, with its card
-versions/SHA256/recipe.toml          of its run, with certificates/ beside it
-versions/SHA256/lineage.json         written last: a version without it is not there
+versions/SHA256/adapter/…            the finished adapter, with its card
+versions/SHA256/recipe.toml          its run's recipe, with certificates/ beside it
+versions/SHA256/lineage.json         written last: without it a version does not count
 models/NAME/log/000001.json          who promoted or rolled back what (`registry.log`)
 """
 
@@ -40,22 +40,22 @@ from cloister.registry.rule import PromotionRule, read_rule
 from cloister.registry.store import Store, open_store
 
 PRODUCTION = "production"
-# Digits of a version that commands show: 48 bits, as `cloister serve` shows.
+# Digits of a version that commands show: 48 bits, as in `cloister serve`.
 SHOWN = 12
-# Fewest digits of a version that name it.
+# Fewest digits by which a command accepts a version.
 LEAST = 4
 
 
 @dataclass(frozen=True)
 class Said:
-    """What one person's word came to.
+    """The result of one person's promotion.
 
     Attributes:
         version: SHA-256 of the version.
-        stage: Where it is to be served.
+        stage: The stage that it was promoted to.
         is_served: Whether it is served there now.
-        agreed: Who has promoted it so far, where more people are needed.
-        needs: How many are.
+        agreed: The people who have promoted it so far, if more are needed.
+        needs: How many people must promote it.
     """
 
     version: str
@@ -67,26 +67,30 @@ class Said:
 
 @dataclass(frozen=True)
 class Registry:
-    """A registry that was opened.
+    """An open registry.
 
     Attributes:
-        store: Where it lies.
-        place: As it was named.
+        store: Reads and writes its files.
+        place: The folder or URL, as it was given.
     """
 
     store: Store
     place: str
 
+    def exists(self) -> bool:
+        """Whether anything lies at its place, a model or only a rule."""
+        return bool(self.store.names(""))
+
     def models(self) -> list[str]:
-        """Names of the models, sorted."""
+        """Returns the names of the models, sorted."""
         return list(self.store.names("models"))
 
     def rule(self) -> PromotionRule:
-        """Who must promote."""
+        """Returns the rule: how many people must promote, and their keys."""
         return read_rule(self.store)
 
     def log(self, model: str) -> list[LoggedPromotion]:
-        """A model's log, oldest entry first.
+        """Returns a model's log, oldest entry first.
 
         Raises:
             UsageError: There is no such model.
@@ -100,14 +104,14 @@ class Registry:
         return found
 
     def stages(self, model: str) -> dict[str, StageState]:
-        """What is served of a model, by stage."""
+        """Returns a model's versions that are served or pending, by stage."""
         return stages(self.log(model), self.rule())
 
     def current(self, model: str, stage: str = PRODUCTION) -> str:
-        """SHA-256 of the version that is served at a stage.
+        """Returns the SHA-256 of the version that is served at a stage.
 
         Raises:
-            UsageError: None is, or there is no such model.
+            UsageError: No version is served there, or there is no such model.
         """
         found = self.stages(model).get(stage, StageState())
         if found.current is None:
@@ -130,25 +134,25 @@ class Registry:
         stage: str = PRODUCTION,
         key: Ed25519PrivateKey | None = None,
     ) -> Said:
-        """Adds a finished run's version and one person's word that it is to be served.
+        """Stores a finished run as a version, and records that one person promotes it.
 
         Args:
             run: A finished run's folder, or an adapter's.
-            model: The model's name; new with its first version.
-            at: The time.
-            by: Who promotes.
-            stage: Where it is to be served.
-            key: The person's, where the registry's rule names approvers.
+            model: The model's name; its first version creates it.
+            at: The time of the promotion.
+            by: Name of the person who promotes.
+            stage: The stage where the version should be served.
+            key: The person's private key, if the registry's rule names approvers.
 
         Raises:
-            UsageError: Somebody else promoted meanwhile, or the rule asks for more.
-            RefusedError: The person is none of the approvers.
+            UsageError: Another person promoted meanwhile, or a key is needed or not needed.
+            RefusedError: The person is not an approver.
             BadFileError: There is no finished adapter, or the registry cannot be written.
-            LedgerError: The log is damaged, or the version is there with another ε.
+            LedgerError: The log is damaged, or the registry has this version with another ε.
 
         Guarantees:
-            A version is whole before its first entry is written; whatever ends in between, what was
-            served before is served on.
+            The version's files are complete before its first entry is written. If the process ends
+            in between, the version served before stays in service.
         """
         _check_name(model, "model")
         _check_name(stage, "stage")
@@ -164,11 +168,11 @@ class Registry:
         return self._say(log, rule, model, "promote", candidate.sha256, stage, at, by, key)
 
     def _is_new(self, candidate: Candidate) -> bool:
-        """Whether a version, or the run that it comes from, is not in the registry yet.
+        """Returns whether the registry lacks this version, or the run that it comes from.
 
         Raises:
-            LedgerError: It is there as that of another study or with another ε: whoever promotes it
-                now would vouch for what they did not see.
+            LedgerError: The registry has it with another study or another ε. The person who
+                promotes it now would vouch for facts that they did not see.
         """
         own = candidate.lineage
         try:
@@ -196,18 +200,18 @@ class Registry:
         stage: str = PRODUCTION,
         key: Ed25519PrivateKey | None = None,
     ) -> Said:
-        """Says that the version served before the present one is to be served again.
+        """Records that one person wants the previously served version served again.
 
         Args:
             model: The model's name.
             at: The time.
-            by: Who says so.
-            stage: Where.
-            key: The person's, where the registry's rule names approvers.
+            by: Name of the person.
+            stage: The stage.
+            key: The person's private key, if the registry's rule names approvers.
 
         Raises:
-            UsageError: No other version was served there, or somebody else was quicker.
-            RefusedError: The person is none of the approvers.
+            UsageError: No other version was served there, or another person promoted meanwhile.
+            RefusedError: The person is not an approver.
         """
         rule = self.rule()
         check_person(rule, by, key)
@@ -251,10 +255,10 @@ class Registry:
         return Said(version, stage, is_served, after.agreed or (by,), rule.needs)
 
     def version(self, model: str, digits: str) -> str:
-        """The version of a model whose SHA-256 begins with some digits.
+        """Returns the version of a model whose SHA-256 begins with the given digits.
 
         Raises:
-            UsageError: None does, or several do.
+            UsageError: No version does, or several do.
         """
         known = dict.fromkeys(one.entry.version for one in self.log(model))
         found = [one for one in known if one.startswith(digits)]
@@ -264,10 +268,10 @@ class Registry:
         return found[0]
 
     def lineage(self, version: str) -> Mapping[str, Any]:
-        """Where a version comes from.
+        """Returns where a version comes from (`lineage.json`).
 
         Raises:
-            BadFileError: It is not there, or damaged.
+            BadFileError: The lineage is missing or damaged.
         """
         content = self.store.read(f"versions/{version}/lineage.json")
         try:
@@ -285,11 +289,11 @@ class Registry:
 
     @contextmanager
     def fetched(self, version: str) -> Iterator[Path]:
-        """A version's adapter in a folder of this machine, gone at the end.
+        """Copies a version's adapter into a temporary folder, which is removed at the end.
 
         Raises:
-            BadFileError: It is not there, or cannot be written here.
-            LedgerError: Its files are not those that were promoted.
+            BadFileError: The version is missing, or the copy cannot be written.
+            LedgerError: Its files are not those that were promoted: their hash differs.
         """
         with tempfile.TemporaryDirectory(prefix="cloister-version-") as temporary:
             folder = Path(temporary) / "adapter"
@@ -309,13 +313,13 @@ class Registry:
 
 
 def open_registry(place: str | Path) -> Registry:
-    """Opens a registry; a new one is made by the first promotion.
+    """Opens a registry. Nothing is written: the first promotion creates a new registry.
 
     Args:
         place: A folder, or an fsspec URL.
 
     Raises:
-        UsageError: fsspec does not open the URL.
+        UsageError: fsspec cannot open the URL.
         BadFileError: The place is a file.
     """
     return Registry(open_store(str(place)), str(place))

@@ -2,8 +2,8 @@
 
 `registry.json`: {"version": 1, "needs": 2, "approvers": {"alice": "hex of an Ed25519 key", …}}
 
-Whoever can write the registry can write this file too: who may do that is the registry's place's to
-say (a folder's rights, a bucket's policy). Without the file one person promotes, unsigned.
+Anyone who can write the registry can change this file too. Restrict writing by the folder's
+permissions or the bucket's policy. Without the file, one person promotes, without a signature.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from cloister.names import is_name
 from cloister.registry.store import Store
 
 FILE = "registry.json"
-# 1,000 people with a name and a key each.
+# Longest rule, in bytes: 1,000 people with a name and a key each.
 MOST_BYTES = 2**18
-# More people than that to agree would never promote.
+# Most people that a rule may require: with more, nothing would ever be promoted.
 MOST_NEEDED = 20
 
 
 @dataclass(frozen=True)
 class PromotionRule:
-    """Who must promote.
+    """How many people must promote a version, and who may.
 
     Attributes:
-        needs: How many different people.
-        approvers: Public keys by person, in hex; empty: anybody, unsigned.
+        needs: How many different people must promote.
+        approvers: Public keys by person, in hex; empty: anybody may, without a signature.
     """
 
     needs: int = 1
@@ -38,7 +38,7 @@ class PromotionRule:
 
 
 def read_rule(store: Store) -> PromotionRule:
-    """Reads the registry's rule; the default where it has none.
+    """Reads the registry's rule; the default rule if it has none.
 
     Raises:
         BadFileError: The file is damaged.

@@ -1,9 +1,9 @@
-"""Where a registry lies: a folder of this machine, or whatever fsspec opens by a URL.
+"""Stores a registry's files in a folder of this machine, or at a URL that fsspec opens.
 
-A registry needs three things of it: files that are there whole, files that only one writer can
-make, and a listing. A folder gives them by links and syncs; of a URL they are what its fsspec
-implementation gives (`pipe_file(mode="create")`: object stores refuse a second writer by a
-condition of the request).
+A registry needs three operations: write a file completely or not at all, create a file that only
+one of several writers can create, and list a folder. In a folder, hard links and syncs provide
+them. At a URL they depend on the fsspec implementation: `pipe_file(mode="create")`, for which
+object stores use a conditional request.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from cloister.files import bad_file, sync_folder, write_whole
 
 
 class Store(Protocol):
-    """Files by path below the registry, parts parted by `/`."""
+    """Files by their path inside the registry, with `/` between its parts."""
 
     def read(self, path: str) -> bytes | None:
-        """A file's content; None where there is none."""
+        """Returns a file's content; None if there is no such file."""
 
     def write(self, path: str, content: bytes) -> None:
-        """Writes a file whole; one that is there is replaced."""
+        """Writes a file completely, and replaces an existing one."""
 
     def create(self, path: str, content: bytes) -> bool:
-        """Writes a file that is not there yet; False where it is, which is left as it is."""
+        """Writes a new file; if it exists already, leaves it unchanged and returns False."""
 
     def names(self, folder: str) -> Sequence[str]:
-        """What lies directly in a folder, sorted; empty where there is none."""
+        """Returns the names directly in a folder, sorted; empty if there is no such folder."""
 
 
 def open_store(place: str) -> Store:
-    """Opens a registry's place; nothing is made.
+    """Opens the folder or URL of a registry; nothing is created.
 
     Args:
         place: A folder, or an fsspec URL (`s3://…`, `memory://…`).
 
     Raises:
-        UsageError: fsspec has no such kind of URL, or its package is missing.
+        UsageError: fsspec does not know this kind of URL, or a package for it is missing.
         BadFileError: The place is a file.
     """
     if "://" not in place:
@@ -61,11 +61,11 @@ def open_store(place: str) -> Store:
 
 @dataclass(frozen=True)
 class FolderStore:
-    """A folder of this machine.
+    """Stores a registry in a folder of this machine.
 
     Guarantees:
-        A file is there whole or not at all, also after a power cut, and `create` has one winner
-        (POSIX `link`). A full disk leaves what was there.
+        A file is complete or absent, also after a power cut. Of several callers of `create`, only
+        one succeeds (POSIX `link`). If the disk is full, the earlier content stays.
     """
 
     root: Path
@@ -119,11 +119,11 @@ class FolderStore:
 
 @dataclass(frozen=True)
 class RemoteStore:
-    """What fsspec opens.
+    """Stores a registry in a file system of fsspec.
 
     Attributes:
-        files: The file system.
-        root: The registry in it.
+        files: The fsspec file system.
+        root: Path of the registry in it.
     """
 
     files: Any
@@ -135,7 +135,7 @@ class RemoteStore:
             return bytes(self.files.cat_file(f"{self.root}/{path}"))
         except FileNotFoundError:
             return None
-        except Exception as error:  # what an implementation raises is its own
+        except Exception as error:  # each implementation raises errors of its own
             raise self._bad(path, "read", error) from error
 
     def write(self, path: str, content: bytes) -> None:

@@ -1,1 +1,1 @@
-"""A finished adapter behind HTTP: queue and batches, callers' tokens, OpenAI's form, and a page."""
+"""Serves a finished adapter over HTTP: queue, batches, callers' tokens, OpenAI's format, a page."""

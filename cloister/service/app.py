@@ -21,12 +21,14 @@ from starlette.routing import Route
 from cloister.bounds import shortened
 from cloister.data.records import ChatRecord
 from cloister.documents.frame import question_of
-from cloister.errors import CloisterError, DataError, MisfitError
+from cloister.errors import BadFileError, CloisterError, DataError, MisfitError
+from cloister.feedback.store import StoreFullError
 from cloister.service.batching import Batcher, ClosedError, QueueFullError, Rows, Talk
 from cloister.service.bodies import BodyError, chat_of, inputs_of, read_body
 from cloister.service.callers import CallerRates, Callers
+from cloister.service.feedback_desk import FeedbackDesk, answers_of
 from cloister.service.figures import Figures
-from cloister.service.gate import RequestGate
+from cloister.service.gate import CALLER, RequestGate
 from cloister.service.library import Library
 from cloister.service.openai_form import Completion, failure
 from cloister.service.reply_stream import Decoding, Reply, TooLongError, decode, prompt_of
@@ -39,9 +41,10 @@ METRICS = "text/plain; version=0.0.4; charset=utf-8"
 FILES = {
     "/": ("page.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
+    "/feedback.js": ("feedback.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
-# A caller who is told that the queue is full comes again after a second, as a batch takes less.
+# Seconds after which a refused caller may retry: most batches take less.
 RETRY = {"retry-after": "1"}
 
 Answer = Callable[[Request], Awaitable[Response]]
@@ -49,14 +52,15 @@ Answer = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Service:
-    """What requests are answered from.
+    """The model, the queue and the settings that every request handler uses.
 
     Attributes:
-        served: The version of the model.
-        batcher: The queue before it.
-        figures: What is counted.
-        seconds: Longest that a request may take until its answer begins.
-        library: Documents that a chat answers from; None: it has none.
+        served: Holds the version of the model that answers.
+        batcher: The queue of requests that wait for the model.
+        figures: The counters for Prometheus.
+        seconds: Time limit until a request's answer begins.
+        library: The documents that a chat answers from; None: there are none.
+        desk: Takes feedback; None: none is taken.
     """
 
     served: Served
@@ -64,14 +68,16 @@ class Service:
     figures: Figures
     seconds: float
     library: Library | None = None
+    desk: FeedbackDesk | None = None
 
 
 def make_app(service: Service, callers: Callers, rates: CallerRates) -> RequestGate:
-    """Makes the web application, with its gate."""
+    """Makes the web application, behind its `RequestGate`."""
     routes = [
         Route("/v1/predict", _answering(service, predict), methods=["POST"]),
         Route("/v1/chat/completions", _answering(service, complete), methods=["POST"]),
         Route("/v1/models", _answering(service, models), methods=["GET"]),
+        Route("/v1/feedback", _answering(service, feedback), methods=["GET", "POST"]),
         Route("/healthz", _answering(service, health), methods=["GET"]),
         Route("/metrics", _answering(service, metrics), methods=["GET"]),
         *(Route(place, _page, methods=["GET"]) for place in FILES),
@@ -81,7 +87,7 @@ def make_app(service: Service, callers: Callers, rates: CallerRates) -> RequestG
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
-    """Answers what no route does: another address, or another method than it has."""
+    """Answers requests that match no route: an unknown address, or a method that it lacks."""
     assert isinstance(error, HTTPException)
     told = {
         404: f"there is no {shortened(request.url.path)} here; POST /v1/predict asks the model",
@@ -94,7 +100,7 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
 def _answering(
     service: Service, answer: Callable[[Service, Request], Awaitable[Response]]
 ) -> Answer:
-    """Turns what can go wrong with a request into HTTP's statuses."""
+    """Wraps a handler so that each kind of error becomes its HTTP status."""
 
     async def answered(request: Request) -> Response:
         try:
@@ -112,8 +118,10 @@ def _answering(
             return _failed(429, "as many requests wait as are taken; try again later", RETRY)
         except ClosedError:
             return _failed(503, "the service ends", RETRY)
+        except StoreFullError as error:
+            return _failed(429, str(error))
         except ClientDisconnect:
-            return Response(status_code=499)  # nobody reads it; nginx' number, for the metrics
+            return Response(status_code=499)  # the caller left; 499 is nginx's status for it
         except CloisterError as error:
             return _failed(500, str(error))
 
@@ -127,13 +135,32 @@ async def predict(service: Service, request: Request) -> Response:
     rows = Rows(inputs, size_of(task.record_kind, inputs, task.max_length))
     service.batcher.put(rows)
     answered = await asyncio.wrap_future(rows.answer)
-    return JSONResponse(
-        {
-            **_named(answered.version),
-            "task": task.kind,
-            "predictions": [one.to_json() for one in answered.predictions],
-        }
-    )
+    version, found = answered.version, answered.predictions
+    told: dict[str, object] = {
+        **_named(version),
+        "task": task.kind,
+        "predictions": [one.to_json() for one in found],
+    }
+    if service.desk is not None:
+        told["receipts"] = service.desk.receipts(version, inputs, found)
+    return JSONResponse(told)
+
+
+async def feedback(service: Service, request: Request) -> Response:
+    """Answers `GET /v1/feedback`, what may be right, and `POST`, what was."""
+    if service.desk is None:
+        raise BodyError(404, "no feedback is taken here; cloister serve --feedback FILE takes it")
+    version = service.served.current
+    if request.method == "GET":
+        return JSONResponse(answers_of(version).to_json())
+    body = await read_body(request)
+    try:
+        kept = await asyncio.to_thread(service.desk.take, body, version, request.scope[CALLER])
+    except DataError:
+        raise
+    except BadFileError:  # its message names places of this machine
+        return _failed(503, "the feedback cannot be kept now; tell whoever runs this service")
+    return JSONResponse({"id": kept, "status": "waiting"}, 201)
 
 
 async def complete(service: Service, request: Request) -> Response:
@@ -159,31 +186,31 @@ async def complete(service: Service, request: Request) -> Response:
             first = await talk.next()
     finally:
         talk.leave()
-    return JSONResponse(head.whole(first))
+    return JSONResponse(head.whole(first, talk.receipt(first)))
 
 
 async def _events(
     talk: ReplyPieces, head: Completion, first: str | Reply, *, with_usage: bool
 ) -> AsyncIterator[bytes]:
-    """A reply as server-sent events; the caller's leaving ends the decoding."""
+    """Yields a reply as server-sent events; decoding ends when the caller disconnects."""
     try:
         yield head.piece("", is_first=True)
         found = first
         while not isinstance(found, Reply):
             yield head.piece(found, is_first=False)
             found = await talk.next()
-        yield head.end(found, with_usage=with_usage)
+        yield head.end(found, talk.receipt(found), with_usage=with_usage)
     finally:
         talk.leave()
 
 
 class ReplyPieces:
-    """A reply on its way from the computing thread to the request that waits for it.
+    """Hands the pieces of a reply from the computing thread to the request that waits for them.
 
     Args:
-        service: Computes it.
+        service: The service that computes the reply.
         chat: The conversation.
-        how: How it is decoded.
+        how: The settings of decoding.
     """
 
     def __init__(self, service: Service, chat: ChatRecord, how: Decoding) -> None:
@@ -196,10 +223,10 @@ class ReplyPieces:
         self.waiting.answer.add_done_callback(self._end)
 
     async def next(self) -> str | Reply:
-        """The next piece of text, or the whole reply after the last.
+        """Returns the next piece of text; after the last piece, the whole reply.
 
         Raises:
-            Exception: What went wrong while it was computed.
+            Exception: The error that ended the computation.
         """
         found = await self._pieces.get()
         if isinstance(found, BaseException):
@@ -207,19 +234,29 @@ class ReplyPieces:
         return found
 
     def head(self) -> Completion:
-        """Names the answer, once its first piece is there."""
+        """Returns the answer's id, time and model; call it after the first piece has arrived."""
         assert self._version is not None
         version = self._version
         identifier = f"chatcmpl-{secrets.token_hex(12)}"
         return Completion(identifier, int(time.time()), version.name, version.digest)
 
+    def receipt(self, reply: Reply) -> str | None:
+        """The receipt of the whole reply; None: no feedback is taken."""
+        desk = self._service.desk
+        if desk is None or self._version is None:
+            return None
+        with_documents = self._service.library is not None
+        return desk.reply_receipt(
+            self._version, self._chat, reply.text, with_documents=with_documents
+        )
+
     def leave(self) -> None:
-        """Says that nobody waits any more: decoding ends, or does not begin."""
+        """Tells the computing thread that the caller left: decoding stops, or does not begin."""
         self._left.set()
         self.waiting.answer.cancel()
 
     def _reply(self, version: Version) -> Reply:
-        """Decodes, in the computing thread."""
+        """Decodes the reply; runs in the computing thread."""
         self._version = version
         library = self._service.library
         if library is None:
@@ -258,6 +295,8 @@ async def health(service: Service, request: Request) -> Response:
     told: dict[str, object] = {"status": "ok", **_named(version), "task": task.kind}
     if service.library is not None:
         told["documents"] = len(service.library.index.documents)
+    if service.desk is not None:
+        told["feedback"] = True
     return JSONResponse(told)
 
 

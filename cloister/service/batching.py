@@ -1,7 +1,7 @@
-"""One thread that computes; what waits for it meanwhile is answered together in its next pass.
+"""One thread computes; requests that arrive meanwhile are answered together in its next pass.
 
-Nothing waits for company: a batch is what has arrived while the one before it was computed. So a
-single caller's answer is never delayed, and many callers share passes of the network.
+A batch is what arrived while the batch before it was computed. No request waits for others to
+fill a batch, so a single caller's answer is never delayed, and many callers share a pass.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ Result = TypeVar("Result")
 
 
 class QueueFullError(Exception):
-    """More waits than the service takes: the caller is told to come again later."""
+    """The queue is full: the caller should retry later."""
 
 
 class ClosedError(Exception):
-    """The service ends and takes nothing more."""
+    """The service is shutting down and accepts no new request."""
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """Predictions of one request's inputs.
+    """The predictions for one request's inputs.
 
     Attributes:
         predictions: In the inputs' order.
-        version: The version that gave all of them.
+        version: The version of the model that computed all of them.
     """
 
     predictions: list[Prediction]
@@ -45,12 +45,12 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Rows:
-    """Inputs of one request that wait.
+    """The inputs of one request that waits.
 
     Attributes:
-        inputs: What is predicted for.
-        tokens: Their tokens in all, by which batches are bounded.
-        answer: Set by the computing thread; cancelled where the caller no longer waits.
+        inputs: The texts, pairs or lists of items to predict for.
+        tokens: Sum of their tokens, which bounds the size of a batch.
+        answer: Set by the computing thread; cancelled if the caller no longer waits.
     """
 
     inputs: Sequence[Input]
@@ -63,8 +63,8 @@ class Talk:
     """A conversation that waits for its reply, which is decoded alone.
 
     Attributes:
-        reply: Computes it with the version that is served when its turn comes.
-        answer: Set by the computing thread; cancelled where the caller no longer waits.
+        reply: Computes the reply with the version that is served at that moment.
+        answer: Set by the computing thread; cancelled if the caller no longer waits.
     """
 
     reply: Callable[[Version], object]
@@ -72,14 +72,15 @@ class Talk:
 
 
 class Batcher:
-    """A bounded queue before the one thread that computes.
+    """A bounded queue in front of the one thread that computes.
 
     Args:
-        served: The version of the model.
-        most_tokens: Of the requests that are gathered for one pass; a single request may have
-            more, and the model cuts its passes itself.
-        most_waiting: Requests that may wait.
-        on_batch: Is told how many requests and tokens went into a pass, from the computing thread.
+        served: Holds the version of the model that answers.
+        most_tokens: Most tokens of the requests in one batch. A single request may have more:
+            the model then splits it into several passes.
+        most_waiting: Most requests that may wait.
+        on_batch: Called from the computing thread with the number of requests and of tokens in a
+            batch.
     """
 
     def __init__(
@@ -100,15 +101,15 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait now."""
+        """The number of requests that wait now."""
         return len(self._waiting)
 
     def put(self, asked: Rows | Talk) -> None:
         """Adds a request to the queue.
 
         Raises:
-            QueueFullError: `most_waiting` wait already.
-            ClosedError: The service ends.
+            QueueFullError: `most_waiting` requests wait already.
+            ClosedError: The service is shutting down.
         """
         with self._changed:
             if self._is_closed:
@@ -119,7 +120,7 @@ class Batcher:
             self._changed.notify()
 
     def close(self) -> None:
-        """Takes nothing more, and returns when all that waited has its answer."""
+        """Accepts no new request, and returns when all waiting requests are answered."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
@@ -133,7 +134,7 @@ class Batcher:
                 _finish(group.answer, partial(group.reply, self._served.current))
 
     def _next(self) -> Talk | list[Rows] | None:
-        """Waits for the next conversation or batch; None: closed, and nothing is left."""
+        """Waits for the next conversation or batch; None: closed, and the queue is empty."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._waiting) or self._is_closed)
             if not self._waiting:
@@ -159,7 +160,8 @@ class Batcher:
         try:
             found = version.model.predict([one for rows in asked for one in rows.inputs])
         except Exception:
-            # One request's inputs may be what fails: each is asked alone, and fails alone.
+            # The inputs of one request may have caused the error: compute each request alone,
+            # so that only that one fails.
             for rows in asked:
                 _finish(rows.answer, partial(_alone, version, rows))
             return

@@ -1,4 +1,4 @@
-"""What callers send, read in one place: bounded before it is parsed, and checked by name."""
+"""Reads the bodies of requests: checks the size before parsing, and refuses unknown fields."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from cloister.json_text import read_json
 from cloister.service.reply_stream import Decoding
 from cloister.serving.inputs import Input
 
-# A request of 256 texts of 4,000 characters.
+# Longest body: room for 256 texts of 4,000 characters.
 MOST_BYTES = 2**20
-# Inputs of one request: a batch's, at a few dozen tokens each.
+# Most inputs of one request: about one batch, at a few dozen tokens each.
 MOST_INPUTS = 256
-# OpenAI's bounds of temperature, and of texts that stop a reply.
+# OpenAI's own limits: the highest temperature, and the number of stop texts.
 MOST_TEMPERATURE, MOST_STOPS = 2.0, 4
 _USED = {
     "model",
@@ -33,9 +33,9 @@ _USED = {
     "seed",
     "stop",
 }
-# What changes nothing of a reply, so that leaving it out is no lie.
+# Fields that never change a reply: they are accepted and ignored.
 _UNUSED = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
-# What a request may leave at the value that changes nothing.
+# Fields that are not supported: accepted only with a value that changes nothing.
 _NEUTRAL = {
     "n": (1,),
     "frequency_penalty": (0,),
@@ -50,11 +50,11 @@ _NEUTRAL = {
 
 
 class BodyError(Exception):
-    """A body that cannot be answered.
+    """The body of a request is not valid.
 
     Args:
-        status: HTTP's, 400 or 413.
-        message: What was given, what is needed.
+        status: The HTTP status to answer with: 400 or 413.
+        message: What was given, and what is needed.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -66,8 +66,8 @@ async def read_body(request: Request) -> Any:
     """Reads a JSON body.
 
     Raises:
-        BodyError: It is longer than `MOST_BYTES`, or no JSON.
-        ClientDisconnect: The caller left before its end.
+        BodyError: The body is longer than `MOST_BYTES`, or not valid JSON.
+        ClientDisconnect: The caller disconnected before the end of the body.
     """
     content = bytearray()
     async for piece in request.stream():
@@ -81,10 +81,10 @@ async def read_body(request: Request) -> Any:
 
 
 def inputs_of(body: Any) -> list[Input]:
-    """The inputs of a request to `/v1/predict`: `{"inputs": [ … ]}`.
+    """Returns the inputs of a request to `/v1/predict`: `{"inputs": [ … ]}`.
 
     Raises:
-        BodyError: It is something else, or too much.
+        BodyError: The body has another form, or too many inputs.
     """
     if not isinstance(body, dict) or not isinstance(body.get("inputs"), list):
         raise BodyError(400, 'an object {"inputs": [ … ]} is needed')
@@ -97,14 +97,14 @@ def inputs_of(body: Any) -> list[Input]:
 
 
 def chat_of(body: Any) -> tuple[ChatRecord, Decoding, bool, bool]:
-    """A request in OpenAI's form for chat completions.
+    """Reads a request in OpenAI's format for chat completions.
 
     Returns:
-        The conversation; how its reply is decoded; whether the reply is streamed; and whether a
+        The conversation; the settings of decoding; whether the reply is streamed; and whether a
         stream ends with the numbers of tokens.
 
     Raises:
-        BodyError: It is something else, or asks for what is not there.
+        BodyError: The body has another form, or asks for something that is not supported.
     """
     if not isinstance(body, dict):
         raise BodyError(400, "an object with messages is needed")
@@ -133,7 +133,7 @@ def _chat(messages: Any) -> ChatRecord:
         raise BodyError(400, str(error)) from error
     if turns[-1].role == "assistant":
         raise BodyError(400, "messages: the last turn is the assistant's; end with the user's")
-    # The last turn is the place of the reply.
+    # A conversation's last turn is the reply, which is still empty.
     return ChatRecord((*turns, Message("assistant", "…")))
 
 

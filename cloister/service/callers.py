@@ -1,4 +1,4 @@
-"""Who may ask, and how often: tokens hashed at rest, and a bucket of requests for each of them."""
+"""Checks who may call the service and how often: hashed tokens, and a token bucket per caller."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cloister.errors import BadFileError, UsageError
 from cloister.files import bad_file, write_whole
 from cloister.json_text import read_json
 
-# 256 bits: nobody finds one by its hash, so a plain SHA-256 is hash enough.
+# 256 random bits cannot be guessed, so a plain SHA-256 protects them; no slow hash is needed.
 TOKEN_BYTES = 32
-# A token file of 10,000 callers with the longest names is 1.4 MB.
+# Longest token file: 10,000 callers with the longest names take 1.4 MB.
 MOST_FILE = 2 * 2**20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HASH = re.compile(r"[0-9a-f]{64}")
-# What callers are called where nobody needs a token.
+# The name of every caller when no token is needed.
 ANYONE = "anyone"
 
 
@@ -30,18 +30,18 @@ class Callers:
     """The callers of a service.
 
     Attributes:
-        hashes: SHA-256 of each caller's token, by name; None: nobody needs one.
+        hashes: SHA-256 of each caller's token, by the caller's name; None: no token is needed.
     """
 
     hashes: Mapping[str, str] | None = None
 
     def name_of(self, authorization: str) -> str | None:
-        """Whose token a request shows; None: nobody's.
+        """Returns the name of the caller whose token a request has; None: the token is unknown.
 
-        Every hash is compared, in constant time each, so the time tells nothing of a token.
+        Every hash is compared in constant time, so the time taken reveals nothing about a token.
 
         Args:
-            authorization: The header, `Bearer TOKEN`; empty where there is none.
+            authorization: The header, `Bearer TOKEN`; empty if the request has none.
         """
         if self.hashes is None:
             return ANYONE
@@ -55,7 +55,7 @@ def read_callers(file: Path) -> Callers:
     """Reads a token file.
 
     Raises:
-        BadFileError: It cannot be read, others may write it, or it is no token file.
+        BadFileError: The file cannot be read, is not a token file, or can be written by others.
     """
     try:
         if file.stat().st_mode & 0o022:
@@ -81,14 +81,14 @@ def add_caller(file: Path, name: str) -> str:
     """Makes a token for a new caller, and adds its hash to a token file.
 
     Args:
-        file: Made if absent, for its owner alone.
-        name: Of the caller, in logs and metrics.
+        file: The token file; made if absent, readable by its owner only.
+        name: The caller's name, as it appears in logs.
 
     Returns:
-        The token, which is written nowhere.
+        The token. The file keeps only its hash, so show the token now.
 
     Raises:
-        UsageError: The name is no name, or in the file already.
+        UsageError: The name is not valid, or the file has it already.
         BadFileError: The file cannot be read or written.
     """
     if not _NAME.fullmatch(name):
@@ -113,11 +113,11 @@ def _hash(token: str) -> str:
 
 
 class CallerRates:
-    """A token bucket for each caller: so many requests a minute, saved up for one minute.
+    """Limits each caller's requests by a token bucket that holds at most one minute's requests.
 
     Args:
-        a_minute: Requests; None: as many as callers like.
-        clock: Seconds of a clock that never goes back.
+        a_minute: Requests per minute; None: no limit.
+        clock: Returns the seconds of a clock that never goes back.
     """
 
     def __init__(self, a_minute: int | None, clock: Callable[[], float]) -> None:
@@ -125,11 +125,11 @@ class CallerRates:
         self._left: dict[str, tuple[float, float]] = {}
 
     def wait(self, caller: str) -> float:
-        """Takes one request off a caller's bucket.
+        """Counts one request of a caller, if its limit allows one.
 
         Returns:
-            0, or where the bucket is empty the seconds until it holds one request; nothing is
-            taken off then.
+            0 if the request is allowed. Otherwise the seconds until one is allowed; the refused
+            request is not counted.
         """
         if self._a_minute is None:
             return 0.0

@@ -1,6 +1,7 @@
-"""What a service counts of itself, for Prometheus; nothing of what it was asked or answered.
+"""Counts requests for Prometheus; no text of a question or an answer is kept.
 
-Labels are bounded: routes and statuses. Callers' names stay in the service's own log.
+Labels are routes and statuses only, so their number is bounded. Callers' names appear in the
+service's log and not here.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-# Upper bounds in seconds: from a short text on a GPU to a long reply on a CPU.
+# Upper bounds of the histogram, in seconds: a short text on a GPU to a long reply on a CPU.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-# Requests of one pass: powers of two up to what waits at most by default.
+# Upper bounds for requests per batch: powers of two, up to the default length of the queue.
 TOGETHER = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -19,7 +20,7 @@ class Figures:
     """Counters of one service, in a registry of its own.
 
     Args:
-        waiting: Requests that wait now.
+        waiting: Returns the number of requests that wait now.
     """
 
     def __init__(self, waiting: Callable[[], int]) -> None:
@@ -74,9 +75,9 @@ class Figures:
         self._tokens.labels("replies").inc(reply_tokens)
 
     def exchange(self, outcome: str) -> None:
-        """Counts an exchange of the model: `done` or `failed`."""
+        """Counts an attempt to load another version of the model: `done` or `failed`."""
         self._exchanges.labels(outcome).inc()
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text form."""
+        """Returns all counters in Prometheus's text format."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""What every request passes: this machine's names, the caller's token and rate, and headers."""
+"""Checks every request: the Host header, the caller's token and rate; adds security headers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cloister.service.callers import CallerRates, Callers
 from cloister.service.figures import Figures
 from cloister.service.openai_form import failure
 
-# Asked without a token: whether it lives, and the page, which holds nothing of a model.
-OPEN = {"/healthz", "/", "/page.js", "/page.css"}
-ROUTES = {*OPEN, "/metrics", "/v1/predict", "/v1/models", "/v1/chat/completions"}
+# Served without a token: the health check, and the page, which contains nothing of the model.
+OPEN = {"/healthz", "/", "/page.js", "/feedback.js", "/page.css"}
+ROUTES = {*OPEN, "/metrics", "/v1/predict", "/v1/models", "/v1/chat/completions", "/v1/feedback"}
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -26,25 +26,28 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-# How long a caller may leave a part of an answer unread, in seconds, before it is dropped.
+# A request's scope has its caller under this name.
+CALLER = "cloister.caller"
+# Seconds that a caller may leave a part of an answer unread before the connection is closed.
 UNREAD_SECONDS = 60.0
 
 
 class RequestGate:
-    """Lets requests through to an application, or answers them itself.
+    """Passes requests on to an application, or refuses them itself.
 
-    A page of another site that a browser shows could ask a service on this machine: by a name of
-    its own for this address, so without tokens only this machine's names are answered; and by a
-    form, so a body must be declared as JSON, which no form does.
+    A web page of another site, open in a browser on this machine, could send requests to the
+    service. Two checks prevent it. DNS rebinding: without tokens, only this machine's own names
+    are accepted in the Host header. HTML forms: a body must be declared as JSON, which a form
+    cannot do.
 
     Args:
         app: The application.
-        callers: Who may ask.
-        rates: How often.
+        callers: The callers that are known.
+        rates: The limit of each caller's requests.
         figures: Counts every request.
 
     Attributes:
-        answered: Requests that were answered so far.
+        answered: Number of requests that were answered so far.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class RequestGate:
         if caller is None:
             asked = {"www-authenticate": "Bearer"}
             return _refused(401, "a token is needed: Authorization: Bearer TOKEN", asked)
+        scope[CALLER] = caller
         if scope["method"] != "POST":
             return None
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -1,4 +1,4 @@
-"""What an assistant looks up before it answers: an index, and the encoder of questions."""
+"""Answers from documents: finds passages for a question, and puts them into the prompt."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from cloister.models.limits import limits_of
 from cloister.service.reply_stream import REPLY_TOKENS, Decoding, Reply, decode, prompt_of
 from cloister.serving.model import Model
 
-# Passages of one answer: with 256 tokens each they leave a context of 2,048 half free.
+# Most passages in one prompt: with 256 tokens each they fill half of a context of 2,048.
 MOST_SHOWN = 4
-# Below it nothing is answered. Of 300 built-in questions (synthetic:questions) 0.93 have a leaflet
-# this near by all-MiniLM-L6-v2 as it is and 0.98 after 20 private rounds; of 96 everyday sentences
-# in English and Chinese (models.center_texts) 0.04 and 0.02 do.
+# Least cosine of question and passage at which the model answers. With all-MiniLM-L6-v2, 0.93 of
+# 300 built-in questions (synthetic:questions) have a leaflet this near (0.98 after 20 private
+# rounds); of 96 everyday sentences in English and Chinese (models.center_texts) 0.04 (0.02) do.
 LEAST = 0.3
 
 
 @dataclass(frozen=True)
 class Library:
-    """Documents that replies are given from.
+    """The documents that a chat answers from, with the encoder that searches them.
 
     Attributes:
         index: The passages.
-        encoder: Of the index' base.
-        least: The least cosine of a question and the best passage at which there is an answer.
+        encoder: Encodes questions; it has the same base as the index.
+        least: Passages with a smaller cosine are not used; without any, no reply is generated.
     """
 
     index: Index
@@ -44,15 +44,16 @@ class Library:
         give: Callable[[str], None],
         is_left: Callable[[], bool],
     ) -> Reply:
-        """A reply from the documents; where none is near enough a fixed sentence, and no token is
-        generated.
+        """Returns a reply from the documents.
+
+        If no passage is near enough, the reply is a fixed sentence and no token is generated.
 
         Args:
-            model: Of a chat.
+            model: A chat model.
             chat: The conversation.
-            how: As for `reply_stream.decode`, likewise `give` and `is_left`.
-            give: Takes each piece of text.
-            is_left: Whether nobody waits any more.
+            how: The settings of decoding, as for `reply_stream.decode`.
+            give: Called with each piece of text.
+            is_left: Returns whether the caller has left, so that decoding can stop.
 
         Raises:
             MisfitError: The base's template cannot render the conversation.
@@ -68,7 +69,7 @@ class Library:
         return replace(reply, sources=tuple(cited_in(reply.text, given)))
 
     def find(self, chat: ChatRecord) -> list[Hit]:
-        """The passages near enough to a conversation's last question; empty: there is no answer."""
+        """Returns the passages near enough to a conversation's last question; may be empty."""
         (vector,) = self.encoder.queries([question_of(chat)])
         hits = self.index.search(vector, MOST_SHOWN)
         return [hit for hit in hits if hit.similarity >= self.least]
@@ -78,13 +79,13 @@ def open_library(folder: Path, retriever: Path | None, base: str | None, least: 
     """Loads an index and its encoder.
 
     Args:
-        folder: The index.
-        retriever: The run or base that encodes questions; None: as the index names it.
-        base: The base of such a run on this machine; None: as the run names it.
-        least: As `Library.least`.
+        folder: The folder of the index.
+        retriever: The run or base that encodes questions; None: the one that the index names.
+        base: The base of that run on this machine; None: the one that the run names.
+        least: See `Library.least`.
 
     Raises:
-        UsageError: The encoder is of another base.
+        UsageError: The encoder has another base than the index.
         BadFileError: The index is damaged.
         ModelFileError: The base is missing.
     """
@@ -97,16 +98,16 @@ def open_library(folder: Path, retriever: Path | None, base: str | None, least: 
 def prompt_with(
     model: Model, chat: ChatRecord, hits: Sequence[Hit], how: Decoding
 ) -> tuple[tuple[int, ...], list[Hit]]:
-    """The prompt of a conversation with as many passages as leave room for a reply.
+    """Returns the prompt of a conversation with as many passages as leave room for a reply.
 
     Args:
-        model: Of a chat.
+        model: A chat model.
         chat: The conversation.
-        hits: Nearest first, at least one.
-        how: How long the reply may be.
+        hits: The passages found, nearest first; at least one.
+        how: The settings of decoding, for the length of the reply.
 
     Returns:
-        Token ids, and the passages that are in them: at least the nearest.
+        Token ids of the prompt, and the passages in it: the nearest always, more if they fit.
 
     Raises:
         MisfitError: The base's template cannot render the conversation.

@@ -1,4 +1,4 @@
-"""Answers in the form of OpenAI's API for chat completions, whole or as server-sent events."""
+"""Formats answers as OpenAI's chat completions API does, whole or as server-sent events."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from cloister.service.reply_stream import Reply
 
 @dataclass(frozen=True)
 class Completion:
-    """What the parts of one answer have in common.
+    """The fields that all parts of one answer share.
 
     Attributes:
-        identifier: Of the answer.
+        identifier: Id of the answer.
         created: Seconds since 1970.
         model: Name of the model.
-        digest: Which version of it answered.
+        digest: Digest of the version that answered.
     """
 
     identifier: str
@@ -25,22 +25,22 @@ class Completion:
     model: str
     digest: str
 
-    def whole(self, reply: Reply) -> dict[str, Any]:
-        """The answer in one piece."""
+    def whole(self, reply: Reply, receipt: str | None = None) -> dict[str, Any]:
+        """Returns the whole answer as one JSON object; with a receipt if feedback is taken."""
         message = {"role": "assistant", "content": reply.text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.reason}
         head = self._head("chat.completion")
-        return {**head, "choices": [choice], "usage": usage(reply), **_sources(reply)}
+        return {**head, "choices": [choice], "usage": usage(reply), **_more(reply, receipt)}
 
     def piece(self, text: str, *, is_first: bool) -> bytes:
-        """One event of a stream: a part of the reply."""
+        """Returns one event of a stream, with a part of the reply."""
         delta = {"role": "assistant", "content": text} if is_first else {"content": text}
         return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}])
 
-    def end(self, reply: Reply, *, with_usage: bool) -> bytes:
-        """The events that end a stream."""
+    def end(self, reply: Reply, receipt: str | None = None, *, with_usage: bool) -> bytes:
+        """Returns the events that end a stream; with a receipt if feedback is taken."""
         last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": reply.reason}
-        events = self._event([last], **_sources(reply))
+        events = self._event([last], **_more(reply, receipt))
         if with_usage:
             events += self._event([], usage=usage(reply))
         return events + b"data: [DONE]\n\n"
@@ -58,13 +58,15 @@ class Completion:
         }
 
 
-def _sources(reply: Reply) -> dict[str, Any]:
-    """The passages that a reply was given, in a field that OpenAI's form does not have."""
-    return {} if reply.sources is None else {"passages": [one.to_json() for one in reply.sources]}
+def _more(reply: Reply, receipt: str | None) -> dict[str, Any]:
+    """Returns fields that OpenAI's format lacks: the passages in the prompt, the receipt."""
+    found = None if reply.sources is None else [one.to_json() for one in reply.sources]
+    more = {"passages": found, "receipt": receipt}
+    return {name: value for name, value in more.items() if value is not None}
 
 
 def usage(reply: Reply) -> dict[str, int]:
-    """The numbers of tokens."""
+    """Returns the numbers of tokens of prompt and reply."""
     total = reply.prompt_tokens + reply.reply_tokens
     return {
         "prompt_tokens": reply.prompt_tokens,
@@ -74,12 +76,12 @@ def usage(reply: Reply) -> dict[str, int]:
 
 
 def event(document: dict[str, Any]) -> bytes:
-    """One server-sent event."""
+    """Formats one server-sent event."""
     return b"data: " + json.dumps(document, ensure_ascii=False).encode() + b"\n\n"
 
 
 def failure(status: int, message: str) -> dict[str, Any]:
-    """An error as OpenAI's clients read it."""
+    """Formats an error in the way that OpenAI's clients expect."""
     kinds = {401: "authentication_error", 429: "rate_limit_error"}
     kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"error": {"message": message, "type": kind, "param": None, "code": None}}

@@ -1,4 +1,4 @@
-"""A reply of a chat model, given piece by piece as it is decoded."""
+"""Decodes the reply of a chat model and hands it out piece by piece."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from cloister.serving.model import Model
 from cloister.tasks.chat import CausalChat
 from cloister.training.generation import reply_ends
 
-# Tokens of a reply of which the caller states no length: two or three paragraphs.
+# Longest reply if the caller states no length, in tokens: two or three paragraphs.
 REPLY_TOKENS = 256
-# Logits are float32, whose largest number is 3.4e38. Divided by less than this they could pass it;
-# and already far above, the likeliest token is all that is drawn.
+# Below this, logits divided by the temperature could overflow float32 (largest: 3.4e38). Sampling
+# at much higher temperatures already gives the likeliest token only.
 LEAST_TEMPERATURE = 1e-30
-# What a tokenizer decodes part of a character to.
+# What a tokenizer decodes an incomplete character to (U+FFFD).
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a reply is chosen.
+    """The settings of decoding.
 
     Attributes:
-        most_tokens: Longest reply; None: `REPLY_TOKENS`, or what the conversation leaves room for.
-        temperature: Below `LEAST_TEMPERATURE`, as 0: the most probable token each time; else what
-            logits are divided by.
-        top_p: Share of the probability that is drawn from, the likeliest tokens first.
-        seed: Of the draw; None: from the operating system.
-        stops: Texts before which the reply ends.
+        most_tokens: Longest reply; None: `REPLY_TOKENS`, or less if there is no room for as many.
+        temperature: Divides the logits before sampling. Below `LEAST_TEMPERATURE`, 0 included,
+            nothing is sampled: each token is the most probable one.
+        top_p: Sample only from the likeliest tokens that together have this probability.
+        seed: Seed of the sampling; None: taken from the operating system.
+        stops: The reply ends before the first of these texts.
     """
 
     most_tokens: int | None = None
@@ -52,11 +52,11 @@ class Reply:
 
     Attributes:
         text: Its text.
-        reason: `stop`: it ended; `length`: it was cut at its longest, or by the caller's leaving.
-        prompt_tokens: Tokens that were read.
-        reply_tokens: Tokens that were decoded.
-        sources: Passages that it was given, none where it refuses to answer; None: it has no
-            documents.
+        reason: `stop`: the model ended it; `length`: it reached the limit, or the caller left.
+        prompt_tokens: Number of tokens of the prompt.
+        reply_tokens: Number of tokens that were decoded.
+        sources: The passages in the prompt; empty if none was near enough; None if the service
+            has no documents.
     """
 
     text: str
@@ -67,11 +67,11 @@ class Reply:
 
 
 class TooLongError(Exception):
-    """The conversation leaves no room for a reply; the message says how long both may be."""
+    """The conversation leaves no room for a reply; the message states both limits."""
 
 
 def prompt_of(model: Model, chat: ChatRecord) -> tuple[int, ...]:
-    """The whole prompt of a conversation, which is never cut: a reply to half of it would mislead.
+    """Returns the token ids of a conversation. It is never cut: half of it could mean the opposite.
 
     Raises:
         MisfitError: The base's template cannot render the conversation.
@@ -82,7 +82,7 @@ def prompt_of(model: Model, chat: ChatRecord) -> tuple[int, ...]:
 
 
 def room_for(model: Model, prompt: tuple[int, ...], how: Decoding) -> int:
-    """The most tokens of a reply.
+    """Returns the largest number of tokens that a reply may have.
 
     Raises:
         TooLongError: Prompt and reply do not fit the base's positions.
@@ -111,12 +111,12 @@ def decode(
     """Decodes one reply.
 
     Args:
-        model: Of a chat.
+        model: A chat model.
         prompt: Token ids, as from `prompt_of`.
-        how: How tokens are chosen.
-        give: Takes each piece of text; together they are the reply. A piece is held back while it
-            may be part of a character or of what ends the reply.
-        is_left: Whether nobody waits any more: decoding ends with the next token.
+        how: The settings of decoding.
+        give: Called with each piece of text; together they are the reply. Text is held back while
+            it may be part of an incomplete character or the beginning of a stop text.
+        is_left: Returns whether the caller has left; decoding then ends with the next token.
 
     Raises:
         TooLongError: Prompt and reply do not fit the base's positions.
@@ -131,7 +131,8 @@ def decode(
     chosen: dict[str, Any] = {"do_sample": False}
     if how.temperature >= LEAST_TEMPERATURE:
         chosen = {"do_sample": True, "temperature": how.temperature, "top_p": how.top_p, "top_k": 0}
-    # Drawing changes torch's own generators; this one thread computes, and they are put back.
+    # Sampling uses torch's global generators: restore their state afterwards. Only this thread
+    # computes, so nothing else draws from them meanwhile.
     devices = [network.device] if network.device.type == "cuda" else []
     with torch.inference_mode(), torch.random.fork_rng(devices):
         torch.manual_seed(how.seed) if how.seed is not None else torch.seed()
@@ -151,7 +152,7 @@ def decode(
 
 
 class _Following(StoppingCriteria):
-    """Follows the decoding: gives out text, and stops it at a text or when nobody waits."""
+    """Hands out text during decoding; stops it at a stop text or when the caller has left."""
 
     def __init__(
         self,
@@ -168,20 +169,20 @@ class _Following(StoppingCriteria):
         self.is_ended = False
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
-        """Whether the reply is done, [1]."""
+        """Returns whether decoding should stop, bool [1]."""
         text = self._text(input_ids[0, self._prompt :].tolist())
         self._pass(text[: len(text) - _held_back(text, self._stops)])
         done = self.is_ended or self._is_left()
         return torch.tensor([done], device=input_ids.device)
 
     def finish(self, decoded: list[int]) -> str:
-        """Gives out what was held back, and returns the whole text."""
+        """Hands out the text that was held back, and returns the whole reply."""
         text = self._text(decoded)
         self._pass(text)
         return text
 
     def _text(self, decoded: list[int]) -> str:
-        """The reply so far, up to what ends it."""
+        """Returns the reply so far, up to the end token or stop text."""
         cut = next((n for n, token in enumerate(decoded) if token in self._ends), len(decoded))
         text = str(self._tokenizer.decode(decoded[:cut], skip_special_tokens=True))
         places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
@@ -195,7 +196,7 @@ class _Following(StoppingCriteria):
 
 
 def _held_back(text: str, stops: tuple[str, ...]) -> int:
-    """Characters at the end that may be part of a character, or the beginning of a stop."""
+    """Counts characters at the end that may begin a stop text or are an incomplete character."""
     longest = max((len(stop) for stop in stops), default=1) - 1
     tails = range(min(longest, len(text)), 0, -1)
     begun = next((n for n in tails if any(s.startswith(text[-n:]) for s in stops)), 0)

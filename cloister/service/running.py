@@ -1,4 +1,4 @@
-"""The service as a process: it listens, exchanges its model on SIGHUP, and drains on SIGTERM."""
+"""Runs the service as a process: SIGHUP loads another version, SIGTERM finishes and ends."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from cloister.errors import CloisterError
 from cloister.service.app import Service, make_app
 from cloister.service.batching import Batcher
 from cloister.service.callers import CallerRates, Callers
+from cloister.service.feedback_desk import FeedbackDesk
 from cloister.service.figures import Figures
 from cloister.service.library import Library
 from cloister.service.timed_connection import TimedConnection
 from cloister.service.versions import Served
 
-# Seconds that requests have to end after SIGTERM; systemd kills after 90.
+# Seconds that running requests may take after SIGTERM; systemd kills the process after 90.
 DRAIN_SECONDS = 60
-# Connections at one time, as many as the usual limit of open files leaves room for.
+# Most connections at one time: below the usual limit of open files (1,024).
 MOST_CONNECTIONS = 512
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a service answers.
+    """The limits and the TLS files of a service.
 
     Attributes:
-        most_tokens: Tokens that are gathered for one pass of the network.
-        most_waiting: Requests that wait; beyond them callers are told to come again.
-        seconds: Longest until an answer begins.
-        a_minute: Requests of one caller; None: as many as it likes.
-        certificate: TLS certificate chain in PEM; None: not encrypted.
-        key: Its private key.
+        most_tokens: Most tokens in one batch.
+        most_waiting: Most requests that may wait; further ones are refused with status 429.
+        seconds: Time limit until an answer begins.
+        a_minute: Requests that one caller may send per minute; None: no limit.
+        certificate: TLS certificate chain in PEM; None: the service speaks plain HTTP.
+        key: The private key of the certificate.
     """
 
     most_tokens: int
@@ -51,7 +52,7 @@ class Settings:
 
 
 class _DrainingServer(uvicorn.Server):
-    """Leaves signals to us: uvicorn's own handler ends the process by the signal, not with 0."""
+    """Does not install uvicorn's signal handlers: with them the process would not exit with 0."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -65,24 +66,26 @@ def run_service(
     place: socket,
     say: Callable[[str], None],
     library: Library | None = None,
+    desk: FeedbackDesk | None = None,
 ) -> None:
-    """Serves until SIGTERM or SIGINT, and returns when every request that was taken is answered.
+    """Serves until SIGTERM or SIGINT; returns when every accepted request is answered.
 
-    SIGHUP loads what stands at the model's folder now, in a thread of its own, and serves it from
-    the next batch on.
+    SIGHUP loads the model from its folder again, in a separate thread, and serves it from the
+    next batch on.
 
     Args:
-        served: The version of the model.
-        callers: Who may ask.
-        settings: How it answers.
-        place: A socket that listens.
-        say: Tells the operator what happens.
-        library: Documents that a chat answers from; None: it has none.
+        served: Holds the version of the model that answers.
+        callers: The callers that are known.
+        settings: Limits and TLS files.
+        place: A listening socket.
+        say: Called with messages for the operator.
+        library: The documents that a chat answers from; None: there are none.
+        desk: Takes feedback; None: none is taken.
 
     Raises:
         OSError: The certificate or its key cannot be read.
     """
-    asyncio.run(_run(served, callers, settings, place, say, library))
+    asyncio.run(_run(served, callers, settings, place, say, library, desk))
 
 
 async def _run(
@@ -92,10 +95,11 @@ async def _run(
     place: socket,
     say: Callable[[str], None],
     library: Library | None,
+    desk: FeedbackDesk | None,
 ) -> None:
     figures = Figures(lambda: batcher.waiting)
     batcher = Batcher(served, settings.most_tokens, settings.most_waiting, figures.batch)
-    service = Service(served, batcher, figures, settings.seconds, library)
+    service = Service(served, batcher, figures, settings.seconds, library, desk)
     rates = CallerRates(settings.a_minute, time.monotonic)
     app = make_app(service, callers, rates)
     config = uvicorn.Config(

@@ -1,4 +1,4 @@
-"""How large inputs are, and whether they can be predicted for, before they wait in a queue."""
+"""Checks inputs and estimates their tokens before they enter the queue."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from cloister.serving.inputs import Input, as_chat, as_items, as_pair, as_plain_
 
 
 def size_of(kind: RecordKind, inputs: Sequence[Input], max_length: int) -> int:
-    """Checks inputs, and counts their tokens: at most a token a character, and `max_length` each.
+    """Checks inputs and returns an upper bound of their tokens.
 
-    An estimate from above is enough: it bounds what is gathered for a pass, and the model cuts its
-    passes by the tokens that there are. Tokenizing here too would hold up every other caller.
+    The bound assumes one token per character, and at most `max_length` for each input. It only
+    limits the size of a batch; the model splits a batch by the true number of tokens. Counting
+    them here would delay all other callers.
 
     Args:
-        kind: What the task reads.
-        inputs: What is predicted for.
-        max_length: Most tokens that are read of one.
+        kind: The kind of input that the task reads.
+        inputs: The inputs to predict for.
+        max_length: Most tokens that the model reads of one input.
 
     Raises:
-        DataError: One is empty or of another kind than the task reads.
+        DataError: An input is empty, or not of the kind that the task reads.
     """
     total = 0
     for number, one in enumerate(inputs, 1):
@@ -30,10 +31,10 @@ def size_of(kind: RecordKind, inputs: Sequence[Input], max_length: int) -> int:
             characters = sum(len(turn.content) for turn in as_chat(one, number).messages)
         elif kind == "pairs":
             characters = sum(map(len, as_pair(one, number)))
-        elif kind == "items":  # how long their texts are, ids do not say
+        elif kind == "items":  # ids do not tell how long the items' texts are
             as_items(one, number)
             characters = max_length
         else:
             characters = len(as_plain_text(one, number))
-        total += min(characters + 3, max_length)  # and the tokens around and between texts
+        total += min(characters + 3, max_length)  # 3: special tokens around and between texts
     return total

@@ -1,7 +1,7 @@
-"""A connection whose requests must begin: who sends no whole head in time is cut off.
+"""Closes a connection that does not send the whole head of a request in time.
 
-uvicorn waits for a head for ever, so that a few hundred silent connections, for which nobody needs
-a token, would be all that a service takes (`running.MOST_CONNECTIONS`).
+uvicorn waits for a head without a limit, and connecting needs no token. So a few hundred silent
+connections would use up all that the service accepts (`running.MOST_CONNECTIONS`).
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import asyncio
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# Seconds for a request's head, which a caller sends in one piece.
+# Seconds to send a request's head. A caller usually sends it in one packet.
 HEAD_SECONDS = 10.0
 
 
 class TimedConnection(H11Protocol):
-    """uvicorn's HTTP/1.1, with a limit of time for each request's head."""
+    """uvicorn's HTTP/1.1 protocol with a time limit for the head of each request."""
 
     _head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Called when a connection is there; a head must follow."""
+        """Starts the timer for the first request's head."""
         super().connection_made(transport)
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
-        """Takes bytes; the first ones of a further request begin its time."""
+        """Receives bytes; the first bytes of a later request start the timer again."""
         if self._head is None and self.conn.their_state is h11.IDLE:
             self._await_head()
         super().data_received(data)
@@ -34,7 +34,7 @@ class TimedConnection(H11Protocol):
             self._head_came()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Frees the timer."""
+        """Cancels the timer when the connection is closed."""
         self._head_came()
         super().connection_lost(exc)
 

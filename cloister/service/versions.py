@@ -1,4 +1,4 @@
-"""The version of a model that is served now, and its exchange for another while requests run."""
+"""Holds the version of the model that is served, and replaces it while requests run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cloister.files import bad_file
 from cloister.registry.registry import open_registry
 from cloister.serving.model import Model, load
 
-# Hexadecimal digits that name a version: 48 bits, so that no two versions of a service are alike.
+# Hexadecimal digits of a version's name: 48 bits, so two versions hardly ever share a name.
 SHOWN_DIGITS = 12
 
 
@@ -22,24 +22,26 @@ class Version:
     """A loaded model.
 
     Attributes:
-        name: What callers call it: the name of the folder that was given.
-        digest: SHA-256 over the adapter folder's files, shortened: which version it is.
+        name: The model's name for callers: the name of the given folder.
+        digest: Identifies the version: SHA-256 over the adapter folder's files, shortened.
         model: Base, adapter and head.
+        is_personal: Whether it is one site's own adapter, of a run's folder `personal/`.
     """
 
     name: str
     digest: str
     model: Model
+    is_personal: bool = False
 
 
 class Served:
-    """Holds the version that the next batch is computed with.
+    """Holds the version that computes the next batch.
 
-    A batch reads `current` once, so all of its answers are of one version. An exchange replaces
-    the reference: batches that run end on the version with which they began.
+    A batch reads `current` once, so one version computes all of its answers. `exchange` replaces
+    the reference; a running batch keeps the version that it began with.
 
     Args:
-        open_version: Loads the version that stands at the service's folder now.
+        open_version: Loads the version that is in the service's folder now.
     """
 
     def __init__(self, open_version: Callable[[], Version]) -> None:
@@ -48,13 +50,13 @@ class Served:
         self.current = open_version()
 
     def exchange(self) -> Version:
-        """Loads what stands at the folder now, and serves it from the next batch on.
+        """Loads the version that is in the folder now, and serves it from the next batch on.
 
-        One exchange at a time; requests go on meanwhile. Both versions are in memory while the new
-        one is loaded.
+        Requests are answered meanwhile. Calls run one after the other. Both versions are in
+        memory while the new one is loaded.
 
         Raises:
-            CloisterError: It cannot be loaded: the version served so far stays.
+            CloisterError: The version cannot be loaded; the present one stays in service.
         """
         with self._exchange:
             self.current = self._open()
@@ -62,10 +64,11 @@ class Served:
 
 
 def open_version(folder: Path, device: str | None, base: str | None) -> Version:
-    """Loads a run's adapter, with the digest of what was loaded.
+    """Loads a run's adapter and computes its digest.
 
     Args:
-        folder: A finished run or an adapter's folder; a link is followed now.
+        folder: A finished run or an adapter's folder. If it is a link, the target at this moment
+            is loaded.
         device: As for `cloister.serving.model.load`.
         base: As for `cloister.serving.model.load`.
 
@@ -74,18 +77,20 @@ def open_version(folder: Path, device: str | None, base: str | None) -> Version:
     """
     place = folder.resolve()
     model = load(place, device, base=base)
-    return Version(folder.name or place.name, digest_of(adapter_folder(place)), model)
+    is_personal = place.parent.name == "personal"
+    digest = digest_of(adapter_folder(place))
+    return Version(folder.name or place.name, digest, model, is_personal)
 
 
 def open_promoted(
     registry: str, model: str, stage: str, device: str | None, base: str | None
 ) -> Version:
-    """Loads the version that is promoted now, its files checked against their hash.
+    """Loads the version that is promoted now, after checking its files against their hash.
 
     Args:
         registry: A folder or fsspec URL.
-        model: The model's name in it, by which callers know it.
-        stage: Where it was promoted to.
+        model: The model's name in the registry, which callers use too.
+        stage: The stage whose promoted version is loaded, such as `production`.
         device: As for `cloister.serving.model.load`.
         base: As for `cloister.serving.model.load`.
 
@@ -100,7 +105,7 @@ def open_promoted(
 
 
 def digest_of(folder: Path) -> str:
-    """Names an adapter folder's contents: SHA-256 over its files' names and hashes, shortened.
+    """Returns a digest of an adapter folder: SHA-256 of its files' names and hashes, shortened.
 
     Raises:
         BadFileError: A file cannot be read.

@@ -1,1 +1,1 @@
-"""A finished adapter in use: base, adapter and head loaded together, and predictions of them."""
+"""Predicts with a finished adapter: loads base, adapter and head, and returns predictions."""

@@ -1,7 +1,7 @@
-"""Predictions that abstain: where the most probable answer is not probable enough, there is none.
+"""Withholds a prediction if its probability is below a threshold (the model abstains).
 
-Selective classification by the network's own confidence (Geifman and El-Yaniv 2017,
-arXiv:1705.08500). Probabilities are not calibrated, so choose a threshold on public records.
+This is selective classification by the network's own confidence (Geifman and El-Yaniv 2017,
+arXiv:1705.08500). Probabilities are not calibrated, so choose the threshold on public records.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cloister.serving.predictions import (
 )
 from cloister.tasks.config import TaskKind
 
-# What a threshold is held against, by task; others have no probability of an answer.
+# The value that is compared with the threshold, by task; other tasks give no probability.
 HELD: Mapping[str, str] = {
     "sequence-classification": "the probability of the most probable label",
     "text-pairs": "the probability of the most probable label",
@@ -32,14 +32,14 @@ HELD: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Decided:
-    """The label of a text, or why there is none.
+    """The label of a text, or the reason why none is given.
 
     Attributes:
-        label: The most probable one; empty: none is probable enough.
-        confidence: Its probability.
-        reason: Why there is no label; empty: there is one.
-        probabilities: By label, as in `Classified`.
-        is_cut: As in `Classified`.
+        label: The most probable label; empty: its probability is below the threshold.
+        confidence: The probability of the most probable label.
+        reason: Why no label is given; empty if one is given.
+        probabilities: By label; see `Classified`.
+        is_cut: See `Classified`.
     """
 
     label: str
@@ -60,12 +60,12 @@ class Decided:
 
 
 def check_threshold(kind: TaskKind, threshold: float) -> None:
-    """Refuses a threshold that is no probability, or for a task whose predictions have none.
+    """Refuses a threshold that is not a probability, and tasks whose predictions have none.
 
     Raises:
-        UsageError: It is such a threshold or task.
+        UsageError: The threshold is not from 0 to 1, or the task gives no probability.
     """
-    if not 0 <= threshold <= 1:  # true of NaN, which passes a command line's bounds
+    if not 0 <= threshold <= 1:  # also true for NaN, which passes typer's bounds
         raise UsageError(f"--threshold {threshold:g}: a number from 0 to 1 is needed")
     if kind not in HELD:
         raise UsageError(
@@ -75,14 +75,15 @@ def check_threshold(kind: TaskKind, threshold: float) -> None:
 
 
 def abstaining(prediction: Prediction, threshold: float) -> Prediction | Decided:
-    """A prediction without what is less probable than a threshold.
+    """Removes the answers of a prediction that are below a threshold.
 
     Args:
-        prediction: Of a task in `HELD`.
-        threshold: From 0 to 1; what reaches it stays.
+        prediction: A prediction of a task in `HELD`.
+        threshold: From 0 to 1; answers equal to it or above stay.
 
     Returns:
-        Of one label a `Decided`; of several labels, entities and passages those that reach it.
+        For one label, a `Decided`. For several labels, entities or passages, the prediction with
+        those that reach the threshold.
     """
     if isinstance(prediction, Classified):
         confidence = prediction.probabilities[prediction.label]

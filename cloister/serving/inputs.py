@@ -1,4 +1,4 @@
-"""What a caller asks a model about, as the records that the study's task encodes."""
+"""Turns the inputs of a caller into the records that the study's task encodes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cloister.data.values import Number
 from cloister.errors import DataError
 from cloister.tasks.words import as_text
 
-# A text; two texts; a sentence as its words; a person's items as their ids; or a conversation as
-# its turns.
+# A text; two texts; a sentence as a list of words; a person's items as a list of ids; or a
+# conversation as a list of turns.
 Input = str | Sequence[str] | Sequence[Message] | Sequence[Mapping[str, str]]
 
 _WORD = re.compile(r"\S+")
@@ -25,12 +25,12 @@ _WORD = re.compile(r"\S+")
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence, with the place of each word in it.
+    """A sentence, with the position of each word in it.
 
     Attributes:
-        text: Its characters.
+        text: The whole sentence.
         words: Its words.
-        spans: Of each word: its first character, and the one after its last.
+        spans: For each word, the positions of its first character and after its last.
     """
 
     text: str
@@ -39,14 +39,14 @@ class Sentence:
 
 
 def as_plain_text(given: Input, number: int) -> str:
-    """A text to classify.
+    """Checks an input that must be a text.
 
     Args:
-        given: What the caller gave.
-        number: Its number, from 1, for messages.
+        given: The caller's input.
+        number: Number of the input, from 1, for messages.
 
     Raises:
-        DataError: It is no text, or an empty one.
+        DataError: The input is not a text, or is empty.
     """
     where = f"input {number}"
     if not isinstance(given, str):
@@ -57,14 +57,14 @@ def as_plain_text(given: Input, number: int) -> str:
 
 
 def as_pair(given: Input, number: int) -> tuple[str, str]:
-    """Two texts to read together.
+    """Checks an input that must be two texts.
 
     Args:
-        given: What the caller gave.
-        number: Its number, from 1, for messages.
+        given: The caller's input.
+        number: Number of the input, from 1, for messages.
 
     Raises:
-        DataError: It is no sequence of two texts, or one is empty.
+        DataError: The input is not a list of two texts, or one of them is empty.
     """
     texts = _listed(given)
     if isinstance(given, str) or len(texts) != 2:
@@ -74,14 +74,14 @@ def as_pair(given: Input, number: int) -> tuple[str, str]:
 
 
 def as_sentence(given: Input, number: int) -> Sentence:
-    """A sentence to tag: a list of words, or a text that is cut at its spaces.
+    """Reads a sentence to tag: a list of words, or a text that is split at its spaces.
 
     Args:
-        given: What the caller gave.
-        number: Its number, from 1, for messages.
+        given: The caller's input.
+        number: Number of the input, from 1, for messages.
 
     Raises:
-        DataError: It is neither, or empty.
+        DataError: The input is neither of them, or is empty.
     """
     if isinstance(given, str):
         text = as_plain_text(given, number)
@@ -93,14 +93,14 @@ def as_sentence(given: Input, number: int) -> Sentence:
 
 
 def as_items(given: Input, number: int) -> tuple[str, ...]:
-    """What a person has, oldest first: a list of ids, or a text of ids with blanks between them.
+    """Reads a person's items, oldest first: a list of ids, or a text of ids separated by spaces.
 
     Args:
-        given: What the caller gave.
-        number: Its number, from 1, for messages.
+        given: The caller's input.
+        number: Number of the input, from 1, for messages.
 
     Raises:
-        DataError: It is neither, or holds no id.
+        DataError: The input is neither of them, or has no id.
     """
     value: Any = given
     if not isinstance(given, str):
@@ -109,17 +109,17 @@ def as_items(given: Input, number: int) -> tuple[str, ...]:
 
 
 def as_chat(given: Input, number: int) -> ChatRecord:
-    """A conversation whose next turn is the assistant's.
+    """Reads a conversation to which the assistant replies.
 
-    A text is one turn of the user. Where the last turn is the assistant's already, its place is
-    where the reply goes, as when replies are scored against a record's own.
+    A text counts as one turn of the user. If the last turn is the assistant's, the reply replaces
+    it: so a record's own reply can be compared with the model's.
 
     Args:
-        given: What the caller gave.
-        number: Its number, from 1, for messages.
+        given: The caller's input.
+        number: Number of the input, from 1, for messages.
 
     Raises:
-        DataError: It is no conversation, or an empty one.
+        DataError: The input is not a conversation, or is empty.
     """
     if isinstance(given, str):
         turns: tuple[Message, ...] = (Message("user", as_plain_text(given, number)),)

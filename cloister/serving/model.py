@@ -1,4 +1,4 @@
-"""A finished adapter that predicts, loaded with base and head as the study evaluated it."""
+"""Loads a finished adapter with its base and head, and predicts as the study's evaluation does."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ from cloister.training.generation import reply_room, reply_to
 from cloister.training.units import singles
 from cloister.training.workspace import Workspace
 
-# Inputs that a stream predicts for at a time: as many texts of usual length as fill a few passes,
-# sorted by length within.
+# Inputs that a stream predicts at a time, sorted by length: texts of usual length then fill a few
+# batches.
 STREAMED = 1024
-# Tasks whose input is one text, of which the network makes one row of outputs.
+# Tasks whose input is one text, for which the network computes one row of outputs.
 OneText = SequenceClassification | MultiLabelClassification | Scoring | Retrieval
 
 
@@ -74,9 +74,9 @@ class Model:
     """Base, adapter and head on one device.
 
     Attributes:
-        about: What the adapter says of itself: base, task, labels, columns.
-        workspace: With the adapter in place.
-        max_tokens: Padded tokens of a batch.
+        about: The facts stated in the adapter's folder: base, task, labels, columns.
+        workspace: The loaded network, with the adapter in place.
+        max_tokens: Most tokens of a batch, padding included.
     """
 
     about: ReleaseFacts
@@ -91,23 +91,22 @@ class Model:
     def predict(self, inputs: Iterable[Input], *, top: int = SHOWN) -> list[Prediction]:
         """Predicts for each input, in order.
 
-        Records are encoded, cut and batched as `cloister evaluate` does, so the same records give
-        the same predictions as its scores are of.
+        Records are encoded, cut and batched as in `cloister evaluate`, so its scores are those of
+        the predictions that this method returns.
 
         Args:
-            inputs: For classification and scoring of texts, texts; for text pairs two texts each,
-                `(text, text_b)`; for token classification sentences, each a list of words or a text
-                that is cut at its spaces; for a chat conversations, each a list of turns
-                (`{"role": …, "content": …}`) or a text, which is a turn of the user; for
-                recommendation what each person has, oldest first, a list of item ids or a text of
-                ids with blanks between them.
-            top: Of recommendation: how many items are ranked; fewer where there are fewer that the
-                person does not have.
+            inputs: For classification, scoring and retrieval: texts. For text pairs: `(text,
+                text_b)` each. For token classification: sentences, each a list of words, or a text
+                that is split at its spaces. For a chat: conversations, each a list of turns
+                (`{"role": …, "content": …}`), or a text, which is one turn of the user. For
+                recommendation: each person's items, oldest first, a list of item ids, or a text of
+                ids separated by spaces.
+            top: For recommendation: how many items to return; fewer if the person lacks fewer.
 
         Raises:
-            UsageError: One text, or a table, is given in place of a list of inputs, or `top` is
+            UsageError: A single text or a table is given instead of a list of inputs, or `top` is
                 below 1.
-            DataError: An input is empty or of another kind than the task reads.
+            DataError: An input is empty, or not of the kind that the task reads.
         """
         if isinstance(inputs, str):
             raise UsageError("a single text given; predict takes a list: predict([text])")
@@ -124,14 +123,14 @@ class Model:
         """Predicts for any number of inputs in bounded memory, `STREAMED` of them at a time.
 
         Args:
-            inputs: As for `predict`; taken as they are needed.
-            top: Of recommendation; None: as `predict` has it.
+            inputs: See `predict`; they are read only when they are needed.
+            top: For recommendation, see `predict`; None: its default.
 
         Yields:
-            The predictions of `predict`, in the inputs' order.
+            The predictions that `predict` returns, in the inputs' order.
 
         Raises:
-            DataError: As `predict`, once the input is reached.
+            DataError: See `predict`; raised when the input is reached.
         """
         waiting, first = iter(inputs), 1
         while given := list(islice(waiting, STREAMED)):
@@ -228,11 +227,11 @@ class Model:
         return [found[number] for number in range(len(examples))]
 
     def _cut(self, text: str) -> bool:
-        """Whether a text is longer than what the study reads of it."""
+        """Returns whether a text is longer than the study's `max_length`."""
         length = self.about.task.max_length
         if len(text) > most_characters(length):
             return True
-        # Without a limit a tokenizer warns of texts beyond the base's positions: they are cut.
+        # verbose=False: a tokenizer warns about texts beyond the base's positions; they are cut.
         return len(self.workspace.tokenizer(text, verbose=False)["input_ids"]) > length
 
 
@@ -241,15 +240,16 @@ def load(folder: str | Path, device: str | None = None, *, base: str | Path | No
 
     Args:
         folder: A finished run's folder, or an adapter's (`adapter/` of a run).
-        device: `cpu`, `cuda`, `cuda:N` or `mps`; absent: the CUDA GPU where there is one.
-        base: The base model's folder or hub id on this machine; absent: as the adapter names it.
+        device: `cpu`, `cuda`, `cuda:N` or `mps`; absent: a CUDA GPU if there is one.
+        base: The base model's folder or hub id on this machine; absent: the one that the adapter
+            names.
 
     Returns:
         The model. Its weights are those that the study trained on: the base's SHA-256 is checked
         against the adapter's.
 
     Raises:
-        UsageError: The device is none of this machine, or the run has no model of its own.
+        UsageError: This machine has no such device, or the run has no model of its own.
         BadFileError: The folder holds no adapter, or a damaged one.
         ModelFileError: The base is missing, or not the one that was trained on.
     """
@@ -264,17 +264,17 @@ def load(folder: str | Path, device: str | None = None, *, base: str | Path | No
 
 
 def about_adapter(folder: str | Path) -> ReleaseFacts:
-    """Reads what an adapter says of itself, where it can predict; nothing is loaded.
+    """Reads the facts of an adapter that can predict; no network is loaded.
 
     Args:
-        folder: As for `load`.
+        folder: See `load`.
 
     Raises:
-        UsageError: Its task is a plug-in's, or each site kept a part of it.
+        UsageError: The task comes from a plug-in, or each site kept a part of the adapter.
         BadFileError: The folder holds no adapter, or a damaged one.
     """
     about = read_released(adapter_folder(Path(folder)))
-    if about.task.plugin is not None:  # which outputs mean what, the plug-in alone knows
+    if about.task.plugin is not None:  # only the plug-in knows what the outputs mean
         raise UsageError(
             f"{folder}: its task {about.task.kind} is a plug-in's, and only built-in tasks are "
             "predicted for; cloister evaluate --plugin scores it"
@@ -288,7 +288,7 @@ def about_adapter(folder: str | Path) -> ReleaseFacts:
 
 
 def _of_text(task: OneText, logits: Tensor, is_cut: bool) -> Prediction:
-    """What a text's logits, [C], say."""
+    """Returns the prediction of a text from its logits, [C]."""
     if isinstance(task, Retrieval):
         best = logits.topk(min(MOST_FOUND, len(task.labels)))
         nearest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
@@ -308,20 +308,20 @@ def _of_text(task: OneText, logits: Tensor, is_cut: bool) -> Prediction:
 
 
 def _of_labels(labels: Sequence[str], logits: Tensor, is_cut: bool) -> Classified:
-    """What the logits of one label each, [C], say."""
+    """Returns the most probable label from logits, [C]."""
     shares = dict(zip(labels, logits.softmax(dim=0).tolist(), strict=True))
     return Classified(labels[int(logits.argmax())], shares, is_cut)
 
 
 def _is_no_list(inputs: Iterable[object]) -> bool:
-    """Whether iterating would give something else than inputs: names of columns, or bytes."""
+    """Returns whether iterating over `inputs` gives column names or bytes instead of inputs."""
     is_table = hasattr(inputs, "columns") or hasattr(inputs, "column_names")
     return is_table or isinstance(inputs, Mapping | bytes)
 
 
 def _device(name: str) -> torch.device:
     device: torch.device | None = None
-    with suppress(RuntimeError):  # torch's own, of a name that is none
+    with suppress(RuntimeError):  # torch raises it for an unknown device name
         device = torch.device(name)
     if device is None or device.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"device: {name!r} given; cpu, cuda, cuda:N or mps is needed")

@@ -1,9 +1,7 @@
-"""A model's prediction for one input: a label, labels, a score, items, entities or a reply, by its
-task.
+"""Predictions for one input, by task: label, labels, score, passages, items, entities or a reply.
 
-No prediction repeats the whole input, which may be a private record: predictions are in the order
-of the inputs. Entities and replies quote or answer what they were given, so files of them belong to
-whoever owns the records.
+No prediction contains its whole input, which may be a private record; predictions are in the order
+of the inputs. Entities and replies may quote their input, so treat files of them like the records.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# Passages of one answer.
+# Most passages of one prediction.
 MOST_FOUND = 5
 
 
@@ -21,10 +19,10 @@ class Classified:
     """The label of a text.
 
     Attributes:
-        label: The most probable one.
-        probabilities: By label, in 0…1; they sum to 1. They are the network's softmax and were not
-            calibrated.
-        is_cut: Whether the text was longer than the study's `task.max_length`: what is beyond was
+        label: The most probable label.
+        probabilities: By label, from 0 to 1; they sum to 1. They are the network's softmax and are
+            not calibrated.
+        is_cut: Whether the text was longer than the study's `task.max_length`, so that its end was
             not read.
     """
 
@@ -46,9 +44,9 @@ class NearPassage:
     """A public passage that a query is compared with.
 
     Attributes:
-        id: The study's name for it.
-        text: What it says.
-        similarity: Cosine of query and passage, in −1…1; no probability.
+        id: The passage's id in the study.
+        text: The passage's text.
+        similarity: Cosine of query and passage, from −1 to 1; it is not a probability.
     """
 
     id: str
@@ -78,9 +76,9 @@ class Labelled:
     """The labels of a text, of which there may be none.
 
     Attributes:
-        labels: Those whose probability is above 0.5, in the study's order.
-        probabilities: By label, each by itself in 0…1. They are the network's sigmoid and were not
-            calibrated.
+        labels: The labels whose probability is above 0.5, in the study's order.
+        probabilities: By label, each from 0 to 1; they need not sum to 1. They are the network's
+            sigmoid and are not calibrated.
         is_cut: Whether the text was longer than the study's `task.max_length`.
     """
 
@@ -103,7 +101,7 @@ class Scored:
 
     Attributes:
         score: Within the study's `task.score_range`.
-        grade: The nearest grade, where the study's scale has steps; else None.
+        grade: The nearest grade if the study's scale has steps, otherwise None.
         is_cut: Whether the text was longer than the study's `task.max_length`.
     """
 
@@ -118,11 +116,11 @@ class Scored:
 
 @dataclass(frozen=True)
 class RankedItem:
-    """One item of a list that is shown to a person.
+    """One item of a recommendation.
 
     Attributes:
-        item: Its id.
-        score: The model's, of any sign; the higher, the sooner it comes.
+        item: The item's id.
+        score: The model's score, of any sign; a higher score means a better place in the list.
     """
 
     item: str
@@ -131,10 +129,10 @@ class RankedItem:
 
 @dataclass(frozen=True)
 class Ranked:
-    """What a person may take next.
+    """The recommended items for a person.
 
     Attributes:
-        items: The best first; none that the person has.
+        items: The best first, without items that the person has already.
         is_cut: Whether the texts of the person's last items were longer than `task.max_length`.
     """
 
@@ -154,12 +152,12 @@ class Entity:
     Attributes:
         type: Its type.
         text: Its characters.
-        first_word: Its first word, counted from 0.
-        end_word: The word after its last.
-        start: Its first character. Of a list of words, the characters are those of the words
-            joined by one space each.
-        end: The character after its last.
-        probability: Mean probability of its words' tags, in 0…1.
+        first_word: Index of its first word, from 0.
+        end_word: Index after its last word.
+        start: Position of its first character. If the input was a list of words, positions are
+            those in the words joined by single spaces.
+        end: Position after its last character.
+        probability: Mean probability of its words' tags, from 0 to 1.
     """
 
     type: str
@@ -187,7 +185,7 @@ class Tagged:
 
     Attributes:
         entities: In order.
-        tags: One a word, in BIO; O for a word that was cut.
+        tags: One tag for each word, in BIO; O for a word that was cut off.
         is_cut: Whether the sentence was longer than `task.max_length`.
     """
 
@@ -209,9 +207,8 @@ class Replied:
     """The reply to a conversation.
 
     Attributes:
-        reply: Greedily decoded: the same each time.
-        is_cut: Whether the conversation was longer than what fits before a reply; its latest tokens
-            were read.
+        reply: The reply, decoded greedily, so it is the same each time.
+        is_cut: Whether the conversation was too long, so that only its last tokens were read.
     """
 
     reply: str

@@ -38,19 +38,20 @@ class StrategyConfig:
     """How updates become the next global adapter: a built-in strategy and its options.
 
     Attributes:
-        name: The method. (`PluginStrategy` is what a recipe has for a plug-in's.)
-        weights: One declared, public constant for each site, in order of the sites' names; empty:
-            all alike. Never the private number of records.
-        learning_rate: Of the server's optimizer; absent: 1 for `fedavgm`, 0.1 for the adaptive
-            ones (Reddi et al. 2021 find 10^-1.5 to 10^0 best over their tasks).
-        momentum: Of the server's optimizer; absent: 0.9.
-        second_momentum: β₂ of `fedadam` and `fedyogi`; absent: 0.99, the paper's.
-        adaptivity: τ of the adaptive ones; absent: 1e-3, the paper's default.
-        byzantine: Sites that may send anything, for `trimmed-mean`, `krum` and `multi-krum`;
-            absent: 1.
-        selected: Updates that `multi-krum` averages; absent: 2.
-        multiple: Of the median norm, beyond which `norm-gate` refuses an update; absent: 3, a
-            guess that leaves room for sites of unlike data.
+        name: The strategy's name.
+        weights: One declared, public weight for each site, in the order of the sites' names; never
+            the private number of records. Empty: all sites have the same weight.
+        learning_rate: Learning rate of the server's optimizer. Absent: 1 for `fedavgm`, 0.1 for
+            `fedadagrad`, `fedadam` and `fedyogi` (Reddi et al. 2021 find 10^-1.5 to 10^0 best over
+            their tasks).
+        momentum: Momentum of the server's optimizer. Absent: 0.9.
+        second_momentum: β₂ of `fedadam` and `fedyogi`. Absent: 0.99, as in the paper.
+        adaptivity: τ of `fedadagrad`, `fedadam` and `fedyogi`. Absent: 1e-3, as in the paper.
+        byzantine: Number of sites that may send arbitrary updates, for `trimmed-mean`, `krum` and
+            `multi-krum`. Absent: 1.
+        selected: Number of updates that `multi-krum` averages. Absent: 2.
+        multiple: `norm-gate` refuses an update whose norm is above this multiple of the median
+            norm. Absent: 3, a guess that leaves room for sites whose data differ.
     """
 
     name: Name = field(default="fedavg", metadata=called("type kind strategy"))

@@ -52,6 +52,8 @@ ClassWeight = tuple[
     Annotated[str, Text(LONGEST_LABEL, lines=True, least=1)],
     Annotated[float, Between(LEAST_WEIGHT, MOST_WEIGHT)],
 ]
+# What a head reads of two texts that are read apart (`models.apart`).
+Comparison = Literal["vectors", "cosine"]
 Score = Annotated[float, Between(-LARGE, LARGE)]
 # A passage of retrieval: half a page, more than today's encoders read of it (512 tokens).
 LONGEST_PASSAGE = 4096
@@ -104,44 +106,52 @@ class TaskConfig:
     """The `[task]` section of a recipe.
 
     Attributes:
-        kind: What is learnt from a record: a built-in task, or a plug-in's name.
-        labels: Class names (classification) or entity types without their B-/I- prefix (token
-            classification). Empty: taken from the public test and validation sets, which only a
-            simulation may do and states in its run's `recipe.toml`; a deployment declares them.
-            They are never read off private records, which would leak.
-        max_length: Longest record in tokens; what is longer is cut at its end, or where
-            `truncation_side` says.
-        chat_template: Jinja template of a conversation; absent: the tokenizer's own, else a plain
-            built-in one.
-        prompt: Of sequence classification: what is read around a text, with `{text}` once where it
-            goes, as in `"Review: {text} Sentiment:"`. Too long a text is cut, never the prompt. A
-            decoder's last token then answers a question. Absent: the text alone.
-        truncation_side: Of a conversation or raw text longer than `max_length`: `right` cuts its
-            end, `left` its beginning, which keeps the last turn. Absent: `right`.
-        loss: Of conversations: `dpo` learns from pairs (columns `prompt`, `chosen`, `rejected`)
-            that the chosen reply is preferred, against the base without its adapter (Rafailov et
-            al. 2023, arXiv:2305.18290). Absent: next tokens, of a pair the chosen reply's.
-        dpo_beta: β of `dpo`: how far the adapter may go from the base; absent: 0.1, the paper's.
-        plugin: Where `kind` is a plug-in's: which code it stands for.
-        class_weights: What a record's loss is multiplied by, by label or entity type, as in
-            `{ cardiology = 2.0 }`; 1 for what is not named. Of a text with several labels each
-            label's part of the loss, of a sentence each word's. They are declared, never counted on
-            private records; each record's gradient is clipped after it, so ε is unchanged. Absent:
-            all weigh alike.
-        score_range: Of scoring, needed: the lowest and the highest score, `[low, high]`.
-        score_step: Of scoring: what parts two grades, as 1 for whole marks; absent: every number in
-            the range is a score.
-        passages: Of retrieval, needed: the public passages by id, as in `{ lost = "A card that is
-            lost …" }`. In one's own recipe also a file with columns `id` and `text`, whose content
-            a run's recipe and the sites' document then state. The ids are the labels.
-        negatives: Of retrieval: what a query's passage is told from. Absent: `public`, all other
-            passages, of which none is a record's. `in-batch` is refused: it couples records.
-        temperature: Of retrieval: by what similarities are divided in the loss; absent: 0.05.
-        items: Of recommendation, needed: the PUBLIC file of what there is to recommend, with
-            columns `item` and `text`, or the generator `synthetic:shops`. Each party has a copy.
-        items_sha256: SHA-256 of that file, which is in the study's digest; absent in a recipe:
-            filled in from the file.
-        last_items: Of recommendation: how many of a person's last items are read; absent: 10.
+        kind: The task: a built-in one, or a plug-in's name.
+        labels: Class names (classification), or entity types without their B-/I- prefix (token
+            classification). Empty: taken from the public test and validation sets and written to
+            the run's `recipe.toml`, which only a simulation may do; a deployment declares them.
+            They are never taken from private records, because that would reveal those labels.
+        max_length: Longest record in tokens. A longer one is cut at its end, or at the side that
+            `truncation_side` names.
+        chat_template: Jinja template of a conversation. Absent: the tokenizer's own, or a plain
+            built-in one if it has none.
+        prompt: For sequence classification: text around each record's text, with `{text}` once in
+            the record's place, as in `"Review: {text} Sentiment:"`. If both are too long, the text
+            is cut and never the prompt. A decoder's last token then answers a question. Absent:
+            the text alone.
+        truncation_side: For conversations and raw texts longer than `max_length`: `right` cuts the
+            end; `left` cuts the beginning, which keeps the last turn. Absent: `right`.
+        loss: For conversations: `dpo` learns from pairs (columns `prompt`, `chosen`, `rejected`) to
+            prefer the chosen reply, compared with the base without its adapter (Rafailov et al.
+            2023, arXiv:2305.18290). Absent: the loss of the next tokens; for pairs, of the chosen
+            reply.
+        dpo_beta: β of `dpo`: a larger value keeps the adapter closer to the base. Absent: 0.1, as
+            in the paper.
+        plugin: If `kind` is a plug-in's name: the code that it stands for.
+        class_weights: Factors for the loss, by label or entity type, as in `{ cardiology = 2.0 }`;
+            1 for labels that are not named. With several labels, the factor applies to each label's
+            part of the loss; with entities, to each word's part. Weights are declared, never
+            counted on private records. Each record's gradient is clipped afterwards, so ε does not
+            change. Absent: all factors are 1.
+        score_range: For scoring, required: the lowest and the highest score, `[low, high]`.
+        score_step: For scoring: the distance between two grades, such as 1 for whole marks. Absent:
+            every number in the range is a possible score.
+        passages: For retrieval, required: the public passages by id, as in `{ lost = "A card that
+            is lost …" }`. Your own recipe may name a file with columns `id` and `text` instead; its
+            content is copied into the run's recipe and the document for the sites. The ids are the
+            labels.
+        negatives: For retrieval: the wrong answers in the loss. Absent: `public`, all other public
+            passages. `in-batch` is refused, because it couples records.
+        temperature: For retrieval: similarities are divided by it in the loss. Absent: 0.05.
+        encoder: For text pairs: `cross` reads both texts as one sequence; `bi` reads each text by
+            itself, so that a text's vector does not depend on the other text. Absent: `cross`.
+        compare: For `bi`: what the head reads: `vectors`, both vectors and their distance in each
+            coordinate, or `cosine`, only their cosine. Absent: `vectors`.
+        items: For recommendation, required: a PUBLIC file of the items, with columns `item` and
+            `text`, or the generator `synthetic:shops`. Each party has a copy.
+        items_sha256: SHA-256 of that file; the study's digest covers it. Absent: computed from the
+            file.
+        last_items: For recommendation: how many of a person's last items are read. Absent: 10.
     """
 
     kind: TaskKind | TaskName = field(
@@ -182,6 +192,8 @@ class TaskConfig:
     temperature: Annotated[float, Between(1e-3, 10.0)] | None = field(
         default=None, metadata={**LATER, **called("tau")}
     )
+    encoder: Literal["cross", "bi"] | None = field(default=None, metadata=LATER)
+    compare: Comparison | None = field(default=None, metadata={**LATER, **called("similarity")})
     items: Annotated[str, Text(MOST_PATH, least=1)] | None = field(
         default=None, metadata={**LATER, **called("catalogue catalog items_file item_texts")}
     )
@@ -218,6 +230,14 @@ class TaskConfig:
             raise UsageError(
                 f"truncation_side: given for {shortened(self.kind)}; of causal-lm alone: other "
                 "tasks cut a record at its end"
+            )
+        if self.encoder is not None and self.kind != "text-pairs":
+            raise UsageError(
+                f"encoder: given for {shortened(self.kind)}; it is of text-pairs alone"
+            )
+        if self.compare is not None and self.encoder != "bi":
+            raise UsageError(
+                f'compare: {self.compare} given without encoder = "bi", whose vectors it compares'
             )
         self._check_weights()
         self._check_scale()

@@ -1,4 +1,4 @@
-"""The hash of a study's public items, stated so that it is in the study's digest."""
+"""Writes the hash of a study's public items into its recipe, so that its digest covers them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from cloister.tasks.config import TaskConfig
 
 
 def with_items_sha256(task: TaskConfig) -> TaskConfig:
-    """The task with its items' hash; another task as it is.
+    """Returns the `[task]` section with the hash of its items; unchanged for another task.
 
     Args:
-        task: Of a recipe, whose file is on this machine.
+        task: The section of a recipe whose file of items is on this machine.
 
     Raises:
-        DataError: The file is not here, or is another than the recipe states.
+        DataError: The file is missing, or has another hash than the recipe states.
     """
     if task.items is None:
         return task

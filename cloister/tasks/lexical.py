@@ -1,4 +1,4 @@
-"""What a ranking by shared words reaches: the baseline beside a retrieval study's scores."""
+"""Scores a retrieval baseline without a model: rank passages by shared words (TF-IDF)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from cloister.tasks.retrieval import found_scores
 
 
 def lexical_scores(task: TaskConfig, test: Sequence[Record]) -> dict[str, float]:
-    """Scores of ranking a retrieval study's passages by TF-IDF, fitted on the passages alone.
+    """Returns the scores of ranking a retrieval study's passages by TF-IDF.
 
-    Cosines of vectors of words and pairs of words with sublinear counts; where no passage has
-    blanks, as in Chinese, of one to three characters.
+    TF-IDF is fitted on the passages only. Its terms are words and pairs of words, with sublinear
+    counts; if no passage has spaces, as in Chinese, groups of one to three characters.
 
     Args:
-        task: The study's.
+        task: The study's task.
         test: Public queries, each with the id of its passage.
 
     Returns:
-        By name, as `found_scores`; empty for another task.
+        Scores by name, as in `found_scores`; empty for another task.
     """
     if task.passages is None:
         return {}

@@ -1,4 +1,4 @@
-"""What showing everybody the most frequent items reaches, without a model."""
+"""Scores a baseline without a model: recommend the most frequent items to every person."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from cloister.tasks.ranking import SHOWN, rank_scores
 
 
 def popular_scores(persons: Sequence[ItemsRecord], shown: int = SHOWN) -> dict[str, float]:
-    """Scores of ranking items by how often they came next in the very records that are scored.
+    """Returns the scores of ranking items by how often they come next in the scored records.
 
-    No ranking that is the same for everybody does better on them, but for what each person has
-    already; so a model that beats it has learnt something of persons. The counts are of public
-    records. (Counts of training records would be private, and would have to be charged.)
+    Items that a person has already are left out. No other ranking that is the same for all persons
+    does better on these records, so a model that beats it has learnt something about persons. The
+    counts come from public records; counts of training records would be private and would have to
+    be charged.
 
     Args:
         persons: Public records, with at least two different items each.
-        shown: Length of a list.
+        shown: Length of the list that a person is shown.
     """
     sequences = [list(dict.fromkeys(person.items)) for person in persons]
     counts = Counter(items[-1] for items in sequences)

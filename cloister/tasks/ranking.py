@@ -1,5 +1,6 @@
-"""Ranks of the item that came next, and the scores that are made of them. Shapes: B records, C
-items."""
+"""Computes the rank of each person's next item, and scores from ranks.
+
+Shapes: B records, C items."""
 
 from __future__ import annotations
 
@@ -9,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# The usual length of a list that a person is shown in evaluations of next items (He et al. 2017,
-# Neural Collaborative Filtering, arXiv:1708.05031, section 4.1).
+# Length k of a recommended list: the usual value in the literature (He et al. 2017, Neural
+# Collaborative Filtering, arXiv:1708.05031, section 4.1).
 SHOWN = 10
 
 
 def without_seen(scores: Tensor, seen: Sequence[Sequence[int]]) -> Tensor:
-    """Scores with −∞ at what each person has already.
+    """Returns scores with −∞ for the items that each person has already.
 
     Args:
-        scores: [B, C], or fewer `seen` than rows: further rows stay.
-        seen: Items of each row.
+        scores: [B, C].
+        seen: The items of each row; rows after the last of these stay unchanged.
 
     Guarantees:
         A row depends on its own scores and items alone.
@@ -31,8 +32,10 @@ def without_seen(scores: Tensor, seen: Sequence[Sequence[int]]) -> Tensor:
 
 
 def ranks_of(scores: Tensor, target: Tensor) -> list[float]:
-    """Rank of each row's target, from 1; of equal scores the mean rank, so that a model that says
-    the same of all items gains nothing. A score that is no number ranks last.
+    """Returns the rank of each row's target, from 1.
+
+    Equal scores share their mean rank, so a model gains nothing by giving all items one score. A
+    score of NaN ranks last.
 
     Args:
         scores: [B, C].
@@ -45,14 +48,14 @@ def ranks_of(scores: Tensor, target: Tensor) -> list[float]:
 
 
 def rank_scores(ranks: Sequence[float], shown: int = SHOWN) -> dict[str, float]:
-    """NDCG, hit rate and mean reciprocal rank of ranks.
+    """Returns NDCG@k, hit rate@k and mean reciprocal rank.
 
-    With one item that came next, NDCG@k of a person is 1/log₂(1 + rank) within the first k and 0
-    beyond (Järvelin and Kekäläinen 2002, ACM TOIS 20, with one relevant item).
+    Each person has one next item, so NDCG@k is 1/log₂(1 + rank) for a rank of at most k, otherwise
+    0 (Järvelin and Kekäläinen 2002, ACM TOIS 20, with one relevant item).
 
     Args:
-        ranks: From 1; not empty.
-        shown: k.
+        ranks: Ranks of the next items, from 1; not empty.
+        shown: k, the length of the list that a person is shown.
     """
     found = np.asarray(ranks, dtype=np.float64)
     hits = found <= shown

@@ -1,15 +1,15 @@
-"""What a person takes next: a public item that follows a sequence of public items.
+"""Predicts which public item a person takes next, from the sequence of items that they took.
 
-The base reads the texts of a person's last items as one text, the latest first. A head maps its
-vector h to W·h + b, and the score of an item is the product with the item's own vector e, which the
-frozen base made of its public text: s = (W·h + b)·e. So an item that nobody had yet is ranked too.
+The base reads the texts of a person's last items as one text, the latest first, and gives a vector
+h. The frozen base also gives each item a vector e, from its public text. The score of an item is
+s = (W·h + b)·e. So items that no person has had are ranked too.
 
-Loss: the cross-entropy of the last item among all items that the person did not have before. Every
-item is a candidate of every record, so no record is another's negative: in-batch negatives would
-couple records, and no clip would bound what one of them adds.
+Loss: the cross-entropy of the last item among all items that the person did not have before. All
+items are candidates for every record. Negatives taken from the batch would couple records, and
+clipping one record's gradient would no longer bound that record's influence.
 
-One record is one target. Earlier items are not targets of their own: they would be several losses
-of one person, which a clip bounds together, for one text each.
+One record has one target, its last item. Earlier items are not targets too: each would need a
+forward pass of its own text, while the clip bounds all losses of one person together.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TASK = {"kind": "recommendation", "records": "items"}
 
 UNKNOWN_ITEM = "an item is not in task.items"
 TOO_FEW = "fewer than two different items, so nothing came next"
-# Between the texts of two items.
+# Written between the texts of two items.
 BETWEEN = "; "
 
 
@@ -85,7 +85,8 @@ class Recommendation:
     def encode(self, record: Record) -> Example:
         """Reads all but the last of a person's items, which is the target; see `Task.encode`.
 
-        An item that comes again counts where it came first: what is ranked is new to the person.
+        A repeated item counts at its first place only, because the ranked items are new to the
+        person.
         """
         assert isinstance(record, ItemsRecord)
         places = self.known(record.items)
@@ -95,10 +96,10 @@ class Recommendation:
         return Example(self.text_ids(before), target, seen=tuple(before))
 
     def history(self, items: Sequence[str]) -> Example:
-        """Reads all of a person's items, to rank what may come next; the target means nothing.
+        """Reads all of a person's items, to predict the next one; the example has no real target.
 
         Raises:
-            MisfitError: None is given, or one is not in the catalogue.
+            MisfitError: No item is given, or one is not in the catalogue.
         """
         places = self.known(items)
         if not places:
@@ -106,10 +107,12 @@ class Recommendation:
         return Example(self.text_ids(places), 0, seen=tuple(places))
 
     def known(self, items: Sequence[str]) -> list[int]:
-        """Places of different items in order of their first time, of the last `MOST_ITEMS`.
+        """Returns the places of a person's different items, in the order of their first occurrence.
+
+        Of a longer list only the last `MOST_ITEMS` are read.
 
         Raises:
-            MisfitError: One is not in the catalogue.
+            MisfitError: An item is not in the catalogue.
         """
         try:
             return list(dict.fromkeys(self.places[item] for item in items[-MOST_ITEMS:]))
@@ -119,21 +122,21 @@ class Recommendation:
             ) from None
 
     def text_ids(self, places: Sequence[int]) -> tuple[int, ...]:
-        """Token ids of the last items' texts, the latest first, cut at the end."""
+        """Returns the token ids of the last items' texts, the latest first, cut at the end."""
         return text_ids(self.tokenizer, self._text(places), self.max_length, self.pad_id)
 
     def item_example(self, place: int) -> Example:
-        """An item's own text, of which the base makes its vector; there is nothing to learn."""
+        """Returns an item's own text as an example, from which the base computes its vector."""
         text = self.catalogue.texts[place]
         return Example(text_ids(self.tokenizer, text, self.max_length, self.pad_id), 0)
 
     def by_length(self) -> tuple[str, ...]:
-        """Ids in order of the length of their texts, the longest last."""
+        """Returns the items' ids, sorted by the length of their texts, the longest last."""
         texts = self.catalogue.texts
         return tuple(sorted(self.catalogue.ids, key=lambda item: len(texts[self.places[item]])))
 
     def is_cut(self, items: Sequence[str]) -> bool:
-        """Whether the texts of a person's last items have more tokens than are read."""
+        """Returns whether the texts of a person's last items are longer than `max_length`."""
         return is_text_cut(self.tokenizer, self._text(self.known(items)), self.max_length)
 
     def _text(self, places: Sequence[int]) -> str:
@@ -145,7 +148,7 @@ class Recommendation:
         return collate(examples, self.pad_id, shape)
 
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of each person's next item among those that are new to them, [B]."""
+        """Returns the cross-entropy of each person's next item among items new to them, [B]."""
         scores = without_seen(logits.float(), [example.seen for example in batch.examples])
         return F.cross_entropy(scores, batch.target.to(logits.device), reduction="none")
 
@@ -156,7 +159,7 @@ class Recommendation:
 
 @dataclass
 class RankMeter:
-    """Collects the ranks of the items that came next."""
+    """Collects the rank of each person's next item."""
 
     task: Recommendation
     _ranks: list[float] = field(default_factory=list)
@@ -169,9 +172,9 @@ class RankMeter:
         self._loss += float(self.task.record_losses(logits, batch).sum())
 
     def result(self) -> dict[str, float]:
-        """Hit rate and NDCG of the first ten, mean reciprocal rank, mean loss."""
+        """Returns hit rate and NDCG of the first ten, mean reciprocal rank, and mean loss."""
         return {**rank_scores(self._ranks), "loss": self._loss / max(len(self._ranks), 1)}
 
     def report(self) -> Mapping[str, Mapping[str, float]]:
-        """Nothing: a row per item would say little of 400 items, and nothing of 100,000."""
+        """Returns an empty report: a row for each of hundreds of items would not help a reader."""
         return {}

@@ -1,15 +1,15 @@
-"""Which public passage answers a query: a bi-encoder whose query side is learnt.
+"""Finds the public passage that answers a query: a bi-encoder whose query side is trained.
 
-A query and a passage are encoded apart and compared by the cosine of their vectors. The passages
-are public and keep the vectors that the base gives them, and the encoder of queries is tuned, as
-Lewis et al. 2020 do (arXiv:2005.11401, section 2.4): so an index of documents stays valid over
-rounds and versions. The loss is a softmax over all passages,
+Queries and passages are encoded separately and compared by the cosine of their vectors. Passages
+are public and keep the vectors that the frozen base gives them; only the encoder of queries is
+trained, as in Lewis et al. 2020 (arXiv:2005.11401, section 2.4). So an index of documents stays
+valid over rounds and versions. The loss is a softmax over all passages,
 
     −log exp(cos(q, p⁺)/τ) / Σₚ exp(cos(q, p)/τ),
 
-exact where sampled negatives estimate it. The passages are no records, so it is the record's own:
-negatives from the batch (Karpukhin et al. 2020, arXiv:2004.04906, section 3.2) would couple
-records, and no clip would bound what one of them adds.
+computed exactly and not estimated from sampled negatives. Passages are not records, so the loss
+depends on one record only. Negatives from the batch (Karpukhin et al. 2020, arXiv:2004.04906,
+section 3.2) would couple records, and clipping would no longer bound one record's influence.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from cloister.tasks.task import UNKNOWN_LABEL, Batch, BatchShape, Example
 
 TASK = {"kind": "retrieval", "records": "text", "usual": False}
 
-# The places in a ranking within which a passage counts as found; 10 is usual (MS MARCO, BEIR:
-# Thakur et al. 2021, arXiv:2104.08663).
+# Cut-offs k of the scores: a passage is found if its rank is at most k. 10 is usual (MS MARCO,
+# BEIR: Thakur et al. 2021, arXiv:2104.08663).
 CUTS = (1, 5, SHOWN)
 
 
@@ -99,7 +99,7 @@ class Retrieval:
         return Example(text_ids(self.tokenizer, text, self.max_length, self.pad_id), 0)
 
     def is_cut(self, text: str) -> bool:
-        """Whether a text is longer than what is read of it."""
+        """Returns whether a text is longer than `max_length`, so that its end is not read."""
         return is_text_cut(self.tokenizer, text, self.max_length)
 
     def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
@@ -107,11 +107,11 @@ class Retrieval:
         return collate(examples, self.pad_id, shape)
 
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of each query over all passages, [B].
+        """Returns the cross-entropy of each query over all passages, [B].
 
         Args:
             logits: Cosines of queries and passages, [B, K].
-            batch: Its target is the place of each query's passage.
+            batch: Its target is the index of each query's passage.
         """
         scaled = logits.float() / self.temperature
         return F.cross_entropy(scaled, batch.target.to(logits.device), reduction="none")
@@ -123,7 +123,7 @@ class Retrieval:
 
 @dataclass
 class PassageMeter:
-    """Collects at which place of its ranking each query's passage stands."""
+    """Collects the rank of the right passage of each query."""
 
     task: Retrieval
     _ranks: list[float] = field(default_factory=list)
@@ -137,11 +137,11 @@ class PassageMeter:
         self._loss += float(self.task.record_losses(logits, batch).sum())
 
     def result(self) -> dict[str, float]:
-        """Scores of the ranking (`found_scores`), and the mean loss."""
+        """Returns the scores of the rankings (`found_scores`), and the mean loss."""
         return {**found_scores(self._ranks), "loss": self._loss / max(len(self._ranks), 1)}
 
     def report(self) -> Mapping[str, Mapping[str, float]]:
-        """Mean reciprocal rank and support of each passage that answers a query."""
+        """Returns mean reciprocal rank and support of each passage that answers a query."""
         by_passage: dict[int, list[float]] = defaultdict(list)
         for true, rank in zip(self._true, self._ranks, strict=True):
             by_passage[true].append(rank)
@@ -155,14 +155,14 @@ class PassageMeter:
 
 
 def found_scores(ranks: Sequence[float]) -> dict[str, float]:
-    """Scores of rankings in which one passage each is right.
+    """Returns the scores of rankings that each have one right passage.
 
     Args:
-        ranks: Where it stands, from 1; not empty.
+        ranks: Ranks of the right passages, from 1; not empty.
 
     Returns:
         `mrr`, the mean of 1/rank (Voorhees 1999, TREC-8); `recall@1`, `@5`, `@10`, the share of
-        queries whose passage is among so many; `ndcg@10` (`ranking.rank_scores`).
+        queries whose right passage has at most this rank; `ndcg@10` (`ranking.rank_scores`).
     """
     scores, found = rank_scores(ranks), np.asarray(ranks)
     return {

@@ -1,4 +1,4 @@
-"""Base class for your own task: a text with labels, and one row of outputs for it."""
+"""Base class for a task of your own: a text with labels, for which the network gives one row."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from cloister.tasks.task import UNKNOWN_LABEL, Batch, BatchShape, Example
 
 @dataclass(frozen=True)
 class TextTask(ABC):
-    """Derive from it, and write `target`, `record_losses` and, to score more than the loss,
-    `scores`. Further dataclass fields are options of a recipe (`[task.plugin.options]`).
+    """Base class for a task of your own on single texts.
+
+    Write `target` and `record_losses`, and `scores` if you want more than the loss. Further
+    dataclass fields become options of a recipe (`[task.plugin.options]`).
 
     Attributes:
         labels: Names of the C outputs in order, as the study gives them.
@@ -44,22 +46,22 @@ class TextTask(ABC):
 
     @staticmethod
     def labels_in(record: TextRecord) -> Sequence[str]:
-        """The labels that a record names; by default it names one."""
+        """Returns the labels that a record names; by default there is one."""
         return (record.label,)
 
     @abstractmethod
     def target(self, record: TextRecord) -> int:
-        """What is learnt from a record, as one whole number that `record_losses` reads back.
+        """Returns a record's target as one whole number, which `record_losses` receives.
 
-        By the time it is called, every label that the record names is among `labels`.
+        When it is called, every label that the record names has been checked to be in `labels`.
         """
 
     @abstractmethod
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """One loss per row, float32 [B], from logits [B, C] and `batch.target`, int64 [B]."""
+        """Returns a loss per row, float32 [B], from logits [B, C] and `batch.target`, int64 [B]."""
 
     def scores(self, logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        """Scores of each record by name, each [B]; their means over all records are shown."""
+        """Returns scores by name, each [B], one for each record; reports show their means."""
         return {}
 
     def encode(self, record: Record) -> Example:
@@ -76,12 +78,12 @@ class TextTask(ABC):
         return collate(examples, self.pad_id, shape)
 
     def meter(self) -> MeanMeter:
-        """The mean loss, and the means of `scores`."""
+        """Returns a new meter of the mean loss and the means of `scores`."""
         return MeanMeter(self)
 
 
 class MeanMeter:
-    """Means over records of a task's scores."""
+    """Computes the means of a task's scores over all records."""
 
     def __init__(self, task: TextTask) -> None:
         self._task = task
@@ -96,11 +98,11 @@ class MeanMeter:
         self._count += len(batch.target)
 
     def result(self) -> dict[str, float]:
-        """The means, the task's primary metric first."""
+        """Returns the means, the task's primary metric first."""
         first = self._task.primary_metric
         names = sorted(self._sums, key=lambda name: name != first)
         return {name: self._sums[name] / max(self._count, 1) for name in names}
 
     def report(self) -> Mapping[str, Mapping[str, float]]:
-        """Nothing per class."""
+        """Returns an empty report: there are no scores for single classes."""
         return {}

@@ -9,6 +9,7 @@ import random
 from dataclasses import dataclass
 
 from cloister.data.records import ONE_LABEL, POOLED
+from cloister.tasks.pairs import TextPairs
 from cloister.tasks.task import IGNORE, BatchShape, Example, Task
 from cloister.training.passes import Pass, Row
 
@@ -47,6 +48,10 @@ class SyntheticBatches:
         """Draws a random record of this number of tokens."""
         ids = tuple(self._draw.randrange(self._vocabulary) for _ in range(tokens))
         labels = len(self._task.labels)
+        if isinstance(self._task, TextPairs) and self._task.compare is not None:
+            first = self._draw.randint(1, tokens)
+            parts = (0,) * first + (1,) * (tokens - first)
+            return Example(ids, self._draw.randrange(labels), segments=parts)
         if self._task.record_kind in ONE_LABEL:
             return Example(ids, self._draw.randrange(labels))
         if self._task.record_kind == "items":

@@ -27,11 +27,12 @@ from cloister.models.passage_head import set_passages
 from cloister.models.prefix import KeptStates
 from cloister.models.prefix_check import try_prefix
 from cloister.models.state import read_adapter, read_tensors
-from cloister.models.trial import check_reads, check_reads_backwards
+from cloister.models.trial import check_apart, check_reads, check_reads_backwards
 from cloister.tasks.build import build_task, padding_id
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.fit import Limits, check_fit
 from cloister.tasks.label_words import label_tokens
+from cloister.tasks.pairs import TextPairs
 from cloister.tasks.recommendation import Recommendation
 from cloister.tasks.retrieval import Retrieval
 from cloister.tasks.task import Example, Task
@@ -190,16 +191,20 @@ def open_workspace(
         device=device,
         attention=attention,
         compares=isinstance(bound, Retrieval),
+        apart=bound.compare if isinstance(bound, TextPairs) else None,
     )
     limits = limits_of(network.base, network.virtual_tokens)
     check_fit(limits, model.base, task.max_length, tokenizer.get_vocab(), padding_id(tokenizer))
     check_reads(network, model.base, padding_id(tokenizer))
     if bound.record_kind == "messages":
         check_reads_backwards(network, model.base)
+    if network.two is not None:
+        check_apart(network, model.base, task.max_length)
     is_probe = lora.train == "none" and not lora.residual
     adapted = 0 if is_probe or lora.is_prompt else lora.top_layers
     if frozen_cache_gib and (is_probe or adapted):
         computed = f"{model.dtype} {model.quantization} {network.device} {attention}"
+        computed += "" if network.two is None else " apart"
         kept = _kept(sha256, computed, model.layers, adapted)
         network.prefix = try_prefix(
             network, bound, limits.vocabulary or 1, adapted, kept, frozen_cache_gib

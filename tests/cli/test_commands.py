@@ -137,6 +137,8 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--certificate",
             "--device",
             "--documents",
+            "--feedback",
+            "--feedback-key",
             "--host",
             "--key",
             "--least-score",

@@ -120,7 +120,8 @@ def test_a_version_s_way_from_a_run_to_production_and_back(
         shown = capsys.readouterr()
         return shown.err if code else shown.out
 
-    assert "--as NAME --registry" in model("list")
+    assert "nothing is there; look at the path" in model("list", code=2)
+    assert "--as NAME --registry" in model("list", code=2)
     later = tmp_path / "later"
     shutil.copytree(finished, later)
     head = load_file(later / "adapter" / "head.safetensors")
@@ -140,6 +141,10 @@ def test_a_version_s_way_from_a_run_to_production_and_back(
     assert lineage["promises"] == {one["name"]: one["promise"] for one in result["sites"]}
     assert lineage["metrics"] == result["test"]
     assert str(finished.parent) + "/study/train" not in json.dumps(lineage)
+    (place := tmp_path / "ruled").mkdir()
+    (place / "registry.json").write_text('{"schema": 1}')
+    assert run(["model", "list", "--registry", str(place)]) == 0
+    assert "no model in" in capsys.readouterr().out
     told = model("show", "triage", "--version", listed[0][:8])
     assert "against coordinator" in told
     assert listed[0] in told
@@ -203,3 +208,62 @@ def test_a_version_names_the_certificates_of_its_run(
     files[0].write_text("[]")
     assert run(["model", "promote", str(certified), "--as", "bank", *where]) == 3
     assert "no certificate can be read" in capsys.readouterr().err
+
+
+def test_a_smaller_model_is_written_measured_and_used_by_other_commands(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "small")
+    assert run(["model", "compress", str(finished), "--out", out, "--drop-layers", "1"]) == 0
+    shown = capsys.readouterr()
+    assert "choosing layer 1 of 1 to drop" in shown.err
+    assert "trained" in shown.out
+    assert "compressed" in shown.out
+    told = json.loads((tmp_path / "small" / "compress.json").read_text())
+    assert told["scored_on"] == "the study's public test set (30 records)"
+    accuracy = json.loads((finished / "result.json").read_text())["test"]["accuracy"]
+    assert told["models"][0]["score"] == accuracy
+    test = str(finished.parent / "study" / "test.jsonl")
+    assert run(["evaluate", out, "--data", test, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["accuracy"] == told["models"][1]["score"]
+    card = (tmp_path / "small" / "README.md").read_text()
+    assert "## Privacy" in card  # carried over from the study's own card
+    assert "PeftModel" not in card
+    where = ["--registry", str(tmp_path / "registry")]
+    assert run(["model", "promote", out, "--as", "small", *where]) == 0
+    export = ["model", "export", out, "--format", "sentence-transformers"]
+    assert run([*export, "--out", str(tmp_path / "again")]) == 0
+    assert "## Compressed" in (tmp_path / "again" / "README.md").read_text()
+
+
+def test_nothing_is_chosen_or_learnt_by_private_texts(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = finished.parent / "study" / "train.jsonl"
+    rows = [json.loads(line) for line in train.read_text().splitlines()]
+    copy, bare, few = (tmp_path / f"{name}.jsonl" for name in ("copy", "bare", "few"))
+    copy.write_bytes(train.read_bytes())
+    bare.write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in rows[:9]))
+    public = "".join(json.dumps({"text": f"{count} itchy knees"}) + "\n" for count in range(9))
+    few.write_text(public + json.dumps({"text": rows[0]["text"]}) + "\n")  # a tenth, as happens
+    small = tmp_path / "small"
+    asked = ["model", "compress", "--out", str(small), "--drop-layers", "1"]
+    for file in (train, copy, bare):
+        assert run([*asked, str(finished), "--public", str(file)]) == 4
+        assert "--public: " in (said := capsys.readouterr().err)
+        assert "the study's private records" in said
+        assert run([*asked, str(finished), "--test", str(train)]) == 4
+    assert not small.exists()
+    assert run([*asked, str(finished), "--public", str(few), "--json"]) == 0
+    assert (
+        "few.jsonl, which its owner declared public"
+        in json.loads(capsys.readouterr().out)["steps"][0]
+    )
+    # A compressed model remembers whose records it must not read.
+    again = ["model", "compress", str(small), "--out", str(tmp_path / "again")]
+    assert run([*again, "--sparsity", "0.5", "--public", str(bare)]) == 4
+    assert run([*again, "--sparsity", "1"]) == 2
+    assert run([*again, "--sparsity", "nan"]) == 2
+    assert run([*again, "--distil", "1"]) == 2
+    assert run([*again, "--distil", "1", "--public", str(tmp_path / "none.jsonl")]) == 2
+    assert not (tmp_path / "again").exists()

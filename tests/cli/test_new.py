@@ -99,6 +99,12 @@ def test_words_and_conversations_give_recipes_that_pass_the_first_checks(tmp_pat
         (["--data", "none.csv"], "none.csv: no such file"),
         (["--data", "numbers.csv"], "fit no task"),
         (["token-classification", "--data", "numbers.csv"], "fit no task token-classification"),
+        (["--data", "numbers.csv", "--out", "none/a.toml"], "the folder none does not exist"),
+        (["--data", "empty.csv"], "empty.csv: empty; give a file with at least one record"),
+        (
+            ["--data", "wards.csv"],
+            "not UTF-8; save the file as UTF-8, or rewrite it with `cloister",
+        ),
     ],
 )
 def test_what_cannot_be_guessed_is_said(
@@ -110,6 +116,8 @@ def test_what_cannot_be_guessed_is_said(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "numbers.csv").write_text("a\n1\n2\n")
+    (tmp_path / "empty.csv").write_bytes(b"")
+    (tmp_path / "wards.csv").write_text("主诉;科室\n腰疼;骨科\n", encoding="gb18030")
     assert run(["new", *arguments]) in (2, 3)
     assert told in capsys.readouterr().err
     assert list(tmp_path.glob("*.toml")) == []
@@ -117,3 +125,18 @@ def test_what_cannot_be_guessed_is_said(
 
 def test_the_declared_number_shows_one_digit_of_the_file_s() -> None:
     assert declared(None) == 1200
+
+
+@pytest.mark.parametrize(
+    ("task", "needed"),
+    [
+        ("retrieval", ", a public test file and the public passages (task.passages"),
+        ("recommendation", ", a public test file and the public items (task.items"),
+        ("scoring", " and a public test file in it"),
+    ],
+)
+def test_the_closing_line_names_every_file_that_is_still_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, needed: str
+) -> None:
+    assert run(["new", task, "--out", str(tmp_path / "study.toml")]) == 0
+    assert f"name the training file{needed}" in capsys.readouterr().out

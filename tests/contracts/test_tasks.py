@@ -107,6 +107,8 @@ CASES = [
     Case("scoring", tiny_bert, (), SCORED, {"score_range": (0.0, 3.0), "score_step": 1.0}),
     Case("retrieval", tiny_bert, (), TEXTS, {"passages": PASSAGES}),
     Case("recommendation", tiny_bert, (), HAD, {"items": str(SHELF), "last_items": 4}),
+    Case("text-pairs", tiny_bert, ("a", "b"), PAIRS, {"encoder": "bi"}),
+    Case("text-pairs", tiny_bert, ("a", "b"), PAIRS, {"encoder": "bi", "compare": "cosine"}),
 ]
 WEIGHED = [
     replace(CASES[0], options={"class_weights": {"a": 3.0}}),
@@ -121,7 +123,7 @@ def test_every_task_keeps_the_contract(case: Case) -> None:
     check_task(case.kind, case.records, labels=case.labels, **case.options)
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.kind)
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.called)
 def opened(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Workspace, list[Example]]:
@@ -191,6 +193,9 @@ def test_padding_changes_no_loss(opened: Opened) -> None:
         torch.nn.functional.pad(batch.attention_mask, (0, 7)),
         batch.target if one_a_record else torch.nn.functional.pad(batch.target, (0, 7), value=-100),
         batch.examples,
+        segments=None
+        if batch.segments is None
+        else torch.nn.functional.pad(batch.segments, (0, 7)),
     )
     torch.testing.assert_close(losses(workspace, wider), losses(workspace, batch), **TOLERANCE)
 

@@ -109,3 +109,14 @@ def test_chinese_names_of_columns_are_found(tmp_path: Path) -> None:
         "person": "病人编号",
         "site": "就诊医院",
     }
+
+
+def test_a_history_of_ids_is_items_and_one_of_words_is_a_text(tmp_path: Path) -> None:
+    """By its words, any text could be a list of ids."""
+    texts = {"ids": "m17 N-2 tent-3", "words": "a fever for 3 days"}
+    found = {
+        name: guess(jsonl(tmp_path / f"{name}.jsonl", [{"history": text, "label": "a"}] * 4))
+        for name, text in texts.items()
+    }
+    assert (found["ids"].kind, found["ids"].columns) == ("items", {"items": "history"})
+    assert (found["words"].kind, found["words"].columns["text"]) == ("text", "history")

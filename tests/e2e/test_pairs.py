@@ -92,6 +92,27 @@ def test_predictions_are_those_that_were_scored(finished: Path) -> None:
     assert scores.metrics["accuracy"] == pytest.approx(hits / 24)
 
 
+def test_texts_that_are_read_apart_are_trained_on_and_predicted_for(
+    tmp_path: Path, bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = recipe_of(tmp_path / "data", bert, "task.encoder=bi", "task.compare=cosine")
+    folder = tmp_path / "run"
+    assert simulate(recipe, RunDirectory.create(folder, recipe)).test["loss"] > 0
+    model = load_model(folder)
+    assert model.workspace.network.two is not None
+    pair = ("the patient has a fever", "no fever")
+    (alone,) = model.predict([pair])
+    beside = model.predict([("rash", "no rash since monday"), pair])[1]
+    assert alone.label == beside.label  # type: ignore[union-attr]
+    assert alone.probabilities == pytest.approx(beside.probabilities)  # type: ignore[union-attr]
+    card = (folder / "adapter" / "README.md").read_text(encoding="utf-8")
+    assert "cosine_similarity(first, second" in card
+    assert (
+        cli(["model", "export", str(folder), "--format", "onnx", "--out", str(tmp_path / "o")]) == 2
+    )
+    assert "no form has a place for the comparison" in capsys.readouterr().err
+
+
 def test_a_prediction_needs_two_texts(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = load_model(finished / "run")
     for given, told in (("fever", "str given"), (("fever",), "1 values"), (("a", " "), "empty")):

@@ -125,6 +125,11 @@ def test_bad_words_are_named_and_change_nothing(
     words = tmp_path / "words.txt"
     words.write_bytes(b"\xff\xfe")
     assert run(["model", "card", str(folder), "--use", str(words)]) == 3
+    assert "byte 0 is no UTF-8" in capsys.readouterr().err
+    assert run(["model", "card", str(folder), "--use", str(tmp_path / "none")]) == 3
+    told = capsys.readouterr().err
+    assert "cannot be read (no such file)" in told
+    assert "Errno" not in told
     assert run(["model", "card", str(folder), "--statement", "east"]) == 2
     assert run(["model", "card", str(folder)]) == 2
     capsys.readouterr()

@@ -41,20 +41,26 @@ def parted() -> PreTrainedTokenizerFast:
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # scripts are short
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own
 @pytest.mark.parametrize(
-    ("name", "tokenizer", "reads_segments"),
-    [("bert", parted(), True), ("gpt2", word_tokenizer(frame=False), False)],
-    ids=["segments", "line break"],
+    ("name", "tokenizer", "reads_segments", "apart"),
+    [
+        ("bert", parted(), True, {}),
+        ("gpt2", word_tokenizer(frame=False), False, {}),
+        ("bert", parted(), False, {"encoder": "bi"}),
+        ("llama", word_tokenizer(frame=False), False, {"encoder": "bi", "compare": "cosine"}),
+    ],
+    ids=["segments", "line break", "apart", "apart, by cosine"],
 )
 def test_a_script_reads_pairs_as_cloister_does(
     name: str,
     tokenizer: PreTrainedTokenizerFast,
     reads_segments: bool,
+    apart: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     base = tiny(tmp_path / "base", name, tokenizer=tokenizer)
     model, lora = ModelConfig(base=str(base)), LoraConfig(train="both", top_layers=0)
-    task = TaskConfig(kind="text-pairs", labels=("a", "b"), max_length=12)
+    task = TaskConfig(kind="text-pairs", labels=("a", "b"), max_length=12, **apart)
     workspace = open_workspace(model, lora, task, task.labels, 0)
     rng = np.random.default_rng(0)
     values = {n: 0.3 * rng.normal(size=a.shape) for n, a in workspace.start.items()}

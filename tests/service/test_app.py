@@ -184,7 +184,7 @@ def test_tokens_open_what_is_closed(desk: Desk, classifier: Version, tmp_path: P
     body = {"inputs": ["fever"]}
     assert client.post("/v1/predict", json=body).status_code == 401
     assert client.post("/v1/predict", json=body, headers=bearer).status_code == 200
-    for path in ("/healthz", "/", "/page.js", "/page.css"):
+    for path in ("/healthz", "/", "/page.js", "/feedback.js", "/page.css"):
         assert client.get(path).status_code == 200
 
 

@@ -27,6 +27,8 @@ QUIET = [
 # Keys that are no letters, as the protocol names them.
 _CODES = {
     "Enter": 13,
+    "Tab": 9,
+    " ": 32,
     "Backspace": 8,
     "ArrowLeft": 37,
     "ArrowUp": 38,
@@ -78,8 +80,8 @@ class Tab:
             event = {"key": key, "modifiers": SHIFT * shift}
             if key in _CODES:
                 event["windowsVirtualKeyCode"] = _CODES[key]
-                if key == "Enter":  # without its character it presses no button
-                    event["text"] = "\r"
+                # Without its character a key presses no button, and checks no box.
+                event.update({"Enter": {"text": "\r"}, " ": {"text": " "}}.get(key, {}))
             else:
                 event["text"] = key
             self._ask("Input.dispatchKeyEvent", type="keyDown", **event)

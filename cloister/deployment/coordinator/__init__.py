@@ -1,1 +1,1 @@
-"""What a coordinator runs: service, gate, executor, members, runs."""
+"""Programs and files of a coordinator: service, gate, executor, members, runs."""

@@ -17,11 +17,11 @@ from cloister.files import sync_folder
 from cloister.owner_only import private_folder
 from cloister.staging import staging
 
-# Left out: the service makes it again, and tells an empty SuperLink who may connect.
+# Not in a backup: the service creates these again, and registers the members at a new SuperLink.
 LEFT_OUT = ("state", "logs", "service.json", "members.lock")
-# Bytes of a header's own content: a long name of Linux, many times.
+# Most bytes of a header's content, such as a long file name (Linux: 4,096 bytes).
 MOST_HEADER = 2**16
-# Bytes after an archive's end: `tar` fills the last 10,240 up.
+# Most bytes after an archive's end: `tar` pads it to a multiple of 10,240.
 MOST_REST = 2**20
 
 
@@ -116,7 +116,9 @@ def _unpack(backup: Path, place: Path) -> None:
                     with target.open("xb") as file:
                         shutil.copyfileobj(source, file)
                     target.chmod(0o600 if target.suffix == ".key" else member.mode & 0o644)
-            if len(stream.read(MOST_REST)) == MOST_REST:  # up to gzip's sum of the whole
+            if (
+                len(stream.read(MOST_REST)) == MOST_REST
+            ):  # reads on, so that gzip checks its checksum
                 raise ValueError("more after its end")
     except (OSError, tarfile.TarError, EOFError, ValueError, zlib.error) as error:
         raise BadFileError(

@@ -180,10 +180,10 @@ class DeployedStudy:
         """Loads base and public data, and checks that per-record gradients are exact.
 
         Args:
-            run: Its folder.
+            run: The run's folder.
             members: The sites that take part.
             allowed: Returns the present members.
-            key: The coordinator's.
+            key: The coordinator's private key.
             heads: Folder of the sites' last heads.
 
         Raises:
@@ -216,7 +216,7 @@ class DeployedStudy:
 
     @property
     def participants(self) -> Participants:
-        """The members, and how they are asked."""
+        """Returns the participating members, with the way in which the coordinator asks them."""
         recipe, names = self.coordinator.recipe, tuple(sorted(self.members))
         federation, digest = recipe.federation, recipe.digest()
         keys = {name: member.ledger_key for name, member in self.members.items()}

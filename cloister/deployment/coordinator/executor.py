@@ -84,7 +84,7 @@ def _execute(folder: ServerFolder, runtime: Runtime, task: FlowerTask) -> None:
         standing = RunStatus.STOPPED if asked else RunStatus.INTERRUPTED
         note(
             place, standing.value, text=str(error)
-        )  # before the end, as watchers stop reading then
+        )  # before the status changes, because watchers stop reading then
         change_run(place, standing=standing, error=str(error), exit_code=error.exit_code)
     except CloisterError as error:
         note(place, "failed", text=str(error))

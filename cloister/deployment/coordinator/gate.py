@@ -127,7 +127,8 @@ def make_server(folder: ServerFolder) -> uvicorn.Server:
         make_gate(gate, folder.superlink),
         host=host,
         port=port,
-        # TLS, too, is the gatekeeper's, and asyncio's own: uvloop's cannot be told when to end.
+        # asyncio's loop, not uvloop: the gatekeeper starts and ends TLS itself (`Handshake`), which
+        # uvloop does not allow.
         http=cast(Any, protocol_of(gatekeeper, tls_of(folder))),
         loop="asyncio",
         ws="none",

@@ -23,13 +23,13 @@ from cloister.deployment.coordinator.gate_keeper import Gatekeeper
 
 log = logging.getLogger(__name__)
 
-# Seconds for a TLS handshake (two round trips), for a request's head (1 kB), for reading the end of
-# an answer before a close, and of silence between a member's requests.
+# Time limits in seconds: for a TLS handshake (two round trips); for a request's head (1 kB); for
+# reading the end of an answer before a close; for a member's pause between two requests.
 HANDSHAKE, HEAD, FAREWELL, IDLE = 10, 15.0, 5, 75
 # Most bytes of an incomplete head, chunk or trailer that h11 keeps.
 HEAD_BYTES = 16_384
-# Bytes that are read, and kept unsent, at a time; asyncio's defaults of 256 kB and 512 kB would use
-# 0.8 MB per connection.
+# Most bytes that are read at a time, and that wait to be sent. With asyncio's defaults of 256 kB
+# and 512 kB, a connection would use 0.8 MB.
 READ_AT_ONCE, UNSENT = 65_536, 65_536
 
 
@@ -145,7 +145,7 @@ class Handshake(SSLProtocol):
             conversation,
             context,
             cast(Any, None),
-            server_side=True,  # nobody waits for it
+            server_side=True,
             ssl_handshake_timeout=HANDSHAKE,
             ssl_shutdown_timeout=FAREWELL,
         )
@@ -167,7 +167,7 @@ class Handshake(SSLProtocol):
         peer = transport.get_extra_info("peername")
         if peer:
             self._gatekeeper.admit(self._conversation, str(peer[0]), self.start, self.abort)
-        else:  # it is closed already
+        else:  # the other side has closed the connection already
             transport.abort()
 
     def start(self) -> None:

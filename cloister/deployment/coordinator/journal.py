@@ -36,10 +36,10 @@ class RunStatus(StrEnum):
 
 # Events that a site can cause again and again, by disconnecting and connecting.
 REPEATED = frozenset({"preparing", "asked", "answered", "lost", "late"})
-# Bytes of the file from which on they are left out: about 300,000 events, more than five per site
-# and round in a thousand rounds of 30 sites.
+# Above this size of the file, such events are left out. It holds about 300,000 events: more than
+# five for each site and round, in a thousand rounds of 30 sites.
 MOST_BYTES = 2**25
-# Most characters of an event's text: as many as a site keeps of a refusal's reason.
+# Most characters of an event's text: the same limit as a site has for the reason of a refusal.
 MOST_TEXT = 4_000
 
 ENDED = (RunStatus.FINISHED, RunStatus.FAILED, RunStatus.STOPPED)
@@ -204,7 +204,7 @@ def events(folder: Path, after: int = 0) -> Iterator[tuple[int, dict[str, Any]]]
 
 
 def ready_sites(folder: Path) -> frozenset[str]:
-    """The sites of a run whose last word was that they take part."""
+    """Returns the sites of a run whose last event says that they take part."""
     said: dict[str, str] = {}
     for _, event in events(folder):
         if event.get("what") in ("ready", "refused", "retired"):

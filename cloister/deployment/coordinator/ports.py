@@ -20,7 +20,7 @@ class Journal(RunObserver):
 
     Args:
         recipe: The study.
-        run: Its folder.
+        run: The run's folder.
     """
 
     def note(self, text: str) -> None:
@@ -32,7 +32,7 @@ class Journal(RunObserver):
         note(self.run.path, "note", text=f"warning: {text}")
 
     def untrained(self, scores: SetScores) -> None:
-        """Notes what the untrained adapter scores."""
+        """Notes the scores of the untrained adapter."""
         told = {name: dict(found) for name, found in scores.items()}
         note(self.run.path, "untrained", round=0, scores=told)
 

@@ -8,11 +8,12 @@ import re
 from cloister.bounds import shortened
 from cloister.errors import UsageError
 
-# RFC 1123, and underscores, which some local names have; other scripts in their ASCII form (xn--…).
+# A part of a host name by RFC 1123, and underscores, which some local names have. Names in other
+# scripts must be in their ASCII form (xn--…).
 _LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 LONGEST_HOST = 253
-# 65535 has five.
+# The highest port, 65535, has five digits.
 PORT = re.compile("[0-9]{1,5}")
 
 

@@ -39,11 +39,12 @@ from cloister.names import is_name
 VERSIONS = {"invite": 1, "request": 1, "welcome": 2}
 # Larger than any document; a larger file is not read to its end.
 LARGEST = 65_536
-# Who signs what.
+# The signer of each kind of document.
 SIGNERS = {"invite": {"authority"}, "request": {"node", "ledger"}, "welcome": {"authority"}}
-# Fields that a document has from a version on; in an earlier one they are empty.
+# The version of a document in which a field was added; in earlier versions the field is empty.
 SINCE = {"coordinator_key": 2}
-# Above any hospital's; a number of thousands of digits would be legal JSON.
+# Most records that a site may declare, far more than any hospital has. Without a limit, JSON allows
+# numbers with thousands of digits.
 MOST_RECORDS = 10**12
 
 Paper = TypeVar("Paper", "Invite", "JoinRequest", "Approval")
@@ -55,7 +56,7 @@ class Invite:
 
     Attributes:
         coordinator: Name of the inviting coordinator.
-        site: Whom.
+        site: Name of the invited site.
         address: `host:port` of the coordinator's endpoint, as the site reaches it.
         authority: The coordinator's certificate authority in PEM.
         token: Names this invitation; one request answers it.
@@ -105,7 +106,7 @@ class Approval:
 
     Attributes:
         coordinator: Name of the approving coordinator.
-        site: Whom.
+        site: Name of the approved site.
         request: Fingerprint of the approved request.
         expires: ISO time until which the site may connect.
         coordinator_key: Public half of the key that signs the coordinator's questions, in hex;
@@ -321,7 +322,7 @@ def _read(
         ):
             raise ValueError(kind)
         statement = _statement(kind, body, version)
-    except ValueError as error:  # text that is no Unicode among them
+    except ValueError as error:  # also raised for text that is not valid Unicode
         raise BadFileError(f"{path}: the {kind} is damaged; ask for it again") from error
     try:
         if set(stated) != SIGNERS[kind]:

@@ -3,13 +3,13 @@
 wheels/            every package, as pip downloads it for this kind of machine
 requirements.txt   their names, versions and SHA-256
 model/             the base model
-install.sh         checks all of this, then makes a virtual environment from it alone
+install.sh         checks all of this, then makes a virtual environment from these files only
 signer.crt         certificate of the signer: the coordinator's authority, or a separate key
 SHA256SUMS         of every file here, in sha256sum's format
 SHA256SUMS.sig     their signature (ECDSA, SHA-256), as `openssl dgst -verify` takes it
 
-What makes it safe is that the receiver learns the signer's fingerprint over another channel. Where
-the coordinator's authority signs, it is the fingerprint that a site compares for its invite too.
+It is safe only if the receiver learns the signer's fingerprint over another channel. If the
+coordinator's authority signs, this is the fingerprint that a site also compares for its invite.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def superlink(*, socket: Path, secret: Path, database: Path) -> list[str]:
-    """A SuperLink on a unix socket: nodes sign in, executors show a secret."""
+    """Returns the command of a SuperLink on a unix socket, with signed nodes and a secret."""
     return [
         sys.executable,
         "-m",
@@ -22,7 +22,7 @@ def superlink(*, socket: Path, secret: Path, database: Path) -> list[str]:
 
 
 def supernode(*, address: str, authority: Path, key: Path, socket: Path, secret: Path) -> list[str]:
-    """A SuperNode: TLS to the coordinator, its Runtime API on a unix socket for our agent alone."""
+    """Returns the command of a SuperNode: TLS to the coordinator, a unix socket for the agent."""
     return [
         sys.executable,
         "-m",

@@ -51,7 +51,7 @@ run = ""
 
 
 def empty_bundle() -> bytes:
-    """The bundle of all our studies, in the form of `flwr build`: a description without code."""
+    """Returns the app bundle of every study in the form of `flwr build`: it has no code."""
     listed = f"pyproject.toml,{hashlib.sha256(BUNDLE).hexdigest()},{8 * len(BUNDLE)}"
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as bundle:

@@ -1,4 +1,4 @@
-"""The environment of every Flower process: nothing phones home, nothing is installed."""
+"""The environment of Flower's processes: no telemetry, no update check, no installation."""
 
 from __future__ import annotations
 

@@ -33,8 +33,11 @@ log = logging.getLogger(__name__)
 
 
 class StudyGrid(HttpGrid):
-    """Flower's Grid, where a push that breaks off is one that was not taken, and no reply is waited
-    for or ends the run (`Arrivals`)."""
+    """Flower's Grid with two changes.
+
+    A push that breaks off counts as not accepted. A missing or unreadable reply neither blocks the
+    others nor ends the run (`Arrivals`).
+    """
 
     _arrivals: Arrivals | None = None
 
@@ -91,7 +94,7 @@ def grid_of(runtime: Runtime, task: FlowerTask, run: Run) -> StudyGrid:
         run: The run.
     """
     grid = StudyGrid(str(runtime.socket), insecure=True, token=task.token)
-    # Its own invoker interrupts the whole process where the SuperLink does not know the task.
+    # Flower's own invoker interrupts the process if the SuperLink does not know the task.
     grid._retry_invoker = patient_invoker()
     grid._client = connect(runtime, task.token)
     grid._client.patience = SERVER_PATIENCE

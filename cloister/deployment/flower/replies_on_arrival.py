@@ -24,9 +24,9 @@ class ArrivingReply:
     """A reply that may be incomplete.
 
     Attributes:
-        told: The SuperLink's record of it.
-        tree: Its objects.
-        since: When its last object came, by the clock.
+        told: The SuperLink's record of the reply.
+        tree: The ids of the reply's objects.
+        since: Time at which its last object came, by the clock of `Arrivals`.
         contents: Objects that have come, by id.
         gone: Whether the SuperLink has lost one of them.
     """

@@ -46,14 +46,14 @@ from cloister.errors import NetworkError
 
 log = logging.getLogger(__name__)
 
-# A SuperNode makes a task before it has stored the task's message: seconds between looks for it.
+# Seconds between checks for a task's message, which a SuperNode stores only after the task.
 POLL = 0.1
-# How long a message may make no progress before it is given up. A SuperNode makes a task for a run
-# that has ended meanwhile, too, whose message never comes; and a piece of one (5 MB) takes 40 s
-# over a line of 1 Mbit/s. At the coordinator pieces are there once a SuperNode has sent them.
+# Seconds without progress after which a message is given up. Its message never comes if the run has
+# ended meanwhile; a piece of a message (5 MB) takes 40 s over 1 Mbit/s. The coordinator needs to
+# wait less, because a SuperNode has sent all pieces by then.
 SITE_PATIENCE, SERVER_PATIENCE = 60.0, 15.0
-# How long a call may be tried again before its task is given up: Flower takes a task away after
-# 60 s without heartbeat.
+# Seconds for which a failed call is repeated before its task is given up: Flower takes a task away
+# after 60 s without a heartbeat.
 RETRY_SECONDS = 60.0
 _GONE = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 

@@ -1,1 +1,1 @@
-"""What a site's operator runs: agent and service, approvals, backup, doctor."""
+"""Programs for a site's operator: agent and service, approvals, backup, doctor."""

@@ -195,8 +195,8 @@ class Agent:
                 self._handle(task)
 
     def _handle(self, task: FlowerTask) -> None:
-        # While the file is being written it cannot be read: the question will be refused for that,
-        # and until then the earlier limit applies.
+        # While the file is being edited it may be unreadable: the question is then refused, and the
+        # earlier limit applies until the file can be read.
         with suppress(CloisterError):
             self._limit = read_site(self.path).site.max_round_seconds
         watchdog = threading.Timer(self._limit, _end_hung)
@@ -231,7 +231,7 @@ class Agent:
         self._asked, self._question = ("", 0), None
         try:
             reply = self._app(message, context)
-        except Exception as error:  # Flower's own, of a kind of message that no app answers
+        except Exception as error:  # an error of Flower, for a kind of message that no app answers
             self._wrong(error)
             reply = as_message(refused_by_nobody(0), message)
         asked: RoundRequest | None = self._question
@@ -333,7 +333,7 @@ class Agent:
         return count
 
     def _refused(self, error: Exception) -> None:
-        if isinstance(error, UnapprovedError):  # it is listed among the studies that asked
+        if isinstance(error, UnapprovedError):  # `cloister site studies` lists it instead
             return
         _noted(lambda: self._folder.note_refusal(error, *self._asked))
 

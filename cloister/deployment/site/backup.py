@@ -40,7 +40,7 @@ from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import Verdict, verify
 
 KIND = "site"
-# The agent's notes of its activity and its records, which it writes again.
+# Files that a backup leaves out: the agent writes them again.
 LEFT_OUT = frozenset({"agent.json", "records.json", "study.json", "reload"})
 # A file of approvals counts only if the account of that number owns it.
 _OF_ACCOUNT = re.compile(r"(\d{1,10})\.jsonl")

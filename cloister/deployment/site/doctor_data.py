@@ -59,7 +59,7 @@ def describe(file: SiteFile, found: SiteRecords) -> tuple[str, tuple[DataFinding
 
 
 def _of_several(found: SiteRecords) -> Iterator[DataFinding]:
-    """Records whose copies name other persons: each hides its own, and not what it was made of."""
+    """Finds records whose copies name different persons, so that no person's ε covers them all."""
     persons: dict[str, set[str | None]] = {}
     for record in found.records:
         if record.unit is not None:

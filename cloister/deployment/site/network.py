@@ -16,7 +16,7 @@ def needs_hub(file: SiteFile) -> bool:
 
 
 def in_words(file: SiteFile) -> str:
-    """Describes the network access that the agent will have."""
+    """Returns a sentence on the network access that the agent will have."""
     if needs_hub(file):
         return (
             f"the agent keeps its network access, since site.model = {file.site.model!r} may be "

@@ -41,7 +41,7 @@ from cloister.training.workspace import Workspace, open_workspace
 
 
 def _covered(terms: StudyTerms, ledger: Ledger) -> None:
-    """Raises BudgetError if the ledger does not cover one round."""
+    """Raises `BudgetError` if the ledger does not cover one round of the plan."""
     plan = terms.plan
     ledger.check(
         Charge(study=terms.study, round=1, plan=plan, request="", is_private=plan.is_private)
@@ -104,7 +104,7 @@ def exact_bytes(terms: StudyTerms) -> tuple[int, int]:
 
 def _loaded(file: SiteFile, recipe: Recipe, base: str) -> Workspace:
     task = recipe.task
-    if task.items is not None:  # this site's own copy, which must have the study's hash
+    if task.items is not None:  # use the site's own copy, which must have the study's hash
         task = replace(task, items=file.items)
     return open_workspace(
         replace(recipe.model, base=base),

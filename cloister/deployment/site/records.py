@@ -155,10 +155,10 @@ def read_records(file: SiteFile) -> SiteRecords:
 
 
 def _check_coupling(file: SiteFile, sha256: str) -> None:
-    """Refuses a file whose steps coupled units where `site.toml` does not say so.
+    """Refuses a file whose preparation coupled units if `site.toml` does not say so.
 
-    What is charged and certified follows from `site.toml` and not from what lies beside the file,
-    so that no answer tells whether somebody edited a record after its log was written.
+    Charges and certificates follow from `site.toml` and not from the log beside the file: so no
+    answer reveals whether a record was edited after the log was written.
     """
     coupled = [step for step in steps_of(file.data, sha256) if step.get("couples_units")]
     if coupled and not file.site.couples_units:
@@ -214,10 +214,10 @@ def _each(file: SiteFile) -> Iterator[tuple[int, Record | MisfitError, MisfitErr
 
 
 def _known_items(file: SiteFile) -> frozenset[str]:
-    """Ids of the public items that the site declares; none of another task.
+    """Returns the ids of the public items that the site declares; empty for another task.
 
     Raises:
-        DataError: Their file is not here, or holds no items.
+        DataError: The file of items is missing, or holds no items.
     """
     if file.items is None:
         return frozenset()
@@ -225,7 +225,7 @@ def _known_items(file: SiteFile) -> frozenset[str]:
 
 
 def _off_scale(record: Record, scale: ScoreScale | None) -> str | None:
-    """Why a record's score is none of the declared scale; None where it is, or has no score."""
+    """Returns why a record's score is not on the declared scale; None if it is, or has no score."""
     if scale is None or not isinstance(record, ScoreRecord):
         return None
     return scale.problem(record.score)

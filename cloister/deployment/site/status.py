@@ -27,7 +27,7 @@ def budget_of(file: SiteFile) -> dict[str, Any]:
 
     Raises:
         LedgerError: The ledger is missing or invalid.
-        BadFileError: `site.toml` says another budget or unit than it was begun with.
+        BadFileError: `site.toml` has another budget or unit than the ledger.
     """
     open_ledger(file)
     verdict = verify(LedgerFile(file.ledger).entries(), str(file.ledger))
@@ -82,8 +82,8 @@ def records_of(file: SiteFile) -> dict[str, Any]:
     """Returns which records the agent serves, and whether their file has changed since.
 
     Returns:
-        Empty before an agent served any. `changed`: whether the file was edited, replaced or is
-        gone since it was read; the agent goes on with what it read.
+        Empty before an agent served any. `changed`: whether the file was edited, replaced or
+        removed since it was read. The agent keeps using the records that it read.
     """
     served = AgentFolder.of(file).records()
     if not served:
@@ -96,7 +96,7 @@ def records_of(file: SiteFile) -> dict[str, Any]:
 
 
 def decisions_of(file: SiteFile) -> tuple[list[dict[str, Any]], str]:
-    """Returns approvals and rejections, oldest first, or why they cannot be read."""
+    """Returns approvals and rejections, oldest first, and the reason if they cannot be read."""
     try:
         return [asdict(one) for one in Decisions.of(file).read()], ""
     except RefusedError as error:
@@ -104,9 +104,10 @@ def decisions_of(file: SiteFile) -> tuple[list[dict[str, Any]], str]:
 
 
 def in_the_way(file: SiteFile) -> str:
-    """Describes what keeps this site from taking part, with remedies; empty where nothing does.
+    """Describes what keeps this site from taking part, with remedies; empty if nothing does.
 
-    Of a running site it looks whether the coordinator's port answers (`connectivity.unreached`).
+    If the site's service runs, it checks whether the coordinator's port answers
+    (`connectivity.unreached`).
     """
     membership, folder = SiteMembership.of(file), AgentFolder.of(file)
     if not (membership.path / "invite.json").exists():
@@ -134,11 +135,11 @@ def in_the_way(file: SiteFile) -> str:
 
 
 def site_status(file: SiteFile) -> dict[str, Any]:
-    """Returns everything that `cloister site status` shows, but for `in_the_way`.
+    """Returns everything that `cloister site status` shows, except `in_the_way`.
 
     Raises:
         LedgerError: The ledger is missing or invalid.
-        BadFileError: `site.toml` says another budget or unit than it was begun with.
+        BadFileError: `site.toml` has another budget or unit than the ledger.
     """
     folder = AgentFolder.of(file)
     service, dropped = folder.running(), folder.refusals_dropped()

@@ -138,14 +138,14 @@ def _centred(language: str | None) -> str:
 
 
 def _scale(task: TaskConfig) -> str | None:
-    """The scale of scores, in words; None where there are none."""
+    """Returns the scale of scores, in words; None if the study has no scores."""
     if task.score_range is None:
         return None
     return str(ScoreScale.of(task.score_range, task.score_step))
 
 
 def _has_labels(facts: dict[str, Any]) -> bool:
-    """Whether a study's records have labels, or stand for something else than scores and items."""
+    """Returns whether the text about a study has a line on labels: not for scores or items."""
     return facts["scores"] is None and facts["items"] is None
 
 
@@ -156,7 +156,7 @@ def _weights(weights: dict[str, float]) -> str:
 
 
 def _passages(passages: dict[str, str]) -> str:
-    """How many public passages the study brings, and how long they are."""
+    """Describes the number and length of the study's public passages."""
     size = sum(map(len, passages.values()))
     return (
         f"{len(passages):,} public ones of {size:,} characters in all, which the base alone "
@@ -173,7 +173,7 @@ def _labels(labels: list[str]) -> str:
 
 
 def _plugin(task: TaskConfig) -> dict[str, str] | None:
-    """The package of a plug-in's code; None for a built-in task."""
+    """Describes the package with a plug-in's code; None for a built-in task."""
     if task.plugin is None:
         return None
     return {"distribution": task.plugin.distribution, "version": task.plugin.version}
@@ -248,7 +248,7 @@ def _asker(file: SiteFile) -> dict[str, Any]:
 
 
 def _budget(terms: StudyTerms) -> dict[str, Any]:
-    """What is left of the data set's lifetime budget, and how much of this study fits."""
+    """Describes what is left of the data set's lifetime budget, and how much of this study fits."""
     file, plan = terms.file, terms.plan
     try:
         ledger = open_ledger(file)

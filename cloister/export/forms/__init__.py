@@ -1,1 +1,1 @@
-"""A finished adapter in forms that systems without Cloister load: one file a format, one table."""
+"""Writes a finished model in formats that load without Cloister: one file for each format."""

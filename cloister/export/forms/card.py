@@ -1,4 +1,4 @@
-"""The README of an exported form: what it is, how it is loaded, its size, latency and score."""
+"""Writes the README of an exported model: what it is, how to load it, size, latency and score."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cloister.export.front_matter import PIPELINES, front_matter, without_front_
 from cloister.tasks.prompt import Prompt
 from cloister.tasks.recommendation import BETWEEN, Recommendation
 
-# Section of the adapter's card that says how the adapter is loaded, which this folder is not.
+# The section on loading of the adapter's card is left out: an exported form loads differently.
 _LOADING, _AFTER, _PRIVACY = "## Loading", "## Origin", "## Privacy"
 
 
@@ -25,24 +25,24 @@ def form_card(
     """Renders the card as Markdown.
 
     Args:
-        finished: The study's result, whose own card is carried over where it has one.
+        finished: The study's result; if it has a card, its sections are copied.
         name: The format.
-        form: Its line in the table of formats.
-        rows: What was measured, of all forms that were written together.
-        public: What the scores are of; None: nothing was scored.
+        form: The format's entry in `FORMS`.
+        rows: The measurements of all forms that were written together.
+        public: The records that were scored; None: nothing was scored.
     """
     about, task = finished.about, finished.task
-    own = _own_card(finished)
+    own = own_card(finished)
     lines = [
         front_matter(
             base=about.model.base,
             library=form.library,
             kind=task.kind,
             tags=["federated-learning", "cloister", name],
-            name=_title(own),
+            name=title_of(own),
             scores=_scores(rows, name, task.primary_metric),
         ),
-        f"# {_title(own)} ({name})\n",
+        f"# {title_of(own)} ({name})\n",
         f"A model for `{task.kind}`, trained by federated learning with Cloister on "
         f"`{about.model.base}` and written as `{name}`, which is loaded without Cloister. "
         "Writing a trained model in another form reads no record: what was promised of the "
@@ -50,13 +50,13 @@ def form_card(
         "proposition 2.1).\n",
         f"## Loading\n\n```python\n{form.loading.replace('PIPELINE', PIPELINES.get(task.kind, ''))}"
         "```\n",
-        *_reading(finished),
+        *reading(finished),
         "## Size, latency and score\n",
         *table_lines(rows, task.primary_metric, public),
         "",
     ]
     if own is not None:
-        lines.append(_carried(own))
+        lines.append(carried_card(own))
     else:
         lines.append(
             "## Not known\n\nThe adapter's folder had no card, so scores, ε and sites are not "
@@ -71,7 +71,7 @@ def _scores(rows: Sequence[FormRow], name: str, metric: str) -> dict[str, float]
 
 
 def table_lines(rows: Sequence[FormRow], metric: str, public: PublicTest | None) -> list[str]:
-    """The table of forms in Markdown, with what its figures are."""
+    """Returns the table of forms in Markdown, with an explanation of its figures."""
     lines = [
         f"| form | MB on disk | ms for one text | {metric} | logits differ by |",
         "|---|---|---|---|---|",
@@ -100,8 +100,8 @@ def _cell(value: float | None, form: str) -> str:
     return "not measured" if value is None else f"{value:{form}}"
 
 
-def _reading(finished: Finished) -> list[str]:
-    """What a caller has to do for the study's own outputs, beyond the tokenizer's."""
+def reading(finished: Finished) -> list[str]:
+    """Says what a caller must do to texts and logits to get the study's outputs."""
     task: Any = finished.task
     lines = [
         f"Texts were cut to {task.max_length} tokens at their end: call the tokenizer with "
@@ -135,22 +135,23 @@ def _reading(finished: Finished) -> list[str]:
     return lines
 
 
-def _own_card(finished: Finished) -> str | None:
-    """The card that ended the study; None where there is none, or peft's empty form of one."""
+def own_card(finished: Finished) -> str | None:
+    """Returns the study's own card; None if there is none, or only peft's empty template."""
     file = finished.folder / "README.md"
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     return without_front_matter(text) if f"\n{_PRIVACY}\n" in text else None
 
 
-def _title(own: str | None) -> str:
+def title_of(own: str | None) -> str:
+    """The title of a study's own card."""
     for line in (own or "").splitlines():
         if line.startswith("# "):
             return line.removeprefix("# ")
     return "model"
 
 
-def _carried(own: str) -> str:
-    """The adapter's card from its scores on, without how an adapter is loaded."""
+def carried_card(own: str) -> str:
+    """Returns the adapter's card from its scores on, without the section on loading."""
     start = own.find("\n## ")
     kept = own[start + 1 :] if start >= 0 else ""
     before, loading, rest = kept.partition(_LOADING)

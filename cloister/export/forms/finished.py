@@ -1,4 +1,4 @@
-"""A finished study's network as exports read it: float32, on the CPU, its adapter merged or not."""
+"""Loads a finished study's network for export: float32, on the CPU, adapter merged or not."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ from cloister.tasks.scoring import Scoring
 from cloister.tasks.task import Batch, Example, Task
 from cloister.training.workspace import Workspace
 
-# Computes logits of what a base reads (`Network.inputs`): [B, C] or [B, T, C].
+# A function from a base's inputs (`Network.inputs`) to logits: [B, C] or [B, T, C].
 Logits = Callable[[Mapping[str, Tensor]], Tensor]
-# Built-in sentences with which every form is compared with the study's network.
+# Built-in sentences on which every form is compared with the study's network.
 PROBES = ENGLISH[:12]
-# Records of one batch of probes: more than one, so that padding is tried.
+# Records per batch of this comparison: more than one, so that padding is tested.
 PROBE_BATCH = 4
 
 
 @dataclass
 class Finished:
-    """A study's result, loaded.
+    """The result of a finished study, loaded.
 
     Attributes:
-        folder: Of its adapter.
-        about: What the adapter says of itself.
+        folder: The adapter's folder.
+        about: The facts stated in the adapter's folder.
         workspace: Base, adapter and head, in float32 on the CPU.
-        is_merged: Whether the adapter is in the base's own weights now.
+        is_merged: Whether the adapter has been merged into the base's weights.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ class Finished:
 
     @property
     def network(self) -> Network:
-        """Base, adapter and head."""
+        """The network: base, adapter and head."""
         return self.workspace.network
 
     @property
@@ -70,24 +70,31 @@ class Finished:
 
     @property
     def can_merge(self) -> bool:
-        """Whether the adapter has a place in the base's weights: vectors before a text have none.
+        """Whether the adapter can be merged into the base's weights.
 
-        BitFit's biases are left beside them too: a base may have no bias to add them to.
+        The vectors of prompt and prefix tuning cannot, as no weight holds them. BitFit's biases
+        are not merged either: a base may have no bias to add them to.
         """
         lora = self.about.lora
         return not lora.is_prompt and lora.method != "bitfit"
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """What the study's network computes."""
+        """Computes the study's logits."""
         with torch.no_grad():
             found: Tensor = self.network(**inputs)
         return found
 
     def merge(self) -> None:
-        """Puts the adapter into the base's weights, where it has a place there."""
+        """Merges the adapter into the base's weights, if `can_merge`."""
         if self.can_merge and not self.is_merged:
-            # peft's own: W + s·B·A, and IA³'s scalings.
+            # peft merges: W + s·B·A, or IA³'s scalings.
             self.network.backbone.merge_adapter()
+            self.is_merged = True
+
+    def unload(self) -> None:
+        """Merges the adapter and takes it off, so that the base's modules are its own again."""
+        if not self.is_merged:
+            self.network.backbone.merge_and_unload()
             self.is_merged = True
 
 
@@ -96,10 +103,11 @@ def open_finished(place: Path, base: str | None = None) -> Finished:
 
     Args:
         place: A finished run's folder, or an adapter's.
-        base: The base's folder or hub id on this machine; None: as the adapter names it.
+        base: The base's folder or hub id on this machine; None: the one that the adapter names.
 
     Raises:
-        UsageError: Its task is a plug-in's, each site kept a part of it, or its base is quantized.
+        UsageError: The task comes from a plug-in, each site kept a part of the adapter, or the
+            base is quantized.
         BadFileError: There is no adapter, or a damaged one.
         ModelFileError: The base is missing or not the one that was trained on.
     """
@@ -115,6 +123,12 @@ def open_finished(place: Path, base: str | None = None) -> Finished:
             f"{place}: each site kept a part of its own adapter (lora.train = b-kept), so there is "
             "no one model to export; a site exports its own"
         )
+    if about.task.encoder == "bi":
+        raise UsageError(
+            f'{place}: its pairs are read apart (task.encoder = "bi"), and no form has a place for '
+            "the comparison of two vectors; share the adapter's folder and its card's script, or "
+            "serve it with cloister serve"
+        )
     if about.model.quantization != "none":
         raise UsageError(
             f"{place}: its base was read in {about.model.quantization}, whose rounded weights an "
@@ -129,7 +143,8 @@ def open_finished(place: Path, base: str | None = None) -> Finished:
 
 
 def _fold_items(network: Network) -> None:
-    """Makes one linear layer of a recommender's head and its items' vectors E [C, H]:
+    """Combines a recommender's head and its items' vectors E [C, H] into one linear layer.
+
     E (W h + b) = (E W) h + E b."""
     if network.items is None:
         return
@@ -144,10 +159,12 @@ def _fold_items(network: Network) -> None:
 
 
 def probe_batches(finished: Finished) -> list[Batch]:
-    """The built-in sentences as batches of the study's task, shorter beside longer ones; at the end
-    one sentence by itself, cut to its half, so that no two sizes are all that is tried."""
+    """Returns the built-in sentences as batches of the study's task.
+
+    Shorter and longer sentences share a batch, which tests padding. The last batch is one sentence
+    cut in half, so that another batch size and length is tested too."""
     task = finished.task
-    if isinstance(task, Recommendation):  # whose records are ids; the base reads their texts
+    if isinstance(task, Recommendation):  # a record has ids only; the base reads the items' texts
         ids = (text_ids(task.tokenizer, text, task.max_length, task.pad_id) for text in PROBES)
         examples = [Example(one, 0) for one in ids]
     else:
@@ -170,7 +187,7 @@ def _half(example: Example) -> Example:
 
 
 def probe_records(task: Task) -> list[Record]:
-    """The built-in sentences as records of a task; what they say is to be learnt means nothing."""
+    """Returns the built-in sentences as records of a task; their labels have no meaning."""
     return [_record(task, text, PROBES[place - 1]) for place, text in enumerate(PROBES)]
 
 
@@ -190,6 +207,12 @@ def _record(task: Task, text: str, other: str) -> Record:
 
 
 def recipe_file(finished: Finished) -> Path | None:
-    """The recipe of the run that an adapter's folder is in; None where it is alone."""
+    """Returns the recipe of the run that the adapter's folder is in, or that a compressed model was
+    made from; None if there is no run.
+    """
+    made_of = finished.about.compressed
+    if made_of is not None and made_of.run is not None:
+        file = Path(made_of.run) / "recipe.toml"
+        return file if file.is_file() else None
     file = finished.folder.parent / "recipe.toml"
     return file if finished.folder.name == "adapter" and file.is_file() else None

@@ -1,4 +1,4 @@
-"""A chat's adapter as one GGUF file, for llama.cpp, beside the base (`export.gguf_adapter`)."""
+"""Writes a chat's adapter as one GGUF file, which llama.cpp loads beside the base."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FILE = "adapter.gguf"
 
 
 def problem(finished: Finished) -> str | None:
-    """Why a study's result has no such form; None where it has."""
+    """Returns the reason why a study's result cannot be written in this form; None: it can."""
     if finished.network.head is not None:
         return "its outputs are a head's of its own, for which llama.cpp's adapters have no place"
     if (method := finished.workspace.method) != "lora":
@@ -23,5 +23,5 @@ def problem(finished: Finished) -> str | None:
 
 
 def write(finished: Finished, folder: Path) -> None:
-    """Writes `adapter.gguf`."""
+    """Writes `adapter.gguf` (see `export.gguf_adapter`)."""
     write_gguf(finished.folder, finished.network.base.config, folder / FILE)

@@ -1,11 +1,11 @@
-"""A study's head inside transformers' own classifier, where that computes the same.
+"""Puts a study's head into transformers' own classifier, if that can compute the same logits.
 
-Cloister's head is one linear layer on a text's vector. Transformers' classes read the first token
-through a dense layer with an activation f between it and theirs:
+Cloister's head is one linear layer on a text's vector x. Transformers' classes apply a dense layer
+(D, d) and an activation f to the first token before their linear layer (W, b):
 
     logits = W f(D x + d) + b
 
-f after D is the identity on x to the precision of float32 for each f below:
+D and d can be chosen so that f changes nothing, to the precision of float32:
 
     tanh    D = s·1, W' = W / s     with s = 2⁻¹⁴: tanh(y) = y - y³/3 …, and layer norms keep
                                     |x| below 32, so that y²/3 < 1.3 · 10⁻⁶
@@ -13,7 +13,7 @@ f after D is the identity on x to the precision of float32 for each f below:
     gelu    the same: gelu(y) = y from y = 6 on
     linear  D = 1
 
-Each export is compared with the study's network before it appears (`forms.writing`).
+Each export is compared with the study's network before its folder appears (`forms.writing`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LIFT = 40.0
 
 Fill = Callable[[Any, str, Tensor, Tensor], None]
 
-# What a message calls a text's vector, by `Pooling.mode`.
+# Names of the poolings in messages, by `Pooling.mode`.
 _VECTORS = {
     "mean": "mean over tokens",
     "cls": "first token",
@@ -103,7 +103,7 @@ def _last_token(model: Any, mode: str, weight: Tensor, bias: Tensor) -> None:
     _set(model.score, weight)
 
 
-# By transformers' `model_type`: the vectors that its classifier can hold, and how.
+# By transformers' `model_type`: the poolings that its classifier can hold, and how.
 _FILLS: Mapping[str, tuple[tuple[str, ...], Fill]] = {
     "bert": (("pooler", "cls"), _pooler),
     "albert": (("pooler", "cls"), _pooler),
@@ -112,13 +112,12 @@ _FILLS: Mapping[str, tuple[tuple[str, ...], Fill]] = {
     "distilbert": (("cls",), _relu_head),
     **dict.fromkeys(("deberta", "deberta-v2"), (("cls",), _identity_head)),
 }
-# Of decoders, which are known by their `score` layer.
+# For decoders, which are recognized by their `score` layer.
 _DECODER: tuple[tuple[str, ...], Fill] = (("last",), _last_token)
 
 
 def head_problem(finished: Finished) -> str | None:
-    """Why transformers' classifier of this architecture cannot hold the study's head; None where it
-    can."""
+    """Returns why transformers' classifier cannot hold the study's head; None: it can."""
     network, task = finished.network, finished.task
     if isinstance(network.head, PassageHead):
         return "no class of transformers compares a query's vector with those of passages"
@@ -152,10 +151,11 @@ def head_problem(finished: Finished) -> str | None:
 
 
 def classifier(finished: Finished) -> PreTrainedModel:
-    """Base and head as transformers' classifier, to be saved and not to be run.
+    """Returns base and head as transformers' classifier. Save it; do not run it.
 
     Args:
-        finished: Merged, and without a `head_problem`. Its base's tensors are shared.
+        finished: A result that is merged and has no `head_problem`. The classifier shares the
+            tensors of its base.
     """
     network = finished.network
     model: Any = _skeleton(finished)
@@ -177,7 +177,7 @@ def classifier(finished: Finished) -> PreTrainedModel:
 
 
 def plain_state(base: nn.Module) -> dict[str, Tensor]:
-    """A base's tensors by their names without peft, whose own are left out."""
+    """Returns a base's own tensors by their original names, without those that peft added."""
     return {
         name.replace(".base_layer.", "."): tensor
         for name, tensor in base.state_dict().items()
@@ -186,11 +186,11 @@ def plain_state(base: nn.Module) -> dict[str, Tensor]:
 
 
 def state_outputs(config: Any, task: Task) -> None:
-    """Writes the names of a task's outputs into a configuration, and how they are read."""
+    """Writes into a configuration the names of a task's outputs and the type of problem."""
     config.num_labels = len(task.labels)
     config.id2label = dict(enumerate(task.labels))
     config.label2id = {label: number for number, label in enumerate(task.labels)}
-    # What a pipeline puts on the logits: softmax, or sigmoids of several labels and of a score.
+    # Decides what a pipeline applies to logits: softmax, or sigmoid for several labels or a score.
     several = task.kind in ("multi-label-classification", "scoring")
     config.problem_type = "multi_label_classification" if several else "single_label_classification"
 
@@ -202,7 +202,7 @@ def _kind(task: Task) -> Any:
 
 
 def _skeleton(finished: Finished) -> Any:
-    """The class without values: nothing is allocated."""
+    """Creates the model on the meta device, where tensors have no values and take no memory."""
     config: Any = copy.deepcopy(finished.network.base.config)
     state_outputs(config, finished.task)
     config.pad_token_id = finished.workspace.pad_id
@@ -219,7 +219,7 @@ def _fill(model: Any) -> tuple[tuple[str, ...], Fill]:
 
 
 def _beside_base(model: Any) -> list[tuple[str, nn.Module]]:
-    """Layers of a classifier that are no part of its base."""
+    """Returns the layers of a classifier that are not part of its base."""
     prefix = f"{model.base_model_prefix}."
     return [
         (name, module)

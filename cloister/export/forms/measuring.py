@@ -1,4 +1,4 @@
-"""Size, latency and score of a form, measured on this machine."""
+"""Measures the size, latency and score of a form on this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cloister.training.batches import physical_batches
 from cloister.training.config import PLAIN_TOKENS
 from cloister.training.units import singles
 
-# Calls that are timed, of which the median counts, and calls before them, which fill caches.
+# Number of timed calls (the median is reported), and of calls before them, which fill caches.
 CALLS, WARM_UP = 15, 3
 
 
@@ -27,10 +27,11 @@ class FormRow:
     Attributes:
         form: Its name.
         bytes: Size of its files on disk.
-        milliseconds: Median time of one text on this machine's CPU; None: nothing here runs it.
-        score: The primary metric on the public test set; None: there is none, or nothing runs it.
+        milliseconds: Median time of one text on this machine's CPU; None: no library here runs it.
+        score: The primary metric on the public test set; None: there is no test set, or no library
+            here runs the form.
         difference: Largest difference of a logit from the study's network on built-in sentences,
-            as a part of the largest logit (or of 1, where all are smaller); None: not computed.
+            divided by the largest logit (or by 1 if all are smaller); None: not computed.
     """
 
     form: str
@@ -41,12 +42,12 @@ class FormRow:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files in a folder, at any depth."""
+    """Returns the bytes of all files in a folder and its subfolders."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def latency(finished: Finished, logits: Logits) -> float:
-    """Median milliseconds of one text, a built-in sentence as the study's task reads it."""
+    """Returns the median milliseconds for one built-in sentence, as the study's task reads it."""
     batch = probe_batches(finished)[0]
     inputs = {k: v[:1] for k, v in finished.network.inputs(batch).items()}
     length = int(inputs["attention_mask"].sum())
@@ -61,7 +62,7 @@ def latency(finished: Finished, logits: Logits) -> float:
 
 
 def score(finished: Finished, logits: Logits, examples: Sequence[Example]) -> float:
-    """The task's primary metric on public examples."""
+    """Returns the task's primary metric on public examples."""
     task = finished.task
     meter = task.meter()
     for group in physical_batches(singles(examples), PLAIN_TOKENS):
@@ -71,19 +72,20 @@ def score(finished: Finished, logits: Logits, examples: Sequence[Example]) -> fl
 
 
 def difference(finished: Finished, expected: Sequence[Tensor], logits: Logits) -> float:
-    """The largest difference of logits at tokens of the built-in sentences, relative to the largest
-    logit or to 1.
+    """Returns the largest difference of a form's logits from the study's on built-in sentences.
+
+    It is divided by the largest logit, or by 1 if that is smaller. Padding is not compared.
 
     Args:
         finished: The study's result.
-        expected: What its network gave for each batch of `probe_batches`.
-        logits: The form's.
+        expected: The study's logits for each batch of `probe_batches`.
+        logits: The form's function.
     """
     worst, largest = 0.0, 1.0
     for batch, own in zip(probe_batches(finished), expected, strict=True):
         inputs = finished.network.inputs(batch)
         gap = (logits(inputs) - own).abs()
-        if gap.dim() == 3:  # what stands at padding means nothing
+        if gap.dim() == 3:  # logits at padding have no meaning
             gap = gap * inputs["attention_mask"].unsqueeze(-1)
         worst = max(worst, float(gap.max()))
         largest = max(largest, float(own.abs().max()))

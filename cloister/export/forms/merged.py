@@ -1,4 +1,4 @@
-"""Base, adapter and head as one folder that transformers loads by itself."""
+"""Writes base, adapter and head as one folder that transformers loads without Cloister."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _KINDS: Mapping[str, Any] = {
 
 
 def problem(finished: Finished) -> str | None:
-    """Why a study's result has no such form; None where it has."""
+    """Returns the reason why a study's result cannot be written in this form; None: it can."""
     if not finished.can_merge:
         return unmergeable(finished)
     return None if finished.network.head is None else head_problem(finished)
 
 
 def unmergeable(finished: Finished) -> str:
-    """Why an adapter stays outside of its base's weights."""
+    """Returns the sentence that explains why an adapter cannot be merged into its base."""
     method = finished.about.lora.method
     what = "biases of their own" if method == "bitfit" else "vectors before each text"
     return f"an adapter of {method} is {what}, which have no place in the base's weights"
@@ -47,11 +47,11 @@ def write(finished: Finished, folder: Path) -> None:
     task, network = finished.task, finished.network
     finished.merge()
     save_tokenizer(finished, folder)
-    with quiet():
-        if network.head is not None:
+    if network.head is not None:
+        with quiet():
             classifier(finished).save_pretrained(folder)
-            return
-        save_base(finished, folder)
+        return
+    save_base(finished, folder)
     assert isinstance(task, CausalChat)
     settings = copy.deepcopy(network.base.generation_config)
     assert settings is not None
@@ -68,13 +68,14 @@ def save_base(finished: Finished, folder: Path) -> None:
     base.config = copy.deepcopy(kept)
     base.config.dtype = torch.float32
     try:
-        base.save_pretrained(folder, state_dict=plain_state(base))
+        with quiet():
+            base.save_pretrained(folder, state_dict=plain_state(base))
     finally:
         base.config = kept
 
 
 def save_tokenizer(finished: Finished, folder: Path) -> None:
-    """Writes the base's tokenizer, which cuts where the study did; of a chat with its template."""
+    """Writes the base's tokenizer with the study's `max_length`; a chat's with its template."""
     task = finished.task
     tokenizer: PreTrainedTokenizerBase = copy.deepcopy(finished.workspace.tokenizer)
     tokenizer.model_max_length = task.max_length
@@ -82,13 +83,13 @@ def save_tokenizer(finished: Finished, folder: Path) -> None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(finished.workspace.pad_id)
     if isinstance(task, CausalChat):
         tokenizer.chat_template = task.template.text
-        tokenizer.padding_side = "left"  # replies of a batch are written behind its texts
+        tokenizer.padding_side = "left"  # generation appends to the right end of each row
         tokenizer.truncation_side = "left"
     tokenizer.save_pretrained(str(folder))
 
 
 def read(finished: Finished, folder: Path) -> Logits:
-    """What transformers computes from the written folder."""
+    """Returns the function that transformers computes from the written folder."""
     kind = _KINDS.get(finished.task.record_kind, AutoModelForSequenceClassification)
     with quiet():
         model: Any = from_folder(kind, folder).eval()

@@ -1,12 +1,12 @@
-"""One ONNX file with base, adapter and head: `model.onnx`, from token ids to logits.
+"""Writes base, adapter and head as one ONNX file: `model.onnx`, from token ids to logits.
 
-Inputs `input_ids`, `attention_mask` and, of a base that reads which of two texts a token is of,
-`token_type_ids`: int64 [batch, length], both of any size. Output `logits`: float32 [batch, outputs]
-or [batch, length, outputs].
+Inputs: `input_ids`, `attention_mask` and, for a base with segment embeddings, `token_type_ids`, all
+int64 [batch, length] of any size. Output: `logits`, float32 [batch, outputs] or [batch, length,
+outputs].
 
-torch.onnx's exporter by tracing is used: of the tests' bases it took 1 to 2 s where the one by
-torch.export took 12 to 15, and gave the same. A trace may fix what depends on the traced sizes, so
-the file is compared with the network at other sizes before it appears (`forms.writing`).
+It uses torch.onnx's tracing exporter: on the tests' bases it took 1 to 2 s, the exporter based on
+torch.export 12 to 15 s, with the same result. A trace can freeze a value that depends on the traced
+sizes, so the file is compared with the network at other sizes before it appears (`forms.writing`).
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from cloister.models.layers import without_cache
 from cloister.models.network import Network
 
 FILE = "model.onnx"
-# The first with layer norms as one operation; onnxruntime reads it from 1.12 on.
+# Opset version: the first with layer norm as one operation; onnxruntime reads it from 1.12 on.
 OPSET = 17
-# Characters of another library's error in a message.
+# Longest quotation of another library's error in our message, in characters.
 MOST_SAID = 200
 
 
 class _Traced(nn.Module):
-    """A network's forward pass in operations of which none fixes a size."""
+    """A network's forward pass, written so that tracing freezes no size."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        """Logits of ids, mask and, where the base reads them, segments."""
+        """Returns the logits for ids, mask and, if the base reads them, segments."""
         network = self.network
         names = ("input_ids", "attention_mask", "token_type_ids")
         inputs = dict(zip(names, tensors, strict=False))
@@ -68,7 +68,7 @@ class _Traced(nn.Module):
 
 
 def problem(finished: Finished) -> str | None:
-    """Why a study's result has no such form; None where it has."""
+    """Returns the reason why a study's result cannot be written in this form; None: it can."""
     if finished.about.lora.method == "prefix":
         return "a prefix is states of each layer's cache, which the exporter cannot trace"
     return None
@@ -125,7 +125,7 @@ def _need_packages() -> None:
 
 @contextmanager
 def _untold() -> Iterator[None]:
-    """Without the exporter's words on each value that it takes for a constant."""
+    """Silences the exporter's warnings about each value that it takes for a constant."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -133,10 +133,10 @@ def _untold() -> Iterator[None]:
 
 @contextmanager
 def _refused(kind: str) -> Iterator[None]:
-    """Names the architecture whose trace onnxruntime cannot load, or cannot run at every size."""
+    """Turns a failure of onnxruntime to load or run a trace into an error that names the base."""
     try:
         yield
-    except Exception as error:  # onnxruntime's errors share no other class
+    except Exception as error:  # onnxruntime's errors have no common class but Exception
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:MOST_SAID]
         raise UsageError(
             f"onnxruntime does not run the trace of this {kind} ({first}), so it is not written; "
@@ -145,11 +145,11 @@ def _refused(kind: str) -> Iterator[None]:
 
 
 def read(finished: Finished, folder: Path) -> Logits:
-    """What onnxruntime computes from the file, with as many threads as torch has."""
+    """Returns the function that onnxruntime computes, with as many threads as torch uses."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal; an error is raised as well, and told once
+    options.log_severity_level = 4  # fatal only: errors are raised as exceptions too
     options.intra_op_num_threads = torch.get_num_threads()
     kind = finished.network.base.config.model_type
     with _refused(kind):

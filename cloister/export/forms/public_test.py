@@ -1,4 +1,4 @@
-"""The public records that forms are scored on: the run's own, or a file given as public."""
+"""Loads the public records that forms are scored on: the run's test set, or a given public file."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class PublicTest:
     """Public records, encoded.
 
     Attributes:
-        words: Where they come from.
-        examples: Of them.
+        words: Where the records come from, as a card states it.
+        examples: The encoded records.
     """
 
     words: str
@@ -29,18 +29,18 @@ class PublicTest:
 
 
 def public_test(finished: Finished, given: Path | None) -> PublicTest | None:
-    """The records to score on.
+    """Returns the records to score on.
 
     Args:
         finished: The study's result.
         given: A file that its owner declares public; None: the run's own public test set.
 
     Returns:
-        None where neither is there.
+        The records; None if there is neither a file nor a test set.
 
     Raises:
-        RefusedError: They are the study's private records.
-        UsageError: The file is not there.
+        RefusedError: The file holds the study's private records.
+        UsageError: The file does not exist.
         DataError: The file cannot be read, or does not fit the task.
     """
     file = recipe_file(finished)
@@ -68,7 +68,7 @@ def public_test(finished: Finished, given: Path | None) -> PublicTest | None:
 
 
 def _test_of(recipe: Recipe) -> str | None:
-    """The run's public test set; None where it was a fold of the training records."""
+    """Returns the run's public test set; None if the test set was a fold of private records."""
     data = recipe.data
     if data.fold is not None:
         return None

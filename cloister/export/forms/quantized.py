@@ -1,13 +1,13 @@
-"""The ONNX file with rounded weights: 8 bits with dynamic activations, or 4 bits in blocks.
+"""Writes the ONNX file with quantized weights: 8 bits (dynamic activations), or 4 bits in blocks.
 
-`int8`: each weight matrix is int8 with a scale for each output; what enters it is rounded to 8 bits
-by its own range at each call (onnxruntime's `quantize_dynamic`).
-`int4`: each weight matrix is 4 bits with a scale for each block of 32 along its inputs; what enters
-it stays float32 (onnxruntime's `MatMulNBitsQuantizer`).
+`int8`: weight matrices are int8 with a scale for each output; activations are rounded to 8 bits by
+their own range at each call (onnxruntime's `quantize_dynamic`).
+`int4`: weight matrices have 4 bits with a scale for each block of 32 along the inputs; activations
+stay float32 (onnxruntime's `MatMulNBitsQuantizer`).
 
-torchao is not used for these. Its int8 runs on a CPU, but in transformers' classes alone, which
-have no place for most heads. Its 4-bit weights (0.18.0) need a GPU, and those of its
-`IntxWeightOnlyConfig` are stored in a byte each, so that nothing is saved.
+Why not torchao: its int8 layers run on a CPU only inside transformers' classes, which cannot hold
+most heads. Its 4-bit weights (0.18.0) need a GPU, and those of its `IntxWeightOnlyConfig` take a
+whole byte each, so they save nothing against int8.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from cloister.export.forms import onnx_file
 from cloister.export.forms.finished import Finished
 
-# Weights that share a scale: llama.cpp's Q4_0 and onnxruntime's default for CPUs have as many...
+# Weights that share a scale: the block size of llama.cpp's Q4_0 and of onnxruntime on CPUs.
 BLOCK = 32
 _WHOLE = "whole.onnx"
 
@@ -60,7 +60,7 @@ def _whole(finished: Finished, folder: Path) -> Path:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without advice on calibration that dynamic rounding has no use for."""
+    """Silences onnxruntime's advice on calibration, which dynamic quantization does not need."""
     level = logging.root.level
     logging.root.setLevel(logging.ERROR)
     try:

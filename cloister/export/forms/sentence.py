@@ -1,7 +1,7 @@
-"""A folder that sentence-transformers loads: a text's vector as the study pooled it.
+"""Writes a folder for sentence-transformers, which gives a text's vector as the study pooled it.
 
-`SentenceTransformer(folder).encode(texts)` gives the vectors, at length 1 where the study
-scaled them to one length. The study's head is the last module and writes its logits
+`SentenceTransformer(folder).encode(texts)` gives the vectors, with length 1 if the study
+normalized them. The study's head is the last module and writes its logits
 beside the vector: `encode(texts, output_value=None)` gives both (`sentence_embedding`, `scores`).
 """
 
@@ -27,14 +27,14 @@ from cloister.models.pretrained import from_folder, quiet
 
 _TYPE = "sentence_transformers.models."
 _IDENTITY, _TANH = "torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Tanh"
-# What sentence-transformers calls the modes; a pooler is its first token through a dense layer.
+# sentence-transformers' names of the poolings. `pooler`: the first token, then a dense layer.
 _MODES = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken", "pooler": "cls_token"}
 _ALL_MODES = ("cls_token", "mean_tokens", "lasttoken")
 POOLER, HEAD = "2_Pooler", "3_Head"
 
 
 def problem(finished: Finished) -> str | None:
-    """Why a study's result has no such form; None where it has."""
+    """Returns the reason why a study's result cannot be written in this form; None: it can."""
     if not finished.can_merge:
         return unmergeable(finished)
     pooling = finished.network.pooling
@@ -53,7 +53,7 @@ def problem(finished: Finished) -> str | None:
 
 
 def _pooler_layer(finished: Finished) -> nn.Linear | None:
-    """The dense layer of BERT's and ALBERT's poolers, both with tanh."""
+    """Returns the dense layer of BERT's or ALBERT's pooler; both use tanh."""
     base: Any = finished.network.base
     if base.config.model_type not in ("bert", "albert"):
         return None
@@ -62,7 +62,7 @@ def _pooler_layer(finished: Finished) -> nn.Linear | None:
 
 
 def write(finished: Finished, folder: Path) -> None:
-    """Writes the base with its adapter, and what follows it."""
+    """Writes the base with its adapter, and the modules that pool, normalize and score."""
     finished.merge()
     network, pooling = finished.network, finished.network.pooling
     head = network.head
@@ -127,7 +127,7 @@ def _write(path: Path, content: object) -> None:
 
 
 def read(finished: Finished, folder: Path) -> Logits:
-    """What the written folder's parts compute, one after the other."""
+    """Returns the function that the modules in the written folder compute."""
     pooling = finished.network.pooling
     assert pooling is not None
     with quiet():

@@ -1,4 +1,4 @@
-"""The formats of `cloister model export`, in one table."""
+"""The table of formats for `cloister model export`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ class Form:
     """A way to write a finished model.
 
     Attributes:
-        library: What loads it, in the hub's names (`library_name`).
-        loading: Lines of Python that load it, for its card; PIPELINE is the hub's name of the task.
-        problem: Why a study's result has no such form; None where it has.
-        write: Writes its files into a folder.
-        read: Computes logits from the written files; None: nothing here runs them.
-        is_exact: Whether it gives the study's logits, but for rounding of float32.
+        library: The library that loads it, by its name on the hub (`library_name`).
+        loading: Lines of Python that load it, for its card; the hub's name of the task replaces
+            the word PIPELINE.
+        problem: Returns why a study's result cannot be written in this form; None: it can.
+        write: Writes the form's files into a folder.
+        read: Returns the function from inputs to logits that the written files compute; None: no
+            library here runs them.
+        is_exact: Whether it gives the study's logits up to float32 rounding.
     """
 
     library: str
@@ -78,10 +80,10 @@ FORMS: Mapping[str, Form] = {
 
 
 def form_of(name: str) -> Form:
-    """A format by its name.
+    """Returns the format of a name.
 
     Raises:
-        UsageError: There is none.
+        UsageError: No format has this name.
     """
     if name not in FORMS:
         raise UsageError(f"--format {name}: not known; choose from {', '.join(FORMS)}")
@@ -92,7 +94,7 @@ def check_fits(finished: Finished, names: list[str]) -> None:
     """Refuses formats that cannot hold a study's result, before anything is written.
 
     Raises:
-        UsageError: With each reason, and the formats that can.
+        UsageError: A format does not fit; the message gives the reasons and the formats that do.
     """
     problems = {name: FORMS[name].problem(finished) for name in names}
     told = [f"--format {name}: {why}" for name, why in problems.items() if why is not None]

@@ -1,4 +1,4 @@
-"""Writes a finished model in one or several forms, checked, measured, and whole or not at all."""
+"""Writes a finished model in one or several formats; checks and measures each before it appears."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ from cloister.export.forms.table import FORMS, Form, check_fits, form_of
 from cloister.files import bad_file
 from cloister.staging import staging
 
-# How far a form's logits may be from the study's, relative to the largest or to 1: float32 has 2⁻²⁴
-# an operation, and sums of a base's width and depth in another order differ by a hundred of them.
+# Largest allowed difference of an exact form's logits, relative to the largest logit or to 1. A
+# float32 operation errs by 2⁻²⁴; sums over a base's width and depth in another order differ by
+# some hundred times as much.
 CLOSE = 1e-4
-# The name of the study's own network in the table.
+# The name of the study's own network in the table of measurements.
 TRAINED = "as trained (adapter on its base)"
 FACTS = "export.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """What was written.
+    """The result of an export.
 
     Attributes:
-        folders: By format.
-        rows: The table: the study's own network first.
-        metric: What `score` is.
-        test: Where the scores come from, in words; None: nothing was scored.
+        folders: The folder of each format.
+        rows: The measurements; the first row is the study's own network.
+        metric: Name of the metric in `score`.
+        test: The records that were scored, in words; None: nothing was scored.
     """
 
     folders: dict[str, Path]
@@ -61,17 +62,18 @@ def export_model(
     Args:
         run: A finished run's folder, or an adapter's.
         formats: One of `FORMS`, or several.
-        out: A new folder: of one format its files; of several a folder of each.
-        base: The base's folder or hub id on this machine; None: as the adapter names it.
+        out: A new folder. One format's files are written into it; of several, each gets its own
+            folder inside.
+        base: The base's folder or hub id on this machine; None: the one that the adapter names.
         test: A file of public records to score; None: the run's public test set, if any.
-        on_stage: Called with what begins; None: nobody is told.
+        on_stage: Called with the name of each stage when it begins.
 
     Returns:
         The folders, and size, latency and score of each form.
 
     Raises:
-        UsageError: A format is not known or cannot hold this model (with those that can), a package
-            is missing, or the folder is taken.
+        UsageError: A format is unknown or cannot hold this model (the message names those that
+            can), a package is missing, or the folder exists already.
         RefusedError: `test` holds the study's private records, or a form does not compute what the
             study's network computes.
         BadFileError: There is no finished adapter, or a file cannot be read or written.
@@ -127,9 +129,9 @@ def export_model(
 def _write(finished: Finished, name: str, form: Form, folder: Path) -> None:
     try:
         form.write(finished, folder)
-    except SafetensorError as error:  # a full disk among its reasons
+    except SafetensorError as error:  # for example, the disk is full
         raise BadFileError(f"{folder}: weights cannot be written ({error})") from error
-    except ValueError as error:  # a library's own word for what it does not do
+    except ValueError as error:  # a library does not support something
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         kind = finished.network.base.config.model_type
         raise UsageError(

@@ -8,6 +8,8 @@ const TEXTS = {
     message: "Message", send: "Ask", fresh: "New conversation", hint: "Ctrl + Enter asks",
     note: "Probabilities are the network's own and were not calibrated. What you type goes to " +
       "this service only, and it keeps nothing.",
+    kept: "Probabilities are the network's own and were not calibrated. What you type goes to " +
+      "this service only. It keeps what you send as feedback, and nothing else.",
     none: "No entity was found.", cut: "The text is longer than what the model reads; its end was cut.",
     you: "You", model: "Model", passages: "From the documents", waiting: "…", denied: "A token is needed, or this one is not known.",
     busy: "Too many requests at this moment. Ask again in a few seconds.",
@@ -23,6 +25,7 @@ const TEXTS = {
     first: "第一段文本", second: "第二段文本", nothing: "没有适用的标签。", grade: "等级",
     message: "消息", send: "提问", fresh: "新对话", hint: "按 Ctrl + Enter 提问",
     note: "概率直接来自网络,未经校准。您输入的内容只发送给本服务,服务不会保存。",
+    kept: "概率直接来自网络,未经校准。您输入的内容只发送给本服务,服务只保存您提交的反馈。",
     none: "没有找到实体。", cut: "文本超过模型能读取的长度,末尾已被截断。",
     you: "您", model: "模型", passages: "来自文档", waiting: "……", denied: "需要令牌,或该令牌无效。",
     busy: "目前请求过多,请几秒后再试。",
@@ -56,6 +59,7 @@ function translate(language) {
   }
   describe();
   if (last) last();
+  feedback.translate(language);
 }
 
 function describe() {
@@ -68,6 +72,7 @@ function describe() {
   at("second-row").hidden = !pairs;
   at("second").required = pairs;
   at("fresh").hidden = !chats;
+  at("note").textContent = about.feedback ? words.kept : words.note;
   const task = words.tasks[about.task] || about.task;
   at("about").textContent = `${about.model} · ${task} · ${about.version}`;
 }
@@ -182,12 +187,14 @@ async function predict(text) {
     show(...nodes);
   };
   last();
+  await feedback.offer(document_.receipts && { input, answer: found, receipt: document_.receipts[0] });
 }
 
 async function chat(text) {
   turns.push({ role: "user", content: text });
   const sent = turns.map((turn) => ({ role: turn.role, content: turn.content }));
   const reply = { role: "assistant", content: "" };
+  let receipt = null;
   turns.push(reply);
   last = talked;
   talked();
@@ -197,9 +204,13 @@ async function chat(text) {
       const choice = event.choices[0];
       if (choice && choice.delta.content) reply.content += choice.delta.content;
       if (event.passages) reply.passages = event.passages;
+      if (event.receipt) receipt = event.receipt;
       talked();
     });
     at("text").value = "";
+    await feedback.offer(receipt && {
+      input: sent, answer: { reply: reply.content }, receipt, documents: Boolean(about.documents),
+    });
   } catch (error) {
     turns = turns.slice(0, -2);
     throw error;
@@ -227,6 +238,7 @@ async function ask(event) {
   const text = at("text").value;
   if (!text.trim() || at("send").disabled) return;
   at("send").disabled = true;
+  feedback.offer(null);
   at("answer").setAttribute("aria-busy", "true");
   try {
     if (!about) await learn();
@@ -252,10 +264,12 @@ at("ask").addEventListener("keydown", (event) => {
 at("fresh").addEventListener("click", () => {
   turns = [];
   last = null;
+  feedback.offer(null);
   at("answer").replaceChildren();
   at("text").focus();
 });
 at("language").addEventListener("change", (event) => translate(event.target.value));
+listenForFeedback();
 const own = navigator.language.startsWith("zh") ? "zh" : "en";
 at("language").value = own;
 translate(own);

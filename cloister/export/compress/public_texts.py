@@ -1,0 +1,105 @@
+"""The public texts by which a model is compressed: built-in sentences, or a file of its owner's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.data.records import (
+    ChatRecord,
+    ItemsRecord,
+    Message,
+    PairRecord,
+    Record,
+    TextRecord,
+    TokenRecord,
+)
+from cloister.data.unlabelled import Unlabelled, read_unlabelled
+from cloister.errors import MisfitError, UsageError
+from cloister.export.forms.finished import Finished, probe_batches, recipe_file
+from cloister.recipe import read_run_recipe
+from cloister.recipe.private_file import refuse_private_file, refuse_private_texts
+from cloister.tasks.bare_text import bare_record
+from cloister.tasks.recommendation import Recommendation
+from cloister.tasks.task import Example, Task
+
+OPTION = "--public"
+
+
+@dataclass(frozen=True)
+class PublicTexts:
+    """Public texts.
+
+    Attributes:
+        words: Where they come from.
+        given: The rows of a file; empty: the built-in sentences.
+    """
+
+    words: str
+    given: tuple[Unlabelled, ...]
+
+    def examples(self, finished: Finished) -> list[Example]:
+        """The texts, encoded for a network.
+
+        Raises:
+            MisfitError: A row does not fit the task, with its number.
+        """
+        if not self.given:
+            return [one for batch in probe_batches(finished) for one in batch.examples]
+        return [_encoded(finished.task, one, row) for row, one in enumerate(self.given, 1)]
+
+
+def public_texts(finished: Finished, file: Path | None) -> PublicTexts:
+    """Reads the texts.
+
+    Args:
+        finished: The study's result.
+        file: Rows as `cloister predict` reads them, without labels; None: the built-in sentences.
+
+    Raises:
+        RefusedError: They are the study's private records, with or without their labels.
+        UsageError: The file is not there.
+        DataError: It cannot be read, or does not fit the task.
+    """
+    if file is None:
+        return PublicTexts("built-in sentences", ())
+    if not file.is_file():
+        raise UsageError(f"{OPTION}: no such file: {file}; give a file of public texts")
+    known = recipe_file(finished)
+    recipe = None if known is None else read_run_recipe(known)
+    if recipe is not None:
+        refuse_private_file(recipe, file, OPTION)
+    kind = finished.task.record_kind
+    given = tuple(read_unlabelled(file, kind, finished.about.data))
+    if recipe is not None:
+        refuse_private_texts(recipe, [_record(finished.task, one) for one in given], OPTION)
+    return PublicTexts(f"{file.name}, which its owner declared public", given)
+
+
+def _encoded(task: Task, given: Unlabelled, row: int) -> Example:
+    try:
+        if isinstance(task, Recommendation):
+            return task.history(tuple(map(str, given)))
+        return task.encode(_record(task, given))
+    except MisfitError as error:
+        raise MisfitError(error.reason, f"{OPTION}: row {row}: {error}") from error
+
+
+def _record(task: Task, given: Unlabelled) -> Record:
+    """A row as the task's record, whose label means nothing. A chat's text is learnt as a whole."""
+    kind = task.record_kind
+    if kind == "messages":
+        if isinstance(given, str):
+            return ChatRecord((), text=given)
+        return ChatRecord(tuple(one for one in given if isinstance(one, Message)))
+    if kind == "items":
+        return ItemsRecord(tuple(map(str, given)))
+    if kind == "tokens":
+        words: Sequence[str] = given.split() if isinstance(given, str) else tuple(map(str, given))
+        return TokenRecord(tuple(words), ("O",) * len(words))
+    if kind == "pairs":
+        first, second = map(str, given)
+        return PairRecord(first, task.labels[0], text_b=second)
+    assert isinstance(given, str)
+    return bare_record(task, given) if kind != "text" else TextRecord(given, task.labels[0])
