@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -41,6 +42,18 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def cosine(text: str) -> float:
+    """A number from −1 to 1, for an option.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    with contextlib.suppress(ValueError):
+        if -1 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text}: a number from -1 to 1 is needed")
+
+
 def new_folder(path: Path) -> Path:
     """Makes a folder that is not there yet; ends the program with one message where it cannot."""
     folder = path.absolute()
@@ -51,6 +64,14 @@ def new_folder(path: Path) -> Path:
     except OSError as error:
         fail(f"{path}: cannot be made ({error.strerror}); name another folder")
     return folder
+
+
+def check_port(port: int) -> None:
+    """Ends the program with one message where a port is taken; minutes of training come first."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        fail(f"--port {port}: cannot be listened at ({error.strerror}); give another")
 
 
 def fail(message: str, code: int = USAGE) -> NoReturn:
@@ -78,23 +99,29 @@ def serving(*words: str) -> Iterator[str]:
     """
     say(f"\n$ cloister serve {shlex.join(words)}")
     command = [sys.executable, "-m", "cloister", "serve", *words]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    try:
-        address = ""
-        for line in process.stderr:
-            say(f"  {line.rstrip()}")
-            if line.startswith("http"):
-                address = line.split()[0]
-                break
-        if not address:
-            sys.exit(process.wait())
-        told = threading.Thread(target=_pass_on, args=(process.stderr,), daemon=True)
-        told.start()
-        yield address
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(DRAIN)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        told = threading.Thread(target=_pass_on, args=(process.stderr,))
+        try:
+            address = _address(process.stderr)
+            if address is None:
+                sys.exit(process.wait())
+            told.start()
+            yield address
+        finally:
+            process.terminate()
+            process.wait(DRAIN)
+            if told.ident is not None:
+                told.join()
+
+
+def _address(lines: Iterator[str]) -> str | None:
+    """Passes a service's lines on until it says where it is; None: it ended before."""
+    for line in lines:
+        say(f"  {line.rstrip()}")
+        if line.startswith("http"):
+            return line.split()[0]
+    return None
 
 
 def _pass_on(lines: Iterator[str]) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cloister as cl
-from cloister.data.records import ChatRecord, Message
 from cloister.models.state import write_adapter
 from cloister.service.library import Library
 from cloister.service.reply_stream import Decoding
+from cloister.serving.inputs import as_chat
 from cloister.tasks.rouge import rouge_l
 
 # Tokens of a reply: a third more than the desks' longest answer has.
@@ -69,12 +69,12 @@ def _scores(model: cl.Model, library: Library, asked: Sequence[Question]) -> Sco
     replies = [
         library.reply(
             model,
-            ChatRecord((Message("user", one.text),)),
+            as_chat(one.text, number),
             Decoding(most_tokens=LONGEST),
             lambda piece: None,
             lambda: False,
         )
-        for one in asked
+        for number, one in enumerate(asked, 1)
     ]
     texts = tuple(reply.text for reply in replies)
     cited = [any(source.is_cited for source in reply.sources or ()) for reply in replies]

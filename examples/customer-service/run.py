@@ -23,7 +23,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dialogues import PUBLIC, desks, dialogues
 from measure import Question, Scores, before_and_after
 from prepare import framed_rows, index_pages, marks_of, write_rows
-from services import cloister, new_folder, program, say, serving, wait_for_ctrl_c, whole
+from services import (
+    check_port,
+    cloister,
+    cosine,
+    new_folder,
+    program,
+    say,
+    serving,
+    wait_for_ctrl_c,
+    whole,
+)
 
 from cloister.documents.encoder import open_encoder
 from cloister.models.config import DEFAULT_BASE
@@ -67,7 +77,9 @@ def options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--desk", choices=ASKED, default="bank", help="whose page is served")
     parser.add_argument("--base", default=SMOLLM2, help="the chat model: a hub id or a folder")
     parser.add_argument("--encoder", default=DEFAULT_BASE, help="of pages and questions, likewise")
-    parser.add_argument("--least", type=float, default=LEAST, help="similarity (docs/documents.md)")
+    parser.add_argument(
+        "--least", type=cosine, default=LEAST, help="similarity (docs/documents.md)"
+    )
     parser.add_argument("--customers", type=whole, default=80, help="of each desk")
     parser.add_argument("--rounds", type=whole, default=20)
     return parser.parse_args(words)
@@ -76,6 +88,7 @@ def options(words: Sequence[str] | None) -> argparse.Namespace:
 def main(words: Sequence[str] | None) -> None:
     """Runs the whole example."""
     asked = options(words)
+    check_port(asked.port)
     folder = new_folder(asked.folder)
     public, questions = prepare(folder, asked)
     run = folder / "run"
@@ -91,8 +104,10 @@ def main(words: Sequence[str] | None) -> None:
         if asked.serve:
             say("It stays until Ctrl-C.")
             wait_for_ctrl_c()
-    say(f"\nIts model, pages and ledgers are in {asked.folder}; serve it again with\n")
+    kept = asked.folder / asked.desk / "feedback.db"
+    say(f"\nModel, pages and ledgers: {asked.folder}. Serve again, and see what people said:\n")
     say(f"    cloister serve {' '.join(service(asked.folder, asked))}")
+    say(f"    cloister site feedback review {kept}\n")
 
 
 def prepare(folder: Path, asked: argparse.Namespace) -> tuple[Library, list[Question]]:
@@ -142,7 +157,8 @@ def service(folder: Path, asked: argparse.Namespace) -> list[str]:
     """The words of `cloister serve` for one desk's assistant."""
     pages = folder / asked.desk / "pages.index"
     words = [str(folder / "run"), "--documents", str(pages), "--least-score", str(asked.least)]
-    return [*words, "--port", str(asked.port)]
+    kept = folder / asked.desk / "feedback.db"
+    return [*words, "--port", str(asked.port), "--feedback", str(kept)]
 
 
 def ask(address: str, question: str) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 Everything of the course is public. The pupils' answers are the private part; they are drawn here,
 and equal seeds give equal answers. An answer has some of a question's ideas, each in one of the
-ways in which pupils put it, now and then something wrong, and much that is neither. Its teacher gave a point for each
-idea, and to whom an idea was missing the material of the first one that was.
+ways in which pupils put it, now and then something wrong, and much that is neither.
+Its teacher gave a point for each idea, and to whom an idea was missing the material of the first
+one that was.
 """
 
 from __future__ import annotations
