@@ -6,9 +6,9 @@
     graph.usearch    of more than 100,000 passages: a graph of neighbours (`documents.graph`)
 
 Up to 100,000 passages, search is exact: it multiplies a query with every vector. 100,000 passages
-of 384 coordinates are 154 MB and take one core about 20 ms. Beyond, candidates come from the graph,
-and their cosines are computed exactly. The folder is not trusted: sizes and hashes are checked
-before anything is parsed, and no format that can contain code is read.
+of 384 coordinates are 154 MB and take one core about 20 ms. With more passages, a graph gives
+candidates, whose cosines are then computed exactly. The folder is not trusted: sizes and hashes
+are checked before anything is parsed, and no format that can contain code is read.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from cloister.json_text import read_json
 from cloister.owner_only import FILE
 from cloister.staging import staging
 
-# Versions of an index without a graph and with one, which older readers do not know.
+# Versions of an index without a graph and with one, which a reader of the first does not know.
 VERSION, WITH_GRAPH = 1, 2
-# Most passages of an exact search: with more, it takes one core over 20 ms, and the vectors 154 MB.
+# Most passages that are searched exactly: more take one core over 20 ms a query, and over 154 MB.
 MOST_EXACT = 100_000
-# Most passages: 1.5 GB of vectors of 384 coordinates, in memory while the index is used.
+# Vectors of 384 coordinates are then 1.5 GB, in memory as long as the index is used.
 MOST_PASSAGES = 1_000_000
 # Longest index.json, in bytes: it has a row of about 150 bytes for each document.
 MOST_ABOUT = 2**24
@@ -91,7 +91,7 @@ class Index:
         documents: SHA-256 of each file that was indexed, by the file's name.
         passages: The passages, in the order of their vectors.
         vectors: float32 [K, H], each row of length 1.
-        graph: For more than `MOST_EXACT` passages: finds candidates; None: all are compared.
+        graph: For more than `MOST_EXACT` passages: finds candidates. None: all are compared.
     """
 
     model: str
@@ -144,7 +144,7 @@ def build_index(
 
     Raises:
         DataError: No document has any text.
-        UsageError: There are more than `MOST_PASSAGES` passages, or more than `MOST_EXACT` without
+        UsageError: There are more passages than `MOST_PASSAGES`, or than `MOST_EXACT` without
             usearch.
     """
     found: list[Passage] = []

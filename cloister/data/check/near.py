@@ -47,7 +47,7 @@ class Fingerprints:
         return len(self._hashes)
 
     def add(self, text: str) -> None:
-        """Adds one text."""
+        """Adds one text to the search for near duplicates."""
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         self._hashes.append(int.from_bytes(digest, "little"))
         if self._near:
