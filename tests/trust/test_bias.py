@@ -9,10 +9,11 @@ import pytest
 import cloister as cl
 from cloister.cli.main import run
 from cloister.data.config import DataConfig
-from cloister.data.records import PairRecord, Record, TextRecord, TokenRecord
+from cloister.data.records import ChatRecord, PairRecord, Record, TextRecord, TokenRecord
 from cloister.errors import DataError, UsageError
 from cloister.tasks.calibration import expected_calibration_error
 from cloister.tasks.config import TaskConfig
+from cloister.training.evaluation import evaluate
 from cloister.trust.bias.crows import SentencePair, preferences
 from cloister.trust.bias.groups import NO_TERM, groups_by_column, groups_by_terms, read_terms
 from cloister.trust.bias.rates import (
@@ -207,6 +208,15 @@ def test_the_likelier_sentence_is_counted(tmp_path: Path, llama: Path) -> None:
     )
     found = preferences(model, [one, other])
     assert found["all"].value == 0.5
-    assert {found["a"].value, found["b"].value} == {0, 1}
+    losses = [
+        evaluate(
+            model.workspace.network,
+            model.workspace.task,
+            model.workspace.encode([ChatRecord((), text=text)]),
+            model.max_tokens,
+        ).metrics["loss"]
+        for text in (one.more, one.less)
+    ]
+    assert (found["a"].value, found["b"].value) == ((1, 0) if losses[0] < losses[1] else (0, 1))
     same = preferences(model, [SentencePair("fever", "fever", "a")])
     assert same["a"].value == 0.5
