@@ -192,6 +192,7 @@ def test_what_cannot_be_measured_is_refused(
         (["--test", train, "--group", "site"], 4, "the study's private records"),
         (["--test", str(grouped), "--group", "age"], 3, "no column 'age'"),
         (["--pairs", str(grouped)], 2, "a language model's"),
+        (["--pairs", str(grouped), "--against", str(finished)], 2, "--against compares groups"),
     ]
     for given, code, words in wrong:
         assert run([*asked, *given]) == code

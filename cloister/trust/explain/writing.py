@@ -15,7 +15,7 @@ from cloister.data.unlabelled import read_unlabelled
 from cloister.errors import UsageError
 from cloister.models.network import Network
 from cloister.serving.inputs import Input
-from cloister.serving.model import about_adapter
+from cloister.serving.model import Model, about_adapter
 from cloister.serving.predictions import Prediction
 from cloister.tasks.config import TaskKind
 from cloister.tasks.scoring import Scoring
@@ -30,7 +30,7 @@ from cloister.trust.explain.reading import ModelReading
 from cloister.trust.explain.readings import readings_of
 from cloister.trust.explain.rollout import attention_rollout
 from cloister.trust.explain.summary import method_scores, telling_words
-from cloister.trust.opening import Opened, open_run, recipe_of, refuse_kinds
+from cloister.trust.opening import open_run, recipe_of, refuse_kinds
 from cloister.trust.places import check_stays, stores_of, whose
 from cloister.trust.writing import PAGE, check_free, write_report
 
@@ -125,10 +125,12 @@ def explain_model(
     say = on_stage or (lambda stage: None)
     say("loading the base model")
     opened = open_run(place, base)
+    taken = inputs[:most]
     explained = []
-    for number, given in enumerate(inputs[:most], 1):
-        say(f"input {number} of {min(len(inputs), most)}")
-        explained.append(_explained(opened, given, chosen, np.random.default_rng((seed, number))))
+    for number, prediction in enumerate(opened.model.predict(taken), 1):
+        say(f"input {number} of {len(taken)}")
+        rng = np.random.default_rng((seed, number))
+        explained.append(_explained(opened.model, taken[number - 1], prediction, chosen, rng))
     scores = method_scores(explained, seed)
     signed = next((n for n in chosen if n in ("integrated-gradients", "occlusion")), None)
     words = {} if signed is None else telling_words(explained, signed)
@@ -165,10 +167,12 @@ def _chosen(methods: Sequence[str] | None) -> list[str]:
 
 
 def _explained(
-    opened: Opened, given: Any, chosen: Sequence[str], rng: np.random.Generator
+    model: Model,
+    given: Any,
+    prediction: Prediction,
+    chosen: Sequence[str],
+    rng: np.random.Generator,
 ) -> Explained:
-    model = opened.model
-    prediction: Prediction = model.predict([given])[0]
     task = model.workspace.task
     answers = tuple(
         _answer(model.workspace.network, reading, chosen, rng)
