@@ -124,10 +124,15 @@ def test_terms_are_whole_words_and_chinese_characters() -> None:
         PairRecord("nothing", "x", text_b="he, or she"),
         TokenRecord(("the", "old", "man"), ("O", "O", "O")),
         TextRecord("那个女士来了", "x"),
+        TextRecord("an old woman", "x"),
     ]
     found = groups_by_terms(records, {"women": ["she", "女士"], "old": ["old man"]}, "terms.toml")
     assert found.names == ("women", "old", NO_TERM)
-    assert found.members.astype(int).tolist() == [[1, 0, 1, 0, 1], [0, 0, 0, 1, 0], [0, 1, 0, 0, 0]]
+    assert found.members.astype(int).tolist() == [
+        [1, 0, 1, 0, 1, 0],
+        [0, 0, 0, 1, 0, 0],
+        [0, 1, 0, 0, 0, 1],
+    ]
     with pytest.raises(UsageError, match="only no term has records"):
         groups_by_terms(records, {"men": ["king"]}, "terms.toml")
 

@@ -14,6 +14,7 @@ from cloister.data.records import Message
 from cloister.data.unlabelled import read_unlabelled
 from cloister.errors import UsageError
 from cloister.models.network import Network
+from cloister.names import counted
 from cloister.serving.inputs import Input
 from cloister.serving.model import Model, about_adapter
 from cloister.serving.predictions import Prediction
@@ -29,7 +30,7 @@ from cloister.trust.explain.page import explanation_page
 from cloister.trust.explain.reading import ModelReading
 from cloister.trust.explain.readings import readings_of
 from cloister.trust.explain.rollout import attention_rollout
-from cloister.trust.explain.summary import method_scores, telling_words
+from cloister.trust.explain.summary import MethodScore, method_scores, telling_words
 from cloister.trust.opening import open_run, recipe_of, refuse_kinds
 from cloister.trust.places import check_stays, stores_of, whose
 from cloister.trust.writing import PAGE, check_free, write_report
@@ -56,11 +57,13 @@ class Explanations:
     Attributes:
         folder: With `index.html` and `explanations.json`.
         document: What the JSON file says.
+        scores: How faithful each method is over all answers.
         private: Whose private records it quotes; None: nobody's that is known.
     """
 
     folder: Path
     document: Mapping[str, Any]
+    scores: tuple[MethodScore, ...]
     private: str | None
 
 
@@ -149,10 +152,10 @@ def explain_model(
     }
     left = f"; the first {len(explained)} of {len(inputs)} inputs" if len(inputs) > most else ""
     title = f"Why {opened.name} answers so"
-    tells = f"A model of {opened.kind}, {len(explained)} input(s), seed {seed}{left}."
+    tells = f"A model of {opened.kind}, {counted(len(explained), 'input')}, seed {seed}{left}."
     html = explanation_page(title, tells, private, explained, scores, words)
     write_report(target, {JSON: document, PAGE: html})
-    return Explanations(folder=target, document=document, private=private)
+    return Explanations(folder=target, document=document, scores=tuple(scores), private=private)
 
 
 def _chosen(methods: Sequence[str] | None) -> list[str]:
