@@ -59,6 +59,7 @@ ROOMS = {
     "dashboard": 11,
     "documents": 11,
     "service": 12,
+    "trust": 12,
     "testing": 11,
     "api": 12,
     "cli": 13,
