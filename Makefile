@@ -23,6 +23,10 @@ llm-demo: $(VENV)/.llm ## Four clinics' desks teach SmolLM2 their protocol, at e
 deploy-demo: $(VENV)/.demo ## A coordinator and three hospitals over TLS on this machine, from invite to certificate (about 10 minutes)
 	$(BIN)/python demos/deploy.py
 
+# Where the shell forbids it, each worker would rewrite every test file's asserts anew, and each process
+# that a test starts would compile the package: 10 to 15 s a worker, 1 s a process.
+test nightly: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(VENV)/.dev ## The tests, but for those that only `make nightly` runs
 	$(PYTEST) -m "not nightly"
 
