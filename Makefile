@@ -26,6 +26,10 @@ deploy-demo: $(VENV)/.demo ## A coordinator and three hospitals over TLS on this
 example-tutor: $(VENV)/.demo ## Four schools train a tutor privately: points, hints and material on a page (about 4 minutes)
 	$(BIN)/python examples/tutor/run.py --serve
 
+# Where the shell forbids it, each worker would rewrite every test file's asserts anew, and each process
+# that a test starts would compile the package: 10 to 15 s a worker, 1 s a process.
+test nightly: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(VENV)/.dev ## The tests, but for those that only `make nightly` runs
 	$(PYTEST) -m "not nightly"
 

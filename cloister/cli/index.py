@@ -52,7 +52,7 @@ def build(
 
     Passages end at ends of sentences, in English and Chinese, and begin with the end of the passage
     before. The frozen base encodes them, so the index works with every adapter over that base and
-    with no other base.
+    with no other base. More than 100,000 passages need usearch (pip install 'cloister[search]').
 
     Example: cloister index build handbook/ --model runs/help --out handbook.index
     """
@@ -76,6 +76,12 @@ def build(
     save_index(index, out)
     passages = f"{len(index.passages):,} passages of {len(index.documents):,} files"
     typer.echo(f"{passages}: {out}", err=True)
+    if index.graph is not None:
+        typer.echo(
+            f"searched by a graph, which finds {index.graph.recall:.1%} of the ten nearest "
+            "(measured on passages of its own, against an exact search)",
+            err=True,
+        )
 
 
 @app.command("search")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloister.cli.prediction_file import write_predictions
+from cloister.cli.begun_file import begun_file
+from cloister.cli.prediction_file import row_texts, write_predictions
 from cloister.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +48,14 @@ def predict(
             "or a table if its name ends in .csv and the task is of whole records (labels, scores)."
         ),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Keep what is written when the command is ended early, and go on from there when "
+            "it is given again: the file is the one of an unbroken run. With --data and --out.",
+        ),
+    ] = False,
     top: Annotated[
         int | None, typer.Option(min=1, help="For recommendation: items in each list. Absent: 10.")
     ] = None,
@@ -82,10 +92,12 @@ def predict(
         raise UsageError("--text-b needs --text; in a file both texts are columns")
     if out is not None and out.exists():
         raise UsageError(f"{out} exists already and is not overwritten; choose another --out")
+    if resume and (data is None or out is None or as_json):
+        raise UsageError("--resume: needs --data FILE and --out FILE, without --json")
     from cloister.data.records import POOLED
     from cloister.data.unlabelled import unlabelled_rows
     from cloister.export.adapter_folder import adapter_folder
-    from cloister.serving.abstention import abstaining, check_threshold
+    from cloister.serving.abstention import check_threshold
     from cloister.serving.model import about_adapter, load
 
     # Check the records before the base is loaded, which takes longest.
@@ -108,11 +120,34 @@ def predict(
         inputs = _texts(text or [], text_b or [], is_pair=records == "pairs")
     typer.echo("… loading the base model", err=True)
     model = load(adapter, device, base=base)
+    if resume:
+        assert data is not None
+        assert out is not None
+        made_of = _made_of(adapter, model, data, top=top, threshold=threshold, as_table=as_table)
+        with begun_file(out, made_of) as begun:
+            told = f", {begun.rows:,} of which are there" if begun.rows else ""
+            typer.echo(f"… predicting for {count:,} records{told}", err=True)
+            rest = islice(inputs, begun.rows, None)
+            new = model.stream(rest, top=top, first=begun.rows + 1)
+            texts = row_texts(
+                _decided(new, threshold),
+                about.task.labels,
+                as_table=as_table,
+                is_first=not begun.rows,
+            )
+            try:
+                written = begun.write(texts, model.streamed)
+            except BaseException:
+                kept = (
+                    f"{begun.rows:,} predictions are kept; the same command goes on with the next"
+                )
+                typer.echo(kept, err=True)
+                raise
+        typer.echo(f"{written} predictions: {out}", err=True)
+        return
     if data is not None:
         typer.echo(f"… predicting for {count:,} records", err=True)
-    found: Iterator[Prediction | Decided] = model.stream(inputs, top=top)
-    if threshold is not None:
-        found = (abstaining(cast("Prediction", one), threshold) for one in found)
+    found = _decided(model.stream(inputs, top=top), threshold)
     if out is not None and not as_json:
         written = write_predictions(out, found, about.task.labels, as_table=as_table)
         typer.echo(f"{written} predictions: {out}", err=True)
@@ -129,6 +164,48 @@ def predict(
         typer.echo(json.dumps(document))
     else:
         _show(model, predictions)
+
+
+def _decided(
+    predictions: Iterator[Prediction], threshold: float | None
+) -> Iterator[Prediction | Decided]:
+    """Predictions, without what is less probable than the threshold if there is one."""
+    from cloister.serving.abstention import abstaining
+
+    for one in predictions:
+        yield one if threshold is None else abstaining(one, threshold)
+
+
+def _made_of(
+    adapter: Path,
+    model: Model,
+    data: Path,
+    *,
+    top: int | None,
+    threshold: float | None,
+    as_table: bool,
+) -> dict[str, object]:
+    """What a file of predictions is of: it goes on if all of it is the same."""
+    from cloister import __version__
+    from cloister.evidence.fingerprint import adapter_files, adapter_sha256
+    from cloister.export.adapter_folder import adapter_folder
+    from cloister.files import bad_file, stamp_of
+
+    try:
+        digest = stamp_of(data).sha256
+    except OSError as error:
+        raise bad_file(error, "read") from error
+    return {
+        "adapter": adapter_sha256(adapter_files(adapter_folder(adapter))),
+        "base": model.workspace.base_sha256,
+        "data": digest,
+        "top": top,
+        "threshold": threshold,
+        "format": "csv" if as_table else "jsonl",
+        # Of other processors and versions the last digits may differ.
+        "device": model.workspace.network.device.type,
+        "version": __version__,
+    }
 
 
 def _texts(first: Sequence[str], second: Sequence[str], *, is_pair: bool) -> Sequence[Input]:

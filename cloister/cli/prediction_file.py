@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from cloister.files import bad_file, sync_folder
 from cloister.owner_only import FILE
@@ -40,12 +41,15 @@ def write_predictions(
         BadFileError: The file cannot be written; an incomplete one is removed.
     """
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    count = 0
     try:
         # O_EXCL with a random name: never follow a symlink that another user put into the folder.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-                count = (_table if as_table else _lines)(file, predictions, names)
+                for text in row_texts(predictions, names, as_table=as_table):
+                    file.write(text)
+                    count += 1
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(out)
@@ -58,24 +62,27 @@ def write_predictions(
     return count
 
 
-def _lines(file: TextIO, predictions: Iterable[Row], names: Sequence[str]) -> int:
-    count = 0
-    for one in predictions:
-        file.write(json.dumps(one.to_json(), ensure_ascii=False) + "\n")
-        count += 1
-    return count
+def row_texts(
+    predictions: Iterable[Row], names: Sequence[str], *, as_table: bool, is_first: bool = True
+) -> Iterator[str]:
+    """Yields a prediction's text each, with its line's end; a table's header is the first one's.
 
-
-def _table(file: TextIO, predictions: Iterable[Row], names: Sequence[str]) -> int:
-    writer = csv.writer(file, lineterminator="\n")
-    count = 0
-    for one in predictions:
-        row = _cells(one, names)
-        if count == 0:
+    Args:
+        predictions: In the inputs' order.
+        names: The study's labels, for a table's columns.
+        as_table: CSV; else a JSON object a line.
+        is_first: Whether these are the file's first.
+    """
+    for number, one in enumerate(predictions):
+        if not as_table:
+            yield json.dumps(one.to_json(), ensure_ascii=False) + "\n"
+            continue
+        row, text = _cells(one, names), io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if is_first and number == 0:
             writer.writerow(row)
         writer.writerow(row.values())
-        count += 1
-    return count
+        yield text.getvalue()
 
 
 def _cells(one: Row, names: Sequence[str]) -> dict[str, object]:

@@ -3,10 +3,12 @@
     index.json       the model's digest, the documents with their hashes, sizes
     passages.jsonl   one passage a line: its document, its place in it, its text
     vectors.f32      little-endian float32 [K, H], rows of length 1
+    graph.usearch    of more than 100,000 passages: a graph of neighbours (`documents.graph`)
 
-Search is exact: it multiplies a query with every vector. 100,000 passages of 384 coordinates are
-154 MB and take one core about 20 ms. The folder is not trusted: sizes are checked before anything
-is parsed, and no format that can contain code is read.
+Up to 100,000 passages, search is exact: it multiplies a query with every vector. 100,000 passages
+of 384 coordinates are 154 MB and take one core about 20 ms. With more passages, a graph gives
+candidates, whose cosines are then computed exactly. The folder is not trusted: sizes and hashes
+are checked before anything is parsed, and no format that can contain code is read.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import numpy as np
 
 from cloister.data.outputs import check_place
 from cloister.documents.encoder import Encoder, Vectors
+from cloister.documents.graph import Graph, check_usearch, make_graph, read_graph
 from cloister.documents.sentences import passages
 from cloister.documents.sources import SourceText
 from cloister.errors import BadFileError, DataError, UsageError
@@ -30,9 +33,12 @@ from cloister.json_text import read_json
 from cloister.owner_only import FILE
 from cloister.staging import staging
 
-VERSION = 1
-# Most passages: with more, an exact search takes one core over 20 ms, and the vectors over 154 MB.
-MOST_PASSAGES = 100_000
+# Versions of an index without a graph and with one, which a reader of the first does not know.
+VERSION, WITH_GRAPH = 1, 2
+# Most passages that are searched exactly: more take one core over 20 ms a query, and over 154 MB.
+MOST_EXACT = 100_000
+# Vectors of 384 coordinates are then 1.5 GB, in memory as long as the index is used.
+MOST_PASSAGES = 1_000_000
 # Longest index.json, in bytes: it has a row of about 150 bytes for each document.
 MOST_ABOUT = 2**24
 # Longest line of passages.jsonl: a passage of 8,192 tokens, 32 characters each, 4 bytes each.
@@ -40,6 +46,7 @@ MOST_LINE = 2**20
 # Most coordinates of a vector: the largest encoders have 8,192.
 MOST_WIDTH = 2**14
 _FACTS = ("version", "model", "encoder", "passages", "width", "vectors", "texts", "documents")
+_GRAPH_FACTS = ("graph", "recall")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,7 @@ class Index:
         documents: SHA-256 of each file that was indexed, by the file's name.
         passages: The passages, in the order of their vectors.
         vectors: float32 [K, H], each row of length 1.
+        graph: For more than `MOST_EXACT` passages: finds candidates. None: all are compared.
     """
 
     model: str
@@ -91,6 +99,7 @@ class Index:
     documents: dict[str, str]
     passages: Sequence[Passage]
     vectors: Vectors
+    graph: Graph | None = None
 
     def search(self, query: Vectors, top: int) -> list[Hit]:
         """Returns the passages nearest to a query, nearest first; ties keep the index's order.
@@ -99,9 +108,13 @@ class Index:
             query: The query's vector, [H].
             top: Most passages to return.
         """
-        scores = self.vectors @ query
+        if self.graph is None:
+            places, scores = np.arange(len(self.vectors)), self.vectors @ query
+        else:
+            places = np.array(self.graph.candidates(query, top))
+            scores = self.vectors[places] @ query
         best = np.argsort(-scores, kind="stable")[:top]
-        return [Hit(self.passages[at], float(scores[at])) for at in best]
+        return [Hit(self.passages[places[at]], float(scores[at])) for at in best]
 
     def check_encoder(self, encoder: Encoder) -> None:
         """Refuses an encoder whose vectors cannot be compared with the index's.
@@ -131,7 +144,8 @@ def build_index(
 
     Raises:
         DataError: No document has any text.
-        UsageError: There are more passages than `MOST_PASSAGES`.
+        UsageError: There are more passages than `MOST_PASSAGES`, or than `MOST_EXACT` without
+            usearch.
     """
     found: list[Passage] = []
     hashes: dict[str, str] = {}
@@ -141,17 +155,20 @@ def build_index(
             text = document.text[span.start : span.end]
             own = (document.source, document.row, document.title)
             found.append(Passage(*own, span.start, text))
+            if len(found) == MOST_EXACT + 1:
+                check_usearch(MOST_EXACT)
             if len(found) > MOST_PASSAGES:
                 raise UsageError(
-                    f"more than {MOST_PASSAGES:,} passages up to {document.source}: every query is "
-                    "compared with every passage, which is meant for fewer; index a part of them"
+                    f"more than {MOST_PASSAGES:,} passages up to {document.source}: their vectors "
+                    "are meant to fit into memory; index a part of them"
                 )
     if not found:
         raise DataError("no document has a text, so there is nothing to search in")
     vectors = encoder.passages((passage.text for passage in found), on_passage)
     place = encoder.place
     named = str(place.absolute() if place.exists() else place)  # otherwise it is a hub id
-    return Index(named, encoder.digest, hashes, found, vectors)
+    graph = make_graph(vectors) if len(found) > MOST_EXACT else None
+    return Index(named, encoder.digest, hashes, found, vectors, graph)
 
 
 def save_index(index: Index, out: Path) -> None:
@@ -168,7 +185,7 @@ def save_index(index: Index, out: Path) -> None:
         vectors = index.vectors.astype("<f4").tobytes()
         texts = "".join(json.dumps(_line(one), ensure_ascii=False) + "\n" for one in index.passages)
         about = {
-            "version": VERSION,
+            "version": VERSION if index.graph is None else WITH_GRAPH,
             "model": index.model,
             "encoder": index.encoder,
             "passages": len(index.passages),
@@ -177,6 +194,11 @@ def save_index(index: Index, out: Path) -> None:
             "texts": hashlib.sha256(texts.encode()).hexdigest(),
             "documents": index.documents,
         }
+        if index.graph is not None:
+            file = folder / "graph.usearch"
+            index.graph.index.save(str(file))
+            file.chmod(FILE)
+            about |= {"graph": stamp_of(file).sha256, "recall": index.graph.recall}
         write_whole(folder / "vectors.f32", vectors, FILE)
         write_whole(folder / "passages.jsonl", texts.encode(), FILE)
         write_whole(folder / "index.json", json.dumps(about, indent=1).encode(), FILE)
@@ -193,7 +215,10 @@ def load_index(folder: Path) -> Index:
         about = _about(folder)
         count, width = about["passages"], about["width"]
         vectors_file, texts_file = folder / "vectors.f32", folder / "passages.jsonl"
-        for file, wanted in ((vectors_file, about["vectors"]), (texts_file, about["texts"])):
+        graph_file, graph = folder / "graph.usearch", None
+        hashed = [(vectors_file, about["vectors"]), (texts_file, about["texts"])]
+        hashed += [(graph_file, about["graph"])] if "graph" in about else []
+        for file, wanted in hashed:
             if stamp_of(file).sha256 != wanted:
                 raise ValueError(f"{file.name} is not what index.json says")
         if vectors_file.stat().st_size != 4 * count * width:
@@ -202,6 +227,8 @@ def load_index(folder: Path) -> Index:
         if not np.isfinite(vectors).all():
             raise ValueError("vectors.f32 holds what is no number")
         found = _passages(texts_file, count)
+        if "graph" in about:
+            graph = read_graph(graph_file, count, width, about["recall"])
     except OSError as error:
         raise bad_file(error, "read") from error
     except ValueError as error:
@@ -209,20 +236,28 @@ def load_index(folder: Path) -> Index:
             f"{folder}: no index, or a damaged one ({error}); build it again (cloister index build)"
         ) from error
     documents = {str(name): str(sha256) for name, sha256 in about["documents"].items()}
-    return Index(about["model"], about["encoder"], documents, found, vectors)
+    return Index(about["model"], about["encoder"], documents, found, vectors, graph)
 
 
 def _about(folder: Path) -> dict[str, Any]:
     with open_file(folder / "index.json") as file:
         about = read_json(file.read(MOST_ABOUT + 1), most_bytes=MOST_ABOUT)
-    if not isinstance(about, dict) or set(about) != set(_FACTS):
-        raise ValueError("index.json has other fields")
-    if type(about["version"]) is not int or about["version"] != VERSION:
+    if not isinstance(about, dict):
+        raise ValueError("index.json is no object")
+    version = about.get("version")
+    if type(version) is not int or version not in (VERSION, WITH_GRAPH):
         raise ValueError("written by another version of cloister")
-    texts = all(isinstance(about[name], str) for name in ("model", "encoder", "vectors", "texts"))
-    if not texts or not isinstance(about["documents"], dict):
+    if set(about) != {*_FACTS, *(_GRAPH_FACTS if version == WITH_GRAPH else ())}:
+        raise ValueError("index.json has other fields")
+    if version == WITH_GRAPH and type(about["recall"]) is not float:
+        raise ValueError("recall is no number")
+    named = ("model", "encoder", "vectors", "texts", *(("graph",) if "graph" in about else ()))
+    if not all(isinstance(about[name], str) for name in named) or not isinstance(
+        about["documents"], dict
+    ):
         raise ValueError("index.json has a field of another type")
-    for name, most in (("passages", MOST_PASSAGES), ("width", MOST_WIDTH)):
+    most_passages = MOST_PASSAGES if version == WITH_GRAPH else MOST_EXACT
+    for name, most in (("passages", most_passages), ("width", MOST_WIDTH)):
         if type(about[name]) is not int or not 1 <= about[name] <= most:
             raise ValueError(f"{name} is not a whole number from 1 to {most:,}")
     return about

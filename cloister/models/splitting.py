@@ -7,10 +7,11 @@ nor this module knows is refused.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tokenizers import pre_tokenizers
+from tokenizers import Regex, pre_tokenizers
 
 from cloister.bounds import shortened
 from cloister.errors import ModelFileError
@@ -58,14 +59,39 @@ def mend_splitting(tokenizer: Any, header: GgufHeader) -> None:
     """Changes a tokenizer from transformers to the splitting that the file names."""
     name, backend = _name(header), tokenizer.backend_tokenizer
     if name in _SINGLE_DIGITS:
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Digits(individual_digits=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-            ]
-        )
-    if name in _WHOLE_WORDS:
+        backend.pre_tokenizer = _single_digits()
+    if takes_whole_words(name):
         backend.model.ignore_merges = True
+
+
+def takes_whole_words(name: str | None) -> bool:
+    """Returns whether a word in the vocabulary becomes one token, without use of the merges."""
+    return name in _WHOLE_WORDS
+
+
+def named_splittings() -> Iterator[tuple[str, Any]]:
+    """Yields the known names with the splitting that each means, for writing a GGUF.
+
+    Of names with one meaning llama.cpp's own converters' choice comes first.
+    """
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    yield "gpt-2", pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    yield "smollm", _single_digits()
+    names = dict.fromkeys(("llama-bpe", "qwen2", *GGUF_PRE_TOKENIZER_SPLITS))
+    for name in names:
+        split = pre_tokenizers.Split(Regex(GGUF_PRE_TOKENIZER_SPLITS[name]), behavior="isolated")
+        bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        yield name, pre_tokenizers.Sequence([split, bytes_of])
+
+
+def _single_digits() -> Any:
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
 
 
 def _name(header: GgufHeader) -> str | None:

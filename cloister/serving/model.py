@@ -65,6 +65,8 @@ from cloister.training.workspace import Workspace
 # Inputs that a stream predicts at a time, sorted by length: texts of usual length then fill a few
 # batches.
 STREAMED = 1024
+# A reply takes about a second and is computed by itself, so each is yielded when it is ready.
+REPLIED = 1
 # Tasks whose input is one text, for which the network computes one row of outputs.
 OneText = SequenceClassification | MultiLabelClassification | Scoring | Retrieval
 
@@ -119,21 +121,30 @@ class Model:
             raise UsageError(f"top: {top} given; at least 1 is needed")
         return self._predicted(list(inputs), top, 1)
 
-    def stream(self, inputs: Iterable[Input], *, top: int | None = None) -> Iterator[Prediction]:
-        """Predicts for any number of inputs in bounded memory, `STREAMED` of them at a time.
+    @property
+    def streamed(self) -> int:
+        """Inputs that `stream` predicts for at a time."""
+        return REPLIED if isinstance(self.workspace.task, CausalChat) else STREAMED
+
+    def stream(
+        self, inputs: Iterable[Input], *, top: int | None = None, first: int = 1
+    ) -> Iterator[Prediction]:
+        """Predicts for any number of inputs in bounded memory, `streamed` of them at a time.
 
         Args:
             inputs: See `predict`; they are read only when they are needed.
             top: For recommendation, see `predict`; None: its default.
+            first: Number of the first input, for messages.
 
         Yields:
-            The predictions that `predict` returns, in the inputs' order.
+            The predictions that `predict` returns, in the inputs' order. They are equal bit for
+            bit from whatever multiple of `streamed` the inputs begin.
 
         Raises:
             DataError: See `predict`; raised when the input is reached.
         """
-        waiting, first = iter(inputs), 1
-        while given := list(islice(waiting, STREAMED)):
+        waiting = iter(inputs)
+        while given := list(islice(waiting, self.streamed)):
             yield from self._predicted(given, SHOWN if top is None else top, first)
             first += len(given)
 

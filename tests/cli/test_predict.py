@@ -4,10 +4,13 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cloister.cli.main import run
+from cloister.errors import DataError
+from cloister.serving.model import Model, load
 from tests.support.studies import small_assignments
 
 
@@ -189,3 +192,61 @@ def test_a_file_is_predicted_for_as_it_is_read_and_written_whole_or_not_at_all(
     with pytest.raises(MemoryError):
         run(["predict", str(finished), "--data", str(data), "--out", str(half)])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.jsonl", "out.jsonl"]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_a_file_of_predictions_goes_on_where_it_stopped(
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    ending: str,
+) -> None:
+    monkeypatch.setattr("cloister.serving.model.STREAMED", 8)
+    data = finished.parent / "study" / "test.jsonl"
+    whole, out = tmp_path / f"whole.{ending}", tmp_path / f"out.{ending}"
+    asked = ["predict", str(finished), "--data", str(data)]
+    assert run([*asked, "--out", str(whole)]) == 0
+    own, calls = Model._predicted, [0]
+
+    def dies(model: Model, *arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise KeyboardInterrupt
+        return own(model, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Model, "_predicted", dies)
+        assert run([*asked, "--out", str(out), "--resume"]) == 1
+    assert "16 predictions are kept" in capsys.readouterr().err
+    assert not out.exists()
+    other = tmp_path / "other"
+    shutil.copytree(finished / "adapter", other)
+    (other / "cloister.json").write_text((other / "cloister.json").read_text() + " ")
+    begun = ["--out", str(out), "--resume"]
+    assert run(["predict", str(other), "--data", str(data), *begun]) == 2
+    assert "begun with another adapter" in capsys.readouterr().err
+    shorter = tmp_path / "shorter.jsonl"
+    shorter.write_text("".join(data.read_text().splitlines(keepends=True)[:20]))
+    assert run(["predict", str(finished), "--data", str(shorter), *begun]) == 2
+    assert "begun with another data" in capsys.readouterr().err
+    assert run([*asked, *begun, "--threshold", "0.9"]) == 2
+    capsys.readouterr()
+    assert run([*asked, *begun]) == 0
+    assert "30 records, 16 of which are there" in capsys.readouterr().err
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_an_error_after_the_first_step_names_the_row_of_the_whole_file(
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for options in (["--text", "fever"], ["--data", "x.jsonl"]):
+        assert run(["predict", str(finished), *options, "--resume"]) == 2
+        assert "--resume: needs --data FILE and --out FILE" in capsys.readouterr().err
+    assert list(load(finished).stream(["fever"], first=7))
+    with pytest.raises(DataError, match="input 8: empty"):
+        list(load(finished).stream(["fever", " "], first=7))

@@ -1,7 +1,10 @@
 """An index: built, kept for its owner, searched exactly, and read as what others wrote."""
 
+import hashlib
 import json
 import stat
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from cloister.cli.main import run as cli
 from cloister.documents.encoder import Encoder, open_encoder
 from cloister.documents.index import (
-    MOST_PASSAGES,
+    MOST_EXACT,
     Index,
     Passage,
     build_index,
@@ -180,6 +183,7 @@ def test_a_damaged_index_is_one_message(name: str, built: Path, tmp_path: Path) 
         ("documents", []),
         ("model", 3),
         ("version", 2),
+        ("version", 3),
         ("more", 1),
     ],
 )
@@ -200,11 +204,102 @@ def test_more_passages_than_an_exact_search_is_for_are_refused(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cloister.documents.index.MOST_PASSAGES", 2)
-    assert MOST_PASSAGES == 100_000
+    assert MOST_EXACT == 100_000
     with pytest.raises(UsageError, match=r"more than 2 passages up to skin\.txt"):
         build_index(_documents(), encoder)
     with pytest.raises(DataError, match="nothing to search in"):
         build_index([SourceText("a.txt", "0" * 64, None, "", " \n")], encoder)
+
+
+def test_more_than_an_exact_search_is_for_need_usearch(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message comes before hours of encoding."""
+    monkeypatch.setattr("cloister.documents.index.MOST_EXACT", 2)
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+    monkeypatch.setattr(Encoder, "passages", lambda *_: pytest.fail("encoded"))
+    with pytest.raises(UsageError, match=r"pip install 'cloister\[search\]'"):
+        build_index(_documents(), encoder)
+
+
+@pytest.fixture(scope="module")
+def many() -> Index:
+    """Vectors around centres, as those of texts about some subjects are."""
+    pytest.importorskip("usearch.index", reason="the extra search is not installed")
+    from cloister.documents.graph import make_graph
+
+    draw = np.random.default_rng(0)
+    centres = draw.normal(size=(20, 16))
+    vectors = centres[draw.integers(0, 20, 2000)] + 0.5 * draw.normal(size=(2000, 16))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    found = [Passage("a", None, "", at, f"p{at}") for at in range(len(vectors))]
+    return Index("m", "d" * 64, {}, found, vectors, make_graph(vectors))
+
+
+def test_a_graph_finds_nearly_all_of_the_nearest_with_their_exact_cosines(many: Index) -> None:
+    assert many.graph is not None
+    exact = replace(many, graph=None)
+    shares = []
+    for query in np.random.default_rng(1).normal(size=(20, 16)).astype(np.float32):
+        hits = many.search(query, 10)
+        wanted = {hit.passage.start for hit in exact.search(query, 10)}
+        shares.append(len(wanted & {hit.passage.start for hit in hits}) / 10)
+        for hit in hits:
+            assert hit.similarity == pytest.approx(
+                float(many.vectors[hit.passage.start] @ query), abs=1e-6
+            )
+        assert [h.similarity for h in hits] == sorted((h.similarity for h in hits), reverse=True)
+    # HNSW's recall at these settings is above 0.99 on such vectors; 0.9 is what a graph without
+    # most of its links does not reach.
+    assert np.mean(shares) > 0.9
+    assert 0.9 < many.graph.recall <= 1.0
+
+
+def test_a_graph_is_written_read_back_and_checked(many: Index, tmp_path: Path) -> None:
+    save_index(many, tmp_path / "index")
+    again = load_index(tmp_path / "index")
+    assert again.graph is not None
+    assert many.graph is not None
+    assert again.graph.recall == many.graph.recall
+    for path in (tmp_path / "index").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
+    query = many.vectors[7]
+    assert again.search(query, 5) == many.search(query, 5)
+    file = tmp_path / "index" / "graph.usearch"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(BadFileError, match=r"graph\.usearch is not what index\.json says"):
+        load_index(tmp_path / "index")
+
+
+def test_a_graph_of_other_vectors_is_refused(many: Index, tmp_path: Path) -> None:
+    save_index(many, tmp_path / "index")
+    about = json.loads((tmp_path / "index" / "index.json").read_text())
+    lines = (tmp_path / "index" / "passages.jsonl").read_bytes().splitlines(keepends=True)[:-1]
+    vectors = (tmp_path / "index" / "vectors.f32").read_bytes()[: -4 * 16]
+    (tmp_path / "index" / "passages.jsonl").write_bytes(b"".join(lines))
+    (tmp_path / "index" / "vectors.f32").write_bytes(vectors)
+    about |= {
+        "passages": 1999,
+        "texts": hashlib.sha256(b"".join(lines)).hexdigest(),
+        "vectors": hashlib.sha256(vectors).hexdigest(),
+    }
+    (tmp_path / "index" / "index.json").write_text(json.dumps(about))
+    with pytest.raises(BadFileError, match="is not of 1999 vectors of 16"):
+        load_index(tmp_path / "index")
+
+
+def test_an_index_with_a_graph_is_built(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("usearch.index", reason="the extra search is not installed")
+    monkeypatch.setattr("cloister.documents.index.MOST_EXACT", 11)
+    texts = [f"{one} {two}" for one in ("knee", "rash", "fever", "cough") for two in "abcd"]
+    documents = [SourceText(f"{n}.txt", "0" * 64, None, "", t) for n, t in enumerate(texts)]
+    index = build_index(documents, encoder)
+    assert index.graph is not None
+    assert index.search(encoder.queries(["rash c"])[0], 1)[0].similarity > 0.9
 
 
 def test_documents_are_read_in_their_encoding(tmp_path: Path) -> None:

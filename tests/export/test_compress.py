@@ -474,3 +474,25 @@ def test_each_architecture_loses_a_layer(tmp_path: Path, family: str) -> None:
         return
     done = compress_model(adapter, tmp_path / "out", drop_layers=1)
     assert done.rows[1].parameters < done.rows[0].parameters
+
+
+def test_many_texts_are_compared_on_an_even_part_of_them(
+    labelled: Path, grouped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloister.export.compress.distance.MOST_COMPARED", 5)
+    _, known = opened(labelled)
+    places = sorted(place for one in known.kept for place in one.places)
+    assert places == [0, 3, 6, 9, 12]  # of 13
+    chat, _ = opened(grouped)
+    examples = [one for batch in probe_batches(chat) for one in batch.examples]
+    width = chat.network.vocabulary
+    monkeypatch.setattr(
+        "cloister.export.compress.distance.MOST_KEPT", 3 * width * max_tokens(examples)
+    )
+    kept = reference(chat.network, chat.task, examples)
+    assert kept.records == 3  # every sixth
+    assert sum(one.logits.numel() for one in kept.kept) <= 3 * width * max_tokens(examples)
+
+
+def max_tokens(examples: list[Any]) -> int:
+    return max(len(one.input_ids) for one in examples)

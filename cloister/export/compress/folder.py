@@ -181,7 +181,7 @@ def _of_form(finished: Finished, form: str, folder: Path) -> Logits | None:
 
     def logits(inputs: Mapping[str, Tensor]) -> Tensor:
         with torch.no_grad():
-            features = network._features(model(**inputs), inputs["attention_mask"])
+            features = network._features(model(**inputs), inputs["attention_mask"], None)
             assert network.head is not None
             found: Tensor = network.head(features)
         return found

@@ -41,7 +41,7 @@ FAMILIES = (
 
 
 @dataclass(frozen=True)
-class Heads:
+class AttentionHeads:
     """The heads of a base.
 
     Attributes:
@@ -62,7 +62,7 @@ class Heads:
         return range(group * count, (group + 1) * count)
 
 
-def heads_of(network: Network) -> Heads:
+def heads_of(network: Network) -> AttentionHeads:
     """Finds the heads of a base without adapters.
 
     Raises:
@@ -82,7 +82,7 @@ def heads_of(network: Network) -> Heads:
     layers = tuple(layer.self_attn for layer in blocks)
     queries = int(config.num_attention_heads) // int(config.num_key_value_heads)
     width = int(layers[0].q_proj.out_features) // int(config.num_attention_heads)
-    return Heads(layers, int(config.num_key_value_heads), queries, width)
+    return AttentionHeads(layers, int(config.num_key_value_heads), queries, width)
 
 
 def drop_heads(
@@ -138,7 +138,7 @@ def _without(output: nn.Linear, columns: range) -> Iterator[None]:
         output.weight.data[:, part] = kept
 
 
-def _remove(heads: Heads, attention: Any, gone: Sequence[int]) -> None:
+def _remove(heads: AttentionHeads, attention: Any, gone: Sequence[int]) -> None:
     kept = [group for group in range(heads.groups) if group not in gone]
     queries = [row for group in kept for row in heads.rows(group, is_query=True)]
     keys = [row for group in kept for row in heads.rows(group, is_query=False)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.errors import UsageError
-from cloister.export.forms import gguf_file, merged, onnx_file, quantized, sentence
+from cloister.export.forms import gguf_file, gguf_merged, merged, onnx_file, quantized, sentence
 from cloister.export.forms.finished import Finished, Logits
 
 
@@ -75,6 +75,13 @@ FORMS: Mapping[str, Form] = {
         gguf_file.problem,
         gguf_file.write,
         None,
+    ),
+    "gguf-merged": Form(
+        "gguf",
+        "# llama-cli -m model.gguf; smaller: llama-quantize model.gguf small.gguf q4_k_m\n",
+        gguf_merged.problem,
+        gguf_merged.write,
+        gguf_merged.read,
     ),
 }
 

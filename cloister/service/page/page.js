@@ -6,10 +6,11 @@ const TEXTS = {
     language: "Language", title: "Try the model", token: "Token", text: "Text",
     first: "First text", second: "Second text", nothing: "No label applies.", grade: "grade",
     message: "Message", send: "Ask", fresh: "New conversation", hint: "Ctrl + Enter asks",
-    note: "Probabilities are the network's own and were not calibrated. What you type goes to " +
-      "this service only, and it keeps nothing.",
-    kept: "Probabilities are the network's own and were not calibrated. What you type goes to " +
-      "this service only. It keeps what you send as feedback, and nothing else.",
+    calibration: "Probabilities are the network's own and were not calibrated. ",
+    doubt: "A reply can be wrong: check what matters. ",
+    nothing_kept: "What you type goes to this service only, and it keeps nothing.",
+    feedback_kept: "What you type goes to this service only. It keeps what you send as feedback, " +
+      "and nothing else.",
     none: "No entity was found.", cut: "The text is longer than what the model reads; its end was cut.",
     you: "You", model: "Model", passages: "From the documents", waiting: "…", denied: "A token is needed, or this one is not known.",
     busy: "Too many requests at this moment. Ask again in a few seconds.",
@@ -24,8 +25,9 @@ const TEXTS = {
     language: "语言", title: "试用模型", token: "令牌", text: "文本",
     first: "第一段文本", second: "第二段文本", nothing: "没有适用的标签。", grade: "等级",
     message: "消息", send: "提问", fresh: "新对话", hint: "按 Ctrl + Enter 提问",
-    note: "概率直接来自网络,未经校准。您输入的内容只发送给本服务,服务不会保存。",
-    kept: "概率直接来自网络,未经校准。您输入的内容只发送给本服务,服务只保存您提交的反馈。",
+    calibration: "概率直接来自网络,未经校准。", doubt: "回复可能有误,重要内容请核实。",
+    nothing_kept: "您输入的内容只发送给本服务,服务不会保存。",
+    feedback_kept: "您输入的内容只发送给本服务,服务只保存您提交的反馈。",
     none: "没有找到实体。", cut: "文本超过模型能读取的长度,末尾已被截断。",
     you: "您", model: "模型", passages: "来自文档", waiting: "……", denied: "需要令牌,或该令牌无效。",
     busy: "目前请求过多,请几秒后再试。",
@@ -72,7 +74,8 @@ function describe() {
   at("second-row").hidden = !pairs;
   at("second").required = pairs;
   at("fresh").hidden = !chats;
-  at("note").textContent = about.feedback ? words.kept : words.note;
+  at("note").textContent = (chats ? words.doubt : words.calibration) +
+    (about.feedback ? words.feedback_kept : words.nothing_kept);
   const task = words.tasks[about.task] || about.task;
   at("about").textContent = `${about.model} · ${task} · ${about.version}`;
 }
