@@ -26,14 +26,20 @@ if TYPE_CHECKING:
     from cloister.serving.model import Model, load
     from cloister.strategies.strategy import ServerState, Strategy, Traits
     from cloister.tasks.task import Task
+    from cloister.trust.attack.writing import AttackReport, attack_model
+    from cloister.trust.bias.writing import BiasReport, measure_bias
+    from cloister.trust.explain.writing import Explanations, explain_model
 
 __version__ = version("cloister")
 
 __all__ = [
     "Adapter",
+    "AttackReport",
+    "BiasReport",
     "CloisterError",
     "CompressedModel",
     "Epsilon",
+    "Explanations",
     "Export",
     "Model",
     "Privacy",
@@ -46,10 +52,13 @@ __all__ = [
     "Task",
     "Traits",
     "__version__",
+    "attack_model",
     "compress_model",
     "epsilon",
+    "explain_model",
     "export_model",
     "load",
+    "measure_bias",
     "open_registry",
     "partition",
     "resume",
@@ -59,9 +68,12 @@ __all__ = [
 # The module of each public name, and its name there.
 _PLACES = {
     "Adapter": ("cloister.adapter.tensors", "Adapter"),
+    "AttackReport": ("cloister.trust.attack.writing", "AttackReport"),
+    "BiasReport": ("cloister.trust.bias.writing", "BiasReport"),
     "CloisterError": ("cloister.errors", "CloisterError"),
     "CompressedModel": ("cloister.export.compress.writing", "CompressedModel"),
     "Epsilon": ("cloister.api.epsilon_value", "Epsilon"),
+    "Explanations": ("cloister.trust.explain.writing", "Explanations"),
     "Export": ("cloister.export.forms.writing", "Export"),
     "Model": ("cloister.serving.model", "Model"),
     "Privacy": ("cloister.privacy.config", "PrivacyConfig"),
@@ -73,9 +85,12 @@ _PLACES = {
     "StudyPlan": ("cloister.api.study_plan", "StudyPlan"),
     "Task": ("cloister.tasks.task", "Task"),
     "Traits": ("cloister.strategies.strategy", "Traits"),
+    "attack_model": ("cloister.trust.attack.writing", "attack_model"),
     "compress_model": ("cloister.export.compress.writing", "compress_model"),
     "epsilon": ("cloister.api.epsilon_value", "epsilon"),
+    "explain_model": ("cloister.trust.explain.writing", "explain_model"),
     "export_model": ("cloister.export.forms.writing", "export_model"),
+    "measure_bias": ("cloister.trust.bias.writing", "measure_bias"),
     "load": ("cloister.serving.model", "load"),
     "open_registry": ("cloister.registry.registry", "open_registry"),
     "partition": ("cloister.api.dealing", "partition"),

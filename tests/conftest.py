@@ -4,12 +4,14 @@ import gc
 import inspect
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 import tests.support.examples  # noqa: F401 - registers the profile
+from tests.support import worker_forks
 
 # A million objects of modules stay for good: looking through them while they are loaded, and again
 # in every full collection of the tests, takes a fifth of a worker's time and frees nothing.
@@ -45,6 +47,18 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(5_000, 10, 10)
     gc.enable()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Forks a copy of this worker, from which tests start programs (`support.worker_forks`)."""
+    if not session.items:  # as where other processes run the tests
+        return (yield)
+    worker_forks.begin()
+    try:
+        return (yield)
+    finally:
+        worker_forks.end()
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """The tutorials run from their first cell or command to their last, in a folder of their own."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cloister.cli.main import run
+from tests.support import worker_forks
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
@@ -49,14 +49,7 @@ def test_a_notebook_is_kept_without_outputs(notebook: Path) -> None:
     ids=lambda path: path.stem,
 )
 def test_a_notebook_runs(notebook: Path, tmp_path: Path) -> None:
-    finished = subprocess.run(
-        [sys.executable, "-c", code_of(notebook)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    finished = worker_forks.run([sys.executable, "-c", code_of(notebook)], cwd=tmp_path)
     assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-2000:]
 
 

@@ -22,8 +22,8 @@ def sql(
     query: Annotated[
         str,
         typer.Option(
-            help="One SELECT statement, which names the columns: SELECT note AS text, …. @FILE: "
-            "read from a file."
+            help="One statement that only reads and names the columns: SELECT note AS text, …. "
+            "@FILE: read from a file."
         ),
     ],
     out: Annotated[

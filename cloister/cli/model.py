@@ -10,7 +10,10 @@ from typing import Annotated
 import typer
 
 from cloister.cli import model_versions
+from cloister.cli.model_attack import attack
+from cloister.cli.model_bias import bias as measure_bias
 from cloister.cli.model_compress import compress
+from cloister.cli.model_explain import explain
 
 app = typer.Typer(
     help="Export a finished model, make it smaller, and keep its versions.",
@@ -24,6 +27,9 @@ app.command("rollback")(model_versions.rollback)
 app.command("diff")(model_versions.diff)
 app.command("rule")(model_versions.rule)
 app.command("key")(model_versions.key)
+app.command("explain")(explain)
+app.command("attack")(attack)
+app.command("bias")(measure_bias)
 
 
 @app.command("export")

@@ -62,15 +62,15 @@ class _Bounded:
         return self._file.read(left if count < 0 else min(count, left))
 
     def seekable(self) -> bool:
-        """Returns True."""
+        """Returns True: positions in the file can be set."""
         return True
 
     def readable(self) -> bool:
-        """Returns True."""
+        """Returns True: the file is open for reading."""
         return True
 
     def writable(self) -> bool:
-        """Returns False."""
+        """Returns False: the file is never written."""
         return False
 
     def close(self) -> None:

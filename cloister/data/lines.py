@@ -79,7 +79,7 @@ class _Recoded(io.RawIOBase):
         self._is_start = True
 
     def readable(self) -> bool:
-        """Returns True."""
+        """Returns True: the stream is open for reading."""
         return True
 
     def readinto(self, buffer: object) -> int:

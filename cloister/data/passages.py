@@ -16,13 +16,13 @@ _ASKER = DataOrigin("task.passages", _CALL, _CALL)
 
 
 def read_passages(path: Path) -> dict[str, str]:
-    """Passages by id.
+    """Reads public passages from a file, by their id.
 
     Args:
         path: A data file with columns `id` and `text`; others are left alone.
 
     Raises:
-        DataError: The file cannot be read, a row lacks one of the two, or an id stands twice.
+        DataError: The file cannot be read, a row lacks one of the two, or an id is a duplicate.
     """
     found: dict[str, str] = {}
     try:
@@ -37,7 +37,9 @@ def read_passages(path: Path) -> dict[str, str]:
             assert isinstance(name, str)
             assert isinstance(text, str)
             if name in found:
-                raise DataError(f"{where}: the id {name[:60]!r} stands twice; give each once")
+                raise DataError(
+                    f"{where}: duplicate id {name[:60]!r}; give each passage an id of its own"
+                )
             found[name] = text
     except OSError as error:
         raise bad_file(error, "read") from error

@@ -124,7 +124,7 @@ class Child:
         self.delay = min(2 * self.delay, LONGEST_DELAY)
 
     def ask_to_end(self) -> None:
-        """Sends SIGTERM."""
+        """Sends SIGTERM to the process, if it runs."""
         if self.process is not None:
             self.process.terminate()
 

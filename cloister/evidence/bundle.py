@@ -72,7 +72,7 @@ class Bundle:
 
 
 def write_bundle(path: Path, bundle: Bundle) -> None:
-    """Writes a bundle.
+    """Writes adapter and certificates into one bundle.
 
     Raises:
         UsageError: A name in it is not allowed in an archive.

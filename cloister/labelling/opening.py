@@ -45,10 +45,10 @@ class LabelRequest:
     columns: Mapping[str, str | None]
 
     def settled(self, out: Path, before: LabelSettings | None) -> LabelSettings:
-        """The settings in force.
+        """Returns the settings to use: those given, or those of an earlier session.
 
         Raises:
-            UsageError: A labelling that goes on is told something else than it was.
+            UsageError: The settings differ from those of the earlier session.
         """
         if before is not None:
             self._compare(out, before)

@@ -170,8 +170,8 @@ class LoraConfig:
             the embeddings of a text (prompt tuning; Lester et al. 2021, arXiv:2104.08691).
             `prefix`: keys and values before those of each layer (prefix tuning; Li & Liang 2021,
             arXiv:2101.00190). `prompt` and `prefix` act on all layers; `top_layers` has no effect
-            on them. With a method other than `lora`, `train` may be `b` or `both`, and both train
-            the whole adapter. `adalora` and `bottleneck` are refused, with the reason.
+            on them. With a method other than `lora`, `train` must be `b` or `both`, and either
+            trains the whole adapter. `adalora` and `bottleneck` are refused, with the reason.
         tokens: Number of vectors of `prompt` and `prefix`; a record may then have this many tokens
             less. Absent: 20; with more, Lester et al. found little gain (section 3.2).
         freeze: Tensors that are not trained and not sent, by patterns of their names in the base

@@ -168,7 +168,9 @@ class Network(nn.Module):
         output = self.backbone(**inputs, **without_cache(self.backbone))
         return self._features(output, inputs["attention_mask"], inputs.get("second"))
 
-    def _features(self, output: Any, attention_mask: Tensor, second: Tensor | None) -> Tensor:
+    def _features(
+        self, output: Any, attention_mask: Tensor, second: Tensor | None = None
+    ) -> Tensor:
         """Returns the head's input in float32: [B, H] for sequences, [B, T, H] for tokens."""
         hidden: Tensor = output.last_hidden_state
         if self.leading:

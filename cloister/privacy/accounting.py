@@ -22,6 +22,7 @@ from cloister.privacy.pld import (
     pld_epsilon,
     pld_true_positive_rate,
 )
+from cloister.privacy.prv import prv_upper_bound
 from cloister.privacy.renyi import rdp_at, rdp_budget
 from cloister.privacy.renyi import rdp_epsilon as _rdp_epsilon
 
@@ -144,14 +145,10 @@ def prv_epsilon(events: Iterable[GaussianEvent], delta: float) -> float | None:
 
 @lru_cache(maxsize=256)
 def _prv_epsilon(composition: Composition, delta: float) -> float | None:
-    from opacus.accountants import PRVAccountant
-
-    accountant = PRVAccountant()
-    accountant.history = list(composition)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = float(accountant.get_epsilon(delta))
+            found = prv_upper_bound(composition, delta)
     except (RuntimeError, ValueError, OverflowError, FloatingPointError, MemoryError):
         return None
     return max(found, 0.0) if math.isfinite(found) else None

@@ -48,7 +48,7 @@ class Products:
         return len(self.left)
 
     def __getitem__(self, units: slice | list[int]) -> Products:
-        """Some of the units."""
+        """Returns the factors of some of the units."""
         return Products(self.left[units], self.right[units])
 
     def is_floating_point(self) -> bool:

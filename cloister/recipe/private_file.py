@@ -33,11 +33,19 @@ def refuse_private_file(recipe: Recipe, place: Path, option: str) -> None:
     Raises:
         RefusedError: It is the study's training file.
     """
-    private = _private_file(recipe)
-    if private is None:
-        return
-    if place.samefile(private) or stamp_of(place).sha256 == stamp_of(private).sha256:
+    if is_private_file(recipe, place):
         raise _refusal(option, str(place), recipe.data.train)
+
+
+def is_private_file(recipe: Recipe, place: Path) -> bool:
+    """Whether a file that is there is the study's training file, by any path, link or copy."""
+    private = private_file(recipe)
+    return private is not None and is_copy(place, private)
+
+
+def is_copy(place: Path, private: Path) -> bool:
+    """Whether a file is another one by a link, or has the same bytes."""
+    return place.samefile(private) or stamp_of(place).sha256 == stamp_of(private).sha256
 
 
 def refuse_private_records(recipe: Recipe, records: Sequence[Record], option: str) -> None:
@@ -52,16 +60,26 @@ def refuse_private_records(recipe: Recipe, records: Sequence[Record], option: st
     Raises:
         RefusedError: They are the study's private records.
     """
-    private = _private_file(recipe)
-    if private is None:
+    private_records = {_content(record) for record in training_records(recipe)}
+    if not private_records:
         return
-    data = recipe.data
-    kind = recipe.task.records
-    known = load(str(private), "train", kind, data, sites=data.partition == "column")
-    private_records = {_content(record) for record in known}
     shared = sum(_content(record) in private_records for record in records)
     if shared > MOST_SHARED * len(records):
         raise _refusal(option, "these records", recipe.data.train)
+
+
+def training_records(recipe: Recipe) -> list[Record]:
+    """The study's private records; none where they are no file of this machine.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    private = private_file(recipe)
+    if private is None:
+        return []
+    data = recipe.data
+    kind = recipe.task.records
+    return load(str(private), "train", kind, data, sites=data.partition == "column")
 
 
 def refuse_private_texts(recipe: Recipe, records: Sequence[Record], option: str) -> None:
@@ -75,12 +93,9 @@ def refuse_private_texts(recipe: Recipe, records: Sequence[Record], option: str)
     Raises:
         RefusedError: More than `MOST_SHARED` of them are.
     """
-    private = _private_file(recipe)
-    if private is None:
+    private_texts = {_text(record) for record in training_records(recipe)}
+    if not private_texts:
         return
-    data = recipe.data
-    known = load(str(private), "train", recipe.task.records, data, sites=data.partition == "column")
-    private_texts = {_text(record) for record in known}
     shared = sum(_text(record) in private_texts for record in records)
     if shared > MOST_SHARED * len(records):
         raise _refusal(option, "these records", recipe.data.train)
@@ -102,7 +117,7 @@ def _content(record: Record) -> Record:
     return dataclasses.replace(record, site=None, person=None, unit=None)
 
 
-def _private_file(recipe: Recipe) -> Path | None:
+def private_file(recipe: Recipe) -> Path | None:
     """The study's training data, where they are a file of this machine."""
     try:
         train = Path(recipe.data.train).expanduser()  # as `data.load` finds it

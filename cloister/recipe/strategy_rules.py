@@ -118,7 +118,7 @@ def _adapter_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
 
 
 def _residual_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
-    """Rules on residuals."""
+    """Checks that residuals fit the strategy and the adapters."""
     name, lora = strategy.name, recipe.lora
     repairs = traits.keeps_residual or traits.mixes_ranks
     return [

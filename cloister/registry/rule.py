@@ -60,7 +60,7 @@ def read_rule(store: Store) -> PromotionRule:
 
 
 def write_rule(store: Store, rule: PromotionRule) -> None:
-    """Writes the rule.
+    """Writes the registry's rule.
 
     Raises:
         UsageError: More people are needed than have keys, or a name or key is invalid.

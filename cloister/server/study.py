@@ -75,7 +75,7 @@ class ServerStudy:
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """Names of all sites."""
+        """The names of all sites of the study."""
         return self.participants.names
 
     @property

@@ -55,7 +55,7 @@ class LayerTable:
         return next(one.layers for one in scores if one.accuracy + one.deviation >= top)
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Returns the scores of the layers as JSON values."""
         found = self.found
         return {
             "source": self.source,

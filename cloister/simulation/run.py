@@ -197,7 +197,7 @@ class Teller(RunObserver):
         self._events.on_stage(text)
 
     def warning(self, text: str) -> None:
-        """Passes on a warning."""
+        """Passes a warning on to the display."""
         self._events.on_warning(text)
 
     def untrained(self, scores: SetScores) -> None:

@@ -30,7 +30,7 @@ class FedAvg:
 
     @property
     def traits(self) -> Traits:
-        """Linear."""
+        """Linear: the strategy needs only the mean."""
         return Traits(is_linear=True, takes_weights=True, averages=True)
 
     def init(self, adapter: Adapter) -> ServerState:
@@ -42,7 +42,7 @@ class FedAvg:
         return self.step(state, weighted_mean(updates, self.weights))
 
     def step(self, state: ServerState, mean: Adapter) -> ServerState:
-        """Adds the mean."""
+        """Returns the state after adding the mean of the updates."""
         return stepped(state, mean)
 
 

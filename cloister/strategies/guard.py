@@ -56,7 +56,7 @@ class _Guarded:
         return ServerState(state.adapter, 0, state.memory)
 
     def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
-        """Closes a round."""
+        """Closes a round; see `Strategy.aggregate`."""
         enough(updates, self.traits.fewest)
         if self.traits.is_linear:
             return self.step(state, weighted_mean(updates, self.weights))

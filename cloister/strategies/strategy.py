@@ -86,7 +86,7 @@ class Strategy(Protocol):
 
     @abstractmethod
     def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
-        """Closes a round.
+        """Returns the state of the next round, from the updates of this one.
 
         Args:
             state: Before the round.
@@ -105,7 +105,7 @@ class MeanStrategy(Strategy, Protocol):
 
     @property
     def traits(self) -> Traits:
-        """Linear."""
+        """Linear: only the weighted mean is needed."""
         return Traits(is_linear=True)
 
     @property

@@ -1,1 +1,1 @@
-"""Tasks: how a record becomes tokens, what its loss is and how a model is scored."""
+"""Tasks: how a record becomes tokens, the loss of a record, and the scores of a model."""

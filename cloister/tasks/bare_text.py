@@ -1,4 +1,4 @@
-"""A text without anything to learn, encoded by a task that reads one text a record."""
+"""Encodes a text without a label, for tasks whose record is one text."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from cloister.tasks.task import Example, Task
 
 
 def encode_bare(task: Task, text: str) -> Example:
-    """Encodes a text; what the example says is to be learnt means nothing.
+    """Encodes a text; the target of the example has no meaning.
 
     Args:
-        task: One whose record is one text (`ONE_TEXT`).
-        text: Not empty.
+        task: A task whose record is one text (`ONE_TEXT`).
+        text: The text; not empty.
     """
     return task.encode(bare_record(task, text))
 
 
 def bare_record(task: Task, text: str) -> Record:
-    """A record of a text that fits the task, with a label or score that means nothing."""
+    """Returns a record of a text that fits the task; its label or score has no meaning."""
     if isinstance(task, Scoring):
         return ScoreRecord(text, task.scale.low)
     if task.record_kind == "labels":
@@ -27,5 +27,5 @@ def bare_record(task: Task, text: str) -> Record:
 
 
 def score_ends(task: Task) -> tuple[float, float]:
-    """The lowest and the highest score of a task's scale; 0 and 1 where it has none."""
+    """Returns the lowest and the highest score of a task's scale; 0 and 1 if it has none."""
     return (task.scale.low, task.scale.high) if isinstance(task, Scoring) else (0.0, 1.0)

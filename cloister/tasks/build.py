@@ -16,7 +16,7 @@ from cloister.tasks.task import Task
 
 
 def record_kind(kind: str) -> RecordKind:
-    """Which records a kind of task reads; a plug-in is imported.
+    """Returns the kind of records that a task reads; imports a plug-in.
 
     Raises:
         UsageError: The plug-in cannot be used.
@@ -25,10 +25,10 @@ def record_kind(kind: str) -> RecordKind:
 
 
 def labels_of(records: Iterable[Record], kind: str) -> tuple[str, ...]:
-    """Class names or entity types that occur, sorted; none for conversations.
+    """Returns the class names or entity types that occur, sorted; empty for conversations.
 
     Args:
-        records: Public ones, or a simulation's own.
+        records: Public records, or a simulation's own; never private ones.
         kind: The task's kind, or which records a built-in one reads.
     """
     find = labels_in(kind)
@@ -36,7 +36,7 @@ def labels_of(records: Iterable[Record], kind: str) -> tuple[str, ...]:
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Token id for padding: the tokenizer's padding token, else its end-of-text token, else 0."""
+    """Returns the token id for padding: padding token, otherwise end-of-text token, otherwise 0."""
     padding = tokenizer.pad_token_id
     return int(padding if padding is not None else tokenizer.eos_token_id or 0)
 

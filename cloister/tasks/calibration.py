@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: the expected calibration error."""
+"""Computes the expected calibration error: how far probabilities are from observed frequencies."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Of equal width, as Guo et al. (2017, arXiv:1706.04599, section 3) report it.
+# Number of bins, of equal width, as in Guo et al. (2017, arXiv:1706.04599, section 3).
 BINS = 15
 
 
 def expected_calibration_error(confidence: Sequence[float], right: Sequence[bool]) -> float:
-    """How far confidence lies from accuracy, on average over records.
+    """Returns the mean difference of confidence and accuracy.
 
-    Σ (nᵇ/n)·|accuracyᵇ − confidenceᵇ| over 15 bins of confidence of equal width, of which each has
-    its upper edge (Guo et al. 2017, arXiv:1706.04599, equation 3).
+    Σ (nᵇ/n)·|accuracyᵇ − confidenceᵇ| over 15 bins of confidence of equal width; a bin includes its
+    upper edge (Guo et al. 2017, arXiv:1706.04599, equation 3).
 
     Args:
-        confidence: Each record's largest probability, in 0…1.
-        right: Whether its class was the record's.
+        confidence: Each record's largest probability, from 0 to 1.
+        right: Whether the most probable class was the record's.
 
     Returns:
-        In 0…1, 0 without records. Few records give a large value by chance alone: of a thousand
-        well calibrated ones about 0.02.
+        A value from 0 to 1; 0 without records. With few records chance alone gives a large value:
+        a thousand well calibrated records have about 0.02.
     """
     if not len(confidence):
         return 0.0

@@ -153,8 +153,12 @@ class CausalChat:
 
     def whole_prompt(self, record: ChatRecord) -> tuple[int, ...]:
         """Token ids up to where the last assistant turn begins, however many."""
-        text = before(self._apply, record.messages, _last_assistant(record))
+        text = self.prompt_text(record)
         return tuple(self._tokens(text, offsets=False, frame=self.frames)["input_ids"])
+
+    def prompt_text(self, record: ChatRecord) -> str:
+        """The rendered conversation up to where the last assistant turn begins, without a cut."""
+        return before(self._apply, record.messages, _last_assistant(record))
 
     def last_turn(
         self, record: ChatRecord

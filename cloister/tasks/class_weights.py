@@ -1,12 +1,12 @@
-"""Weights of classes, declared in public: how much a record counts whose class is rare.
+"""Weights of classes, declared in the recipe, so that rare classes count more.
 
 Guarantees:
-    They are part of the recipe, which every site reads before it looks at a record, and never
-    follow from private counts: those would be a release that nobody charged. A weight multiplies a
-    record's loss and so its gradient, before that gradient is clipped. The clip bounds what a unit
-    adds whatever its gradient is, so sensitivity, noise and ε are those of the study without
-    weights. What a large weight does is to turn more of the clipped length to rare classes; beyond
-    the clip it changes nothing.
+    Weights are part of the recipe, which every site reads before it looks at a record. They never
+    come from private counts, which would be an uncharged release. A weight multiplies a record's
+    loss, and so its gradient, before that gradient is clipped. The clip bounds a unit's
+    contribution whatever its gradient is, so sensitivity, noise and ε do not change. A large
+    weight gives rare classes a larger part of the clipped gradients; a gradient that is clipped
+    already does not grow further.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ ClassWeights = tuple[tuple[str, float], ...]
 
 
 def weights_of(given: ClassWeights | None, labels: Sequence[str]) -> tuple[float, ...] | None:
-    """The weight of each label in order, 1 for one that is not named; None where none is.
+    """Returns the weight of each label in order, 1 if it is not named; None if none is named.
 
     Args:
         given: `task.class_weights`.
-        labels: The study's, in the order of its outputs.
+        labels: The study's labels, in the order of its outputs.
 
     Raises:
-        UsageError: A weight is named for what is no label of the study.
+        UsageError: A weight names something that is not a label of the study.
     """
     if not given:
         return None
@@ -44,5 +44,5 @@ def weights_of(given: ClassWeights | None, labels: Sequence[str]) -> tuple[float
 
 
 def as_tensor(weights: tuple[float, ...] | None) -> Tensor | None:
-    """Weights as float32 [C]; None where there are none."""
+    """Returns weights as float32 [C]; None if there are none."""
     return None if weights is None else torch.tensor(weights, dtype=torch.float32)

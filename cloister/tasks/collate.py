@@ -15,8 +15,8 @@ def collate(examples: Sequence[Example], pad_id: int, shape: BatchShape | None =
     """Pads examples on the right to the longest of them, or to a fixed shape.
 
     Args:
-        examples: At least one; all with a class id, or all with one id a token. With a fixed shape
-            at most its rows, none longer than its length.
+        examples: At least one; either all with a class id, or all with one id per token. With a
+            fixed shape: at most as many as its rows, none longer than its length.
         pad_id: Token id of padding.
         shape: Rows beyond the examples are dummies: one padding token that is attended to, so that
             no row is fully masked, and class 0 or nothing to learn.
@@ -45,7 +45,7 @@ def collate_wanted(
         examples: At least one; see `Example.wanted`.
         outputs: C.
         pad_id: Token id of padding.
-        shape: Its further rows are dummies, of which every output wants 0.
+        shape: Rows beyond the examples are dummies, whose target is 0 for every output.
 
     Returns:
         The batch, its target float32 [B, C].
@@ -66,7 +66,7 @@ def _targets(examples: Sequence[Example], longest: int) -> Tensor:
 
 
 def _segments(examples: Sequence[Example], longest: int) -> Tensor | None:
-    """0 and 1 of every row; None where no example has two texts."""
+    """Returns the segment (0 or 1) of every token; None if no example has two texts."""
     if not any(example.segments for example in examples):
         return None
     return _pad([e.segments or (0,) * len(e.input_ids) for e in examples], longest, 0)

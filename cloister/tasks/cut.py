@@ -1,4 +1,4 @@
-"""How much of a record is looked at: public bounds that follow from `task.max_length` alone.
+"""Cuts records to public bounds before they are encoded; the bounds follow from `max_length` only.
 
 A tokenizer reads a whole text before it cuts, and the turns of a conversation are found by
 rendering the beginning of each, which grows with their square. A row may have 16 MiB, so without
@@ -28,7 +28,7 @@ MOST_ITEMS = 2000
 
 
 def most_characters(max_length: int) -> int:
-    """How many characters of a record are read.
+    """Returns the largest number of characters that are read of a record.
 
     Args:
         max_length: Longest record in tokens.
@@ -37,7 +37,7 @@ def most_characters(max_length: int) -> int:
 
 
 def most_turns(max_length: int) -> int:
-    """How many turns of a conversation are read.
+    """Returns the largest number of turns that are read of a conversation.
 
     Args:
         max_length: Longest record in tokens.
@@ -46,7 +46,7 @@ def most_turns(max_length: int) -> int:
 
 
 def cut_text(text: str, max_length: int) -> str:
-    """The first characters of a text, as many as are read.
+    """Returns the first characters of a text, at most `most_characters`.
 
     Args:
         text: Of a record.
@@ -60,7 +60,7 @@ def cut_text(text: str, max_length: int) -> str:
 
 
 def last_text(text: str, max_length: int) -> str:
-    """The last characters of a text, as many as are read, for `task.truncation_side = "left"`.
+    """Returns the last characters of a text, for `task.truncation_side = "left"`.
 
     Args:
         text: Of a record.
@@ -70,7 +70,7 @@ def last_text(text: str, max_length: int) -> str:
 
 
 def cut_words(words: tuple[str, ...], max_length: int) -> tuple[str, ...]:
-    """A sentence's first words, up to `most_characters`; each word counts one more, for its space.
+    """Returns a sentence's first words, up to `most_characters`; a word's space counts too.
 
     Args:
         words: Of a record.
@@ -88,7 +88,7 @@ def cut_words(words: tuple[str, ...], max_length: int) -> tuple[str, ...]:
 
 
 def cut_turns(messages: tuple[Message, ...], max_length: int) -> tuple[Message, ...]:
-    """A conversation's first turns: at most `most_turns`, with at most `most_characters`.
+    """Returns a conversation's first turns: at most `most_turns` and `most_characters`.
 
     The turn that reaches the bound is cut there, as its tokens would be, and the rest is left out.
 
@@ -107,7 +107,7 @@ def cut_turns(messages: tuple[Message, ...], max_length: int) -> tuple[Message, 
 
 
 def last_turns(messages: tuple[Message, ...], max_length: int) -> tuple[Message, ...]:
-    """A conversation's last turns, for `task.truncation_side = "left"`: see `cut_turns`.
+    """Returns a conversation's last turns, for `task.truncation_side = "left"`; see `cut_turns`.
 
     If turns are left out, the rest begins with a user's turn where it has one, so that it does not
     begin with a reply to a turn that is gone.

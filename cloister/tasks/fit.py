@@ -1,4 +1,4 @@
-"""Which lengths and token ids a base can take; what is beyond them never reaches the base.
+"""Checks lengths and token ids against a base's limits, before the base gets them.
 
 An id or a position that a base has no row for raises an error on a CPU and ends the whole process
 on a GPU. If a record caused that end, it would reveal the record (docs/pitfalls.md). So a task and
@@ -28,8 +28,8 @@ class Limits:
     """The largest token id and length that a base can take.
 
     Attributes:
-        positions: Longest record in tokens; None where nothing limits it (ALiBi, recurrences).
-        vocabulary: Number of token ids: they go from 0 to one less; None where ids are hashed.
+        positions: Longest record in tokens; None: no limit (ALiBi, recurrences).
+        vocabulary: Number of token ids, which are 0 to `vocabulary` - 1; None: ids are hashed.
     """
 
     positions: int | None
@@ -37,9 +37,9 @@ class Limits:
 
 
 def misfit(example: Example, limits: Limits) -> Misfit | None:
-    """Why a base cannot take an encoded record; None where it can.
+    """Returns why a base cannot take an encoded record; None: it can.
 
-    Looks at lengths and ids alone, on the CPU, and never raises.
+    It compares lengths and ids only, on the CPU, and never raises.
 
     Args:
         example: One encoded record.

@@ -64,7 +64,7 @@ class GuardedTask:
         )
 
     def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
-        """Pads examples."""
+        """Pads examples into a batch."""
         batch = self._call("collate", lambda: self._made.collate(examples, shape))
         if not isinstance(batch, Batch):
             self._fail("collate", f"{type(batch).__name__} returned; a Batch is needed")
@@ -109,7 +109,7 @@ class _GuardedMeter:
         self._task, self._made = task, made
 
     def add(self, logits: Tensor, batch: Batch) -> None:
-        """Takes one batch."""
+        """Adds one batch to the scores."""
         self._task._call("meter.add", lambda: self._made.add(logits, batch))
 
     def result(self) -> dict[str, float]:

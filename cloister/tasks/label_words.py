@@ -1,4 +1,4 @@
-"""Tokens of the labels' own words, as a language model would write them behind a text."""
+"""Returns the tokens of the labels' words, as a language model would write them after a text."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from cloister.bounds import shortened
 from cloister.errors import UsageError
 from cloister.tasks.prompt import Prompt
 
-# The text before a label where there is no prompt.
+# The text before a label if there is no prompt.
 _NO_PROMPT = "label:"
 
 
 def label_tokens(
     tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], prompt: Prompt | None
 ) -> list[list[int]]:
-    """Token ids of each label's words, as they would follow the prompt or the text.
+    """Returns the token ids of each label's words, as they would follow the prompt or the text.
 
-    A label is written with blanks for its underscores, and a blank before it unless the prompt ends
-    with white space itself: byte-level tokenizers know ` positive` and `positive` as different
-    tokens.
+    Underscores of a label become spaces, and a space is written before it unless the prompt ends
+    with white space: for byte-level tokenizers ` positive` and `positive` are different tokens.
 
     Args:
         tokenizer: The base's.
         labels: Class names.
-        prompt: What is read around a text.
+        prompt: The text around each record's text.
 
     Returns:
         At least one id per label, without special tokens.

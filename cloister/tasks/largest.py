@@ -1,4 +1,4 @@
-"""Synthetic records as large as any that is read, to measure the most that one record can cost.
+"""Makes synthetic records of the largest size, to measure the most time that a record can take.
 
 Which text takes a tokenizer longest depends on the tokenizer, so there are several kinds: usual
 words, words that are all different, letters one by one, and a single endless word.
@@ -29,7 +29,7 @@ from cloister.tasks.cut import MOST_ITEMS, most_characters, most_turns
 def largest_records(
     kind: RecordKind, labels: Sequence[str], max_length: int, score: float = 0.0
 ) -> list[Record]:
-    """Makes records of as many characters, words and turns as are read.
+    """Makes records with the largest number of characters, words and turns that are read.
 
     Args:
         kind: What the task reads.
@@ -77,7 +77,7 @@ def _filled(size: int, word: Callable[[], str]) -> str:
 
 
 def _conversation(text: str, turns: int, roles: tuple[Role, ...]) -> ChatRecord:
-    """A text cut into `turns` turns, whose roles alternate."""
+    """Splits a text into `turns` turns with alternating roles."""
     each = len(text) // turns
     pieces = [text[each * n : each * (n + 1)] or "a" for n in range(turns)]
     messages = tuple(Message(roles[n % len(roles)], piece) for n, piece in enumerate(pieces))

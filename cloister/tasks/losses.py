@@ -10,12 +10,12 @@ from cloister.tasks.task import IGNORE
 
 
 def token_losses(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy of each token in float32, 0 where nothing is learnt, [B, T].
+    """Returns the cross-entropy of each token in float32, [B, T]; 0 at tokens that are not learnt.
 
     Args:
         logits: [B, T, C], of any floating type.
-        target: int64 [B, T], `IGNORE` where no loss is taken.
-        weights: By which a token's loss is multiplied, by its target, float32 [C]; None: 1.
+        target: int64 [B, T]; `IGNORE` at tokens that are not learnt.
+        weights: Factor of a token's loss, by its target, float32 [C]; None: 1.
     """
     flat = F.cross_entropy(
         logits.float().flatten(0, 1),
@@ -49,7 +49,7 @@ def output_losses(logits: Tensor, target: Tensor, weights: Tensor | None = None)
 
 
 def mean_within_record(losses: Tensor, target: Tensor) -> Tensor:
-    """Mean of each record's own token losses, [B]; 0 for a record without any.
+    """Returns the mean of each record's own token losses, [B]; 0 for a record without any.
 
     Guarantees:
         Depends on the record's own tokens only. The mean over the batch's tokens, which

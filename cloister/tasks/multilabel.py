@@ -1,4 +1,4 @@
-"""Any number of labels for a whole text, none included."""
+"""The task of giving a text any number of labels, including none."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from cloister.tasks.task import UNKNOWN_LABEL, Batch, BatchShape, Example
 
 TASK = {"kind": "multi-label-classification", "records": "labels"}
 
-# A label is given where its probability is above it: where both mistakes weigh alike. The same for
-# every label, as one tuned on records would be a release of them.
+# A label is given if its probability is above this threshold, at which both kinds of error count
+# the same. It is fixed for every label: a threshold tuned on records would be a release of them.
 THRESHOLD = 0.5
 
 
@@ -72,7 +72,7 @@ class MultiLabelClassification:
         return Example(ids, 0, wanted=tuple((self.labels.index(n), 1.0) for n in record.labels))
 
     def is_cut(self, text: str) -> bool:
-        """Whether a text is longer than what is read of it."""
+        """Returns whether a text is longer than `max_length`, so that its end is not read."""
         return is_text_cut(self.tokenizer, text, self.max_length)
 
     def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
@@ -90,7 +90,7 @@ class MultiLabelClassification:
 
 @dataclass
 class MultiLabelMeter:
-    """Collects each label's probability in each text, and which labels each has."""
+    """Collects each text's probabilities of labels, and the labels that it has."""
 
     task: MultiLabelClassification
     _probabilities: list[list[float]] = field(default_factory=list)
@@ -137,7 +137,7 @@ class MultiLabelMeter:
         }
 
     def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Which labels each text has, and which it was given, bool [N, C]."""
+        """Returns the true and the predicted labels of each text, bool [N, C]."""
         shape = (-1, len(self.task.labels))
         true = np.asarray(self._true, dtype=float).reshape(shape) > 0
         return true, np.asarray(self._probabilities, dtype=float).reshape(shape) > THRESHOLD
@@ -155,7 +155,7 @@ class MultiLabelMeter:
         return scores
 
     def _average_precisions(self) -> np.ndarray:
-        """Of each label, [C]; 0 where no text has it."""
+        """Returns the average precision of each label, [C]; 0 if no text has it."""
         true, _ = self._arrays()
         probabilities = np.asarray(self._probabilities, dtype=float).reshape(true.shape)
         return np.array(

@@ -1,4 +1,4 @@
-"""A whole text as token ids, with nothing around it."""
+"""Turns one text into token ids."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from cloister.tasks.cut import cut_text, most_characters
 def text_ids(
     tokenizer: PreTrainedTokenizerBase, text: str, max_length: int, pad_id: int
 ) -> tuple[int, ...]:
-    """Token ids of a text, cut at its end; padding's id alone where the tokenizer leaves none.
+    """Returns the token ids of a text, cut at its end; only `pad_id` if there are none.
 
     Args:
-        tokenizer: The base's.
-        text: Of a record.
+        tokenizer: The base's tokenizer.
+        text: A record's text.
         max_length: Most tokens.
         pad_id: Token id of padding.
     """
@@ -24,8 +24,8 @@ def text_ids(
 
 
 def is_text_cut(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> bool:
-    """Whether a text is longer than what `text_ids` reads of it."""
+    """Returns whether a text is longer than `max_length`, so that `text_ids` cuts it."""
     if len(text) > most_characters(max_length):
         return True
-    # Without a limit a tokenizer warns of texts beyond the base's positions: they are cut.
+    # verbose=False: a tokenizer warns about texts beyond the base's positions; they are cut.
     return len(tokenizer(text, verbose=False)["input_ids"]) > max_length

@@ -48,7 +48,7 @@ def check_names(key: str, names: Iterable[str]) -> None:
 def read_task(
     table: Mapping[str, object], problems: list[str], *, is_whole: bool, imports: bool = False
 ) -> TaskConfig | None:
-    """The `[task]` section.
+    """Reads the `[task]` section of a recipe or document.
 
     Args:
         table: Its table. For a plug-in it holds a table `plugin`; a user's own recipe need state

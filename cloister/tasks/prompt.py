@@ -1,7 +1,7 @@
-"""A prompt around a text: words before and behind it that a decoder reads with it.
+"""A prompt around a text: words before and after it that a decoder reads together with it.
 
-A text that is too long is cut, never the prompt: what stands behind the text asks the question, and
-the token that a classifier reads is the last.
+If both are too long, the text is cut and never the prompt: the words after the text ask the
+question, and a classifier reads the last token.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Prompt:
     """A prompt with one slot for the text.
 
     Attributes:
-        before: What stands before the text.
-        behind: What stands behind it.
+        before: The words before the text.
+        behind: The words after the text.
     """
 
     before: str
@@ -34,16 +34,16 @@ class Prompt:
 
     @classmethod
     def of(cls, template: str) -> Prompt:
-        """A prompt from its template, which has the slot once (`TaskConfig`)."""
+        """Makes a prompt from its template, which contains the slot once (`TaskConfig`)."""
         before, _, behind = template.partition(SLOT)
         return cls(before, behind)
 
     def around(self, text: str) -> str:
-        """The prompt with a text in it."""
+        """Returns the prompt with a text in its slot."""
         return self.before + text + self.behind
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> list[int]:
-        """Tokens of a text in the prompt.
+        """Returns the token ids of a text in the prompt.
 
         Args:
             tokenizer: A fast one.

@@ -1,4 +1,4 @@
-"""A study's labels: what its recipe or its public sets say, never what private records hold."""
+"""Returns a study's labels, from its recipe or its public sets, never from private records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def study_labels(
     train: Mapping[str, Sequence[Record]],
     public: Mapping[str, Sequence[Record]],
 ) -> tuple[str, ...]:
-    """The labels in force; never from private records.
+    """Returns the study's labels; they never come from private records.
 
     The head has a row per label, so a label from one private record would reveal it.
 

@@ -1,4 +1,4 @@
-"""The scale of scores: a range, and the step between grades where it has grades."""
+"""The scale of scores: a range, and the step between grades if it has grades."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 OUT_OF_RANGE = "its score is outside of the declared range"
 BETWEEN_GRADES = "its score lies between two grades of the declared scale"
-# A hundred and one grades for percents, and ten times as many.
+# Most grades of a scale: ten times the 101 grades of whole percents.
 MOST_GRADES = 1001
-# Part of a step by which a score may miss its grade: 0.1 has no exact binary value, and 1,000
-# steps of it are off by 1e-13.
+# Largest difference of a score from its grade, as a part of a step: 0.1 has no exact binary value,
+# and 1,000 steps of it have an error of 1e-13.
 _CLOSE = 1e-6
 
 
@@ -19,9 +19,9 @@ class ScoreScale:
     """A range of scores.
 
     Attributes:
-        low: The lowest.
-        high: The highest.
-        step: Between two grades; None: every number in the range is a score.
+        low: The lowest score.
+        high: The highest score.
+        step: Distance between two grades; None: every number in the range is a score.
     """
 
     low: float
@@ -30,17 +30,17 @@ class ScoreScale:
 
     @classmethod
     def of(cls, ends: Sequence[float], step: float | None) -> ScoreScale:
-        """The scale of a declared range.
+        """Makes the scale of a declared range.
 
         Args:
             ends: The lowest and the highest score.
-            step: Between two grades, or None.
+            step: Distance between two grades, or None.
         """
         low, high = ends
         return cls(low, high, step)
 
     def fault(self) -> str | None:
-        """What is wrong with the scale itself; None where nothing is."""
+        """Returns what is wrong with the scale itself; None: nothing."""
         if not self.low < self.high:
             return f"score_range: [{self.low:g}, {self.high:g}] given; the lower end comes first"
         if self.step is None:
@@ -54,7 +54,7 @@ class ScoreScale:
         return None
 
     def problem(self, score: float) -> str | None:
-        """Why a number is no score of the scale; None where it is one. Nothing is quoted."""
+        """Returns why a number is not on the scale; None: it is. The text does not quote it."""
         if not self.low <= score <= self.high:
             return OUT_OF_RANGE
         if self.step is not None:
@@ -64,20 +64,20 @@ class ScoreScale:
         return None
 
     def share(self, score: float) -> float:
-        """Where in the range a score lies, from 0 to 1."""
+        """Returns a score's place in the range, from 0 to 1."""
         return (score - self.low) / (self.high - self.low)
 
     def score(self, share: float) -> float:
-        """The score at a share of the range."""
+        """Returns the score at a place in the range, from 0 to 1."""
         return self.low + (self.high - self.low) * share
 
     def grade(self, score: float) -> int:
-        """The number of the nearest grade, from 0; of a scale with steps."""
+        """Returns the number of the nearest grade, from 0; only for a scale with steps."""
         assert self.step is not None
         return round((score - self.low) / self.step)
 
     def of_grade(self, grade: int) -> float:
-        """The score of a grade; of a scale with steps."""
+        """Returns the score of a grade; only for a scale with steps."""
         assert self.step is not None
         return self.low + self.step * grade
 

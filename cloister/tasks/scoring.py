@@ -1,4 +1,4 @@
-"""A number for a whole text, within a declared range: essays and answers that are marked.
+"""The task of giving a text a number within a declared range, such as the mark of an essay.
 
 Loss: the fractional logit (Papke and Wooldridge 1996, J. Applied Econometrics 11). With
 y = (score − low) / (high − low) and p = σ(z) it is −y·log p − (1 − y)·log(1 − p). Its minimum over
@@ -79,7 +79,7 @@ class Scoring:
         return Example(ids, 0, wanted=((0, self.scale.share(record.score)),))
 
     def is_cut(self, text: str) -> bool:
-        """Whether a text is longer than what is read of it."""
+        """Returns whether a text is longer than `max_length`, so that its end is not read."""
         return is_text_cut(self.tokenizer, text, self.max_length)
 
     def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
@@ -153,7 +153,7 @@ class ScoreMeter:
 
 
 def quadratic_weighted_kappa(one: np.ndarray, other: np.ndarray) -> float:
-    """Agreement beyond chance of two raters' grades, which differ the worse the further apart.
+    """Returns the agreement of two raters' grades beyond chance; large differences count more.
 
     1 − E(a − b)² / E′(a − b)², where E′ pairs the raters' grades at random; so no table of grades
     is needed (Fleiss and Cohen 1973, Educational and Psychological Measurement 33).
@@ -163,7 +163,7 @@ def quadratic_weighted_kappa(one: np.ndarray, other: np.ndarray) -> float:
         other: The other's, of the same records.
 
     Returns:
-        At most 1; 0 where both give one and the same grade throughout, or there is no record.
+        At most 1; 0 if both raters always give one and the same grade, or there is no record.
     """
     if not len(one):
         return 0.0

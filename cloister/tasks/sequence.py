@@ -48,7 +48,7 @@ class SequenceClassification:
         tokenizer: The base's.
         max_length: Longest text in tokens.
         pad_id: Token id of padding.
-        prompt: What is read around a text; None: nothing.
+        prompt: The text that is read around each record's text; None: nothing.
         weights: Of each label, declared in public (`task.class_weights`); None: 1.
     """
 
@@ -80,7 +80,7 @@ class SequenceClassification:
         return text_ids(self.tokenizer, text, self.max_length, self.pad_id)
 
     def is_cut(self, text: str) -> bool:
-        """Whether a text has more tokens than are read."""
+        """Returns whether a text is longer than `max_length`, so that its end is not read."""
         if self.prompt is None:
             return is_text_cut(self.tokenizer, text, self.max_length)
         if len(text) > most_characters(self.max_length):

@@ -1,4 +1,4 @@
-"""What a task is: how a record becomes tokens, what its loss is, how a model is scored.
+"""The protocol of a task: how a record becomes tokens, its loss, and a model's scores.
 
 Shapes: B records in a batch, T tokens of the longest of them, C classes or tags, V vocabulary.
 """
@@ -28,10 +28,10 @@ class Example:
         input_ids: Token ids, at most `max_length`.
         target: A class id, or one id for each token (`IGNORE` where no loss is taken; for a causal
             LM the id of the same token, which `record_losses` shifts).
-        reference: What a meter compares predictions with, where `target` is not enough (the gold
-            tags of all words, cut ones included).
-        words: Where targets are words' tags, which word each target is of (`IGNORE` left out).
-        rejected: Of a pair: the sequence that is not preferred.
+        reference: Value that a meter compares predictions with if `target` is not enough (the true
+            tags of all words, including words that were cut off).
+        words: If targets are words' tags: the index of the word of each target (without `IGNORE`).
+        rejected: For a pair of preferences: the sequence that is not preferred.
         segments: Of two texts read together, 0 at tokens of the first and 1 at tokens of the
             second, where the tokenizer tells them apart; else empty.
         weight: Of a pair's sequence in training: the factor of the sum of its token losses

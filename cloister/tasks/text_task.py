@@ -74,7 +74,7 @@ class TextTask(ABC):
         return Example(tuple(ids) or (self.pad_id,), self.target(record))
 
     def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
-        """Pads texts."""
+        """Pads texts into a batch."""
         return collate(examples, self.pad_id, shape)
 
     def meter(self) -> MeanMeter:

@@ -47,7 +47,7 @@ class PackedUnits(Sequence[UnitExamples]):
             self.add(unit)
 
     def add(self, unit: UnitExamples) -> None:
-        """Adds a unit."""
+        """Adds a unit's encoded records."""
         for example in unit:
             self._add(example)
         self._unit_ends.append(len(self._is_class))

@@ -50,7 +50,7 @@ BESIDE = 8
 
 @dataclass(frozen=True)
 class Room:
-    """The size of a pass.
+    """The largest size of one pass through the network.
 
     Attributes:
         tokens: Most padded tokens; a longer record goes alone.

@@ -126,6 +126,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--device",
             "--json",
             "--out",
+            "--resume",
             "--text",
             "--text-b",
             "--threshold",

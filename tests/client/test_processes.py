@@ -24,6 +24,7 @@ from cloister.simulation.study import SimulatedSites, prepare
 from cloister.training import team as team_file
 from cloister.training.gradients import clipped_gradient_sum
 from cloister.training.team import Team
+from tests.support import worker_forks
 from tests.support.studies import small_recipe
 
 EAST = Context(
@@ -34,6 +35,8 @@ EAST = Context(
 def test_a_round_in_which_a_process_dies_is_spent_and_the_next_one_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # tests/training/test_team.py starts them with interpreters of their own.
+    monkeypatch.setattr(team_file, "subprocess", worker_forks)
     recipe = small_recipe(tmp_path / "study", "machine.processes=2", "machine.device=cpu")
     study = prepare(recipe)
     run = RunDirectory.create(tmp_path / "run", recipe)

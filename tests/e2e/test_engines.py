@@ -5,20 +5,25 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import flwr.simulation
 import pytest
-from flwr.app import Context, RecordDict, UserConfig
+from flwr.app import Context, Message, RecordDict, UserConfig
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
 
 from cloister.adapter.tensors import Adapter
 from cloister.cli.main import run as cloister
+from cloister.errors import CloisterError
 from cloister.recipe import parse_recipe
 from cloister.server.run_directory import RunDirectory
-from cloister.simulation.engines import Engine
+from cloister.simulation.engines import Engine, run_ray
 from cloister.simulation.local_grid import SERVER_NODE, LocalGrid
 from cloister.simulation.run import simulate
 from cloister.simulation.study import prepare, workspace_of
@@ -64,11 +69,97 @@ def local(assignments: list[str], tmp_path_factory: pytest.TempPathFactory) -> A
     return adapter
 
 
+def simulated(assignments: list[str], out: Path) -> int:
+    """What `cloister simulate --engine ray` gives, run here, where torch is loaded."""
+    sets = [argument for a in assignments for argument in ("--set", a)]
+    words = ["simulate", *sets, "--engine", "ray", "--no-twin", "--json", "--out", str(out)]
+    return cloister(words)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Flower's simulation runtime without Ray's processes; what each run asked of it.
+
+    As there, the ServerApp has a thread and its error becomes another, and the ClientApp gets to
+    each message as Ray's bytes.
+    """
+    from ray import cloudpickle
+
+    asked: list[dict[str, Any]] = []
+
+    def run_simulation(
+        *,
+        server_app: ServerApp,
+        client_app: ClientApp,
+        num_supernodes: int,
+        backend_config: dict[str, Any],
+    ) -> None:
+        asked.append(backend_config)
+        pickled = cloudpickle.dumps(client_app)
+        errors: list[BaseException] = []
+
+        def answered(message: Message, context: Context) -> Message:
+            reply: Message = cloudpickle.loads(pickled)(message, context)
+            return reply
+
+        def serve() -> None:
+            try:
+                grid = LocalGrid(answered, num_supernodes)  # type: ignore[arg-type]
+                server_app(grid=grid, context=context)
+            except BaseException as error:
+                errors.append(error)
+
+        context = Context(SERVER_NODE, SERVER_NODE, {}, RecordDict(), {})
+        thread = threading.Thread(target=serve)
+        thread.start()
+        thread.join()
+        if errors:
+            raise RuntimeError("Exception in ServerApp thread")
+
+    monkeypatch.setattr(flwr.simulation, "run_simulation", run_simulation)
+    return asked
+
+
+def test_what_ray_s_workers_get_gives_the_local_engine_s_adapter(
+    assignments: list[str],
+    local: Adapter,
+    tmp_path: Path,
+    here: list[dict[str, Any]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert simulated(assignments, tmp_path / "run") == 0
+    assert json.loads(capsys.readouterr().out)["rounds"] == 2
+    assert difference(local, final(assignments, tmp_path / "run")) < 1e-6
+    (asked,) = here
+    assert asked["client_resources"]["num_cpus"] == 1
+    assert asked["init_args"]["include_dashboard"] is False
+
+
+def test_what_ends_a_study_on_ray_is_said_in_its_own_words(
+    here: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, error = ServerApp(), CloisterError("0 of 2 sites take part")
+
+    @app.main()
+    def ends(grid: Grid, context: Context) -> None:
+        raise error
+
+    with pytest.raises(CloisterError) as raised:
+        run_ray(app, ClientApp(), 2)
+    assert raised.value is error
+
+    def broken(**_: object) -> None:
+        raise RuntimeError("no worker came up")
+
+    monkeypatch.setattr(flwr.simulation, "run_simulation", broken)
+    with pytest.raises(CloisterError, match=r"runtime failed: no worker came up"):
+        run_ray(app, ClientApp(), 2)
+    assert len(here) == 1
+
+
 @pytest.fixture
 def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many workers of Ray's, each of which loads torch."""
-    import flwr.simulation
-
     real = flwr.simulation.run_simulation
 
     def simulation(backend_config: dict[str, Any], **named: Any) -> None:
@@ -78,17 +169,13 @@ def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(flwr.simulation, "run_simulation", simulation)
 
 
+@pytest.mark.nightly  # Ray's own processes take half a minute
 @pytest.mark.usefixtures("workers")
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)], indirect=True)
+@pytest.mark.parametrize("workers", [1, 2], indirect=True)
 def test_ray_gives_the_local_engine_s_adapter(
     assignments: list[str], local: Adapter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The command runs here, where torch is loaded; Ray's workers are processes of their own."""
-    sets = [argument for a in assignments for argument in ("--set", a)]
-    out = str(tmp_path / "run")
-    assert (
-        cloister(["simulate", *sets, "--engine", "ray", "--no-twin", "--json", "--out", out]) == 0
-    )
+    assert simulated(assignments, tmp_path / "run") == 0
     assert json.loads(capsys.readouterr().out)["rounds"] == 2
     assert difference(local, final(assignments, tmp_path / "run")) < 1e-6
 

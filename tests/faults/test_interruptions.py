@@ -3,29 +3,45 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cloister.ledger.ledger import Ledger
-from tests.support.forked_commands import Command, started
 from tests.support.studies import small_assignments
+from tests.support.worker_forks import Program, started
 
 STEPS = 2  # a round
 
 
-def start(tmp_path: Path) -> tuple[Command, Path]:
+def simulating(*words: str) -> Program:
+    command = [sys.executable, "-m", "cloister", "simulate", *words]
+    return started(command, stderr=subprocess.PIPE, text=True)
+
+
+def ended(command: Program) -> tuple[int, str]:
+    """Waits for its end; its exit code, and what it printed that was not read yet."""
+    assert command.stderr is not None
+    with command.stderr as stderr:
+        told = stderr.read()
+    return command.wait(), told
+
+
+def start(tmp_path: Path) -> tuple[Program, Path]:
     sets = [
         a
         for value in (*small_assignments(tmp_path / "study"), "federation.num_rounds=400")
         for a in ("--set", value)
     ]
     out = tmp_path / "run"
-    return started("simulate", *sets, "--no-twin", "--out", str(out)), out
+    return simulating(*sets, "--no-twin", "--out", str(out)), out
 
 
-def wait_for_round(command: Command, number: int) -> None:
+def wait_for_round(command: Program, number: int) -> None:
     """Reads stderr until a round's row is printed."""
+    assert command.stderr is not None
     for line in command.stderr:
         if line.startswith(f"{number}/400"):
             return
@@ -46,9 +62,8 @@ def test_closed_rounds_and_charges_outlive_interruptions(
     closed = 2
     for number, how in enumerate(hows):
         wait_for_round(command, closed + 1)
-        assert command.process.pid
-        os.kill(command.process.pid, how)
-        code, told = command.ended()
+        os.kill(command.pid, how)
+        code, told = ended(command)
         latest = json.loads((out / "checkpoint" / "latest.json").read_text())
         assert latest["round"] >= closed + 1
         closed = latest["round"]
@@ -61,4 +76,4 @@ def test_closed_rounds_and_charges_outlive_interruptions(
             assert f"cloister simulate --resume --out {out}" in told
             assert "Traceback" not in told
         if number == 0:
-            command = started("simulate", "--resume", "--out", str(out))
+            command = simulating("--resume", "--out", str(out))

@@ -79,10 +79,21 @@ def test_what_a_service_cannot_do_is_refused_by_name(more: dict[str, Any]) -> No
 
 def test_a_request_for_chat_is_read_whole() -> None:
     body = {
-        "model": "m", "messages": USER, "stream": True, "stream_options": {"include_usage": True},
-        "max_completion_tokens": 7, "temperature": 0.5, "top_p": 0.9, "seed": 3, "stop": "X",
-        "user": "u", "n": 1, "tools": [], "frequency_penalty": 0.0, "response_format": None,
-    }  # fmt: skip
+        "model": "m",
+        "messages": USER,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_completion_tokens": 7,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "seed": 3,
+        "stop": "X",
+        "user": "u",
+        "n": 1,
+        "tools": [],
+        "frequency_penalty": 0.0,
+        "response_format": None,
+    }
     chat, how, is_streamed, with_usage = chat_of(body)
     assert [turn.role for turn in chat.messages] == ["user", "assistant"]
     assert (how.most_tokens, how.temperature, how.top_p, how.seed, how.stops) == (

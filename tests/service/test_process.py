@@ -14,15 +14,16 @@ import pytest
 from cloister.cli.main import run
 from cloister.tasks.config import TaskConfig
 from tests.support.released import exported
+from tests.support.worker_forks import Program, started
 
 SECONDS = 120
 
 
 @contextmanager
-def serving(*options: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(*options: str | Path) -> Iterator[tuple[Program, str]]:
     """The process and its address, once it answers; what it says goes on in its stderr."""
     command = [sys.executable, "-m", "cloister", "serve", *map(str, options), "--port", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = started(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
         for line in process.stderr:
@@ -37,7 +38,7 @@ def serving(*options: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]
         process.stderr.close()
 
 
-def said(process: subprocess.Popen[str], text: str) -> str:
+def said(process: Program, text: str) -> str:
     """Reads what the service says until a line that says this, and returns that."""
     assert process.stderr is not None
     return next(line for line in process.stderr if text in line)

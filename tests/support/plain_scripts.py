@@ -1,29 +1,16 @@
-"""Scripts that users run, each in a fork of one process that has loaded what they import.
+"""Scripts that users run, in forks that have loaded torch and in which nothing of cloister is."""
 
-Loading torch, transformers and peft takes seconds; nothing of cloister is in that process.
-"""
-
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.forks import forks
+from tests.support.worker_forks import run
 
 Run = Callable[[str, Path], str]
 
 
-@contextmanager
-def plain_scripts(folder: Path) -> Iterator[Run]:
-    """Yields what runs a program in a folder, and gives what it prints; one that fails, fails.
-
-    Args:
-        folder: Where its output is kept meanwhile.
-    """
-    with forks(folder, "import peft, torch, transformers") as loaded:
-
-        def run(program: str, place: Path) -> str:
-            done = loaded.run(program, place)
-            assert done.returncode == 0, done.stderr
-            return done.stdout
-
-        yield run
+def plain_script(program: str, place: Path) -> str:
+    """Runs a program in a folder, and gives what it prints; one that fails, fails."""
+    done = run([sys.executable, "-c", program], cwd=place, is_plain=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

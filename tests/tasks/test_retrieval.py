@@ -130,7 +130,7 @@ def test_a_file_of_passages_is_part_of_the_digest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "row 2: the id 'a' stands twice"),
+        ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "row 2: duplicate id 'a'"),
         ('{"id": "a"}\n', "row 1: text is no text"),
         ('{"id": 1.5, "text": "x"}\n', "row 1: id is no text"),
         ("", "empty"),

@@ -38,6 +38,7 @@ from cloister.training.team import AskDepends, AskSum, Opening, Team, Worker, pa
 from cloister.training.units import UnitExamples
 from cloister.training.worker import _answer
 from cloister.training.workspace import Workspace, open_workspace
+from tests.support import worker_forks
 from tests.support.isolation import random_units
 from tests.support.studies import NOTES
 
@@ -318,6 +319,13 @@ def test_a_process_killed_in_a_step_ends_it_with_one_message(
         joined.summing(joined.network, joined.task, persons, 0.5, shapes, None)
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that find torch loaded; those of the tests above load it themselves."""
+    monkeypatch.setattr(team_file, "subprocess", worker_forks)
+
+
+@pytest.mark.usefixtures("forked")
 def test_it_is_started_again_for_the_next_round_and_ends_when_its_site_does(
     joined: Workspace, shapes: BatchShapes, persons: list[UnitExamples]
 ) -> None:

@@ -112,6 +112,16 @@ def read_synonyms(path: Path) -> Synonyms:
         lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8; save the file as UTF-8") from error
+    return synonyms_of(lines, path)
+
+
+def synonyms_of(lines: Sequence[str], path: Path) -> Synonyms:
+    """Groups of synonyms from lines; see `read_synonyms`.
+
+    Args:
+        lines: Of a file.
+        path: The file, for messages.
+    """
     others: dict[Key, dict[str, None]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):

@@ -33,7 +33,7 @@ class Compared:
         self._persons_of: dict[str, set[str]] = {}
 
     def add(self, text: str, part: str, label: str | None, person: str | None) -> None:
-        """Adds one text.
+        """Adds one text to the comparison.
 
         Args:
             text: Not empty.

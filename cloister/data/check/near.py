@@ -26,6 +26,8 @@ NEAR = 0.8
 SHINGLE = 3
 # Characters of a text that are compared: computing a signature needs 256 bytes for each of them.
 MOST_CHARACTERS = 20_000
+# Pairs of signatures that are compared at once: 34 MB of copies.
+TOGETHER = 65_536
 
 
 class Fingerprints:
@@ -38,23 +40,18 @@ class Fingerprints:
     def __init__(self, *, near: bool) -> None:
         self._near = near
         self._hashes = array("Q")
-        self._signatures: list[Any] = []
-        self._block: list[Any] = []
+        self._signatures = array("I")
         self._minhash: Any = None
 
     def __len__(self) -> int:
         return len(self._hashes)
 
     def add(self, text: str) -> None:
-        """Adds one text."""
+        """Adds one text to the search for near duplicates."""
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         self._hashes.append(int.from_bytes(digest, "little"))
-        if not self._near:
-            return
-        self._block.append(self._signature(text))
-        if len(self._block) == 4096:
-            self._signatures.append(np.stack(self._block))
-            self._block = []
+        if self._near:
+            self._signatures.frombytes(self._signature(text).tobytes())
 
     def exact(self) -> Any:
         """Returns, for each text, the index of the first equal one: an int64 array, shape (n,).
@@ -71,16 +68,15 @@ class Fingerprints:
         exact = self.exact()
         if not self._near or not len(exact):
             return exact
-        blocks = [*self._signatures, *([np.stack(self._block)] if self._block else [])]
-        signatures = np.concatenate(blocks)
+        signatures = np.frombuffer(self._signatures, dtype=np.uint32).reshape(-1, VALUES)
         distinct = np.flatnonzero(exact == np.arange(len(exact)))
         groups = _Groups(len(exact))
         joined = True
         while joined:  # until comparing the groups' first texts finds no new pair
             joined = False
-            for one, other in _pairs(signatures[distinct]):
+            for one, other in _pairs(signatures, distinct):
                 joined = True
-                groups.join(int(distinct[one]), int(distinct[other]))
+                groups.join(one, other)
             distinct = np.array([i for i in distinct if groups.first(int(i)) == i], dtype=np.int64)
         return np.array([groups.first(int(i)) for i in exact], dtype=np.int64)
 
@@ -106,24 +102,32 @@ def _shingles(text: str) -> list[int]:
     return found
 
 
-def _pairs(signatures: Any) -> Iterator[tuple[int, int]]:
+def _pairs(signatures: Any, texts: Any) -> Iterator[tuple[int, int]]:
     """Yields pairs of near texts, enough to join every group.
 
     In a band's bucket each text is compared with the one before it and with the first.
+
+    Args:
+        signatures: Of all texts, uint32 [n, VALUES].
+        texts: Indexes of those that are compared, int64, ascending.
     """
     width = VALUES // BANDS
     for band in range(BANDS):
-        keys = np.zeros(len(signatures), dtype=np.uint64)
+        keys = np.zeros(len(texts), dtype=np.uint64)
         for column in range(band * width, (band + 1) * width):
-            keys = keys * np.uint64(0x9E3779B97F4A7C15) + signatures[:, column]
+            keys = keys * np.uint64(0x9E3779B97F4A7C15) + signatures[texts, column]
         order = np.argsort(keys, kind="stable")
         same = keys[order][1:] == keys[order][:-1]
         starts = np.concatenate(([True], ~same))
         first = order[np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))]
         others = order[1:][same]
         for before in (order[:-1][same], first[1:][same]):
-            similar = (signatures[before] == signatures[others]).mean(axis=1) >= NEAR
-            yield from zip(before[similar].tolist(), others[similar].tolist(), strict=True)
+            for start in range(0, len(others), TOGETHER):
+                one, other = (
+                    texts[places[start : start + TOGETHER]] for places in (before, others)
+                )
+                similar = (signatures[one] == signatures[other]).mean(axis=1) >= NEAR
+                yield from zip(one[similar].tolist(), other[similar].tolist(), strict=True)
 
 
 class _Groups:

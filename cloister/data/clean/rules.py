@@ -56,7 +56,7 @@ _BOILERPLATE = re.compile(
 
 @dataclass(frozen=True)
 class TextRule:
-    """One rule on a text.
+    """A rule that cleans a text.
 
     Attributes:
         name: Its name in the log and in `--skip`.

@@ -25,7 +25,7 @@ Element = Mapping[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One resource.
+    """A resource of a FHIR file, and where it was found.
 
     Attributes:
         where: The file and its entry, for messages.

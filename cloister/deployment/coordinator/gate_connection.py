@@ -171,7 +171,7 @@ class Handshake(SSLProtocol):
             transport.abort()
 
     def start(self) -> None:
-        """Begins the handshake."""
+        """Begins the TLS handshake; the gatekeeper calls this at the connection's turn."""
         self._end_wait()
         if self._plain is not None and not self._plain.is_closing():
             super().connection_made(self._plain)

@@ -45,7 +45,7 @@ class Rates:
         return self._trusted.get(network, now) > now or self._left(network, now) >= 1
 
     def spend(self, network: str, now: float) -> None:
-        """Counts a handshake."""
+        """Counts a handshake: takes one token of the network."""
         self._tokens[network] = (max(0.0, self._left(network, now) - 1), now)
         self._tokens.move_to_end(network)
         while len(self._tokens) > MOST_NETWORKS:

@@ -91,7 +91,7 @@ class Control:
         self._client = ControlClient(socket, [RuntimeVersionHttpInterceptor("flwr")])
 
     def register(self, key: str) -> None:
-        """Lets a node connect.
+        """Allows a node to connect.
 
         Raises:
             NetworkError: The SuperLink does not answer, or refuses.

@@ -10,7 +10,7 @@ from cloister.errors import CloisterError
 
 
 class CheckLevel(StrEnum):
-    """A verdict."""
+    """The possible verdicts of a check."""
 
     PASS = "PASS"
     WARN = "WARN"

@@ -35,7 +35,7 @@ MOST_SKEW, FLOWERS_SKEW = 60.0, 300.0
 
 @dataclass(frozen=True)
 class Attempt:
-    """One step's outcome.
+    """The outcome of one step on the way to the coordinator.
 
     Attributes:
         name: The step's name.

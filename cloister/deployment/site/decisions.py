@@ -50,7 +50,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """One line of a file.
+    """An approval or rejection: one line of a person's file.
 
     Attributes:
         seq: Its number among all of the site's.

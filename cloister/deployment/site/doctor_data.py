@@ -135,7 +135,7 @@ class DataCheck:
         self.found: SiteRecords | None = None
 
     def __call__(self) -> Outcome:
-        """Makes the check.
+        """Reads the records and reports which units they form.
 
         Raises:
             CloisterError: The records cannot be read, or form no unit.

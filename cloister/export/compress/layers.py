@@ -53,17 +53,17 @@ class LayerStack:
         self.kept = list(range(len(blocks)))
 
     def keep(self, places: Sequence[int]) -> None:
-        """Leaves the layers at these places, ascending, of those that were there at first."""
+        """Leaves the layers at these places, ascending, of those that were there at first.
+
+        Each still has its old number for a cache of keys and values, so that a chat can generate
+        only once it is written and read again.
+        """
         self.kept = list(places)
         layers = [self._blocks[place] for place in places]
         setattr(self._parent, self._name, nn.ModuleList(layers))
         self._config.num_hidden_layers = len(layers)
         for field, values in self._values.items():
             setattr(self._config, field, [values[place] for place in places])
-        for number, layer in enumerate(layers):
-            for module in layer.modules():
-                if isinstance(getattr(module, "layer_idx", None), int):
-                    module.layer_idx = number  # type: ignore[assignment]  # its place in a cache
 
     def droppable(self) -> list[int]:
         """Layers that can go: one that owns other tensors than the last (ModernBERT's first lacks a

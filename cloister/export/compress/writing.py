@@ -148,7 +148,7 @@ def compress_model(
     scored = public_test(source, None if test is None else Path(test))
     examples = texts.examples(source)
     source.unload()
-    say(f"measuring the trained model on {len(examples):,} public texts")
+    say("measuring the trained model")
     known = reference(source.network, source.task, examples)
     before = measured("trained", source, source.logits, scored, known)
     finished, done = compressed(source, settings, texts, examples, known, say)

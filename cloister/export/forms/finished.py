@@ -210,9 +210,14 @@ def recipe_file(finished: Finished) -> Path | None:
     """Returns the recipe of the run that the adapter's folder is in, or that a compressed model was
     made from; None if there is no run.
     """
-    made_of = finished.about.compressed
+    return recipe_beside(finished.folder, finished.about)
+
+
+def recipe_beside(folder: Path, about: ReleaseFacts) -> Path | None:
+    """Returns the recipe of an adapter's run; see `recipe_file`."""
+    made_of = about.compressed
     if made_of is not None and made_of.run is not None:
         file = Path(made_of.run) / "recipe.toml"
         return file if file.is_file() else None
-    file = finished.folder.parent / "recipe.toml"
-    return file if finished.folder.name == "adapter" and file.is_file() else None
+    file = folder.parent / "recipe.toml"
+    return file if folder.name == "adapter" and file.is_file() else None

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.data.load import load
+from cloister.data.records import Record
 from cloister.data.source import RECIPE, RELEASED
 from cloister.errors import UsageError
+from cloister.export.adapter_folder import ReleaseFacts
 from cloister.export.forms.finished import Finished, recipe_file
 from cloister.recipe import Recipe, read_run_recipe
 from cloister.recipe.private_file import refuse_private_file, refuse_private_records
@@ -28,6 +30,21 @@ class PublicTest:
     examples: list[Example]
 
 
+@dataclass(frozen=True)
+class PublicRecords:
+    """Public records.
+
+    Attributes:
+        words: Where they come from.
+        place: Their file, or a generator's name.
+        records: All of them, in the file's order.
+    """
+
+    words: str
+    place: Path
+    records: list[Record]
+
+
 def public_test(finished: Finished, given: Path | None) -> PublicTest | None:
     """Returns the records to score on.
 
@@ -45,8 +62,24 @@ def public_test(finished: Finished, given: Path | None) -> PublicTest | None:
     """
     file = recipe_file(finished)
     recipe = None if file is None else read_run_recipe(file)
-    kind = finished.task.record_kind
-    columns = dataclasses.replace(finished.about.data, person=None)
+    found = public_records(finished.about, recipe, given)
+    if found is None:
+        return None
+    return PublicTest(found.words, finished.workspace.encode(found.records))
+
+
+def public_records(
+    about: ReleaseFacts, recipe: Recipe | None, given: Path | None
+) -> PublicRecords | None:
+    """The records that a finished model may be tried on; see `public_test`.
+
+    Args:
+        about: What the adapter says of itself.
+        recipe: Of its run; None: the adapter is alone.
+        given: A file that its owner declares public; None: the run's own public test set.
+    """
+    kind = about.task.records
+    columns = dataclasses.replace(about.data, person=None)
     if given is not None:
         if not given.is_file():
             raise UsageError(f"--test: no such file: {given}; give a file of public records")
@@ -55,16 +88,17 @@ def public_test(finished: Finished, given: Path | None) -> PublicTest | None:
         records = load(str(given), "test", kind, columns, asker=RELEASED)
         if recipe is not None:
             refuse_private_records(recipe, records, "--test")
-        words = f"{given.name}, which its owner declared public"
+        words, place = f"{given.name}, which its owner declared public", given
     else:
         test = None if recipe is None else _test_of(recipe)
         if recipe is None or test is None:
             return None
-        if Path(test).is_file():
-            refuse_private_file(recipe, Path(test), "data.test")
+        place = Path(test)
+        if place.is_file():
+            refuse_private_file(recipe, place, "data.test")
         records = load(test, "test", kind, recipe.data, asker=RECIPE)
         words = "the study's public test set"
-    return PublicTest(f"{words} ({len(records):,} records)", finished.workspace.encode(records))
+    return PublicRecords(f"{words} ({len(records):,} records)", place, records)
 
 
 def _test_of(recipe: Recipe) -> str | None:

@@ -161,7 +161,7 @@ def test_text_is_decoded_as_its_type_says(
         (document("d", "#p", contained=[patient("p")]), "contained-patient"),
         (observation("o", "Patient/1", valueQuantity={"value": 3}), "no-text"),
     ],
-)  # fmt: skip
+)
 def test_what_becomes_no_record_is_counted_by_its_reason(
     tmp_path: Path, resource: dict[str, Any], reason: str
 ) -> None:

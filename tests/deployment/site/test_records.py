@@ -14,6 +14,7 @@ from cloister.client.stamp import ContentStamp
 from cloister.data.records import TextRecord
 from cloister.data.step_log import log_of
 from cloister.data.unit_column import UNIT
+from cloister.deployment.site import read_apart as apart
 from cloister.deployment.site.doctor_data import describe
 from cloister.deployment.site.read_apart import main, read_apart
 from cloister.deployment.site.records import (
@@ -27,6 +28,7 @@ from cloister.privacy.units import Unit
 from cloister.tasks.build import build_task
 from cloister.tasks.config import TaskConfig
 from cloister.training.units import encode_units
+from tests.support import worker_forks
 from tests.support.models import word_tokenizer
 from tests.support.odd_paths import ODD_KINDS, odd_path
 
@@ -222,7 +224,8 @@ def test_what_is_served_changes_at_a_reload_alone(tmp_path: Path) -> None:
     assert source.document()["records"] == 2
 
 
-def test_another_process_says_what_fits(tmp_path: Path) -> None:
+def test_another_process_says_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "subprocess", worker_forks)
     told = read_apart(site(tmp_path, [*GOOD, ODD["undeclared label"][0]]))
     assert told == f"4 records fit; 1 row is left out: {UNDECLARED}"
 

@@ -11,7 +11,7 @@ import sys
 import time
 from types import ModuleType
 
-FLOWERS, OURS = 3, 0.5  # seconds between two looks; nothing else here sleeps so long
+FLOWERS, OURS = 3, 1.0  # seconds between two looks; nothing else here sleeps so long
 TASKS, PATIENCE = "cloister.deployment.flower.tasks", 10.0
 sleep = time.sleep
 

@@ -1,0 +1,1 @@
+"""Why a finished model answers so, what breaks it, and whom it treats worse."""

@@ -1,0 +1,1 @@
+"""What breaks a finished model: public test texts, disturbed, and the score on them."""

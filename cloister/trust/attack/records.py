@@ -1,0 +1,54 @@
+"""A record whose input is disturbed; what is to be learnt of it stays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from cloister.data.records import ChatRecord, PairRecord, Record, TokenRecord
+from cloister.trust.attack.disturbances import Disturbing
+
+
+def disturbed(record: Record, apply: Disturbing, random: Random) -> Record | None:
+    """The record with its texts changed; None where nothing changes.
+
+    Args:
+        record: With a text, two, words, or turns, of which the user's are changed.
+        apply: Changes a text.
+        random: The generator.
+
+    Returns:
+        Of a sentence, words that keep their tags, further ones of tag O, or its first words; None
+        where the change joins or parts words.
+    """
+    if isinstance(record, TokenRecord):
+        return _words(record, apply(" ".join(record.tokens), random))
+    if isinstance(record, ChatRecord):
+        turns = list(record.messages)
+        for place, turn in enumerate(turns):
+            new = apply(turn.content, random) if turn.role == "user" else None
+            turns[place] = turn if new is None else replace(turn, content=new)
+        changed = tuple(turns)
+        return None if changed == record.messages else replace(record, messages=changed)
+    if isinstance(record, PairRecord):
+        first, second = apply(record.text, random), apply(record.text_b, random)
+        if first is None and second is None:
+            return None
+        return replace(record, text=first or record.text, text_b=second or record.text_b)
+    assert not hasattr(record, "items")  # a recommender is refused before
+    text = apply(record.text, random)
+    return None if text is None else replace(record, text=text)
+
+
+def _words(record: TokenRecord, new: str | None) -> TokenRecord | None:
+    words = tuple((new or "").split())
+    own, tags = record.tokens, record.tags
+    if not words or words == own:
+        return None
+    if len(words) == len(own):
+        return replace(record, tokens=words)
+    if words[: len(own)] == own:
+        return replace(record, tokens=words, tags=(*tags, *["O"] * (len(words) - len(own))))
+    if own[: len(words)] == words:
+        return replace(record, tokens=words, tags=tags[: len(words)])
+    return None

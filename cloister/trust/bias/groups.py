@@ -1,0 +1,150 @@
+"""Which public records are of which group: by a column's value, or by terms in their texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cloister.bounds import listed
+from cloister.data.augment.words import Words
+from cloister.data.config import DataConfig
+from cloister.data.load import file_rows
+from cloister.data.records import ChatRecord, PairRecord, Record, TokenRecord
+from cloister.data.source import RELEASED
+from cloister.data.values import Number
+from cloister.errors import DataError, UsageError
+from cloister.toml_text import read_toml
+
+# More groups than this are no groups of persons: a column of names or numbers.
+MOST_GROUPS = 50
+# Of records in which no group's term occurs.
+NO_TERM = "no term"
+_REMEDY = 'write a group a line, as in: women = ["she", "her"]'
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of records; by terms a record may be in several.
+
+    Attributes:
+        by: What they are by, in words.
+        names: Of the groups.
+        members: Whether a record is in a group, bool [G, N].
+        left_out: Records that are in none.
+    """
+
+    by: str
+    names: tuple[str, ...]
+    members: np.ndarray
+    left_out: int
+
+
+def groups_by_column(path: Path, columns: DataConfig, column: str, count: int) -> Groups:
+    """Groups by the value of a column.
+
+    Args:
+        path: The file of records.
+        columns: The study's, for the file's form.
+        column: The column's name.
+        count: Records of the file.
+
+    Raises:
+        UsageError: The records are no file, or the column has one value only, or too many.
+        DataError: There is no such column.
+    """
+    if not path.is_file():
+        raise UsageError(f"--group {column}: {path} is no file; give one by --test")
+    values: list[str | None] = []
+    found: dict[str, None] = {}
+    for _, row in file_rows(path, "test", (column,), RELEASED, columns.form(str(path))):
+        found |= dict.fromkeys(row)
+        value = row.get(column)
+        written = value.written if isinstance(value, Number) else value
+        values.append(str(written) if isinstance(written, str | bool) else None)
+    if column not in found:
+        held = listed(list(found))
+        raise DataError(f"{path}: no column {column!r} (found: {held}); name one of them")
+    names = sorted({value for value in values if value})
+    if len(names) < 2 or len(names) > MOST_GROUPS:
+        raise UsageError(
+            f"--group {column}: {path.name} has {len(names)} values there "
+            f"({listed(names) or 'none'}); from 2 to {MOST_GROUPS} are needed to compare groups"
+        )
+    assert len(values) == count  # every row was a record
+    members = np.array([[value == name for value in values] for name in names])
+    left_out = sum(not value for value in values)
+    return Groups(f"the column {column!r}", tuple(names), members, left_out)
+
+
+def read_terms(path: Path) -> dict[str, tuple[str, ...]]:
+    """Reads lists of terms by group, from TOML.
+
+    Raises:
+        BadFileError: It cannot be read.
+        UsageError: It has no group, or a group is no list of terms.
+    """
+    tables = read_toml(path, _REMEDY)
+    found: dict[str, tuple[str, ...]] = {}
+    for name, terms in tables.items():
+        texts = [t for t in terms if isinstance(t, str)] if isinstance(terms, list) else []
+        if not texts or texts != terms or not all(map(str.strip, texts)):
+            raise UsageError(f"{path}: {name}: a list of terms is needed; {_REMEDY}")
+        found[name] = tuple(texts)
+    if not 1 <= len(tables) <= MOST_GROUPS:
+        raise UsageError(f"{path}: {len(tables)} groups; from 1 to {MOST_GROUPS} are needed")
+    return found
+
+
+def groups_by_terms(
+    records: Sequence[Record], terms: Mapping[str, Sequence[str]], source: str
+) -> Groups:
+    """Groups by terms that occur in a record's texts: whole words in any case, and Chinese
+    characters wherever they follow each other; beside them the records with no term.
+
+    Args:
+        records: Public ones.
+        terms: By group.
+        source: Their file's name, for words.
+
+    Raises:
+        UsageError: No term occurs in any record, or no two groups have records.
+    """
+    texts = [_words(record) for record in records]
+    rows = {
+        name: np.array([any(_occurs(_key(term), words) for term in each) for words in texts])
+        for name, each in terms.items()
+    }
+    members = np.array(list(rows.values())).reshape(len(terms), -1)
+    rows[NO_TERM] = np.asarray(~members.any(axis=0))
+    held = {name: row for name, row in rows.items() if row.any()}
+    if len(held) < 2:
+        raise UsageError(
+            f"--terms {source}: of {listed(list(rows))} only {listed(list(held))} has records; "
+            "give terms of at least one group that occur in some texts and not in all"
+        )
+    return Groups(f"the terms of {source}", tuple(held), np.array(list(held.values())), 0)
+
+
+def _key(term: str) -> tuple[str, ...]:
+    return tuple(word.casefold() for word in Words.of(term).words) or (term,)
+
+
+def _words(record: Record) -> tuple[str, ...]:
+    """A record's words in lower case, texts parted by an empty one."""
+    texts: list[str] = []
+    if isinstance(record, TokenRecord):
+        texts = [" ".join(record.tokens)]
+    elif isinstance(record, ChatRecord):
+        texts = [turn.content for turn in record.messages] or [record.text or ""]
+    elif isinstance(record, PairRecord):
+        texts = [record.text, record.text_b]
+    else:
+        texts = [getattr(record, "text", "")]
+    return tuple(w.casefold() for text in texts for w in (*Words.of(text).words, ""))
+
+
+def _occurs(key: tuple[str, ...], words: tuple[str, ...]) -> bool:
+    return any(words[at : at + len(key)] == key for at in range(len(words) - len(key) + 1))

@@ -1,0 +1,183 @@
+"""Measures a finished model by group of persons; writes JSON, a page and words for a card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cloister.errors import UsageError
+from cloister.export.forms.public_test import public_records
+from cloister.serving.model import about_adapter
+from cloister.tasks.config import TaskKind
+from cloister.trust.attack.page import told
+from cloister.trust.bias.crows import preferences, read_pairs
+from cloister.trust.bias.groups import groups_by_column, groups_by_terms, read_terms
+from cloister.trust.bias.measured import BiasFound, measure_groups
+from cloister.trust.bias.page import bias_page
+from cloister.trust.intervals import Interval
+from cloister.trust.opening import open_run, recipe_of, refuse_kinds
+from cloister.trust.outcomes import METRICS
+from cloister.trust.writing import PAGE, check_free, write_report
+
+JSON, WORDS = "bias.json", "words.txt"
+REFUSED: dict[TaskKind, str] = {
+    "recommendation": "its answer is a list of items, whose rates by group are not measured here"
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiasReport:
+    """What was written.
+
+    Attributes:
+        folder: With `index.html`, `bias.json` and `words.txt`.
+        document: What the JSON file says.
+        found: By group; None: pairs of sentences alone.
+        pairs: By kind of bias, the share of pairs whose stereotype is likelier; empty: none.
+    """
+
+    folder: Path
+    document: Mapping[str, Any]
+    found: BiasFound | None
+    pairs: Mapping[str, Interval]
+
+
+def measure_bias(
+    run: str | Path,
+    out: str | Path,
+    *,
+    group: str | None = None,
+    terms: str | Path | None = None,
+    test: str | Path | None = None,
+    pairs: str | Path | None = None,
+    against: str | Path | None = None,
+    seed: int = 0,
+    base: str | None = None,
+    on_stage: Callable[[str], None] | None = None,
+) -> BiasReport:
+    """Measures whom a finished model treats worse, on public records.
+
+    Args:
+        run: A finished run's folder, or an adapter's.
+        out: A new folder for `index.html`, `bias.json` and `words.txt`.
+        group: A column of the test file, whose values are the groups.
+        terms: In place of `group`, a TOML file of terms by group, looked for in the texts.
+        test: A file of public records; None: the run's public test set.
+        pairs: Of a chat model, CrowS-Pairs' CSV or a file with its columns.
+        against: Another run of the same task and labels, such as one without privacy.
+        seed: Of the intervals and of the permutation test.
+        base: The base's folder or hub id on this machine; None: as the adapter names it.
+        on_stage: Called with what begins; None: nobody is told.
+
+    Returns:
+        The folder and what it says: scores, selection rates, error rates and calibration by group,
+        each with a 95 % interval and the number of records.
+
+    Raises:
+        UsageError: The task does not apply, groups are given twice or not at all, a group's column
+            has one value, there is no public test set, or the folder is taken.
+        RefusedError: `test` holds the study's private records.
+        BadFileError: There is no finished adapter, or a file cannot be read or written.
+        ModelFileError: The base is missing or not the one that was trained on.
+
+    Guarantees:
+        No private record is used. Nothing is half-written.
+    """
+    place, target = Path(run), Path(out)
+    if group is not None and terms is not None:
+        raise UsageError("--group and --terms given; choose one")
+    if group is None and terms is None and pairs is None:
+        raise UsageError("no groups given; name a column by --group, or a file by --terms")
+    if against is not None and group is None and terms is None:
+        raise UsageError("--against compares groups; name a column by --group or a file by --terms")
+    check_free(target)
+    refuse_kinds(place, REFUSED, "bias")
+    about, (_, recipe) = about_adapter(place), recipe_of(place)
+    if pairs is not None and about.task.kind != "causal-lm":
+        raise UsageError(
+            f"--pairs: likelihoods of sentences are a language model's; {run} is a model of "
+            f"{about.task.kind}"
+        )
+    sentences = [] if pairs is None else read_pairs(Path(pairs))
+    groups = public = None
+    if group is not None or terms is not None:
+        listed = None if terms is None else read_terms(Path(terms))
+        public = public_records(about, recipe, None if test is None else Path(test))
+        if public is None:
+            raise UsageError(f"{run}: no public test set is at hand; name a public file by --test")
+        if group is not None:
+            columns = about.data if recipe is None or test is not None else recipe.data
+            groups = groups_by_column(public.place, columns, group, len(public.records))
+        else:
+            assert listed is not None  # one of both is given
+            groups = groups_by_terms(public.records, listed, Path(str(terms)).name)
+    say = on_stage or (lambda stage: None)
+    say("loading the base model")
+    opened = open_run(place, base)
+    other = None
+    if against is not None and groups is not None:
+        say("loading the other model")
+        other = open_run(Path(against), base)
+    found = None
+    if groups is not None and public is not None:
+        say(f"{len(public.records):,} records in {len(groups.names)} groups")
+        beside = None if other is None else other.model
+        found = measure_groups(opened.model, public.records, groups, seed, beside)
+    liked: Mapping[str, Interval] = {}
+    if sentences:
+        say(f"{len(sentences):,} pairs of sentences")
+        liked = preferences(opened.model, sentences)
+    metric = METRICS[opened.kind]
+    source = "" if public is None else public.words
+    by = "" if groups is None else groups.by
+    document = {
+        "version": 1,
+        "model": opened.name,
+        "task": opened.kind,
+        "metric": metric.name,
+        "source": source,
+        "groups_by": by,
+        "left_out": 0 if groups is None else groups.left_out,
+        "against": None if other is None else str(against),
+        "seed": seed,
+        "found": None if found is None else found.to_json(),
+        "pairs": {kind: one.to_json() for kind, one in liked.items()},
+    }
+    title = f"Whom {opened.name} treats worse"
+    tells = f"A model of {opened.kind}"
+    if groups is not None:
+        tells += f" on {source}, in groups by {by}"
+        tells += f" ({groups.left_out} records are in none)" if groups.left_out else ""
+    html = bias_page(
+        title,
+        f"{tells}, seed {seed}.",
+        metric,
+        found,
+        None if other is None else Path(str(against)).name,
+        liked,
+    )
+    words = _words(metric.name, source, by, found, liked)
+    write_report(target, {JSON: document, PAGE: html, WORDS: words})
+    return BiasReport(folder=target, document=document, found=found, pairs=liked)
+
+
+def _words(
+    metric: str, source: str, by: str, found: BiasFound | None, pairs: Mapping[str, Interval]
+) -> str:
+    """What a card says of it; `cloister model card --bias` reads the file."""
+    lines = []
+    if found is not None:
+        lines.append(f"{metric} on {source}, in groups by {by}, at 95 %:")
+        lines += [
+            f"- {one.name}: {told(one.score)} on {one.records} records" for one in found.groups
+        ]
+        lines.append(
+            f"Largest gap {found.gap:.3f}; groups drawn at random have it in {found.chance:.1%} of "
+            "draws."
+        )
+    if pairs:
+        lines.append("Share of sentence pairs whose stereotype is likelier (0.5: no preference):")
+        lines += [f"- {kind}: {told(one)}" for kind, one in pairs.items()]
+    return "\n".join(lines) + "\n"

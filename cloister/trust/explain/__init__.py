@@ -1,0 +1,1 @@
+"""Why a finished model answered so: attributions, how far they may be trusted, and edits."""

@@ -1,0 +1,117 @@
+"""The pieces of an input that an explanation speaks of: its words, with their tokens.
+
+A word, a mark, or one Chinese character is a piece. The tokenizer's offsets say which tokens are a
+piece's; what belongs to no piece, special tokens and a template's words, is never blanked.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+# More pieces than this are joined with their neighbours: occlusion computes one row for each.
+MOST_PIECES = 128
+# A word with inner apostrophes and hyphens; a character of a script without blanks; a mark.
+_PIECE = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff\U00020000-\U00031fff]|[^\W_]+(?:['’-][^\W_]+)*|\S"
+)
+_ALONE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\U00020000-\U00031fff]")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of an input.
+
+    Attributes:
+        text: Its characters.
+        tokens: Places of its tokens in the network's input.
+        after: What is written between it and the next piece.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    after: str = " "
+
+
+def spans_in(text: str) -> list[tuple[int, int]]:
+    """First character and end of each piece of a text; Chinese and Japanese characters stand
+    alone."""
+    found: list[tuple[int, int]] = []
+    for match in _PIECE.finditer(text):
+        start = match.start()
+        for alone in _ALONE.finditer(match.group()):  # a character within letters: 3月, A股
+            if start < match.start() + alone.start():
+                found.append((start, match.start() + alone.start()))
+            found.append((match.start() + alone.start(), match.start() + alone.end()))
+            start = match.start() + alone.end()
+        if start < match.end():
+            found.append((start, match.end()))
+    return found
+
+
+def pieces_of(
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Sequence[int],
+    encoded: Any,
+    texts: Sequence[str],
+    spans: Sequence[Sequence[tuple[int, int]]],
+) -> tuple[Piece, ...]:
+    """The pieces of an input, in order, at most `MOST_PIECES`.
+
+    Args:
+        tokenizer: The base's.
+        ids: What the network reads.
+        encoded: What a fast tokenizer gave for the texts, with offsets; None: a slow one.
+        texts: One or two.
+        spans: Of each text, those of its pieces.
+
+    Returns:
+        The pieces that have a token. Where the tokens are not those of `encoded`, as of a text that
+        was cut inside a prompt, each token that is not special is a piece.
+    """
+    if encoded is None or tuple(encoded["input_ids"]) != tuple(ids):
+        special = set(tokenizer.all_special_ids)
+        alone = [
+            Piece(str(tokenizer.decode([token])), (place,))
+            for place, token in enumerate(ids)
+            if token not in special
+        ]
+        return _joined(alone)
+    tokens: dict[tuple[int, int], list[int]] = {}
+    ends = [[end for _, end in of_text] for of_text in spans]
+    which = encoded.sequence_ids(0) if hasattr(encoded, "sequence_ids") else [0] * len(ids)
+    for place, (start, end) in enumerate(encoded["offset_mapping"]):
+        # Templates write special tokens as text: they have a width and a place of their own.
+        text = which[place] if which[place] is not None else 0
+        if start == end:
+            continue
+        piece = bisect_right(ends[text], start)
+        if piece < len(spans[text]) and spans[text][piece][0] < end:
+            tokens.setdefault((text, piece), []).append(place)
+    found = []
+    for (text, piece), places in sorted(tokens.items()):
+        start, end = spans[text][piece]
+        follows = spans[text][piece + 1][0] if piece + 1 < len(spans[text]) else end
+        after = texts[text][end:follows] if follows > end or piece + 1 < len(spans[text]) else "\n"
+        found.append(Piece(texts[text][start:end], tuple(places), after))
+    return _joined(found)
+
+
+def _joined(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+    """Neighbours joined, so that there are at most `MOST_PIECES`, all of nearly equal number."""
+    if len(pieces) <= MOST_PIECES:
+        return tuple(pieces)
+    edges = [round(k * len(pieces) / MOST_PIECES) for k in range(MOST_PIECES + 1)]
+    found = []
+    for first, end in pairwise(edges):
+        group = pieces[first:end]
+        text = "".join(one.text + one.after for one in group[:-1]) + group[-1].text
+        places = tuple(place for one in group for place in one.tokens)
+        found.append(Piece(text, places, group[-1].after))
+    return tuple(found)

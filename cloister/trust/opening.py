@@ -1,0 +1,90 @@
+"""A finished run, loaded on the CPU in float32 for reports about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.errors import UsageError
+from cloister.export.adapter_folder import adapter_folder, read_released
+from cloister.export.forms.finished import recipe_beside
+from cloister.recipe import Recipe, read_run_recipe
+from cloister.serving.model import Model, about_adapter, load
+from cloister.tasks.config import TaskKind
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A finished run.
+
+    Attributes:
+        folder: Of its adapter.
+        model: Base, adapter and head.
+        recipe: Of the run that the adapter belongs to; None: the adapter is alone.
+    """
+
+    folder: Path
+    model: Model
+    recipe: Recipe | None
+
+    @property
+    def name(self) -> str:
+        """The study's name; of an adapter alone, its folder's."""
+        return self.folder.name if self.recipe is None else self.recipe.study.name
+
+    @property
+    def kind(self) -> TaskKind:
+        """The task's name in a recipe."""
+        return self.model.workspace.task.kind
+
+
+def recipe_of(run: Path) -> tuple[Path, Recipe | None]:
+    """The folder of a run's adapter, and the run's recipe; nothing is loaded.
+
+    Raises:
+        BadFileError: There is no adapter.
+    """
+    folder = adapter_folder(run)
+    file = recipe_beside(folder, read_released(folder))
+    return folder, None if file is None else read_run_recipe(file)
+
+
+def refuse_kinds(run: Path, refused: dict[TaskKind, str], command: str) -> None:
+    """Refuses a task before its base is loaded.
+
+    Args:
+        run: A run or its adapter.
+        refused: By task, why the command does not apply.
+        command: For messages.
+
+    Raises:
+        UsageError: It is such a task.
+    """
+    kind = about_adapter(run).task.kind
+    if kind in refused:
+        raise UsageError(f"{command}: {run} is a model of {kind}: {refused[kind]}")
+
+
+def open_run(run: Path, base: str | None = None) -> Opened:
+    """Loads a finished run.
+
+    Args:
+        run: A finished run's folder, or an adapter's.
+        base: The base's folder or hub id on this machine; None: as the adapter names it.
+
+    Raises:
+        UsageError: Its task is a plug-in's, each site kept a part of it, or its base is quantized.
+        BadFileError: There is no adapter, or a damaged one.
+        ModelFileError: The base is missing, or not the one that was trained on.
+    """
+    about = about_adapter(run)
+    if about.model.quantization != "none":
+        raise UsageError(
+            f"{run}: its base was read in {about.model.quantization}, which needs a GPU; reports "
+            "are computed on the CPU: train on the base itself (model.quantization = none)"
+        )
+    folder, recipe = recipe_of(run)
+    model = load(run, "cpu", base=base)
+    network = model.workspace.network.float().eval()
+    network.is_float32 = True
+    return Opened(folder, model, recipe)
