@@ -26,6 +26,8 @@ from cloister.trust.attack.synonym_list import own_synonyms
 from tests.support.examples import tries
 
 ENGLISH = "The doctor said the pain is severe, but it was really a good film."
+# Letters, marks, blanks, Chinese, and a character beyond the first plane.
+ALPHABET = "abeoTX'n’.,-1 \n\t没不是好大未価😀é"
 CHINESE_TEXT = "价格很贵，质量不好，我不喜欢这个商品"
 
 
@@ -35,7 +37,7 @@ def one(name: str, text: str, seed: int = 0) -> str | None:
 
 @pytest.mark.parametrize("name", DISTURBANCES)
 @settings(max_examples=tries(40))
-@given(text=st.text(max_size=40), seed=st.integers(0, 99))
+@given(text=st.text(alphabet=ALPHABET, max_size=40), seed=st.integers(0, 99))
 def test_a_disturbance_changes_the_text_or_says_that_it_cannot(
     name: str, text: str, seed: int
 ) -> None:
