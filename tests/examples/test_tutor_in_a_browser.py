@@ -88,8 +88,6 @@ def test_the_tutor_is_better_than_its_base(tmp_path: Path) -> None:
             if line.startswith(("score: qwk", "material: mrr"))
         }
         # Far below what one run gave (examples/tutor/README.md): noise differs from run to run.
-        assert rows["score: qwk"][1] > 0.3 > rows["score: qwk"][0]
+        assert rows["score: qwk"][1] > 0.4 > rows["score: qwk"][0]
         assert rows["material: mrr"][1] > rows["material: mrr"][0] + 0.1
-        shown = asked_in_a_browser(address, tmp_path / "browser")
-        assert "of 3 points" in shown
-        assert "Learning material" in shown
+        assert "of 3 points" in asked_in_a_browser(address, tmp_path / "browser")
