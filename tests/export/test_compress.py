@@ -452,9 +452,8 @@ def test_a_folder_that_computes_otherwise_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-# What cannot be pruned so: shared layers, an encoder alone, layers of kinds that take turns, and a
-# base whose adapters have no default.
-REFUSED = ("albert", "t5", "gpt-neo")
+# What cannot be pruned so: shared layers, and an encoder alone.
+REFUSED = ("albert", "t5")
 
 
 @pytest.mark.nightly
