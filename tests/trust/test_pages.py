@@ -7,6 +7,12 @@ import pytest
 
 import cloister as cl
 from cloister.tasks.config import TaskConfig
+from cloister.trust.attack.measured import AttackRow, ChangedAnswer
+from cloister.trust.attack.page import attack_page
+from cloister.trust.explain.page import _words
+from cloister.trust.explain.summary import Word
+from cloister.trust.intervals import Interval
+from cloister.trust.outcomes import METRICS
 from cloister.trust.pages import heading, heat, page, paragraph, table
 from tests.support.released import exported
 
@@ -59,3 +65,14 @@ def test_no_report_holds_what_a_browser_would_run(adapter: Path, tmp_path: Path)
         assert "&lt;img" in content
         assert "<img" not in content, name
         assert "<script" not in content
+
+
+def test_examples_and_words_are_text_too() -> None:
+    example = ChangedAnswer(MARK, MARK, MARK, MARK)
+    row = AttackRow(MARK, MARK, 1, example=example)
+    idle = AttackRow(MARK, MARK, 0, why=MARK)
+    metric = METRICS["sequence-classification"]
+    shown = attack_page("a", "b", metric, None, [row, idle], {MARK: {MARK: Interval(1, 0, 1)}})
+    for content in (shown, _words(MARK, [Word(MARK, 1.0, 1)])):
+        assert "&lt;img" in content
+        assert "<img" not in content
