@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python tools/install.py --lock $(LOCK) --here
 # the federations and runs that they share; some tests start services of their own, hence at most 8.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo llm-demo deploy-demo test nightly fuzz check audit bench docs reference format lock image clean
+.PHONY: help demo llm-demo deploy-demo example-tutor test nightly fuzz check audit bench docs reference format lock image clean
 
 help: ## What each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -22,6 +22,9 @@ llm-demo: $(VENV)/.llm ## Four clinics' desks teach SmolLM2 their protocol, at e
 
 deploy-demo: $(VENV)/.demo ## A coordinator and three hospitals over TLS on this machine, from invite to certificate (about 10 minutes)
 	$(BIN)/python demos/deploy.py
+
+example-tutor: $(VENV)/.demo ## Four schools train a tutor privately: points, hints and material on a page (about 4 minutes)
+	$(BIN)/python examples/tutor/run.py --serve
 
 # Where the shell forbids it, each worker would rewrite every test file's asserts anew, and each process
 # that a test starts would compile the package: 10 to 15 s a worker, 1 s a process.

@@ -2,11 +2,12 @@
 
     python -m benchmarks.serving [--clients 32] [--requests 60] [--texts FILE.jsonl]
 
-Two `cloister serve` processes of one MiniLM classifier take turns; 32 callers of another process
-each send their next text as soon as the last is answered. The figure is CPU time of the service a
-request, one by one ÷ batched, which other processes on the machine change least; requests a second
-and the slowest of a hundred stand beside it. Nothing may be lost, also when the service is told to
-end in the middle.
+Three `cloister serve` processes of one MiniLM classifier take turns: one that answers requests one
+by one, one that batches them, and one that batches them and computes in bfloat16. 32 callers of
+another process each send their next text as soon as the last is answered. The figure is CPU time of
+the service a request, one by one ÷ batched, which other processes on the machine change least;
+requests a second and the slowest of a hundred stand beside it. Nothing may be lost. What bfloat16
+changes of the answers stands below.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import httpx
+import numpy as np
 import psutil
 
 from benchmarks.figure import Figure
@@ -34,9 +36,13 @@ from cloister.data.load import load
 from cloister.data.records import TextRecord
 from cloister.export.adapter_folder import ReleaseFacts, export
 from cloister.models.config import LoraConfig, ModelConfig
+from cloister.serving.model import load as load_model
+from cloister.serving.predictions import Classified
 from cloister.tasks.config import TaskConfig
 from cloister.training.workspace import open_workspace
 
+# Texts of which answers in both types are compared.
+COMPARED = 256
 BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -63,8 +69,12 @@ def figures(
     turns: int, texts: str = "synthetic:hospitals", clients: int = 32, requests: int = 60
 ) -> Iterator[Figure]:
     """The ratio, and what was lost."""
-    found: dict[str, list[Load]] = {"one by one": [], "batched": []}
-    options = {"one by one": ("--batch-tokens", "1"), "batched": ()}
+    options: dict[str, tuple[str, ...]] = {
+        "one by one": ("--batch-tokens", "1"),
+        "batched": (),
+        "batched in bfloat16": ("--dtype", "bfloat16"),
+    }
+    found: dict[str, list[Load]] = {name: [] for name in options}
     asked = [
         r.text for r in load(texts, "train", "text", DataConfig()) if isinstance(r, TextRecord)
     ]
@@ -74,6 +84,7 @@ def figures(
             for name, more in options.items():
                 with _service(Path(folder), *more) as (process, address):
                     found[name].append(_load(process, address, asked, clients, requests))
+        same, apart = _agreement(Path(folder), asked[:COMPARED])
     for name, loads in found.items():
         print(
             f"{name}: {median(one.rate for one in loads):.0f} requests a second, "
@@ -81,17 +92,35 @@ def figures(
             f"{1000 * median(one.p99 for one in loads):.0f} ms, CPU a request "
             f"{1000 * median(one.cpu for one in loads):.1f} ms"
         )
-    pairs = list(zip(found["one by one"], found["batched"], strict=True))
-    name = f"CPU a request, one by one ÷ batched, {clients} clients"
-    yield Figure(name, median(a.cpu / b.cpu for a, b in pairs), 4, "at least")
-    name = f"requests a second, batched ÷ one by one, {clients} clients"
-    yield Figure(name, median(b.rate / a.rate for a, b in pairs), 4, "at least")
+    for name in list(options)[1:]:
+        pairs = list(zip(found["one by one"], found[name], strict=True))
+        told = f"CPU a request, one by one ÷ {name}, {clients} clients"
+        yield Figure(told, median(a.cpu / b.cpu for a, b in pairs), 4, "at least")
+        told = f"requests a second, {name} ÷ one by one, {clients} clients"
+        yield Figure(told, median(b.rate / a.rate for a, b in pairs), 4, "at least")
+    yield Figure(
+        f"share of {COMPARED} labels that bfloat16 leaves as they are", same, 0.99, "at least"
+    )
+    yield Figure("largest change of a probability by bfloat16", apart, 0.02, "at most")
     lost = sum(one.lost for loads in found.values() for one in loads)
     yield Figure("requests lost", float(lost), 0, "at most")
 
 
+def _agreement(folder: Path, texts: Sequence[str]) -> tuple[float, float]:
+    """The share of labels that are the same in both types, and how far probabilities differ."""
+    exact, rounded = (load_model(folder, "cpu", dtype=dtype) for dtype in (None, "bfloat16"))
+    pairs = list(zip(exact.predict(texts), rounded.predict(texts), strict=True))
+    told = [(a, b) for a, b in pairs if isinstance(a, Classified) and isinstance(b, Classified)]
+    apart = (
+        abs(share - b.probabilities[label])
+        for a, b in told
+        for label, share in a.probabilities.items()
+    )
+    return sum(a.label == b.label for a, b in told) / len(told), max(apart)
+
+
 def _classifier(folder: Path) -> None:
-    """An untrained classifier, which computes as much as a trained one."""
+    """A classifier whose values are drawn, which computes as much as a trained one."""
     labels = tuple(f"label {number}" for number in range(10))
     model, lora = ModelConfig(base=BASE), LoraConfig(top_layers=0)
     task = TaskConfig(labels=labels, max_length=128)
@@ -99,7 +128,13 @@ def _classifier(folder: Path) -> None:
     about = ReleaseFacts(
         ModelConfig(base=BASE, sha256=workspace.base_sha256), lora, task, DataConfig(), 0
     )
-    export(folder, workspace, Adapter(workspace.start), about)
+    rng = np.random.default_rng(0)
+    # A head that is spread, so that labels differ; adapters near zero, as after few rounds.
+    values = {
+        name: (3.0 if name.startswith("head.") else 0.02) * rng.normal(size=array.shape)
+        for name, array in workspace.start.items()
+    }
+    export(folder, workspace, Adapter(values), about)
 
 
 @contextmanager

@@ -12,11 +12,9 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import Distribution, EntryPoint, distribution, entry_points
-from importlib.metadata import packages_distributions as _packages
+from importlib.metadata import Distribution, EntryPoint, distribution, distributions, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -104,17 +102,27 @@ def _of_path(path: str, group: str) -> Origin:
         if entry.value == path and entry.dist:
             return _of_entry(entry)
     module = path.partition(":")[0]
-    names = _owners(tuple((place, _changed(place)) for place in sys.path)).get(module.split(".")[0])
-    owners = [distribution(name) for name in dict.fromkeys(names or ())]
+    places = tuple((place, _changed(place)) for place in sys.path)
+    owners = [distribution(name) for name in _owners(module.split(".")[0], places)]
     if len(owners) > 1:  # a namespace of several packages
         owners = [owner for owner in owners if _has(owner, module)]
     return Origin(path, owners[0].name, owners[0].version) if owners else Origin(path)
 
 
-@lru_cache(maxsize=4)
-def _owners(_places: tuple[tuple[str, int], ...]) -> Mapping[str, list[str]]:
-    """Returns packages by the modules that they install; slow, so cached until a folder changes."""
-    return _packages()
+@lru_cache(maxsize=16)
+def _owners(module: str, _places: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
+    """Returns the packages that install a module of the top level; cached until a folder changes.
+
+    As `importlib.metadata.packages_distributions`, which lists every file of every package and
+    takes half a second: here a package's list of files is searched as text.
+    """
+    line = re.compile(rf'^"?{re.escape(module)}(?:/[^,\n]*)?\.py"?,', re.M)
+    found = []
+    for owner in distributions():
+        declared = (owner.read_text("top_level.txt") or "").split()
+        if module in declared or (not declared and line.search(owner.read_text("RECORD") or "")):
+            found.append(owner.metadata["Name"])
+    return tuple(dict.fromkeys(found))
 
 
 def _changed(place: str) -> int:

@@ -1,4 +1,4 @@
-"""What both example systems do around Cloister: they type its commands and run its services."""
+"""What an example system does around Cloister: it types its commands and runs its services."""
 
 from __future__ import annotations
 
@@ -40,18 +40,6 @@ def whole(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: a whole number of at least 1 is needed")
     return int(text)
-
-
-def cosine(text: str) -> float:
-    """A number from −1 to 1, for an option.
-
-    Raises:
-        ArgumentTypeError: It is none.
-    """
-    with contextlib.suppress(ValueError):
-        if -1 <= float(text) <= 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text}: a number from -1 to 1 is needed")
 
 
 def new_folder(path: Path) -> Path:

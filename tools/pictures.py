@@ -1,19 +1,16 @@
-"""The pictures of the served page in docs/images, taken by a headless Chromium.
+"""Pictures of the served page in docs/images, taken by a headless Chromium: a chat, an assistant.
 
     python tools/pictures.py FOLDER
 
-FOLDER keeps what is trained for them (public data that is generated; minutes on two cores), so that
-a second call takes the pictures alone. The labels and entities are of short private studies of
-MiniLM, the chats of SmolLM2 with an adapter as it begins: an untrained chat. Look at each picture
-before it is committed; none may exceed 100 kB.
+FOLDER keeps what is served for them, so that a second call takes the pictures alone: SmolLM2 with
+an adapter as it begins, and a handbook of three pages. Look at each picture before it is committed;
+none may exceed 100 kB.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
-import random
 import signal
 import subprocess
 import sys
@@ -27,7 +24,12 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from cloister.data.hospital_words import COMPLAINTS, wordings  # noqa: E402
+from cloister.adapter.tensors import Adapter  # noqa: E402
+from cloister.data.config import DataConfig  # noqa: E402
+from cloister.export.adapter_folder import ReleaseFacts, export  # noqa: E402
+from cloister.models.config import LoraConfig, ModelConfig  # noqa: E402
+from cloister.tasks.config import TaskConfig  # noqa: E402
+from cloister.training.workspace import open_workspace  # noqa: E402
 from tests.support.browser import Tab, browser_tab  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
@@ -44,32 +46,6 @@ HANDBOOK = {
     "lost-card.txt": "A lost card is blocked at once under Cards, Block. A new one comes by post "
     "within three working days, and the old number is never used again.",
 }
-ENTITIES = """
-[study]
-name = "entities"
-[task]
-kind = "token-classification"
-labels = ["SIGN", "CONDITION"]
-max_length = 32
-[lora]
-top_layers = 1
-[data]
-train = "train.jsonl"
-test = "test.jsonl"
-sites = 2
-partition = "iid"
-public_records = 300
-[training]
-expected_batch_size = 60
-learning_rate = 2.0
-[privacy]
-epsilon = 8.0
-max_grad_norm = 2.0
-[federation]
-num_rounds = 12
-evaluate_every = 12
-"""
-CONDITIONS = ("diabetes", "asthma", "high blood pressure", "gout", "coeliac disease", "migraine")
 
 
 @dataclass(frozen=True)
@@ -78,12 +54,10 @@ class Picture:
 
     Attributes:
         name: Of its file, without ending.
-        served: What is served: `labels`, `entities`, `chat` or `assistant`.
+        served: What is served: `chat` or `assistant`.
         asked: What is typed.
         size: Width; the height is the page's.
         is_dark: Whether the reader wishes dark colours.
-        language: Of the page.
-        is_wrong: Whether the answer is said to be wrong, so that the correction is seen.
     """
 
     name: str
@@ -91,31 +65,10 @@ class Picture:
     asked: str
     size: tuple[int, int] = DESKTOP
     is_dark: bool = False
-    language: str = "en"
-    is_wrong: bool = False
 
 
 PICTURES = (
-    Picture("serve-labels", "labels", "crushing central chest pain since last night"),
-    Picture("serve-feedback", "labels", "a hoarse voice after crushing chest pain", is_wrong=True),
-    Picture(
-        "serve-entities-telephone",
-        "entities",
-        "The patient has a fast irregular pulse and known asthma",
-        TELEPHONE,
-        is_dark=True,
-        language="zh",
-    ),
     Picture("serve-chat", "chat", "Give me one tip for a good night's sleep."),
-    Picture(
-        "serve-feedback-telephone",
-        "labels",
-        "breathlessness lying flat",
-        TELEPHONE,
-        is_dark=True,
-        language="zh",
-        is_wrong=True,
-    ),
     Picture("serve-assistant", "assistant", "How do I send a parcel back?"),
     Picture(
         "serve-assistant-telephone",
@@ -128,9 +81,9 @@ PICTURES = (
 
 
 def main() -> None:
-    """Trains what is missing, and takes the pictures."""
+    """Makes what is missing, and takes the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="keeps what is trained")
+    parser.add_argument("folder", type=Path, help="keeps what is served")
     parser.add_argument("--only", nargs="*", default=[], help="names of pictures")
     parser.add_argument("--chat", default=CHAT, help="the chat's base, or its folder here")
     asked = parser.parse_args()
@@ -149,21 +102,7 @@ def main() -> None:
 
 
 def prepared(folder: Path, served: str, base: str) -> list[str]:
-    """What is served, trained if it is not there yet, as arguments of `cloister serve`."""
-    run = folder / served
-    if served == "labels":
-        if not (run / "adapter").exists():
-            rounds = ("federation.num_rounds=20", "federation.evaluate_every=20")
-            sets = (*rounds, "lora.train=none", "training.learning_rate=2.0")
-            options = [word for one in sets for word in ("--set", one)]
-            cloister("simulate", "--no-twin", *options, "--out", str(run))
-        return [str(run)]
-    if served == "entities":
-        if not (run / "adapter").exists():
-            write_sentences(folder)
-            (folder / "entities.toml").write_text(ENTITIES)
-            cloister("simulate", str(folder / "entities.toml"), "--no-twin", "--out", str(run))
-        return [str(run)]
+    """What is served, made if it is not there yet, as arguments of `cloister serve`."""
     chat = folder / "chat"
     if not chat.exists():
         untrained_chat(chat, base)
@@ -179,42 +118,8 @@ def prepared(folder: Path, served: str, base: str) -> list[str]:
     return [str(chat), "--documents", str(index)]
 
 
-def write_sentences(folder: Path) -> None:
-    """Sentences with tags, of made-up complaints and conditions."""
-    rng = random.Random(0)
-    signs = [one for entries in COMPLAINTS.values() for entry in entries for one in wordings(entry)]
-
-    def sentence() -> dict[str, list[str]]:
-        sign = rng.choice(signs).replace("{side}", rng.choice(("left", "right"))).split()
-        condition = rng.choice(CONDITIONS).split()
-        parts = [
-            (rng.choice(("The patient has", "She reports", "He came with")).split(), "O"),
-            (sign, "SIGN"),
-            (rng.choice(("and known", "and a history of", "besides")).split(), "O"),
-            (condition, "CONDITION"),
-        ]
-        tokens = [word for words, _ in parts for word in words]
-        tags = [
-            tag if tag == "O" else f"{'B' if place == 0 else 'I'}-{tag}"
-            for words, tag in parts
-            for place in range(len(words))
-        ]
-        return {"tokens": tokens, "tags": tags}
-
-    for name, count in (("train", 600), ("test", 60)):
-        lines = (json.dumps(sentence()) + "\n" for _ in range(count))
-        (folder / f"{name}.jsonl").write_text("".join(lines))
-
-
 def untrained_chat(folder: Path, base: str) -> None:
     """SmolLM2 with an adapter as it begins, which changes nothing."""
-    from cloister.adapter.tensors import Adapter
-    from cloister.data.config import DataConfig
-    from cloister.export.adapter_folder import ReleaseFacts, export
-    from cloister.models.config import LoraConfig, ModelConfig
-    from cloister.tasks.config import TaskConfig
-    from cloister.training.workspace import open_workspace
-
     lora = LoraConfig(target_modules=("q_proj", "v_proj"), top_layers=1)
     task = TaskConfig(kind="causal-lm", max_length=512)
     workspace = open_workspace(ModelConfig(base=base), lora, task, (), 0)
@@ -253,17 +158,10 @@ def take(tab: Tab, address: str, one: Picture) -> None:
     tab.look(width, 700, dark=one.is_dark)
     tab.open(address)
     tab.wait("document.activeElement.id === 'text' && about")
-    tab.value(
-        f"document.getElementById('language').value = {one.language!r}; "
-        "document.getElementById('language').dispatchEvent(new Event('change'))"
-    )
     tab.press(*one.asked)
     tab.value("document.getElementById('send').focus()")
     tab.press("Enter")
     tab.wait(DONE)
-    if one.is_wrong:
-        tab.value("document.querySelector('input[value=no]').click()")
-        tab.wait("document.querySelector('#correction').firstChild")
     tab.value("document.activeElement.blur()")
     height = int(tab.value("document.documentElement.scrollHeight"))
     tab.look(width, height, dark=one.is_dark)

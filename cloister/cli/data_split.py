@@ -36,8 +36,8 @@ def split(
     by: Annotated[
         SplitBy,
         typer.Option(
-            help="unit: by a hash of each unit. label: stratified, which couples units. time: "
-            "from --test-from on. site: whole sites (--test-site)."
+            help="unit: by a hash of each unit. label: stratified, also by each label of a list, "
+            "which couples units. time: from --test-from on. site: whole sites (--test-site)."
         ),
     ] = SplitBy.UNIT,
     unit: Annotated[

@@ -61,6 +61,7 @@ def explain(
 
     Example: cloister model explain runs/bank --text "my card was stolen" --out why
     """
+    from cloister.trust.explain.page import told_gain
     from cloister.trust.explain.writing import explain_model
 
     texts: list[str] | list[tuple[str, str]] = text or []
@@ -93,15 +94,9 @@ def explain(
     table = Table(box=None, header_style="bold")
     for column in ("method", "answers", "deletion", "insertion", "gain over random (95 %)"):
         table.add_column(column, justify="left" if column == "method" else "right")
-    for row in done.document["methods"]:
-        gain = row["gain"]
-        table.add_row(
-            row["method"],
-            str(row["answers"]),
-            f"{row['deletion']:.3f}",
-            f"{row['insertion']:.3f}",
-            f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})",
-        )
+    for row in done.scores:
+        areas = (f"{row.deletion:.3f}", f"{row.insertion:.3f}")
+        table.add_row(row.method, str(row.answers), *areas, told_gain(row))
     console.print(table)
     flips = sum(len(one["edits"]["flips"]) for one in done.document["explanations"] if one["edits"])
     typer.echo(f"{done.document['explained']} inputs, {flips} edits that flip an answer", err=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from socket import socket
 
     from cloister.feedback.store import FeedbackStore
+    from cloister.models.config import BaseType
     from cloister.service.library import Library
     from cloister.service.versions import Served, Version
 
@@ -100,6 +101,13 @@ def serve(
         str | None,
         typer.Option(help="Folder of the base model. Absent: the base that the adapter names."),
     ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float32 or bfloat16: the type in which the base computes. Absent: the one of "
+            "training.",
+        ),
+    ] = None,
     registry: Annotated[
         str | None,
         typer.Option(help="Instead of RUN_OR_ADAPTER: a registry (folder or fsspec URL)."),
@@ -141,6 +149,8 @@ def serve(
     _check_tls(certificate, key)
     if documents is None and (retriever, least_score) != (None, None):
         raise UsageError("--retriever, --least-score: given without --documents, which they are of")
+    if dtype not in (None, "float32", "bfloat16"):
+        raise UsageError(f"--dtype: {dtype} given; float32 or bfloat16 is needed")
     if feedback is None and feedback_key is not None:
         raise UsageError("--feedback-key: given without --feedback, whose file it encrypts")
     store = None if feedback is None else _store(feedback, feedback_key)
@@ -152,7 +162,7 @@ def serve(
         from cloister.service.versions import Served
 
         typer.echo("… loading the base model", err=True)
-        served = Served(_opening(adapter, registry, model, stage, device, base))
+        served = Served(_opening(adapter, registry, model, stage, device, base, dtype))
         library = None
         if documents is not None:
             library = _library(served, documents, retriever, least_score)
@@ -197,15 +207,17 @@ def _opening(
     stage: str,
     device: str | None,
     base: str | None,
+    dtype: str | None,
 ) -> Callable[[], Version]:
     """Returns the function that loads the version to serve."""
     from cloister.service.versions import open_promoted, open_version
 
+    kind = cast("BaseType | None", dtype)
     if adapter is not None:
-        return lambda: open_version(adapter, device, base)
+        return lambda: open_version(adapter, device, base, kind)
     assert registry is not None
     assert model is not None
-    return lambda: open_promoted(registry, model, stage, device, base)
+    return lambda: open_promoted(registry, model, stage, device, base, kind)
 
 
 def serve_token(

@@ -30,7 +30,7 @@ MEASURED, TOP = 100, 10
 
 
 @dataclass(frozen=True)
-class Graph:
+class NeighbourGraph:
     """Neighbours among K vectors.
 
     Attributes:
@@ -67,7 +67,7 @@ def check_usearch(passages: int) -> None:
         ) from error
 
 
-def make_graph(vectors: Vectors, seed: int = 0) -> Graph:
+def make_graph(vectors: Vectors, seed: int = 0) -> NeighbourGraph:
     """Links vectors to their neighbours, and measures how many nearest ones a search finds.
 
     Args:
@@ -76,10 +76,10 @@ def make_graph(vectors: Vectors, seed: int = 0) -> Graph:
     """
     graph = _empty(vectors.shape[1])
     graph.add(np.arange(len(vectors), dtype=np.uint64), vectors, threads=1)
-    return Graph(graph, _recall(Graph(graph, 0.0), vectors, seed))
+    return NeighbourGraph(graph, _recall(NeighbourGraph(graph, 0.0), vectors, seed))
 
 
-def _recall(graph: Graph, vectors: Vectors, seed: int) -> float:
+def _recall(graph: NeighbourGraph, vectors: Vectors, seed: int) -> float:
     draw = np.random.default_rng(seed)
     drawn = draw.choice(len(vectors), min(MEASURED, len(vectors)), replace=False)
     shares = []
@@ -91,7 +91,7 @@ def _recall(graph: Graph, vectors: Vectors, seed: int) -> float:
     return float(np.mean(shares))
 
 
-def read_graph(path: Path, vectors: Vectors, recall: float) -> Graph:
+def read_graph(path: Path, vectors: Vectors, recall: float) -> NeighbourGraph:
     """Reads a graph.
 
     Args:
@@ -115,7 +115,7 @@ def read_graph(path: Path, vectors: Vectors, recall: float) -> Graph:
         raise ValueError(f"{path.name} cannot be read ({error})") from error
     if len(graph) != passages or graph.ndim != width or identity_of(path) != stamp:
         raise ValueError(f"{path.name} was changed while it was read")
-    return Graph(graph, recall)
+    return NeighbourGraph(graph, recall)
 
 
 def _empty(width: int) -> Any:

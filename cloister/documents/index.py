@@ -25,7 +25,7 @@ import numpy as np
 
 from cloister.data.outputs import check_place
 from cloister.documents.encoder import Encoder, Vectors
-from cloister.documents.graph import Graph, check_usearch, make_graph, read_graph
+from cloister.documents.graph import NeighbourGraph, check_usearch, make_graph, read_graph
 from cloister.documents.sentences import passages
 from cloister.documents.sources import SourceText
 from cloister.errors import BadFileError, DataError, UsageError
@@ -100,7 +100,7 @@ class Index:
     documents: dict[str, str]
     passages: Sequence[Passage]
     vectors: Vectors
-    graph: Graph | None = None
+    graph: NeighbourGraph | None = None
 
     def search(self, query: Vectors, top: int) -> list[Hit]:
         """Returns the passages nearest to a query, nearest first; ties keep the index's order.

@@ -39,7 +39,7 @@ from cloister.fields import as_table, read_section
 from cloister.files import open_file
 from cloister.json_text import read_json
 from cloister.models.center import uncentred
-from cloister.models.config import ALL_LINEAR, LoraConfig, ModelConfig, VectorMode
+from cloister.models.config import ALL_LINEAR, BaseType, LoraConfig, ModelConfig, VectorMode
 from cloister.models.network import LowRankHead
 from cloister.models.passage_head import PassageHead
 from cloister.models.pooling import Pooling
@@ -274,7 +274,9 @@ def _trained_modules(folder: Path, lora: LoraConfig) -> LoraConfig:
     return dataclasses.replace(lora, target_modules=modules, top_layers=0)
 
 
-def load_released(folder: Path, base: str | Path | None = None) -> tuple[ReleaseFacts, Workspace]:
+def load_released(
+    folder: Path, base: str | Path | None = None, dtype: BaseType | None = None
+) -> tuple[ReleaseFacts, Workspace]:
     """Loads base and adapter, ready to be scored.
 
     Args:
@@ -282,6 +284,8 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
         base: The base's folder or hub id on this machine; absent: the name in cloister.json, of a
             compressed model the folder above. In each case its weights must be those that the
             adapter was trained on.
+        dtype: Type in which the frozen weights compute; absent: as in training. The weights that
+            are read are the same, and rounded.
 
     Raises:
         BadFileError: The folder's files are missing or do not fit together.
@@ -296,6 +300,8 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
         base = _above(folder)
     if base is not None:
         model = dataclasses.replace(model, base=str(base))
+    if dtype is not None:
+        model = dataclasses.replace(model, dtype=dtype)
     about = dataclasses.replace(about, task=placed_items(folder, about.task))
     workspace = open_workspace(
         model,

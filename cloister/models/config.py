@@ -63,6 +63,10 @@ def is_gguf(base: str) -> bool:
     return base.endswith(GGUF) and Path(base).expanduser().is_file()
 
 
+# Type of a base's frozen weights.
+BaseType = Literal["float32", "bfloat16"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The frozen base model.
@@ -96,7 +100,7 @@ class ModelConfig:
         metadata=called("name model path base_model model_name model_name_or_path checkpoint"),
     )
     sha256: Annotated[str, Text(64)] | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: BaseType = "float32"
     quantization: Literal["none", "8bit", "4bit"] = "none"
     pooling: PoolingMode = "auto"
     normalize: bool | None = None

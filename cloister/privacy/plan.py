@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Self
 
 from cloister.canonical import canonical
@@ -128,6 +129,11 @@ class Plan:
 
     def digest(self) -> str:
         """Returns the SHA-256 of the plan's canonical JSON, in hex."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        # A ledger that is opened asks for it once for each of its charges.
         return hashlib.sha256(canonical(self.terms())).hexdigest()
 
     @classmethod

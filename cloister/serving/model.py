@@ -19,6 +19,7 @@ from cloister.export.adapter_folder import (
     load_released,
     read_released,
 )
+from cloister.models.config import BaseType
 from cloister.models.limits import limits_of
 from cloister.serving.inputs import (
     Input,
@@ -246,7 +247,13 @@ class Model:
         return len(self.workspace.tokenizer(text, verbose=False)["input_ids"]) > length
 
 
-def load(folder: str | Path, device: str | None = None, *, base: str | Path | None = None) -> Model:
+def load(
+    folder: str | Path,
+    device: str | None = None,
+    *,
+    base: str | Path | None = None,
+    dtype: BaseType | None = None,
+) -> Model:
     """Loads a finished adapter, ready to predict.
 
     Args:
@@ -254,19 +261,24 @@ def load(folder: str | Path, device: str | None = None, *, base: str | Path | No
         device: `cpu`, `cuda`, `cuda:N` or `mps`; absent: a CUDA GPU if there is one.
         base: The base model's folder or hub id on this machine; absent: the one that the adapter
             names.
+        dtype: Type in which the base computes; absent: the one of training. Predictions in another
+            type differ by its rounding.
 
     Returns:
         The model. Its weights are those that the study trained on: the base's SHA-256 is checked
         against the adapter's.
 
     Raises:
-        UsageError: This machine has no such device, or the run has no model of its own.
+        UsageError: This machine has no such device, the run has no model of its own, or a type is
+            given for a quantized base, which has its own.
         BadFileError: The folder holds no adapter, or a damaged one.
         ModelFileError: The base is missing, or not the one that was trained on.
     """
     place = None if device is None else _device(device)
-    about_adapter(folder)
-    about, workspace = load_released(adapter_folder(Path(folder)), base)
+    found = about_adapter(folder)
+    if dtype is not None and found.model.quantization != "none":
+        raise UsageError(f"dtype: {dtype} given; a quantized base computes in its own type")
+    about, workspace = load_released(adapter_folder(Path(folder)), base, dtype)
     if place is not None and about.model.quantization == "none":
         workspace.network.to(place)
     elif place is not None and place.type != "cuda":

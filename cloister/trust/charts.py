@@ -8,7 +8,7 @@ from html import escape
 from cloister.trust.intervals import Interval
 
 # Width of the names, of the plot, and of the figures beside it; height of a row.
-NAME, PLOT, FIGURES, STEP = 190, 380, 190, 26
+NAME, PLOT, FIGURES, STEP = 190, 380, 230, 26
 
 
 def whiskers(

@@ -37,7 +37,8 @@ td.n, th.n {{ text-align: right; white-space: nowrap; }}
                  text-underline-offset: .25rem; }}
 .label {{ display: inline-block; font-weight: 600; margin-right: .6rem; }}
 svg {{ max-width: 100%; height: auto; }}
-svg text {{ fill: var(--ink); font: 13px system-ui, "Noto Sans", "Noto Sans CJK SC", sans-serif; }}
+svg text, svg .soft {{ fill: var(--ink);
+                      font: 13px system-ui, "Noto Sans", "Noto Sans CJK SC", sans-serif; }}
 svg .soft {{ fill: var(--soft); }}
 svg .line {{ stroke: var(--line); }}
 @media print {{ body {{ padding: 0; font-size: 10pt; }} }}

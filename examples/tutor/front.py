@@ -28,7 +28,7 @@ from tutoring import FULL, advice
 PAGE = Path(__file__).parent / "page"
 FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
 HEADERS = {
-    "content-security-policy": "default-src 'self'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",

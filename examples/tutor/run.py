@@ -29,7 +29,7 @@ from cloister.models.config import DEFAULT_BASE
 HERE = Path(__file__).parent
 # The two studies, and their rounds: a map of 147,456 numbers takes noise in each round, a head of
 # 385 hardly does.
-STUDIES = {"score": 80, "material": 20}
+STUDIES = {"score": 40, "material": 20}
 # Pupils of the public class, each with four answers.
 TESTED = 60
 # Two answers that show what the tutor does; nobody wrote them in these words.
@@ -51,7 +51,7 @@ def options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, choices=range(65536), metavar="N", default=0)
     parser.add_argument("--base", default=DEFAULT_BASE, help="the encoder: a hub id or a folder")
     parser.add_argument("--pupils", type=whole, default=200, help="of each school")
-    parser.add_argument("--rounds", type=whole, help="of both studies; absent: 80 and 20")
+    parser.add_argument("--rounds", type=whole, help="of both studies; absent: 40 and 20")
     return parser.parse_args(words)
 
 

@@ -138,6 +138,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--certificate",
             "--device",
             "--documents",
+            "--dtype",
             "--feedback",
             "--feedback-key",
             "--host",

@@ -141,8 +141,9 @@ def test_a_file_is_predicted_for_by_its_columns(
     assert "no column 'hypothesis'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("encoder", ["cross", pytest.param("bi", marks=pytest.mark.nightly)])
 def test_a_site_trains_on_pairs_and_leaves_out_what_is_none(
-    tmp_path: Path, bert: Path, monkeypatch: pytest.MonkeyPatch
+    encoder: str, tmp_path: Path, bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The agent of a deployed site: an answer follows from the recipe, not from a row."""
     table = [
@@ -156,6 +157,7 @@ def test_a_site_trains_on_pairs_and_leaves_out_what_is_none(
         f"model.sha256={weights_sha256(bert)}",
         f"task.labels={list(LABELS)}",
         "data.sites=1",
+        f"task.encoder={encoder}",
     )
     ward = Ward.open(tmp_path / "ward", [*table, lone], bert, monkeypatch, task="text-pairs")
     study = recipe.digest()

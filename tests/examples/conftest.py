@@ -16,9 +16,8 @@ from cloister.service.batching import Batcher
 from cloister.service.callers import CallerRates, Callers
 from cloister.service.feedback_desk import FeedbackDesk
 from cloister.service.figures import Figures
-from cloister.service.library import open_library
 from cloister.service.versions import Served, open_version
-from tests.support.models import tiny_bert, tiny_llama
+from tests.support.models import tiny_bert
 from tests.support.web import on_a_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -45,12 +44,6 @@ def opened() -> Iterator[Opened]:
 
 
 @pytest.fixture(scope="session")
-def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny chat base whose context holds four pages and a question."""
-    return tiny_llama(tmp_path_factory.mktemp("talker") / "base", positions=512)
-
-
-@pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny encoder whose positions hold a question with its answer."""
     return tiny_bert(tmp_path_factory.mktemp("encoder") / "base", positions=96)
@@ -63,12 +56,9 @@ def serving(run: str, *words: str) -> Iterator[str]:
     version = open_version(Path(run), None, None)
     served, figures = Served(lambda: version), Figures(lambda: 0)
     batcher = Batcher(served, 1000, 10, figures.batch)
-    pages = given.get("--documents")
-    least = float(given.get("--least-score", 0))
-    library = None if pages is None else open_library(Path(pages), None, None, least)
     kept = given.get("--feedback")
     desk = None if kept is None else FeedbackDesk(FeedbackStore(Path(kept), make=True))
-    service = Service(served, batcher, figures, 60, library, desk)
+    service = Service(served, batcher, figures, 60, None, desk)
     try:
         app = make_app(service, Callers(), CallerRates(None, time.monotonic))
         with on_a_port(app) as address:

@@ -124,11 +124,7 @@ def open_base(adapter: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.nightly] * (name in ("scores", "pairs")))
-        for name in KINDS
-    ],
+    "name", [pytest.param(name, marks=[pytest.mark.nightly] * (name != "tags")) for name in KINDS]
 )
 def test_each_task_is_pruned_and_taught(
     tmp_path: Path, bert: Path, public: Path, name: str
@@ -175,11 +171,17 @@ def test_a_chat_loses_layers_and_heads_and_learns_again(
 @pytest.mark.parametrize(
     "family",
     [
-        "qwen3",
-        *(
-            pytest.param(name, marks=pytest.mark.nightly)
-            for name in ("llama", "mistral", "qwen2", "gemma", "gemma2", "gemma3-text", "smollm3")
-        ),
+        pytest.param(name, marks=pytest.mark.nightly)
+        for name in (
+            "llama",
+            "mistral",
+            "qwen2",
+            "qwen3",
+            "gemma",
+            "gemma2",
+            "gemma3-text",
+            "smollm3",
+        )
     ],
 )
 def test_a_family_s_heads_are_dropped(tmp_path: Path, family: str) -> None:
@@ -296,27 +298,21 @@ def test_the_same_seed_teaches_the_same_student(
     labelled: Path, public: Path, tmp_path: Path
 ) -> None:
     asked: dict[str, Any] = {"drop_layers": 1, "epochs": 1, "public": public}
-    weights = [
+    one, two = (
         load_file(
-            compress_model(labelled, tmp_path / str(number), **asked, seed=seed).folder
-            / "model.safetensors"
+            compress_model(labelled, tmp_path / name, **asked, seed=5).folder / "model.safetensors"
         )
-        for number, seed in enumerate((5, 5, 6))
-    ]
-    same, other = (
-        all(torch.equal(weights[0][name], later[name]) for name in weights[0])
-        for later in weights[1:]
+        for name in ("one", "two")
     )
-    assert same
-    assert not other
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_the_card_says_what_was_done_and_why_epsilon_stays(labelled: Path, tmp_path: Path) -> None:
     done = compress_model(labelled, tmp_path / "small", drop_layers=1, sparsity=0.5)
     card, said = (done.folder / "README.md").read_text(), facts(done.folder)
-    assert "no more is spent (post-processing; Dwork & Roth 2014" in card
-    assert f"layers {said['dropped_layers'][0]} (from 0) dropped" in card
-    assert "nothing runs faster for it in a dense runtime" in card
+    assert "nothing more is spent (post-processing; Dwork & Roth 2014" in card
+    assert f"layers {said['dropped_layers'][0]} (counted from 0) dropped" in card
+    assert "a dense runtime is not faster" in card
     for row in done.rows:
         assert f"| {row.model} | {row.bytes / 1e6:.2f} |" in card
     assert said["models"] == [row.__dict__ for row in done.rows]
@@ -456,9 +452,8 @@ def test_a_folder_that_computes_otherwise_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-# What cannot be pruned so: shared layers, an encoder alone, layers of kinds that take turns, and a
-# base whose adapters have no default.
-REFUSED = ("albert", "t5", "gpt-neo")
+# What cannot be pruned so: shared layers, and an encoder alone.
+REFUSED = ("albert", "t5")
 
 
 @pytest.mark.nightly

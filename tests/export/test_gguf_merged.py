@@ -124,7 +124,12 @@ def test_the_file_is_a_base_that_gives_the_study_s_logits_and_replies(
 
 
 @pytest.mark.parametrize(
-    ("family", "pre"), [("qwen2", "qwen2"), ("qwen3", "qwen2"), ("mistral", "tekken")]
+    ("family", "pre"),
+    [
+        pytest.param("qwen2", "qwen2", marks=pytest.mark.nightly),
+        ("qwen3", "qwen2"),
+        ("mistral", "tekken"),
+    ],
 )
 def test_other_families_are_read_back_alike(tmp_path: Path, family: str, pre: str) -> None:
     values = EVERY[family][1]

@@ -211,7 +211,7 @@ def test_answers_that_change_are_counted_with_an_example(
     second = next(text for text in texts if answers[text] != answers[first])
     way = Disturbance(lambda text, random: second if text == first else None, "swaps")
     monkeypatch.setitem(measured.DISTURBANCES, "swap", way)
-    records: list[Record] = [TextRecord(t, answers[first]) for t in (first, second)]
+    records: list[Record] = [TextRecord(t, answers[first]) for t in (second, first)]
     whole, (row,) = measure(model, records, ["swap"], 0)
     assert whole is not None
     assert (whole.value, row.records) == (0.5, 1)

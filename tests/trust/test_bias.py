@@ -10,10 +10,11 @@ import pytest
 import cloister as cl
 from cloister.cli.main import run
 from cloister.data.config import DataConfig
-from cloister.data.records import PairRecord, Record, TextRecord, TokenRecord
+from cloister.data.records import ChatRecord, PairRecord, Record, TextRecord, TokenRecord
 from cloister.errors import DataError, RefusedError, UsageError
 from cloister.tasks.calibration import expected_calibration_error
 from cloister.tasks.config import TaskConfig
+from cloister.training.evaluation import evaluate
 from cloister.trust.bias.crows import SentencePair, preferences
 from cloister.trust.bias.groups import NO_TERM, groups_by_column, groups_by_terms, read_terms
 from cloister.trust.bias.rates import (
@@ -124,10 +125,15 @@ def test_terms_are_whole_words_and_chinese_characters() -> None:
         PairRecord("nothing", "x", text_b="he, or she"),
         TokenRecord(("the", "old", "man"), ("O", "O", "O")),
         TextRecord("那个女士来了", "x"),
+        TextRecord("an old woman", "x"),
     ]
     found = groups_by_terms(records, {"women": ["she", "女士"], "old": ["old man"]}, "terms.toml")
     assert found.names == ("women", "old", NO_TERM)
-    assert found.members.astype(int).tolist() == [[1, 0, 1, 0, 1], [0, 0, 0, 1, 0], [0, 1, 0, 0, 0]]
+    assert found.members.astype(int).tolist() == [
+        [1, 0, 1, 0, 1, 0],
+        [0, 0, 0, 1, 0, 0],
+        [0, 1, 0, 0, 0, 1],
+    ]
     with pytest.raises(UsageError, match="only no term has records"):
         groups_by_terms(records, {"men": ["king"]}, "terms.toml")
 
@@ -192,6 +198,7 @@ def test_what_cannot_be_measured_is_refused(
         (["--test", train, "--group", "site"], 4, "the study's private records"),
         (["--test", str(grouped), "--group", "age"], 3, "no column 'age'"),
         (["--pairs", str(grouped)], 2, "a language model's"),
+        (["--pairs", str(grouped), "--against", str(finished)], 2, "--against compares groups"),
     ]
     for given, code, words in wrong:
         assert run([*asked, *given]) == code
@@ -247,6 +254,15 @@ def test_the_likelier_sentence_is_counted(tmp_path: Path, llama: Path) -> None:
     )
     found = preferences(model, [one, other])
     assert found["all"].value == 0.5
-    assert {found["a"].value, found["b"].value} == {0, 1}
+    losses = [
+        evaluate(
+            model.workspace.network,
+            model.workspace.task,
+            model.workspace.encode([ChatRecord((), text=text)]),
+            model.max_tokens,
+        ).metrics["loss"]
+        for text in (one.more, one.less)
+    ]
+    assert (found["a"].value, found["b"].value) == ((1, 0) if losses[0] < losses[1] else (0, 1))
     same = preferences(model, [SentencePair("fever", "fever", "a")])
     assert same["a"].value == 0.5

@@ -26,6 +26,8 @@ from cloister.trust.attack.synonym_list import own_synonyms
 from tests.support.examples import tries
 
 ENGLISH = "The doctor said the pain is severe, but it was really a good film."
+# Letters, marks, blanks, Chinese, and a character beyond the first plane.
+ALPHABET = "abeoTX'n’.,-1 \n\t没不是好大未価😀é"
 CHINESE_TEXT = "价格很贵，质量不好，我不喜欢这个商品"
 
 
@@ -35,7 +37,7 @@ def one(name: str, text: str, seed: int = 0) -> str | None:
 
 @pytest.mark.parametrize("name", DISTURBANCES)
 @settings(max_examples=tries(40))
-@given(text=st.text(max_size=40), seed=st.integers(0, 99))
+@given(text=st.text(alphabet=ALPHABET, max_size=40), seed=st.integers(0, 99))
 def test_a_disturbance_changes_the_text_or_says_that_it_cannot(
     name: str, text: str, seed: int
 ) -> None:
@@ -78,7 +80,9 @@ def test_homoglyphs_look_alike_and_are_other_characters() -> None:
     assert len(WIDE) == 94
     new = homoglyphs(ENGLISH, Random(0)) or ""
     assert len(new) == len(ENGLISH)
-    assert {(a, b) for a, b in zip(ENGLISH, new, strict=True) if a != b} <= set(LATIN.items())
+    changed = [(a, b) for a, b in zip(ENGLISH, new, strict=True) if a != b]
+    assert set(changed) <= set(LATIN.items())
+    assert len(changed) == round(0.25 * sum(letter in LATIN for letter in ENGLISH))
     assert homoglyphs("未", Random(0)) == "末"
     assert homoglyphs("1 2", Random(0)) is None
 

@@ -168,6 +168,8 @@ def test_what_does_not_apply_is_refused_by_name(
     asked = ["model", "explain", str(finished)]
     assert run([*asked, *out]) == 2
     assert "--text or --data" in capsys.readouterr().err
+    assert run([*asked, "--text", TEXT, "--text", " ", *out]) == 3
+    assert "input 2: empty" in capsys.readouterr().err
     assert run([*asked, "--text", TEXT, "--method", "shap", *out]) == 2
     assert "shap given; choose from integrated-gradients" in capsys.readouterr().err
     (tmp_path / "why").mkdir()

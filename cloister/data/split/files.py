@@ -25,6 +25,7 @@ from cloister.data.split.sides import (
     furthest,
     hashed,
     stratified,
+    stratified_several,
     usual_label,
 )
 from cloister.data.step_writing import DataStep, write_step
@@ -44,7 +45,8 @@ class SplitPlan:
     """The options of `split_file`.
 
     Attributes:
-        by: `unit`: by a hash of the unit; `label`: stratified by label, which couples units;
+        by: `unit`: by a hash of the unit; `label`: stratified by label, or by each of several in a
+            list, which couples units;
             `time`: by moments from which records are held out; `site`: by whole sites.
         unit: Column of persons, none of whom is on two sides; absent: each record is a unit, with
             its copies (`cloister_unit`), and records that are equal in every column are one.
@@ -245,12 +247,7 @@ def _sides(form: Detected, plan: SplitPlan) -> Mapping[str, str]:
             for unit in {_unit(row, plan.unit): None for _, row in form.rows()}
         }
     if plan.by == "label":
-        counts: dict[str, Counter[str]] = {}
-        for number, row in form.rows():
-            label = _cell(row, plan, form, number)
-            counts.setdefault(_unit(row, plan.unit), Counter())[label] += 1
-        labels = {unit: usual_label(found.elements()) for unit, found in counts.items()}
-        return stratified(labels, plan.shares)
+        return _by_label(form, plan)
     side_of = _rule(plan)
     found: dict[str, Side] = {}
     for number, row in form.rows():
@@ -264,6 +261,28 @@ def _sides(form: Detected, plan: SplitPlan) -> Mapping[str, str]:
             ) from error
         found[unit] = furthest([found.get(unit, "train"), side])
     return found
+
+
+def _by_label(form: Detected, plan: SplitPlan) -> Mapping[str, str]:
+    counts: dict[str, Counter[str]] = {}
+    have_several = False
+    for number, row in form.rows():
+        own = counts.setdefault(_unit(row, plan.unit), Counter())
+        several = _several(row.get(plan.column or plan.by))
+        have_several |= several is not None
+        own.update([_cell(row, plan, form, number)] if several is None else several)
+    if have_several:
+        return stratified_several({unit: own.keys() for unit, own in counts.items()}, plan.shares)
+    labels = {unit: usual_label(own.elements()) for unit, own in counts.items()}
+    return stratified(labels, plan.shares)
+
+
+def _several(value: Value) -> list[str] | None:
+    """The labels of a list, empty where it has none; None: the value is no list of labels."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return None
+    found = [_spelled(one) for one in value]
+    return [one for one in found if one] if all(found) else None
 
 
 def _rule(plan: SplitPlan) -> Callable[[str], Side]:

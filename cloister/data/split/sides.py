@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -105,6 +105,49 @@ def stratified(labels: Mapping[str, str], shares: Shares) -> dict[str, Side]:
         held_out = _nearest((shares.test + shares.validation) * len(units))
         for place, unit in enumerate(units):
             sides[unit] = _third(place, tests, held_out)
+    return sides
+
+
+def stratified_several(labels: Mapping[str, Set[str]], shares: Shares) -> dict[str, Side]:
+    """Returns sides on which each of several labels has nearly the same share. Couples units.
+
+    Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011, ECML PKDD, algorithm 1): the
+    label that the fewest remaining units have is dealt first, each of its units to the side that
+    lacks most of it. Rare labels are dealt while there is still a choice.
+
+    Args:
+        labels: The labels of each unit, none included.
+        shares: The shares of the sides.
+    """
+    share = {"train": 1 - shares.test - shares.validation, "validation": shares.validation}
+    share["test"] = shares.test
+    waiting = sorted(labels, key=lambda unit: (_draw(unit, shares.salt), unit))
+    left: Counter[str] = Counter(label for unit in waiting for label in labels[unit])
+    lacking = {side: {label: share[side] * n for label, n in left.items()} for side in SIDES}
+    room = {side: share[side] * len(waiting) for side in SIDES}
+    sides: dict[str, Side] = {}
+
+    def deal(unit: str, label: str | None) -> None:
+        open_sides = [side for side in SIDES if share[side] > 0]
+        side = max(open_sides, key=lambda s: (lacking[s][label] if label else 0.0, room[s]))
+        sides[unit] = side
+        room[side] -= 1
+        for own in labels[unit]:
+            lacking[side][own] -= 1
+            left[own] -= 1
+
+    having: dict[str, list[str]] = {}
+    for unit in waiting:
+        for label in labels[unit]:
+            having.setdefault(label, []).append(unit)
+    while +left:
+        rarest = min((label for label in left if left[label] > 0), key=lambda one: (left[one], one))
+        for unit in having[rarest]:
+            if unit not in sides:
+                deal(unit, rarest)
+    for unit in waiting:
+        if unit not in sides:
+            deal(unit, None)
     return sides
 
 

@@ -99,12 +99,12 @@ def compressed_card(
 def why_epsilon_stays(done: Done) -> str:
     """Why a compressed model has the ε of the model that it was made of."""
     return (
-        "No record of a site was read: what was computed is a function of the trained model, which "
-        f"the sites had released, and of public texts ({done.texts}). So every ε that was promised "
-        "of the trained model holds of this one, with its δ and its unit, and no more is spent "
-        "(post-processing; Dwork & Roth 2014, proposition 2.1). It is no smaller either: fewer "
-        "weights do not make a promise stronger. This rests on the texts being public: if they are "
-        "records of persons, what the model shows of those is bounded by nothing."
+        "No record of a site entered the computation: the result is a function of the trained "
+        f"model, which the sites had released, and of public texts ({done.texts}). So every ε that "
+        "was promised for the trained model also holds for this one, with the same δ and unit, "
+        "and nothing more is spent (post-processing; Dwork & Roth 2014, proposition 2.1). ε does "
+        "not become smaller either. This holds only if the texts are public: if they are records "
+        "of persons, no ε bounds what the model shows of them."
     )
 
 
@@ -117,28 +117,28 @@ def steps(done: Done) -> list[str]:
     if done.layers:
         numbers = ", ".join(str(layer) for layer in sorted(done.layers))
         found.append(
-            f"layers {numbers} (from 0) dropped: one after the other that whose absence changed "
-            f"the outputs least {chosen} (cf. ShortGPT, arXiv:2403.03853)"
+            f"layers {numbers} (counted from 0) dropped: each time the layer without which the "
+            f"outputs changed least {chosen} (compare ShortGPT, arXiv:2403.03853)"
         )
     if done.heads:
         each = "; ".join(
             f"layer {layer}: {', '.join(map(str, gone))}" for layer, gone in enumerate(done.heads)
         )
         found.append(
-            f"{settings.drop_heads} groups of attention heads dropped from each layer, whose "
-            f"absence changed the outputs least {chosen} (cf. arXiv:1905.10650): {each}"
+            f"{settings.drop_heads} groups of attention heads dropped from each layer, those "
+            f"without which the outputs changed least {chosen} (compare arXiv:1905.10650): {each}"
         )
     if settings.sparsity:
         found.append(
-            f"{settings.sparsity:.0%} of each weight matrix of the layers set to zero, the weights "
-            "nearest zero (arXiv:1506.02626): nothing runs faster for it in a dense runtime, and "
-            "the file is shorter only once it is compressed"
+            f"{settings.sparsity:.0%} of each weight matrix of the layers set to zero, those with "
+            "the smallest absolute values (arXiv:1506.02626): a dense runtime is not faster, and "
+            "the file is smaller only when it is compressed"
         )
     if done.losses:
         found.append(
             f"distilled for {settings.epochs} epochs from the trained model's outputs {chosen}, "
             f"temperature {settings.temperature:g} (arXiv:1503.02531): loss {done.losses[0]:.4f} "
-            f"in the first epoch, {done.losses[-1]:.4f} in the last; embeddings stayed as they were"
+            f"in the first epoch, {done.losses[-1]:.4f} in the last; embeddings were not trained"
         )
     return found
 

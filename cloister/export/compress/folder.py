@@ -42,11 +42,14 @@ from cloister.models.base import weights_sha256
 from cloister.models.config import ModelConfig
 from cloister.models.pretrained import from_folder, quiet
 from cloister.models.state import read_adapter
+from cloister.printable import one_line
 from cloister.training.workspace import open_workspace
 
 # The form of a folder whose head no class of transformers holds.
 BASE_ALONE = "base alone"
 ADAPTER = "adapter"
+# Characters of a library's own message that are shown: two sentences of it.
+MOST_SAID = 200
 
 
 def root_form(finished: Finished) -> str:
@@ -102,9 +105,9 @@ def write_folder(finished: Finished, source: Finished, folder: Path) -> Logits:
     except (CloisterError, OSError):
         raise
     except Exception as error:  # transformers' own, of a configuration that it cannot read again
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        said = one_line(" ".join(str(error).split()) or type(error).__name__, MOST_SAID)
         raise UsageError(
-            f"of this {kind} transformers cannot load the smaller model ({first}), so nothing is "
+            f"of this {kind} transformers cannot load the smaller model ({said}), so nothing is "
             "written; compress otherwise"
         ) from error
     return own

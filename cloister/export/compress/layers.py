@@ -19,7 +19,7 @@ from cloister.models.layers import layer_list
 from cloister.models.network import Network
 
 # Fields of a configuration that have a value for each layer.
-_BY_LAYER = ("layer_types", "no_rope_layers")
+_BY_LAYER = ("layer_types", "no_rope_layers", "attention_layers")
 
 
 class LayerStack:
@@ -64,6 +64,8 @@ class LayerStack:
         self._config.num_hidden_layers = len(layers)
         for field, values in self._values.items():
             setattr(self._config, field, [values[place] for place in places])
+        if "attention_layers" in self._values:  # GPT-Neo makes them of this: kinds, and how often
+            self._config.attention_types = [[self._config.attention_layers, 1]]
 
     def droppable(self) -> list[int]:
         """Layers that can go: one that owns other tensors than the last (ModernBERT's first lacks a

@@ -93,6 +93,8 @@ def measure_bias(
         raise UsageError("--group and --terms given; choose one")
     if group is None and terms is None and pairs is None:
         raise UsageError("no groups given; name a column by --group, or a file by --terms")
+    if against is not None and group is None and terms is None:
+        raise UsageError("--against compares groups; name a column by --group or a file by --terms")
     check_free(target)
     refuse_kinds(place, REFUSED, "bias")
     about, (_, recipe) = about_adapter(place), recipe_of(place)

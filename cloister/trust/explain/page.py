@@ -64,7 +64,7 @@ def _worth(scores: Sequence[MethodScore]) -> list[str]:
             str(one.answers),
             f"{one.deletion:.3f} ({one.random_deletion:.3f})",
             f"{one.insertion:.3f} ({one.random_insertion:.3f})",
-            f"{one.gain.value:+.3f} ({one.gain.low:+.3f} to {one.gain.high:+.3f})",
+            told_gain(one),
             "–" if one.worst_gap is None else f"{one.worst_gap:.1%}",
         )
         for one in scores
@@ -82,6 +82,13 @@ def _worth(scores: Sequence[MethodScore]) -> list[str]:
             "soft",
         ),
     ]
+
+
+def told_gain(one: MethodScore) -> str:
+    """A method's gain with its interval, which one answer alone does not have."""
+    if one.answers < 2:
+        return f"{one.gain.value:+.3f}"
+    return f"{one.gain.value:+.3f} ({one.gain.low:+.3f} to {one.gain.high:+.3f})"
 
 
 def _words(group: str, words: Sequence[Word]) -> str:
@@ -115,7 +122,7 @@ def _card(number: int, one: Explained) -> str:
     if not one.answers:
         parts += [paragraph(one.shown), paragraph("Nothing to explain: no answer.", "soft")]
     for answer in one.answers:
-        parts += _answer(answer)
+        parts += _answer(answer, is_whole=answer.answer == one.said)
     if one.edits is not None:
         tried = ", ".join(f"{n} × {kind}" for kind, n in one.edits.tried.items() if n)
         flips = one.edits.flips
@@ -127,8 +134,10 @@ def _card(number: int, one: Explained) -> str:
     return f'<div class="card">{"".join(parts)}</div>'
 
 
-def _answer(answer: Answer) -> list[str]:
-    said = f"{answer.answer}: {answer.share:.3f}; {answer.figure_name} {answer.figure:+.2f}"
+def _answer(answer: Answer, *, is_whole: bool) -> list[str]:
+    """An answer's heat maps; the input's whole answer is not said twice."""
+    opening = "" if is_whole else f"{answer.answer}: "
+    said = f"{opening}{answer.share:.3f} of 1; {answer.figure_name} {answer.figure:+.2f}"
     parts = [paragraph(f"{said}, of the blank input {answer.blank:+.2f}", "soft")]
     for name, method in answer.methods.items():
         values = method.attribution.values.tolist()

@@ -14,8 +14,9 @@ from cloister.data.records import Message
 from cloister.data.unlabelled import read_unlabelled
 from cloister.errors import UsageError
 from cloister.models.network import Network
+from cloister.names import counted
 from cloister.serving.inputs import Input
-from cloister.serving.model import about_adapter
+from cloister.serving.model import Model, about_adapter
 from cloister.serving.predictions import Prediction
 from cloister.tasks.config import TaskKind
 from cloister.tasks.scoring import Scoring
@@ -29,8 +30,8 @@ from cloister.trust.explain.page import explanation_page
 from cloister.trust.explain.reading import ModelReading
 from cloister.trust.explain.readings import readings_of
 from cloister.trust.explain.rollout import attention_rollout
-from cloister.trust.explain.summary import method_scores, telling_words
-from cloister.trust.opening import Opened, open_run, recipe_of, refuse_kinds
+from cloister.trust.explain.summary import MethodScore, method_scores, telling_words
+from cloister.trust.opening import open_run, recipe_of, refuse_kinds
 from cloister.trust.places import check_stays, stores_of, whose
 from cloister.trust.writing import PAGE, check_free, write_report
 
@@ -56,11 +57,13 @@ class Explanations:
     Attributes:
         folder: With `index.html` and `explanations.json`.
         document: What the JSON file says.
+        scores: How faithful each method is over all answers.
         private: Whose private records it quotes; None: nobody's that is known.
     """
 
     folder: Path
     document: Mapping[str, Any]
+    scores: tuple[MethodScore, ...]
     private: str | None
 
 
@@ -125,10 +128,12 @@ def explain_model(
     say = on_stage or (lambda stage: None)
     say("loading the base model")
     opened = open_run(place, base)
+    taken = inputs[:most]
     explained = []
-    for number, given in enumerate(inputs[:most], 1):
-        say(f"input {number} of {min(len(inputs), most)}")
-        explained.append(_explained(opened, given, chosen, np.random.default_rng((seed, number))))
+    for number, prediction in enumerate(opened.model.predict(taken), 1):
+        say(f"input {number} of {len(taken)}")
+        rng = np.random.default_rng((seed, number))
+        explained.append(_explained(opened.model, taken[number - 1], prediction, chosen, rng))
     scores = method_scores(explained, seed)
     signed = next((n for n in chosen if n in ("integrated-gradients", "occlusion")), None)
     words = {} if signed is None else telling_words(explained, signed)
@@ -147,10 +152,10 @@ def explain_model(
     }
     left = f"; the first {len(explained)} of {len(inputs)} inputs" if len(inputs) > most else ""
     title = f"Why {opened.name} answers so"
-    tells = f"A model of {opened.kind}, {len(explained)} input(s), seed {seed}{left}."
+    tells = f"A model of {opened.kind}, {counted(len(explained), 'input')}, seed {seed}{left}."
     html = explanation_page(title, tells, private, explained, scores, words)
     write_report(target, {JSON: document, PAGE: html})
-    return Explanations(folder=target, document=document, private=private)
+    return Explanations(folder=target, document=document, scores=tuple(scores), private=private)
 
 
 def _chosen(methods: Sequence[str] | None) -> list[str]:
@@ -165,10 +170,12 @@ def _chosen(methods: Sequence[str] | None) -> list[str]:
 
 
 def _explained(
-    opened: Opened, given: Any, chosen: Sequence[str], rng: np.random.Generator
+    model: Model,
+    given: Any,
+    prediction: Prediction,
+    chosen: Sequence[str],
+    rng: np.random.Generator,
 ) -> Explained:
-    model = opened.model
-    prediction: Prediction = model.predict([given])[0]
     task = model.workspace.task
     answers = tuple(
         _answer(model.workspace.network, reading, chosen, rng)

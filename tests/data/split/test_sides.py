@@ -1,5 +1,6 @@
 """Sides: of the unit alone by hash, time and site; within one unit of the shares by label."""
 
+import random
 from collections import Counter
 
 import pytest
@@ -15,6 +16,7 @@ from cloister.data.split.sides import (
     hashed,
     moment,
     stratified,
+    stratified_several,
     usual_label,
 )
 from cloister.errors import UsageError
@@ -68,6 +70,28 @@ def test_stratified_sides_are_within_a_unit_of_each_label_s_share(
         held_out = tests + sum(sides[unit] == "validation" for unit in units)
         assert abs(tests - test * len(units)) <= 0.5 + 1e-9
         assert abs(held_out - (test + validation) * len(units)) <= 0.5 + 1e-9
+
+
+def test_each_of_several_labels_has_its_share_the_rare_ones_too() -> None:
+    """Frequent, rare and none; a label of four units with 0.25 has one on the test side."""
+    draw = random.Random(0)
+    rates = {"a": 0.6, "b": 0.3, "c": 0.05}
+    labels = {f"u{n}": {x for x, p in rates.items() if draw.random() < p} for n in range(400)}
+    for unit in ("u0", "u100", "u200", "u300"):
+        labels[unit] = labels[unit] | {"rare"}
+    shares = Shares(test=0.25, validation=0.25)
+    sides = stratified_several(labels, shares)
+    assert sides.keys() == labels.keys()
+    assert sides == stratified_several(dict(reversed(labels.items())), shares)
+    assert abs(sum(side == "test" for side in sides.values()) - 100) <= 2
+    for label in ("a", "b", "c", "rare"):
+        units = [unit for unit in labels if label in labels[unit]]
+        found = Counter(sides[unit] for unit in units)
+        # By a hash alone the 24 or so units of "c" would miss their share by 2 and more.
+        assert abs(found["test"] - len(units) / 4) <= 1.5
+        assert abs(found["validation"] - len(units) / 4) <= 1.5
+    assert Counter(sides[u] for u in labels if "rare" in labels[u])["test"] == 1
+    assert set(stratified_several(labels, Shares(test=0.5)).values()) == {"test", "train"}
 
 
 def test_stratified_sides_couple_units_and_hashed_ones_do_not() -> None:

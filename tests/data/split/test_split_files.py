@@ -188,3 +188,18 @@ def test_the_command_says_sizes_and_that_stratifying_couples_units(
     assert json.loads(capsys.readouterr().out)["rows"] == {"train": 32, "test": 8}
     assert (tmp_path / "a" / "test.csv").read_text().startswith("text,label\n很好吃的")
     assert run([*given, "--out", str(tmp_path / "a")]) == 2
+
+
+def test_a_file_of_several_labels_is_stratified_by_each(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"note {n}", "labels": [x for x, every in (("a", 2), ("b", 10)) if n % every == 0]}
+        for n in range(200)
+    ]
+    source = write(tmp_path / "notes.jsonl", rows)
+    plan = SplitPlan(by="label", column="labels", shares=Shares(test=0.2))
+    assert split_file(source, tmp_path / "parts", plan).couples_units
+    found = [
+        json.loads(line) for line in (tmp_path / "parts" / "test.jsonl").read_text().splitlines()
+    ]
+    counts = {label: sum(label in row["labels"] for row in found) for label in "ab"}
+    assert counts == {"a": 20, "b": 4}
