@@ -112,6 +112,7 @@ def begun_file(out: Path, made_of: Mapping[str, object]) -> Iterator[BegunFile]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise UsageError(f"{out}: is being written by another process") from error
+            _check_own(begun, os.fstat(descriptor))
             # Nothing is there: what a killed writer counted of a file that got its name is old.
             is_empty = os.fstat(descriptor).st_size == 0
             none = (0, 0, hashlib.sha256().hexdigest())
@@ -131,6 +132,22 @@ def begun_file(out: Path, made_of: Mapping[str, object]) -> Iterator[BegunFile]:
 def _places(out: Path) -> tuple[Path, Path]:
     begun = out.with_name(f".{out.name}.begun")
     return begun, begun.with_name(f"{begun.name}.json")
+
+
+def _check_own(begun: Path, status: os.stat_result) -> None:
+    """Refuses a file that somebody else put there, or reads, or knows by another name.
+
+    Another name is also the one that it got while this process waited for the lock.
+    """
+    theirs = status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & ~FILE
+    if theirs or status.st_nlink != 1 or not begun.exists():
+        raise BadFileError(
+            f"{begun}: others may use this file, or it has another name too; remove it to begin "
+            "again"
+        )
+    here = begun.stat()
+    if (here.st_dev, here.st_ino) != (status.st_dev, status.st_ino):
+        raise UsageError(f"{begun}: another process began it again; run this again")
 
 
 def _counted(counted: Path, begun: Path, made_of: Mapping[str, object]) -> tuple[int, int, str]:

@@ -130,7 +130,7 @@ def predict(
             rest = islice(inputs, begun.rows, None)
             new = model.stream(rest, top=top, first=begun.rows + 1)
             texts = row_texts(
-                _decided(new, threshold),
+                _of_one_file(_decided(new, threshold), data, str(made_of["data"])),
                 about.task.labels,
                 as_table=as_table,
                 is_first=not begun.rows,
@@ -174,6 +174,22 @@ def _decided(
 
     for one in predictions:
         yield one if threshold is None else abstaining(one, threshold)
+
+
+def _of_one_file(
+    predictions: Iterator[Prediction | Decided], data: Path, sha256: str
+) -> Iterator[Prediction | Decided]:
+    """Predictions of a file, which must not change until the last; else they are of two."""
+    from cloister.errors import DataError
+    from cloister.files import bad_file, stamp_of
+
+    yield from predictions
+    try:
+        same = stamp_of(data).sha256 == sha256
+    except OSError as error:
+        raise bad_file(error, "read") from error
+    if not same:
+        raise DataError(f"{data}: changed while it was read; run this again with another --out")
 
 
 def _made_of(

@@ -179,6 +179,12 @@ def export(
     typer.echo(f"{out}: {report.written} corrections, then {report.before} records")
     for why, count in report.left_out.items():
         typer.echo(f"left out: {count}: {why}")
+    if report.unknown:
+        typer.echo(
+            f"corrections name {report.unknown} records that {records} does not have, as "
+            "cloister_unit: each is a new unit. If one is of a record there, that record would be "
+            "two units, and its ε double: correct its id"
+        )
     if not persons and report.most_rows > 1:
         typer.echo(
             f"one unit has up to {report.most_rows} rows: privacy.max_rows_per_record = "

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from cloister.documents.encoder import Vectors
+from cloister.documents.graph_file import check_graph_file
 from cloister.errors import UsageError
+from cloister.files import identity_of
 
 # Of a graph: M and ef of the paper's section 4.1, which calls M from 5 to 48 reasonable; ef of a
 # search is raised from usearch's 64, for recall.
@@ -89,27 +91,30 @@ def _recall(graph: NeighbourGraph, vectors: Vectors, seed: int) -> float:
     return float(np.mean(shares))
 
 
-def read_graph(path: Path, passages: int, width: int, recall: float) -> NeighbourGraph:
+def read_graph(path: Path, vectors: Vectors, recall: float) -> NeighbourGraph:
     """Reads a graph.
 
     Args:
-        path: Its file, whose hash was compared.
-        passages: K.
-        width: H.
+        path: Its file, which is not trusted.
+        vectors: [K, H].
         recall: As it was measured.
 
     Raises:
         UsageError: usearch is not installed.
-        ValueError: It is none, or one of other vectors.
+        ValueError: It is none, one of other vectors, or was changed meanwhile.
+        OSError: It cannot be read.
     """
+    passages, width = vectors.shape
     check_usearch(passages - 1)
     graph = _empty(width)
+    stamp = identity_of(path)
+    check_graph_file(path, vectors, NEIGHBOURS)
     try:
         graph.load(str(path))
     except Exception as error:  # usearch raises errors of several types
         raise ValueError(f"{path.name} cannot be read ({error})") from error
-    if len(graph) != passages or graph.ndim != width:
-        raise ValueError(f"{path.name} is not of {passages} vectors of {width}")
+    if len(graph) != passages or graph.ndim != width or identity_of(path) != stamp:
+        raise ValueError(f"{path.name} was changed while it was read")
     return NeighbourGraph(graph, recall)
 
 

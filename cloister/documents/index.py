@@ -8,7 +8,8 @@
 Up to 100,000 passages, search is exact: it multiplies a query with every vector. 100,000 passages
 of 384 coordinates are 154 MB and take one core about 20 ms. With more passages, a graph gives
 candidates, whose cosines are then computed exactly. The folder is not trusted: sizes and hashes
-are checked before anything is parsed, and no format that can contain code is read.
+are checked before anything is parsed, no format that can contain code is read, and every number of
+a graph is checked before usearch follows it (`documents.graph_file`).
 """
 
 from __future__ import annotations
@@ -228,7 +229,7 @@ def load_index(folder: Path) -> Index:
             raise ValueError("vectors.f32 holds what is no number")
         found = _passages(texts_file, count)
         if "graph" in about:
-            graph = read_graph(graph_file, count, width, about["recall"])
+            graph = read_graph(graph_file, vectors, about["recall"])
     except OSError as error:
         raise bad_file(error, "read") from error
     except ValueError as error:

@@ -94,7 +94,10 @@ class Answers:
         if name == "label" or name == "item":
             return {name: self._known(value)}
         if name == "labels":
-            known = [self._known(one) for one in _listed(value, name)]
+            given_labels = _listed(value, name)
+            if len(given_labels) > len(self.labels):
+                raise DataError(f"correction: {name}: more than the model has")
+            known = {self._known(one) for one in given_labels}
             return {name: [label for label in self.labels if label in known]}
         if name == "score":
             return {name: self._score(value)}

@@ -35,12 +35,15 @@ class FeedbackReport:
         written: Corrections that were written.
         before: Rows of the file that they were put before.
         most_rows: Most rows of a unit that has a correction.
+        unknown: Records that corrections name and that the file before does not have. One that it
+            has under no id, or another, would be two units.
         left_out: Accepted feedback that was not written, by reason.
     """
 
     written: int
     before: int
     most_rows: int
+    unknown: int
     left_out: Mapping[str, int]
 
     def to_json(self) -> dict[str, Any]:
@@ -49,6 +52,7 @@ class FeedbackReport:
             "written": self.written,
             "rows_before": self.before,
             "most_rows_of_a_unit": self.most_rows,
+            "unknown_records": self.unknown,
             "left_out": dict(self.left_out),
         }
 
@@ -104,6 +108,8 @@ def export_feedback(
         )
     unit_column = (columns.person or PERSON) if persons else UNIT
     units = Counter(written(row.get(unit_column)) for row in rows)
+    named = {one.content.unit for one in found if one.status is ReviewState.ACCEPTED}
+    unknown = set() if records is None or persons else {*units} & named
     before = 0
     with new_logged_file(out) as (writer, content):
         for number, row in enumerate(rows, 1):
@@ -115,10 +121,12 @@ def export_feedback(
                 own = written(old.get(unit_column))
                 if own in units:
                     units[own] += 1
+                    unknown.discard(own)
             if identity_of(records.path) != stamp:
                 raise DataError(f"{records.path}: changed while it was read; run this again")
         writer.end()
-        report = FeedbackReport(len(rows), before, max(units.values()), left_out)
+        most_rows = max(units.values())
+        report = FeedbackReport(len(rows), before, most_rows, len(unknown), left_out)
         step = DataStep(COMMAND, {"persons": persons}, report.to_json())
         if records is None:
             write_first_step({"name": "feedback"}, out, content, step)

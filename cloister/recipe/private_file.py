@@ -7,7 +7,7 @@ training data's.
 
 from __future__ import annotations
 
-import dataclasses
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,26 +48,6 @@ def is_copy(place: Path, private: Path) -> bool:
     return place.samefile(private) or stamp_of(place).sha256 == stamp_of(private).sha256
 
 
-def refuse_private_records(recipe: Recipe, records: Sequence[Record], option: str) -> None:
-    """Refuses records of which more than `MOST_SHARED` are among the training data's: one site's
-    own would be, with or without others beside them.
-
-    Args:
-        recipe: The study's.
-        records: What was read of the file.
-        option: What names the file, for messages.
-
-    Raises:
-        RefusedError: They are the study's private records.
-    """
-    private_records = {_content(record) for record in training_records(recipe)}
-    if not private_records:
-        return
-    shared = sum(_content(record) in private_records for record in records)
-    if shared > MOST_SHARED * len(records):
-        raise _refusal(option, "these records", recipe.data.train)
-
-
 def training_records(recipe: Recipe) -> list[Record]:
     """The study's private records; none where they are no file of this machine.
 
@@ -83,7 +63,8 @@ def training_records(recipe: Recipe) -> list[Record]:
 
 
 def refuse_private_texts(recipe: Recipe, records: Sequence[Record], option: str) -> None:
-    """Refuses records whose texts are among the training data's, whatever labels they have.
+    """Refuses records of which more than `MOST_SHARED` are among the training data's, whatever
+    labels or replies they have: one site's own would be, with or without others beside them.
 
     Args:
         recipe: The study's.
@@ -91,7 +72,7 @@ def refuse_private_texts(recipe: Recipe, records: Sequence[Record], option: str)
         option: What names the file, for messages.
 
     Raises:
-        RefusedError: More than `MOST_SHARED` of them are.
+        RefusedError: They are the study's private records.
     """
     private_texts = {_text(record) for record in training_records(recipe)}
     if not private_texts:
@@ -102,19 +83,29 @@ def refuse_private_texts(recipe: Recipe, records: Sequence[Record], option: str)
 
 
 def _text(record: Record) -> object:
-    """What a record's person wrote, without labels; a sentence's words as one text."""
+    """What a record's person wrote, without labels, the last reply or the kind of white space.
+
+    A sentence's words are one text; so is a conversation of one turn of the user.
+    """
     if isinstance(record, PairRecord):
-        return record.text, record.text_b
+        return plain_text(record.text), plain_text(record.text_b)
     if isinstance(record, TokenRecord):
-        return " ".join(record.tokens)
-    if isinstance(record, ChatRecord):
-        return record.text or record.messages
-    return record.items if isinstance(record, ItemsRecord) else record.text
+        return plain_text(" ".join(record.tokens))
+    if isinstance(record, ItemsRecord):
+        return record.items
+    if not isinstance(record, ChatRecord):
+        return plain_text(record.text)
+    if record.text is not None:
+        return plain_text(record.text)
+    asked = [(one.role, plain_text(one.content)) for one in record.messages]
+    while asked and asked[-1][0] == "assistant":
+        asked.pop()
+    return asked[0][1] if len(asked) == 1 else tuple(asked)
 
 
-def _content(record: Record) -> Record:
-    """A record without whose it is."""
-    return dataclasses.replace(record, site=None, person=None, unit=None)
+def plain_text(text: str) -> str:
+    """A text with one form of each character, and one space wherever white space is."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def private_file(recipe: Recipe) -> Path | None:

@@ -170,6 +170,9 @@ def _turns(chat: ChatRecord) -> list[Any]:
 
 def _identifier(body: dict[str, Any], name: str) -> str | None:
     value = body.get(name)
-    if value is not None and (not isinstance(value, str) or not value.strip() or not _ID(value)):
-        raise BodyError(400, f"{name}: a text {_ID} is needed")
+    if value is None:
+        return None
+    # With a blank more it would be somebody else, and one person two units.
+    if not isinstance(value, str) or value != value.strip() or not _ID(value):
+        raise BodyError(400, f"{name}: a text {_ID} is needed, without blanks around it")
     return value

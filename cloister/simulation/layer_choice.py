@@ -16,7 +16,7 @@ from cloister.data.load import load
 from cloister.data.records import Record, TextRecord
 from cloister.errors import UsageError
 from cloister.recipe import Recipe
-from cloister.recipe.private_file import refuse_private_file, refuse_private_records
+from cloister.recipe.private_file import refuse_private_file, refuse_private_texts
 
 if TYPE_CHECKING:
     from cloister.training.layer_probe import LayerScores
@@ -122,7 +122,7 @@ def choose_layers(
         raise UsageError(f"--layers: no such file: {public}; give a file of public records")
     refuse_private_file(recipe, place, "--layers")
     records = _texts(load(str(place), "test", "text", recipe.data))
-    refuse_private_records(recipe, records, "--layers")
+    refuse_private_texts(recipe, records, "--layers")
     test = recipe.data.test
     is_test = test is not None and Path(test).is_file() and Path(test).samefile(place)
     warnings = (

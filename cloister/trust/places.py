@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cloister.client.site_file import SiteFile, read_site
 from cloister.data.records import (
@@ -22,12 +23,18 @@ from cloister.data.records import (
     Record,
     TokenRecord,
 )
-from cloister.data.unlabelled import Unlabelled
 from cloister.deployment.site.records import read_records
 from cloister.errors import RefusedError, UsageError
 from cloister.protocol.delivery import NOTE
 from cloister.recipe import Recipe
-from cloister.recipe.private_file import MOST_SHARED, is_copy, private_file, training_records
+from cloister.recipe.private_file import (
+    MOST_SHARED,
+    is_copy,
+    plain_text,
+    private_file,
+    training_records,
+)
+from cloister.serving.inputs import Input, as_chat
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class KnownRecords:
     words: str
     file: Path
     places: tuple[Path, ...]
-    inputs: frozenset[Unlabelled]
+    inputs: frozenset[object]
 
 
 def stores_of(folder: Path, recipe: Recipe | None, site: Path | None) -> list[KnownRecords]:
@@ -62,7 +69,7 @@ def stores_of(folder: Path, recipe: Recipe | None, site: Path | None) -> list[Kn
     found = []
     private = None if recipe is None else private_file(recipe)
     if recipe is not None and private is not None:
-        inputs = frozenset(map(input_of, training_records(recipe)))
+        inputs = _inputs(training_records(recipe))
         words = f"the study's private records ({recipe.data.train})"
         found.append(KnownRecords(words, private, (private.parent,), inputs))
     if site is not None:
@@ -76,22 +83,45 @@ def stores_of(folder: Path, recipe: Recipe | None, site: Path | None) -> list[Kn
 
 
 def _site_store(file: SiteFile) -> KnownRecords:
-    inputs = frozenset(map(input_of, read_records(file).records))
+    inputs = _inputs(read_records(file).records)
     words = f"the private records of {file.site.name} ({file.data})"
     return KnownRecords(words, file.data, (file.path.parent, file.data.parent), inputs)
 
 
-def input_of(record: Record) -> Unlabelled:
-    """What a model is asked about a record."""
+def _inputs(records: Iterable[Record]) -> frozenset[object]:
+    return frozenset(one for record in records for one in inputs_of(record))
+
+
+def inputs_of(record: Record) -> set[object]:
+    """What a model may be asked about a record, each as `plain_input` gives it."""
     if isinstance(record, ItemsRecord):
-        return record.items
+        return {plain_input(record.items)}
     if isinstance(record, TokenRecord):
-        return record.tokens
-    if isinstance(record, ChatRecord):
-        return record.text if record.text is not None else question_of(record.messages)
+        return {plain_input(record.tokens)}
     if isinstance(record, PairRecord):
-        return (record.text, record.text_b)
-    return record.text
+        return {plain_input((record.text, record.text_b))}
+    if not isinstance(record, ChatRecord):
+        return {plain_input(record.text)}
+    if record.text is not None:
+        return {plain_input(record.text)}
+    turns = question_of(record.messages)
+    return {plain_input(turns), *(plain_input(one.content) for one in turns if one.role == "user")}
+
+
+def plain_input(given: Input) -> object:
+    """An input, whatever form and white space it has: words and pairs as one text, a turn of the
+    user as its text."""
+    if isinstance(given, str):
+        return plain_text(given)
+    if not isinstance(given, Sequence):
+        return None  # no input: the model says so
+    parts: list[Any] = list(given)
+    if all(isinstance(one, str | int) for one in parts):
+        return plain_text(" ".join(map(str, parts)))
+    turns = question_of(as_chat(given, 1).messages[:-1])
+    if [one.role for one in turns] == ["user"]:
+        return plain_text(turns[0].content)
+    return tuple((one.role, plain_text(one.content)) for one in turns)
 
 
 def question_of(messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -101,30 +131,26 @@ def question_of(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def whose(
-    stores: Iterable[KnownRecords], inputs: Sequence[Unlabelled], file: Path | None
+    stores: Iterable[KnownRecords],
+    inputs: Sequence[Input],
+    file: Path | None,
+    quoted: Sequence[Input],
 ) -> KnownRecords | None:
     """Of which private records the inputs are; None: of none that are known.
 
     Args:
         stores: What is known.
-        inputs: What is to be explained.
+        inputs: What was given.
         file: That holds them; None: they were typed.
+        quoted: Those of them that the report quotes: a single private one is too many.
     """
     for store in stores:
-        known = store.inputs | {
-            (Message("user", one),) for one in store.inputs if isinstance(one, str)
-        }
-        shared = sum(_asked(one) in known for one in inputs)
+        shared = sum(plain_input(one) in store.inputs for one in inputs)
         same = file is not None and store.file.is_file() and is_copy(file, store.file)
-        if same or shared > MOST_SHARED * len(inputs):
+        quotes = any(plain_input(one) in store.inputs for one in quoted)
+        if same or quotes or shared > MOST_SHARED * len(inputs):
             return store
     return None
-
-
-def _asked(given: Unlabelled) -> Unlabelled:
-    if isinstance(given, tuple) and all(isinstance(one, Message) for one in given):
-        return question_of([one for one in given if isinstance(one, Message)])
-    return given
 
 
 def check_stays(store: KnownRecords, out: Path) -> None:

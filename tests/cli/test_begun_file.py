@@ -99,6 +99,7 @@ def test_what_was_changed_does_not_go_on(tmp_path: Path) -> None:
 
 def test_a_first_step_that_was_cut_off_begins_again(tmp_path: Path) -> None:
     (tmp_path / ".out.begun").write_bytes(b"row 0\nro")
+    (tmp_path / ".out.begun").chmod(0o600)
     assert go_on(tmp_path / "out", rows(3), 2) == 3
     assert (tmp_path / "out").read_text() == "".join(rows(3))
 
@@ -126,6 +127,41 @@ def test_two_writers_and_planted_links_are_refused(tmp_path: Path) -> None:
         go_on(out, rows(1), 1)
     with pytest.raises(BadFileError):
         go_on(tmp_path / "none" / "out", rows(1), 1)
+
+
+def test_a_planted_file_is_not_written_into(tmp_path: Path) -> None:
+    """Its owner would read the predictions; and what it is a link to would be cut off."""
+    begun = tmp_path / ".out.begun"
+    begun.touch(0o644)
+    begun.chmod(0o644)
+    with pytest.raises(BadFileError, match="others may use this file"):
+        go_on(tmp_path / "out", rows(1), 1)
+    begun.unlink()
+    (tmp_path / "mine").write_text("kept")
+    (tmp_path / "mine").chmod(0o600)
+    os.link(tmp_path / "mine", begun)
+    with pytest.raises(BadFileError, match="has another name too"):
+        go_on(tmp_path / "out", rows(1), 1)
+    assert (tmp_path / "mine").read_text() == "kept"
+    begun.unlink()
+    assert go_on(tmp_path / "out", rows(1), 1) == 1
+
+
+def test_a_file_that_got_its_name_meanwhile_is_not_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun_with(tmp_path / "out")
+    real = fcntl.flock
+
+    def finished_by_another(file: int, how: int) -> None:
+        (tmp_path / ".out.begun").rename(tmp_path / "out")
+        (tmp_path / ".out.begun.json").unlink()
+        real(file, how)
+
+    monkeypatch.setattr("fcntl.flock", finished_by_another)
+    with pytest.raises(BadFileError, match="has another name"):
+        go_on(tmp_path / "out", rows(9), 2)
+    assert (tmp_path / "out").read_text() == "".join(rows(4))
 
 
 def test_the_lock_ends_with_the_writer(tmp_path: Path) -> None:

@@ -250,3 +250,25 @@ def test_an_error_after_the_first_step_names_the_row_of_the_whole_file(
     assert list(load(finished).stream(["fever"], first=7))
     with pytest.raises(DataError, match="input 8: empty"):
         list(load(finished).stream(["fever", " "], first=7))
+
+
+def test_a_file_that_changes_meanwhile_gives_no_predictions_of_two(
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, out = tmp_path / "new.jsonl", tmp_path / "out.jsonl"
+    rows = (finished.parent / "study" / "test.jsonl").read_text()
+    data.write_text(rows)
+    own = Model._predicted
+
+    def changes(model: Model, *arguments: Any) -> Any:
+        data.write_text(rows + '{"text": "of tomorrow"}\n')
+        return own(model, *arguments)
+
+    monkeypatch.setattr(Model, "_predicted", changes)
+    asked = ["predict", str(finished), "--data", str(data), "--out", str(out), "--resume"]
+    assert run(asked) == 3
+    assert "changed while it was read" in capsys.readouterr().err
+    assert not out.exists()

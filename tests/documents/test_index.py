@@ -3,6 +3,7 @@
 import hashlib
 import json
 import stat
+import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -288,6 +289,82 @@ def test_a_graph_of_other_vectors_is_refused(many: Index, tmp_path: Path) -> Non
     (tmp_path / "index" / "index.json").write_text(json.dumps(about))
     with pytest.raises(BadFileError, match="is not of 1999 vectors of 16"):
         load_index(tmp_path / "index")
+
+
+# By what is wrong: where in a file of 2000 vectors of 16, from the end of the vectors on, and what
+# is put there. usearch 2.26 ends the process, or answers from beyond the file, at most of these.
+_HEAD, _LEVELS = 64, 64 + 40
+_NODES = _LEVELS + 2 * 2000
+CRAFTED = {
+    "the entry": (_HEAD + 32, struct.pack("<Q", 2**40)),
+    "the highest level": (_HEAD + 24, struct.pack("<Q", 9)),
+    "room for links": (_HEAD + 8, struct.pack("<Q", 8)),
+    "how many vectors": (_HEAD, struct.pack("<Q", 2001)),
+    "kind of numbers": (14, b"\x0c"),
+    "width": (33, struct.pack("<Q", 2**40)),
+    "a level": (_LEVELS, struct.pack("<h", 7)),
+    "a level below 0": (_LEVELS, struct.pack("<h", -1)),
+    "a key": (_NODES, struct.pack("<Q", 2**40)),
+    "a key twice": (_NODES, struct.pack("<Q", 1)),
+    "a node's level": (_NODES + 8, struct.pack("<h", 3)),
+    "number of links": (_NODES + 10, struct.pack("<I", 33)),
+    "a link": (_NODES + 14, struct.pack("<I", 2000)),
+    "a vector": (-4, struct.pack("<f", 1e30)),
+}
+
+
+@pytest.mark.parametrize("what", sorted(CRAFTED))
+def test_no_crafted_number_of_a_graph_reaches_usearch(
+    many: Index, tmp_path: Path, what: str
+) -> None:
+    """The folder's author writes the hash too, so it says nothing of them."""
+    from cloister.documents.graph import read_graph
+
+    assert many.graph is not None
+    file = tmp_path / "graph.usearch"
+    many.graph.index.save(str(file))
+    assert read_graph(file, many.vectors, 1.0).candidates(many.vectors[3], 1)
+    place, value = CRAFTED[what]
+    content = bytearray(file.read_bytes())
+    place += 8 + 2000 * 16 * 4
+    assert content[place : place + len(value)] != value
+    content[place : place + len(value)] = value
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"graph\.usearch (is|has|links)"):
+        read_graph(file, many.vectors, 1.0)
+
+
+@pytest.mark.parametrize("change", [-1, 1, -(2000 * 144)])
+def test_a_graph_s_file_has_one_length(many: Index, tmp_path: Path, change: int) -> None:
+    from cloister.documents.graph import read_graph
+
+    assert many.graph is not None
+    file = tmp_path / "graph.usearch"
+    many.graph.index.save(str(file))
+    content = file.read_bytes()
+    file.write_bytes(content[:change] if change < 0 else content + bytes(change))
+    with pytest.raises(ValueError, match=r"graph\.usearch (is too short|has another length)"):
+        read_graph(file, many.vectors, 1.0)
+
+
+def test_a_link_to_a_node_of_a_lower_level_is_refused(many: Index, tmp_path: Path) -> None:
+    """At a level at which it has no links, usearch would read those of the next node."""
+    from cloister.documents.graph import read_graph
+
+    assert many.graph is not None
+    file = tmp_path / "graph.usearch"
+    many.graph.index.save(str(file))
+    content = bytearray(file.read_bytes())
+    begin = 8 + 2000 * 16 * 4
+    levels = np.frombuffer(bytes(content), "<i2", 2000, begin + _LEVELS)
+    high = int(np.flatnonzero(levels)[0])
+    sizes = 10 + 4 * 33 + 4 * 17 * levels.astype(int)
+    upper = begin + _NODES + int(sizes[:high].sum()) + 10 + 4 * 33
+    assert struct.unpack_from("<I", content, upper)[0] > 0
+    struct.pack_into("<I", content, upper + 4, int(np.flatnonzero(levels == 0)[0]))
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="links to what is no node"):
+        read_graph(file, many.vectors, 1.0)
 
 
 def test_an_index_with_a_graph_is_built(

@@ -73,6 +73,7 @@ def test_several_labels_of_a_csv_stay_in_one_cell() -> None:
         (TEXT, {"label": "x", "score": 1}),
         (TEXT, {"reply": "x"}),
         (SEVERAL, {"labels": "x"}),
+        (SEVERAL, {"labels": ["x"] * 100}),
         (SEVERAL, {"labels": ["x", "w"]}),
         (SCALE, {"score": 1.5}),
         (SCALE, {"score": 4}),

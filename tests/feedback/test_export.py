@@ -66,6 +66,7 @@ def test_a_correction_is_a_record_of_its_sources_unit_and_comes_first(
         ("no fever", "x", "r4"),
     ]
     assert (report.written, report.before, report.most_rows) == (2, 2, 2)
+    assert report.unknown == 0
     assert report.left_out == {"its answer drew on private state without noise": 1}
     assert out.stat().st_mode & 0o777 == 0o600
     assert last_step(out)["command"] == "feedback"
@@ -124,5 +125,14 @@ def test_nothing_is_written_where_nothing_can_be(before: Path, tmp_path: Path) -
 def test_records_without_a_unit_stay_units_of_their_own(tmp_path: Path) -> None:
     plain, out = tmp_path / "plain.csv", tmp_path / "more.jsonl"
     plain.write_text("text,label\nno fever,x\na rash,y\n")
-    export_feedback([kept(CONTENT)], out, DataConfig(), records=detect_form(plain))
-    assert [one.unit for one in records(out, DataConfig())] == ["r3", None, None]
+    found = [kept(CONTENT), kept(CONTENT), kept(replace(CONTENT, unit=None, person="p2"))]
+    report = export_feedback(found, out, DataConfig(), records=detect_form(plain))
+    assert report.unknown == 1  # r3 may be a row of it, which would then be two units
+    assert report.to_json()["unknown_records"] == 1
+    assert [one.unit for one in records(out, DataConfig())] == [
+        "r3",
+        "r3",
+        "person:p2",
+        None,
+        None,
+    ]

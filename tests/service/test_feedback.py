@@ -137,6 +137,8 @@ def test_what_cannot_be_kept_has_one_message_and_leaves_nothing(
         ({"consent": False}, "consent"),
         ({"person": None}, "unit, person"),
         ({"person": " "}, "person"),
+        ({"person": "p7 "}, "without blanks"),
+        ({"unit": "\u3000r3"}, "without blanks"),
         ({"person": "a\nb"}, "person"),
         ({"person": "x" * 300}, "person"),
         ({"unit": 3}, "unit"),

@@ -1,5 +1,6 @@
 """The service takes over what a registry promotes, and keeps what it has where that fails."""
 
+import shutil
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from cloister.cli.main import run
 from cloister.errors import LedgerError
 from cloister.registry.registry import open_registry
-from cloister.service.versions import Served, open_promoted
+from cloister.service.versions import Served, open_promoted, open_version
 from cloister.serving.model import load
 from cloister.tasks.config import TaskConfig
 from tests.service.test_process import said, serving
@@ -44,6 +45,18 @@ def test_an_exchange_takes_what_is_promoted_then(tmp_path: Path, adapters: list[
     with pytest.raises(LedgerError, match="not those that were promoted"):
         served.exchange()
     assert second.version.startswith(served.current.digest)
+
+
+def test_a_site_s_own_adapter_is_known_by_any_path(
+    tmp_path: Path, adapters: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "run" / "personal" / "east"
+    shutil.copytree(adapters[0], own)
+    (tmp_path / "link").symlink_to(own)
+    monkeypatch.chdir(own)
+    for place in (own, tmp_path / "link", Path()):
+        assert open_version(place, "cpu", None).is_personal
+    assert not open_version(adapters[0], "cpu", None).is_personal
 
 
 def test_a_registry_without_the_model_is_said_with_its_code(

@@ -17,6 +17,7 @@ from cloister.data.records import (
     TextRecord,
     TokenRecord,
 )
+from cloister.errors import RefusedError
 from cloister.serving.model import Model
 from cloister.tasks.config import TaskConfig
 from cloister.training.evaluation import evaluate
@@ -92,6 +93,29 @@ def test_private_records_are_refused_and_nothing_is_written(
     assert "the study's private records" in capsys.readouterr().err
     assert run(["model", "attack", str(finished), "--disturbance", "magic", *out]) == 2
     assert "magic given; choose from typos" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_private_texts_are_refused_with_other_labels_and_in_suites(
+    finished: Path, tmp_path: Path
+) -> None:
+    train = finished.parent / "study" / "train.jsonl"
+    rows = [json.loads(line) for line in train.read_text().splitlines()][:4]
+    others = {"cardiology": "dermatology", "dermatology": "orthopaedics"}
+    other = tmp_path / "other.jsonl"
+    lines = [{**row, "label": others.get(row["label"], "cardiology")} for row in rows]
+    other.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(RefusedError, match="--test: these records"):
+        cl.attack_model(finished, tmp_path / "out", test=other)
+    for column in ("text", "disturbed"):
+        suite = tmp_path / f"{column}.jsonl"
+        lines = [
+            {"text": "a", "disturbed": "b", "label": row["label"], column: row["text"]}
+            for row in rows
+        ]
+        suite.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        with pytest.raises(RefusedError, match="--suite"):
+            cl.attack_model(finished, tmp_path / "out", disturbances=[], suites=[suite])
     assert not (tmp_path / "out").exists()
 
 

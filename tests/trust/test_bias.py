@@ -1,6 +1,7 @@
 """`cloister model bias`: its arithmetic, its report, and what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import cloister as cl
 from cloister.cli.main import run
 from cloister.data.config import DataConfig
 from cloister.data.records import ChatRecord, PairRecord, Record, TextRecord, TokenRecord
-from cloister.errors import DataError, UsageError
+from cloister.errors import DataError, RefusedError, UsageError
 from cloister.tasks.calibration import expected_calibration_error
 from cloister.tasks.config import TaskConfig
 from cloister.training.evaluation import evaluate
@@ -202,6 +203,45 @@ def test_what_cannot_be_measured_is_refused(
     for given, code, words in wrong:
         assert run([*asked, *given]) == code
         assert words in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_run_is_scored_on_private_records_of_either(
+    finished: Path, grouped: Path, llama: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"  # a run whose own training file is the first one's public file
+    shutil.copytree(finished, other)
+    train = str(finished.parent / "study" / "train.jsonl")
+    recipe = (other / "recipe.toml").read_text()
+    assert train in recipe
+    rows = [json.loads(line) for line in grouped.read_text().splitlines()]
+    private = tmp_path / "private.jsonl"
+    private.write_text("".join(json.dumps({**row, "site": "a"}) + "\n" for row in rows))
+    (other / "recipe.toml").write_text(recipe.replace(train, str(private)))
+    with pytest.raises(RefusedError, match="--against"):
+        cl.measure_bias(
+            finished, tmp_path / "out", group="sex", test=grouped, against=other / "adapter"
+        )
+    chat = tmp_path / "chat"
+    exported(chat / "adapter", llama, TaskConfig(kind="causal-lm", max_length=24))
+    said = tmp_path / "said.jsonl"
+    texts = ["chest pain", "itchy rash"]
+    turns = [
+        [{"role": "user", "content": text}, {"role": "assistant", "content": "x"}] for text in texts
+    ]
+    said.write_text("".join(json.dumps({"messages": one, "site": "a"}) + "\n" for one in turns))
+    (chat / "recipe.toml").write_text(
+        f'study.name = "chat"\ndata.train = "{said}"\ndata.test = "{grouped}"\n'
+        'task.kind = "causal-lm"\n'
+    )
+    for column in ("sent_more", "sent_less"):
+        pairs = tmp_path / f"{column}.jsonl"
+        lines = [
+            {"sent_more": "a", "sent_less": "b", "bias_type": "c", column: text} for text in texts
+        ]
+        pairs.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        with pytest.raises(RefusedError, match="--pairs"):
+            cl.measure_bias(chat, tmp_path / "out", pairs=pairs)
     assert not (tmp_path / "out").exists()
 
 

@@ -10,6 +10,7 @@ import torch
 import cloister as cl
 from cloister.cli.main import run
 from cloister.client.site_file import EXAMPLE
+from cloister.data.records import ChatRecord, Message, PairRecord, Record, TokenRecord
 from cloister.errors import RefusedError, UsageError
 from cloister.protocol.delivery import NOTE
 from cloister.serving.model import load
@@ -25,6 +26,7 @@ from cloister.trust.explain.edits import (
 )
 from cloister.trust.negation import with_negation, without_negation
 from cloister.trust.pages import heat
+from cloister.trust.places import inputs_of, plain_input
 from tests.support.released import exported
 
 TEXT = "chest pain and mild fever"
@@ -89,6 +91,52 @@ def test_private_records_are_explained_below_their_own_folder_alone(
     assert run([*asked, "--out", str(inside)]) == 0
     assert "it stays where these records are" in capsys.readouterr().err
     assert "the study&#x27;s private records" in (inside / "index.html").read_text()
+
+
+def test_a_report_quotes_no_private_record_among_public_ones(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor by another path of the run, or another form of the text."""
+    train = finished.parent / "study" / "train.jsonl"
+    private = json.loads(train.read_text().splitlines()[0])["text"]
+    public = [f"acute {number} of another text" for number in range(40)]
+    some = tmp_path / "some.jsonl"
+    texts = [*public[:9], f" {private.replace(' ', '  ')} ", *public[9:]]
+    some.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    link = tmp_path / "link"
+    link.symlink_to(finished / "adapter")
+    own = finished / "personal" / "east"
+    shutil.copytree(finished / "adapter", own)
+    monkeypatch.chdir(finished / "adapter")
+    for run_ in (finished, Path(), link, own):
+        with pytest.raises(RefusedError, match="they stay where the records are"):
+            cl.explain_model(run_, tmp_path / "away", data=some, most=10)
+    shutil.rmtree(finished / "personal")
+    done = cl.explain_model(finished, tmp_path / "away", data=some, most=1, methods=QUICK)
+    assert done.private is None  # what is not quoted may be there, as in public collections
+
+
+def test_an_input_is_a_private_record_in_any_form() -> None:
+    words = ("chest", "pain")
+    turns = (Message("system", "be brief"), Message("user", "chest pain"))
+    records: list[Record] = [
+        TokenRecord(words, ("O", "O")),
+        PairRecord("chest", "x", text_b="pain"),
+        ChatRecord((*turns, Message("assistant", "rest"))),
+        ChatRecord((), text="chest pain"),
+    ]
+    for record in records:
+        for given in (
+            "chest pain",
+            words,
+            [*words],
+            " chest\n pain",
+            (Message("user", "chest pain"),),
+        ):
+            assert plain_input(given) in inputs_of(record), (record, given)
+        assert plain_input("chest") not in inputs_of(record)
+    asked = [{"role": one.role, "content": one.content} for one in turns]
+    assert plain_input(asked) in inputs_of(records[2])
 
 
 def test_a_delivered_adapter_needs_its_site(

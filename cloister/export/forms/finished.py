@@ -40,6 +40,8 @@ Logits = Callable[[Mapping[str, Tensor]], Tensor]
 PROBES = ENGLISH[:12]
 # Records per batch of this comparison: more than one, so that padding is tested.
 PROBE_BATCH = 4
+# The folder of a run in which each site's own adapter has a folder (`simulation.finish`).
+PERSONAL = "personal"
 
 
 @dataclass
@@ -214,10 +216,15 @@ def recipe_file(finished: Finished) -> Path | None:
 
 
 def recipe_beside(folder: Path, about: ReleaseFacts) -> Path | None:
-    """Returns the recipe of an adapter's run; see `recipe_file`."""
+    """Returns the recipe of an adapter's run, by whatever path: see `recipe_file`.
+
+    By this recipe private records are known, so a run that is not found refuses none.
+    """
     made_of = about.compressed
     if made_of is not None and made_of.run is not None:
         file = Path(made_of.run) / "recipe.toml"
         return file if file.is_file() else None
-    file = folder.parent / "recipe.toml"
-    return file if folder.name == "adapter" and file.is_file() else None
+    real = folder.resolve()  # `.` or a link names the same run
+    is_own = real.parent.name == PERSONAL and real.name != "adapter"
+    file = (real.parent.parent if is_own else real.parent) / "recipe.toml"
+    return file if (is_own or real.name == "adapter") and file.is_file() else None

@@ -13,7 +13,7 @@ from cloister.errors import UsageError
 from cloister.export.adapter_folder import ReleaseFacts
 from cloister.export.forms.finished import Finished, recipe_file
 from cloister.recipe import Recipe, read_run_recipe
-from cloister.recipe.private_file import refuse_private_file, refuse_private_records
+from cloister.recipe.private_file import refuse_private_file, refuse_private_texts
 from cloister.tasks.task import Example
 
 
@@ -87,7 +87,7 @@ def public_records(
             refuse_private_file(recipe, given, "--test")
         records = load(str(given), "test", kind, columns, asker=RELEASED)
         if recipe is not None:
-            refuse_private_records(recipe, records, "--test")
+            refuse_private_texts(recipe, records, "--test")
         words, place = f"{given.name}, which its owner declared public", given
     else:
         test = None if recipe is None else _test_of(recipe)

@@ -11,6 +11,7 @@ import numpy as np
 
 from cloister.errors import UsageError
 from cloister.export.forms.public_test import public_records
+from cloister.recipe.private_file import refuse_private_texts
 from cloister.serving.model import about_adapter
 from cloister.tasks.config import TaskKind
 from cloister.trust.attack.disturbances import DISTURBANCES
@@ -78,7 +79,7 @@ def attack_model(
     Raises:
         UsageError: The task or a disturbance does not apply, there is no public test set, a suite's
             labels do not fit, or the folder is taken.
-        RefusedError: `test` holds the study's private records.
+        RefusedError: `test` or a suite holds the study's private records.
         BadFileError: There is no finished adapter, or a file cannot be read or written.
         ModelFileError: The base is missing or not the one that was trained on.
 
@@ -102,6 +103,10 @@ def attack_model(
     opened = open_run(place, base)
     task = opened.model.workspace.task
     read = {Path(one).name: read_suite(Path(one), task) for one in suites}
+    if recipe is not None:
+        for name, cases in read.items():
+            for texts in ([one.record for one in cases], [one.clean for one in cases if one.clean]):
+                refuse_private_texts(recipe, texts, f"--suite {name}")
     records = public.records
     if len(records) > most:
         drawn = np.random.default_rng(seed).choice(len(records), most, replace=False)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloister.data.records import ChatRecord
 from cloister.errors import UsageError
-from cloister.export.forms.public_test import public_records
+from cloister.export.forms.public_test import PublicRecords, public_records
+from cloister.recipe.private_file import refuse_private_file, refuse_private_texts
 from cloister.serving.model import about_adapter
 from cloister.tasks.config import TaskKind
 from cloister.trust.attack.page import told
@@ -78,7 +80,8 @@ def measure_bias(
     Raises:
         UsageError: The task does not apply, groups are given twice or not at all, a group's column
             has one value, there is no public test set, or the folder is taken.
-        RefusedError: `test` holds the study's private records.
+        RefusedError: The test set or `pairs` holds private records of the study, or the test set
+            those of `against`.
         BadFileError: There is no finished adapter, or a file cannot be read or written.
         ModelFileError: The base is missing or not the one that was trained on.
 
@@ -101,12 +104,18 @@ def measure_bias(
             f"{about.task.kind}"
         )
     sentences = [] if pairs is None else read_pairs(Path(pairs))
+    if recipe is not None:
+        for texts in ([one.more for one in sentences], [one.less for one in sentences]):
+            records = [ChatRecord((), text=text) for text in texts]
+            refuse_private_texts(recipe, records, "--pairs")
     groups = public = None
     if group is not None or terms is not None:
         listed = None if terms is None else read_terms(Path(terms))
         public = public_records(about, recipe, None if test is None else Path(test))
         if public is None:
             raise UsageError(f"{run}: no public test set is at hand; name a public file by --test")
+        if against is not None:
+            _refuse_of_other(Path(against), public)
         if group is not None:
             columns = about.data if recipe is None or test is not None else recipe.data
             groups = groups_by_column(public.place, columns, group, len(public.records))
@@ -161,6 +170,15 @@ def measure_bias(
     words = _words(metric.name, source, by, found, liked)
     write_report(target, {JSON: document, PAGE: html, WORDS: words})
     return BiasReport(folder=target, document=document, found=found, pairs=liked)
+
+
+def _refuse_of_other(against: Path, public: PublicRecords) -> None:
+    """Refuses the private records of the other run, which is scored too."""
+    _, recipe = recipe_of(against)
+    if recipe is not None:
+        if public.place.is_file():
+            refuse_private_file(recipe, public.place, "--against")
+        refuse_private_texts(recipe, public.records, "--against")
 
 
 def _words(

@@ -122,7 +122,7 @@ def explain_model(
         inputs = list(read_unlabelled(file, about.task.records, about.data))
     folder, recipe = recipe_of(place)
     stores = stores_of(folder, recipe, None if site is None else Path(site))
-    store = whose(stores, inputs, file)
+    store = whose(stores, inputs, file, inputs[:most])
     if store is not None:
         check_stays(store, target)
     say = on_stage or (lambda stage: None)
