@@ -66,7 +66,8 @@ def list_(
     if not found:
         typer.echo("nothing there")
     elif any(one.status is ReviewState.WAITING for one in found):
-        typer.echo(f"next: cloister site feedback review {file}")
+        opened = "" if key is None else f" --key {key}"
+        typer.echo(f"next: cloister site feedback review {file}{opened}")
 
 
 @app.command("review")

@@ -69,9 +69,12 @@ class FeedbackStore:
                 # SQLite gives its journal the rights of the file.
                 os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE))
             elif (why := why_no_file(path)) is not None:
-                raise BadFileError(
-                    f"{path}: {why}; cloister serve RUN --feedback {path} makes a store"
+                todo = (
+                    "give another file"
+                    if os.path.lexists(path)
+                    else f"cloister serve RUN --feedback {path} makes a store"
                 )
+                raise BadFileError(f"{path}: {why}; {todo}")
             if rights := rights_of_others(path):
                 raise BadFileError(f"{path}: others may {rights} this file; chmod 600 {path}")
             self._base = sqlite3.connect(
@@ -205,10 +208,13 @@ class FeedbackStore:
         if about.get("form") != _FORM:
             raise BadFileError(f"{self._path}: no store of feedback; give another file")
         if is_sealed != (about["sealed"] == "yes"):
-            needed = "is not encrypted; leave the key out" if is_sealed else "is encrypted"
-            raise UsageError(
-                f"{self._path}: the store {needed}" + "; give its key" * (not is_sealed)
+            needed = (
+                "is not encrypted; leave the key out"
+                if is_sealed
+                else "is encrypted; give its key file: cloister site feedback … --key FILE, "
+                "cloister serve … --feedback-key FILE"
             )
+            raise UsageError(f"{self._path}: the store {needed}")
         try:
             return self._seal.open(bytes(about["secret"]), "secret")
         except ValueError as error:
@@ -219,6 +225,8 @@ class FeedbackStore:
     def _read(self, row: tuple[str, str, str, str, bytes]) -> Feedback:
         identifier, at, caller, status, sealed = row
         try:
+            if not isinstance(sealed, bytes):
+                raise ValueError("changed since")
             text = self._seal.open(bytes(sealed), identifier)
             fields = read_json(text, most_bytes=MOST_CONTENT)
             return Feedback(identifier, at, caller, ReviewState(status), Content(**fields))

@@ -114,12 +114,22 @@ def test_what_is_no_store_is_refused_in_one_message(
             FeedbackStore(file, make=is_made)
         assert str(file) in str(caught.value)
         assert "\n" not in str(caught.value)
+        assert "makes a store" not in str(caught.value)
 
 
 def test_a_missing_store_is_made_only_where_it_is_to_be(tmp_path: Path) -> None:
     with pytest.raises(BadFileError, match="makes a store"):
         FeedbackStore(tmp_path / "feedback.db")
     assert not (tmp_path / "feedback.db").exists()
+
+
+def test_content_of_another_type_is_said_to_be_changed(tmp_path: Path) -> None:
+    file = tmp_path / "feedback.db"
+    FeedbackStore(file, make=True).close()
+    with sqlite3.connect(file) as base:
+        base.execute("INSERT INTO feedback VALUES (1, 'a', 'b', 'c', 'waiting', 'text')")
+    with pytest.raises(BadFileError, match="cannot be read \\(changed since\\)"):
+        FeedbackStore(file).all()
 
 
 def test_size_and_rows_of_a_caller_are_bounded(
