@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 from cloister.errors import BadFileError
+from cloister.files import why_no_file
 
 # Largest file: four lists with one number for each of 10,000 sites need about 400 kB, a chat
 # template at most 64 KiB, labels and paths the rest; this is twice that.
@@ -88,7 +89,8 @@ def read_file(path: Path, remedy: str) -> bytes:
         with path.open("rb") as file:
             return file.read(MOST_BYTES + len(BOM.encode()) + 1)
     except OSError as error:
-        raise BadFileError(f"{path}: cannot be read ({error}); {remedy}") from error
+        why = why_no_file(path) or error.strerror
+        raise BadFileError(f"{path}: cannot be read ({why}); {remedy}") from error
 
 
 def parse_file(path: Path, content: bytes, remedy: str) -> dict[str, object]:
@@ -96,7 +98,7 @@ def parse_file(path: Path, content: bytes, remedy: str) -> dict[str, object]:
     try:
         return parse_toml(content.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise BadFileError(f"{path}: cannot be read ({error}); {remedy}") from error
+        raise BadFileError(f"{path}: not UTF-8 text (byte {error.start + 1}); {remedy}") from error
     except tomllib.TOMLDecodeError as error:
         raise BadFileError(f"{path}: not valid TOML: {error}; {remedy}") from error
 

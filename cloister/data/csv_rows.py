@@ -51,8 +51,8 @@ def csv_rows(path: Path, form: FileForm = COMMAS) -> Iterator[tuple[int, Row]]:
         used = SEPARATORS.get(form.separator, repr(form.separator))
         raise DataError(
             f"{path}: its header is one column that contains {found[0]}, but the separator is "
-            f"{used}: set `separator` beside the file's name, or rewrite the file with `cloister "
-            "data clean`"
+            f"{used}: set `separator` beside the file's name in recipe or site.toml, or rewrite "
+            "the file with `cloister data clean`, which detects it"
         )
     repeated = [name for name, count in Counter(header).items() if count > 1 and name]
     if repeated:
