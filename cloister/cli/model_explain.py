@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cloister.errors import UsageError
+from cloister.names import counted
 
 
 def explain(
@@ -99,7 +100,9 @@ def explain(
         table.add_row(row.method, str(row.answers), *areas, told_gain(row))
     console.print(table)
     flips = sum(len(one["edits"]["flips"]) for one in done.document["explanations"] if one["edits"])
-    typer.echo(f"{done.document['explained']} inputs, {flips} edits that flip an answer", err=True)
+    inputs, edits = counted(done.document["explained"], "input"), counted(flips, "edit")
+    verb = "flips" if flips == 1 else "flip"
+    typer.echo(f"{inputs}, {edits} that {verb} an answer", err=True)
     if done.private is not None:
         typer.echo(f"quotes {done.private}: it stays where these records are", err=True)
     typer.echo(str(done.folder / "index.html"))

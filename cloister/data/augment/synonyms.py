@@ -89,7 +89,10 @@ class Synonyms:
         if not chosen:
             return None
         taken = random.sample(chosen, min(len(chosen), how_many(share, len(words))))
-        return sorted((s, e, _cased(random.choice(o), words[s])) for s, e, o in taken)
+        found = sorted((s, e, _cased(random.choice(o), words[s])) for s, e, o in taken)
+        # In a text of capitals only, the new words have no other letters.
+        is_loud = len(words) > 1 and all(word == word.upper() for word in words)
+        return [(s, e, new.upper()) for s, e, new in found] if is_loud else found
 
 
 def _cased(new: str, old: str) -> str:

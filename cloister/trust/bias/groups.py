@@ -56,7 +56,10 @@ def groups_by_column(path: Path, columns: DataConfig, column: str, count: int) -
         DataError: There is no such column.
     """
     if not path.is_file():
-        raise UsageError(f"--group {column}: {path} is no file; give one by --test")
+        raise UsageError(
+            f"--group {column}: the run's test set, {path}, is no file with this column; name a "
+            "file by --test, or words for each group by --terms"
+        )
     values: list[str | None] = []
     found: dict[str, None] = {}
     for _, row in file_rows(path, "test", (column,), RELEASED, columns.form(str(path))):

@@ -119,6 +119,10 @@ def test_a_capital_stays_and_one_word_stands_for_one(synonyms: Synonyms) -> None
         for s in range(30)
     }
     assert single == {((2, 3, "心梗"),)}
+    words = ("HEART", "ATTACK", "TODAY")
+    new = {tuple(synonyms.replaced(words, joined, 1.0, Random(s)) or []) for s in range(30)}
+    assert {one[0] for one in new} >= {(0, 2, "MYOCARDIAL INFARCTION")}
+    assert all(word == word.upper() for ((_, _, word),) in new)
 
 
 @pytest.mark.parametrize(
