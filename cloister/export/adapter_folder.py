@@ -187,6 +187,11 @@ def read_released(folder: Path) -> ReleaseFacts:
         BadFileError: The folder holds no adapter that Cloister wrote, or a damaged one.
         AdapterFormatError: cloister.json is of another version, or a field of it is not valid.
     """
+    if not folder.is_dir():
+        raise BadFileError(
+            f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}, so there is no "
+            "adapter here; give the folder of a finished run, or its adapter/"
+        )
     try:
         with open_file(folder / "cloister.json") as file:
             document = read_json(file.read(MOST_TOLD + 1), most_bytes=MOST_TOLD)

@@ -259,6 +259,8 @@ def test_a_damaged_checkpoint_stops_a_resumed_run(
 def test_evaluating_what_is_no_adapter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["evaluate", str(tmp_path), "--data", "x.jsonl"]) == 3
     assert "no adapter here" in said(capsys)
+    assert run(["evaluate", str(tmp_path / "none"), "--data", "x.jsonl"]) == 3
+    assert "no such folder" in said(capsys)
 
 
 def test_evaluating_on_an_unknown_label(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
