@@ -1,57 +1,48 @@
-"""Texts of a study's private records are found in a public file, whatever labels they have."""
+"""Private records are known without their labels and replies, in any white space."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from cloister.data.records import ChatRecord, Message, PairRecord, Record, TextRecord, TokenRecord
+from cloister.data.records import ChatRecord, Message, TextRecord
 from cloister.errors import RefusedError
 from cloister.recipe import parse_recipe
 from cloister.recipe.private_file import refuse_private_texts
 
 
-def chat(text: str) -> ChatRecord:
-    return ChatRecord((Message("user", text), Message("assistant", "rest")))
-
-
-def turns(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}, {"role": "assistant", "content": "rest"}]
-
-
-# By task: a private row of a text, and a record of it as a public file has it.
-KINDS: dict[str, Any] = {
-    "sequence-classification": (
-        lambda text: {"text": text, "label": "x"},
-        lambda text: TextRecord(text, "other"),
-    ),
-    "text-pairs": (
-        lambda text: {"text": text, "text_b": "no", "label": "x"},
-        lambda text: PairRecord(text, "other", text_b="no"),
-    ),
-    "token-classification": (
-        lambda text: {"tokens": text.split(), "tags": ["B-X"] * len(text.split())},
-        lambda text: TokenRecord(tuple(text.split()), ("O",) * len(text.split())),
-    ),
-    "causal-lm": (lambda text: {"messages": turns(text)}, chat),
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_more_than_a_tenth_of_private_texts_is_refused(tmp_path: Path, kind: str) -> None:
-    row, record = KINDS[kind]
+def test_a_chat_is_known_without_its_last_reply(tmp_path: Path) -> None:
     train = tmp_path / "train.jsonl"
+    turns = [("user", "I have a fever"), ("assistant", "rest"), ("user", "and a cough")]
+    rows = [[*turns, ("assistant", "drink")], [("user", "chest pain"), ("assistant", "wait")]]
     train.write_text(
-        "".join(json.dumps({**row(f"private {n}"), "site": "east"}) + "\n" for n in range(20))
+        "".join(
+            json.dumps({"messages": [{"role": r, "content": c} for r, c in row], "site": "a"})
+            + "\n"
+            for row in rows
+        )
     )
-    sets = [f"task.kind={kind}", f"data.train='{train}'", f"data.test='{tmp_path}/test.jsonl'"]
-    recipe = parse_recipe("", sets)
+    recipe = parse_recipe(
+        "", [f"data.train={train}", f"data.test={tmp_path}/t.jsonl", "task.kind=causal-lm"]
+    )
+    asked = tuple(Message(*turn) for turn in turns)
+    known = [
+        ChatRecord(asked),
+        ChatRecord((*asked, Message("assistant", "another"))),
+        ChatRecord((), text=" chest\n pain "),
+        ChatRecord((Message("user", "chest  pain"),)),
+    ]
+    for record in known:
+        with pytest.raises(RefusedError, match="--public: these records"):
+            refuse_private_texts(recipe, [record], "--public")
+    refuse_private_texts(recipe, [ChatRecord(asked[:1]), ChatRecord((), text="pain")], "--public")
 
-    def public(private: int) -> list[Record]:
-        texts = [f"{'private' if n < private else 'public'} {n}" for n in range(20)]
-        return [record(text) for text in texts]
 
-    refuse_private_texts(recipe, public(2), "--public")
-    with pytest.raises(RefusedError, match="--public: these records are the study's private"):
-        refuse_private_texts(recipe, public(3), "--public")
+def test_a_text_is_known_with_another_label_and_form(tmp_path: Path) -> None:
+    train = tmp_path / "train.jsonl"
+    train.write_text(json.dumps({"text": "caf\u00e9 au lait", "label": "x", "site": "a"}) + "\n")
+    recipe = parse_recipe("", [f"data.train={train}", f"data.test={tmp_path}/t.jsonl"])
+    for text in ("café au lait", "cafe\u0301 au  lait\r\n"):
+        with pytest.raises(RefusedError):
+            refuse_private_texts(recipe, [TextRecord(text, "y")], "--test")
+    refuse_private_texts(recipe, [TextRecord("café", "x")], "--test")
