@@ -42,6 +42,18 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def cosine(text: str) -> float:
+    """A number from −1 to 1, for an option.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    with contextlib.suppress(ValueError):
+        if -1 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text}: a number from -1 to 1 is needed")
+
+
 def new_folder(path: Path) -> Path:
     """Makes a folder that is not there yet; ends the program with one message where it cannot."""
     folder = path.absolute()

@@ -1,43 +1,18 @@
 """The tutor as a user starts it, asked in a real browser; and ended by Ctrl-C."""
 
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from cloister.feedback.store import FeedbackStore
-from tests.examples.conftest import EXAMPLES
+from tests.examples.conftest import started
 from tests.support.browser import CHROMIUM, browser_tab
 
 pytestmark = [
     pytest.mark.nightly,  # minutes; test_tutor.py has all but the browser, on a tiny base
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
 ]
-
-
-@contextmanager
-def started(*words: str) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
-    """The example with `--serve`: its process, what it said until the page was up, its address."""
-    command = [sys.executable, str(EXAMPLES / "tutor" / "run.py"), "--serve", *words]
-    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent), "HF_HUB_OFFLINE": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        told = []
-        try:
-            for line in process.stdout:
-                told.append(line)
-                if line.startswith("It stays"):
-                    break
-            said = "".join(told)
-            assert "It stays" in said, said
-            yield process, said, said.partition("The tutor's page: ")[2].split()[0]
-        finally:
-            process.send_signal(signal.SIGTERM)
 
 
 def asked_in_a_browser(address: str, folder: Path) -> str:
@@ -70,7 +45,7 @@ def asked_in_a_browser(address: str, folder: Path) -> str:
 def test_a_tutor_of_a_tiny_base_is_asked_corrected_and_ended(encoder: Path, tmp_path: Path) -> None:
     out = tmp_path / "tutor"
     small = [str(out), "--base", str(encoder), "--pupils", "6", "--rounds", "1"]
-    with started(*small) as (process, _, address):
+    with started("tutor", *small) as (process, _, address):
         assert "points" in asked_in_a_browser(address, tmp_path / "browser")
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
@@ -81,7 +56,7 @@ def test_a_tutor_of_a_tiny_base_is_asked_corrected_and_ended(encoder: Path, tmp_
 
 
 def test_the_tutor_is_better_than_its_base(tmp_path: Path) -> None:
-    with started(str(tmp_path / "tutor")) as (_, said, address):
+    with started("tutor", str(tmp_path / "tutor")) as (_, said, address):
         rows = {
             line[:42].strip(): [float(number) for number in line[42:].split()]
             for line in said.splitlines()
