@@ -83,6 +83,7 @@ OF_CHATS = ("truncation_side", "loss", "dpo_beta")
 ANSWERS: dict[str, Any] = {"kind": "retrieval", "passages": (("a", "rest"), ("b", "sleep"))}
 SCORES: dict[str, Any] = {"kind": "scoring", "score_range": (0.0, 6.0)}
 SHOPS: dict[str, Any] = {"kind": "recommendation", "items": "items.jsonl"}
+PAIRS: dict[str, Any] = {"kind": "text-pairs", "labels": ("a", "b"), "encoder": "bi"}
 OF_LABELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "class_weights": ({}, {"class_weights": {"a": 2.0}}),
     "score_range": (SCORES, {**SCORES, "score_range": (0.0, 12.0)}),
@@ -93,6 +94,8 @@ OF_LABELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "items": (SHOPS, {**SHOPS, "items": "others.jsonl"}),
     "items_sha256": (SHOPS, {**SHOPS, "items_sha256": "0" * 64}),
     "last_items": (SHOPS, {**SHOPS, "last_items": 3}),
+    "encoder": ({**PAIRS, "encoder": "cross"}, PAIRS),
+    "compare": (PAIRS, {**PAIRS, "compare": "cosine"}),
 }
 # Sections that a site reads.
 SENT = [name for name in KINDS if name not in KEPT]
