@@ -25,7 +25,7 @@ def asked_in_a_browser(address: str, question: str, folder: Path) -> str:
     with browser_tab(folder) as tab:
         tab.open(address)
         tab.wait("document.activeElement.id === 'text' && about")
-        tab.press(*f"{question} <img src=x onerror=alert(1)>", "Tab", "Enter")
+        tab.press(*question, "Tab", "Enter")
         tab.wait("!document.getElementById('feedback').hidden && feedback.about")
         tab.wait("!document.getElementById('send').disabled")
         said = str(tab.value("document.getElementById('answer').innerText"))
@@ -55,7 +55,8 @@ def test_an_assistant_of_tiny_bases_is_asked_corrected_and_ended(
     small = [str(out), "--base", str(talker), "--encoder", str(bert), "--least", "-1"]
     few = ["--customers", "4", "--rounds", "1", "--desk", "rail"]
     with started("customer-service", *small, *few) as (process, _, address):
-        asked = asked_in_a_browser(address, "Are bikes allowed?", tmp_path / "browser")
+        hostile = "Are bikes allowed? <img src=x onerror=alert(1)>"
+        asked = asked_in_a_browser(address, hostile, tmp_path / "browser")
         assert "From the documents" in asked
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
@@ -78,5 +79,5 @@ def test_the_assistant_cites_more_often_than_its_base(tmp_path: Path) -> None:
         assert trained > base + 0.4
         base, trained = rows["ROUGE-L of the assistant's replies"]
         assert trained > base
-        asked = asked_in_a_browser(address, "I lost my card.", tmp_path / "browser")
+        asked = asked_in_a_browser(address, "I lost my card on the train.", tmp_path / "browser")
         assert "Lost or stolen cards" in asked
