@@ -1,5 +1,6 @@
 """One study on all three engines gives one adapter."""
 
+import gc
 import importlib
 import json
 import os
@@ -8,6 +9,8 @@ import sys
 import threading
 import time
 import tomllib
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,7 +161,7 @@ def test_what_ends_a_study_on_ray_is_said_in_its_own_words(
 
 
 @pytest.fixture
-def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """So many workers of Ray's, each of which loads torch."""
     real = flwr.simulation.run_simulation
 
@@ -167,6 +170,10 @@ def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         real(backend_config=backend_config, **named)
 
     monkeypatch.setattr(flwr.simulation, "run_simulation", simulation)
+    yield
+    with warnings.catch_warnings():  # Ray leaves /dev/null open; the next test would be blamed
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.mark.nightly  # Ray's own processes take half a minute
