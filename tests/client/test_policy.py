@@ -487,7 +487,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (None, "cannot be read"),
-        (b"\xff\xfe\x00", "cannot be read"),
+        (b"\xff\xfe\x00", "not UTF-8 text (byte 1)"),
         (b"[budget\nepsilon = 8", "not valid TOML"),
         (b"budget.epsilon = 8\nbudget.epsilon = 9", "not valid TOML"),
         (b"epsilon = " + b"[" * 100_000, "not valid TOML"),
