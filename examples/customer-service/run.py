@@ -189,7 +189,8 @@ def summary(
     say(
         f"\nε = {promise['epsilon']:.2f} for one {promise['unit']} (a customer with all dialogues) "
         f"of a desk, added or removed, δ = {promise['delta']:g}, accountant "
-        f"{promise['accountant'].upper()}, of the whole plan of {result['rounds']} rounds"
+        f"{promise['accountant'].upper()}, of the whole plan of {result['rounds']} rounds, "
+        f"against {', '.join(promise['adversaries'])}"
     )
     title = f"{len(questions)} questions to the public desk, which trained on nothing"
     say(f"\n{title:56} base  trained")

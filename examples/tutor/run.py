@@ -166,7 +166,8 @@ def summary(folder: Path) -> None:
         say(
             f"{study}: ε = {promise['epsilon']:.2f} for one {promise['unit']} (a pupil with all "
             f"answers) of a school, added or removed, δ = {promise['delta']:g}, accountant "
-            f"{promise['accountant'].upper()}, of the whole plan of {result['rounds']} rounds"
+            f"{promise['accountant'].upper()}, of the whole plan of {result['rounds']} rounds, "
+            f"against {', '.join(promise['adversaries'])}"
         )
         for name in names:
             old, new = (result[one][name] for one in ("untrained_test", "test"))

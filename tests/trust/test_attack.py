@@ -1,6 +1,7 @@
 """`cloister model attack`: what it measures on a finished run, and what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from cloister.data.records import (
     TextRecord,
     TokenRecord,
 )
-from cloister.errors import RefusedError
+from cloister.errors import RefusedError, UsageError
 from cloister.serving.model import Model
 from cloister.tasks.config import TaskConfig
 from cloister.training.evaluation import evaluate
@@ -133,6 +134,10 @@ def test_a_suite_is_scored_by_its_groups(finished: Path, tmp_path: Path) -> None
         for t in texts
     ]
     assert row.clean is not None
+    (tmp_path / "more").mkdir()
+    twin = shutil.copy(suite, tmp_path / "more")
+    with pytest.raises(UsageError, match=r"two files are called own\.jsonl"):
+        cl.attack_model(finished, tmp_path / "twice", disturbances=[], suites=[suite, twin])
     assert row.disturbed is not None
     assert [row.clean.value, row.disturbed.value] == shares
     assert done.document["suites"]["own.jsonl"]["own"]["value"] == shares[1]

@@ -168,7 +168,7 @@ def table_lines(
         "MB are base and head in float32; zeros are of the base. Milliseconds are the "
         f"median of one sentence on the CPU that compressed, with {torch.get_num_threads()} "
         f"threads; {scored}. The distance is the mean Kullback-Leibler divergence from the trained "
-        f"model's outputs on the public texts{_learnt(done)}. Private records were not read.",
+        f"model's outputs on the public texts{_learnt(done)}.",
     ]
 
 

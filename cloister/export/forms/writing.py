@@ -80,8 +80,9 @@ def export_model(
         ModelFileError: The base is missing or not the one that was trained on.
 
     Guarantees:
-        No private record is scored. The folder is there whole or not at all. An exact form's logits
-        are within 1e-4 of the study's, relative to the largest, on built-in sentences.
+        A file that is known to hold the study's private records is not scored. The folder is there
+        whole or not at all. An exact form's logits are within 1e-4 of the study's, relative to the
+        largest, on built-in sentences.
     """
     names = list(dict.fromkeys([formats] if isinstance(formats, str) else formats))
     if not names:

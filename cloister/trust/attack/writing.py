@@ -84,7 +84,9 @@ def attack_model(
         ModelFileError: The base is missing or not the one that was trained on.
 
     Guarantees:
-        No private record is used. Nothing is half-written.
+        Files that are known to be the study's private records are refused. Of an adapter without
+        its run nothing is known, and up to a tenth of the texts may be the study's
+        (`recipe.private_file.MOST_SHARED`). Nothing is half-written.
     """
     place, target = Path(run), Path(out)
     known = [*DISTURBANCES, INJECTION]
@@ -92,6 +94,11 @@ def attack_model(
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UsageError(f"disturbance: {', '.join(unknown)} given; choose from {', '.join(known)}")
+    files = [Path(one).name for one in suites]
+    if twice := sorted({name for name in files if files.count(name) > 1}):
+        raise UsageError(
+            f"suite: two files are called {twice[0]}, and a row has its file's name; rename one"
+        )
     check_free(target)
     refuse_kinds(place, REFUSED, "attack")
     _, recipe = recipe_of(place)

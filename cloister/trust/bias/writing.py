@@ -86,7 +86,9 @@ def measure_bias(
         ModelFileError: The base is missing or not the one that was trained on.
 
     Guarantees:
-        No private record is used. Nothing is half-written.
+        Files that are known to be the study's private records are refused. Of an adapter without
+        its run nothing is known, and up to a tenth of the texts may be the study's
+        (`recipe.private_file.MOST_SHARED`). Nothing is half-written.
     """
     place, target = Path(run), Path(out)
     if group is not None and terms is not None:
