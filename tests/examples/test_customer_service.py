@@ -78,7 +78,14 @@ def test_all_of_it_runs_on_tiny_bases(
     example.main([str(out), *bases, "--customers", "4", "--rounds", "1", "--desk", "rail"])
     told = capsys.readouterr().out
     (promise,) = [line for line in told.splitlines() if line.startswith("ε = ")]
-    for part in ("one person", "δ = 0.0001", "PLD", "added or removed", "whole plan"):
+    for part in (
+        "one person",
+        "δ = 0.0001",
+        "PLD",
+        "added or removed",
+        "whole plan",
+        "against coordinator",
+    ):
         assert part in promise
     assert "Are bikes allowed?" in told
     assert f"site feedback review {out / 'rail' / 'feedback.db'}" in told

@@ -88,6 +88,7 @@ def try_page(example: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     assert told.count("ε = 4.00 for one person") == 2
     assert "together ε ≤ 8.00, δ ≤ 2e-05" in told
+    assert told.count("against coordinator") == 2
     address = told.partition("The tutor's page: ")[2].split()[0]
     with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
         assert "default-src 'self'" in client.get("/").headers["content-security-policy"]
