@@ -44,6 +44,38 @@ def bias(
             metavar="FILE", help="For chat models: CrowS-Pairs' CSV, or a file with its columns."
         ),
     ] = None,
+    bbq: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="For chat models: one of BBQ's JSONL files, or 'built-in'."
+        ),
+    ] = None,
+    harm: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="For chat models: prompts as in RealToxicityPrompts or AdvBench, or in a column "
+            "'prompt'; or 'built-in'.",
+        ),
+    ] = None,
+    harm_terms: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='TOML with the lists by which replies are judged: harmful = ["…"], refusal = '
+            '["…"]. Absent: short built-in ones.',
+        ),
+    ] = None,
+    judge: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="A classifier that judges replies in place of the list 'harmful'."
+        ),
+    ] = None,
+    judge_label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL", help="Its label that means harm; may be repeated."),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Of the intervals and of the permutation test.")
     ] = 0,
@@ -54,6 +86,9 @@ def bias(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure scores, selection and error rates and calibration by group, with 95 % intervals.
+
+    Of a chat model also: which of two sentences is likelier, whom it names without evidence, and
+    what it answers to harmful prompts.
 
     Example: cloister model bias runs/clinics --group sex --against runs/clinics-plain --out groups
     """
@@ -67,6 +102,11 @@ def bias(
         terms=terms,
         test=test,
         pairs=pairs,
+        bbq=bbq,
+        harm=harm,
+        harm_terms=harm_terms,
+        judge=judge,
+        judge_labels=judge_label or (),
         against=against,
         seed=seed,
         base=base,
@@ -97,6 +137,9 @@ def bias(
             f"{done.found.chance:.1%} of draws",
             err=True,
         )
-    for kind, share in done.pairs.items():
-        console.print(f"{kind}: {told(share)}", highlight=False)
+    if done.language is not None:
+        from cloister.trust.bias.language_page import language_words
+
+        for line in language_words(done.language):
+            console.print(line, highlight=False)
     typer.echo(str(done.folder / "index.html"))
