@@ -8,9 +8,12 @@ from typing import Annotated
 
 import typer
 
+from cloister.cli.arguments import AsJson
+from cloister.cli.model_arguments import Against, BaseFolder, FinishedRun, saying
+
 
 def bias(
-    run: Annotated[Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter.")],
+    run: FinishedRun,
     out: Annotated[
         Path, typer.Option(help="A new folder for index.html, bias.json and words.txt.")
     ],
@@ -32,12 +35,7 @@ def bias(
             "file. Never private records."
         ),
     ] = None,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN", help="Another run of the same task, such as one without privacy."
-        ),
-    ] = None,
+    against: Against = None,
     pairs: Annotated[
         Path | None,
         typer.Option(
@@ -79,11 +77,8 @@ def bias(
     seed: Annotated[
         int, typer.Option(min=0, help="Of the intervals and of the permutation test.")
     ] = 0,
-    base: Annotated[
-        str | None,
-        typer.Option(help="The base model's folder here. Absent: as the adapter names it."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    base: BaseFolder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure scores, selection and error rates and calibration by group, with 95 % intervals.
 
@@ -110,7 +105,7 @@ def bias(
         against=against,
         seed=seed,
         base=base,
-        on_stage=lambda stage: typer.echo(f"… {stage}", err=True),
+        on_stage=saying(),
     )
     if as_json:
         typer.echo(json.dumps(done.document, ensure_ascii=False))

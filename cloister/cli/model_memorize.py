@@ -8,9 +8,12 @@ from typing import Annotated
 
 import typer
 
+from cloister.cli.arguments import AsJson
+from cloister.cli.model_arguments import Against, BaseFolder, FinishedRun, SiteFileOf, saying
+
 
 def memorize(
-    run: Annotated[Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter.")],
+    run: FinishedRun,
     out: Annotated[Path, typer.Option(help="A new folder for index.html and memorization.json.")],
     canaries: Annotated[
         Path | None,
@@ -34,19 +37,8 @@ def memorize(
             "file. Never private records."
         ),
     ] = None,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN", help="Another run of the same task, such as one without privacy."
-        ),
-    ] = None,
-    site: Annotated[
-        Path | None,
-        typer.Option(
-            help="At a site: its site.toml, whose private records --records may be. Needed for an "
-            "adapter that a study delivered."
-        ),
-    ] = None,
+    against: Against = None,
+    site: SiteFileOf = None,
     others: Annotated[
         int, typer.Option(min=1, help="Numbers that each secret is ranked among.")
     ] = 1000,
@@ -60,11 +52,8 @@ def memorize(
         int, typer.Option(min=1, help="Records that are used, drawn where there are more.")
     ] = 50,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
-    base: Annotated[
-        str | None,
-        typer.Option(help="The base model's folder here. Absent: as the adapter names it."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    base: BaseFolder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure memorization: exposure of planted canaries, and private replies that are continued.
 
@@ -90,7 +79,7 @@ def memorize(
         most=most,
         seed=seed,
         base=base,
-        on_stage=lambda stage: typer.echo(f"… {stage}", err=True),
+        on_stage=saying(),
     )
     if as_json:
         typer.echo(json.dumps(done.document, ensure_ascii=False))

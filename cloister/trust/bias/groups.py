@@ -11,7 +11,7 @@ import numpy as np
 from cloister.bounds import listed
 from cloister.data.config import DataConfig
 from cloister.data.load import file_rows
-from cloister.data.records import ChatRecord, PairRecord, Record, TokenRecord
+from cloister.data.records import ChatRecord, ItemsRecord, PairRecord, Record, TokenRecord
 from cloister.data.source import RELEASED
 from cloister.data.values import Number
 from cloister.errors import DataError, UsageError
@@ -138,4 +138,6 @@ def _texts(record: Record) -> list[str]:
         return [turn.content for turn in record.messages] or [record.text or ""]
     if isinstance(record, PairRecord):
         return [record.text, record.text_b]
-    return [getattr(record, "text", "")]
+    if isinstance(record, ItemsRecord):
+        return [" ".join(record.items)]
+    return [record.text]

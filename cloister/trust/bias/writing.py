@@ -11,7 +11,6 @@ from cloister.errors import UsageError
 from cloister.export.forms.public_test import PublicRecords, public_records
 from cloister.recipe.private_file import refuse_private_file, refuse_private_texts
 from cloister.serving.model import about_adapter
-from cloister.tasks.config import TaskKind
 from cloister.trust.attack.page import told
 from cloister.trust.bias.groups import groups_by_column, groups_by_terms, read_terms
 from cloister.trust.bias.language import LanguageFound, measure_language, read_tests
@@ -19,14 +18,11 @@ from cloister.trust.bias.language_page import language_words
 from cloister.trust.bias.measured import BiasFound, measure_groups
 from cloister.trust.bias.page import bias_page
 from cloister.trust.intervals import Interval
-from cloister.trust.opening import open_run, recipe_of, refuse_kinds
+from cloister.trust.opening import open_run, recipe_of
 from cloister.trust.outcomes import METRICS
 from cloister.trust.writing import PAGE, check_free, write_report
 
 JSON, WORDS = "bias.json", "words.txt"
-REFUSED: dict[TaskKind, str] = {
-    "recommendation": "its answer is a list of items, whose rates by group are not measured here"
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +113,6 @@ def measure_bias(
     if against is not None and group is None and terms is None and harm is None:
         raise UsageError("--against compares groups; name a column by --group or a file by --terms")
     check_free(target)
-    refuse_kinds(place, REFUSED, "bias")
     about, (_, recipe) = about_adapter(place), recipe_of(place)
     if language and about.task.kind != "causal-lm":
         raise UsageError(
