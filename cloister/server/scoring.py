@@ -33,6 +33,7 @@ class Scorer:
         run: Holds the scores so far, and the best adapter.
         models: Returns the adapters that a state is scored with; the sites' own where they keep a
             part.
+        old_test: The public test set of an earlier study; may be empty.
     """
 
     recipe: Recipe
@@ -41,6 +42,7 @@ class Scorer:
     validation: Sequence[Record]
     run: RunDirectory
     models: Callable[[ServerState], Sequence[Adapter]] = lambda state: [state.adapter]
+    old_test: Sequence[Record] = ()
 
     def scores(self, state: ServerState) -> SetScores:
         """Scores by set and metric, the mean over the models."""
@@ -53,7 +55,7 @@ class Scorer:
             Both as means over the models; no classes for a task without them.
         """
         tokens = self.recipe.machine.plain_tokens
-        sets = {"test": self.test, "validation": self.validation}
+        sets = {"test": self.test, "validation": self.validation, "old_test": self.old_test}
         network, task = self.workspace.network, self.workspace.task
         encoded = {
             name: self.workspace.encode(records) for name, records in sets.items() if records

@@ -298,4 +298,5 @@ def coordinator_of(
         run,
         models,
         heads,
+        simulated.old_test,
     )
