@@ -187,7 +187,9 @@ class Variation:
 
 def _with(text: Words, replaced: Sequence[tuple[int, int, str]]) -> str:
     """Returns a text with some words replaced."""
-    words, gaps, place = [], [], 0
+    words: list[str] = []
+    gaps: list[str] = []
+    place = 0
     for start, end, new in replaced:
         words += [*text.words[place:start], new]
         gaps += text.gaps[place : start + 1]
