@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from cloister.report_page import heading, paragraph, table
 from cloister.trust.attack.page import told
 from cloister.trust.bias.language import LanguageFound
 from cloister.trust.charts import whiskers
-from cloister.trust.pages import heading, paragraph, table
 
 _CONDITIONS = {"ambig": "ambiguous", "disambig": "evidence given"}
 

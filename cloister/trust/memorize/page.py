@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from cloister.ledger.stated import Stated
+from cloister.report_page import heading, page, paragraph, table
 from cloister.trust.attack.page import told
 from cloister.trust.charts import whiskers
 from cloister.trust.memorize.measured import CanariesFound, ExtractionRow, Reproduced
-from cloister.trust.pages import heading, page, paragraph, table
 
 
 def memorization_page(
