@@ -74,7 +74,7 @@ def test_hits_are_those_of_evaluate(opened: Opened) -> None:
     scores = evaluate(workspace.network, task, examples, opened.model.max_tokens).metrics
     (hits, ones), first = next_items(opened.model, task, PERSONS)
     assert hits.sum() / ones.sum() == pytest.approx(scores["hit@10"])
-    histories = [list(one.items[:-1]) for one in PERSONS]
+    histories = [[task.catalogue.ids[place] for place in one.seen] for one in examples]
     ranked = opened.model.predict(histories)
     assert list(first) == [one.items[0].item for one in ranked]  # type: ignore[union-attr]
 

@@ -23,8 +23,8 @@ from cloister.tasks.task import IGNORE
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """What is asked of one record.
+class Continuation:
+    """A record's beginning, and how it goes on.
 
     Attributes:
         record: Its number among those that were given, from 0.
@@ -62,7 +62,7 @@ class Continued:
         return self.sampled == self.of
 
 
-def attempts(model: Model, records: Sequence[ChatRecord], tokens: int) -> list[Attempt]:
+def attempts(model: Model, records: Sequence[ChatRecord], tokens: int) -> list[Continuation]:
     """The attempts that records allow: those whose last reply has k tokens or more. Tokens are
     those that training reads.
 
@@ -82,11 +82,13 @@ def attempts(model: Model, records: Sequence[ChatRecord], tokens: int) -> list[A
         # Of a text that is learnt as a whole the first token has nothing before it.
         if end - max(start, 1) >= tokens:
             cut = end - tokens
-            found.append(Attempt(number, example.input_ids[:cut], example.input_ids[cut:end]))
+            found.append(Continuation(number, example.input_ids[:cut], example.input_ids[cut:end]))
     return found
 
 
-def continued(model: Model, asked: Sequence[Attempt], samples: int, seed: int) -> list[Continued]:
+def continued(
+    model: Model, asked: Sequence[Continuation], samples: int, seed: int
+) -> list[Continued]:
     """Lets the model continue each attempt.
 
     Args:
@@ -108,7 +110,7 @@ def continued(model: Model, asked: Sequence[Attempt], samples: int, seed: int) -
     return found
 
 
-def _continuations(model: Model, one: Attempt, samples: int) -> list[list[int]]:
+def _continuations(model: Model, one: Continuation, samples: int) -> list[list[int]]:
     """Greedy decoding's tokens; or those of some samples."""
     network, task = model.workspace.network, model.workspace.task
     ids = torch.tensor([one.given])

@@ -20,7 +20,7 @@ from cloister.names import counted
 from cloister.recipe import Recipe
 from cloister.recipe.private_file import training_records
 from cloister.serving.model import Model, about_adapter
-from cloister.trust.memorize.extraction import Attempt, Continued, attempts, continued
+from cloister.trust.memorize.extraction import Continuation, Continued, attempts, continued
 from cloister.trust.memorize.measured import (
     CanariesFound,
     ExtractionRow,
@@ -273,7 +273,9 @@ def _extracted(
     return rows, quoted
 
 
-def _quoted(model: Model, asked: Sequence[Attempt], done: Sequence[Continued]) -> list[Reproduced]:
+def _quoted(
+    model: Model, asked: Sequence[Continuation], done: Sequence[Continued]
+) -> list[Reproduced]:
     decode = model.workspace.tokenizer.decode
     hits = [one for one, made in zip(asked, done, strict=True) if made.is_greedy]
     return [
