@@ -251,14 +251,14 @@ class LoraConfig:
         if self.method == "adalora":
             raise UsageError(
                 'method: "adalora" is not supported: it moves rank between modules by gradients '
-                "without noise, which no ledger would charge, and each site would choose other "
+                "without noise, which no ledger would charge, and each site would choose different "
                 "ranks, which cannot be averaged; leave it out, and set ranks by name with "
                 "rank_pattern"
             )
         if self.method == "bottleneck":
             raise UsageError(
-                'method: "bottleneck" given; peft and transformers have no form for layers between '
-                "a base's own (Houlsby et al. 2019), so nobody could load the adapter without "
+                'method: "bottleneck" given; peft and transformers cannot load layers between a '
+                "base's own layers (Houlsby et al. 2019), so the adapter would work only with "
                 "Cloister; leave it out: lora on up_proj and down_proj (or the base's names for "
                 "them) adapts the same place with as many parameters"
             )

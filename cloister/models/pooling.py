@@ -67,7 +67,7 @@ class Pooling:
         Args:
             hidden: The states of all tokens.
             part: 1 at the text's tokens, int64 [B, T]; a row that is no record may have none, and
-                then any vector that is finite.
+                then gets an arbitrary finite vector.
         """
         if self.mode == "mean":
             mask = part.unsqueeze(-1).to(hidden.dtype)
@@ -132,7 +132,7 @@ def _has_pooler(folder: Path, network: PreTrainedModel) -> bool:
 
 
 def _said(folder: Path, network: PreTrainedModel) -> Chosen | None:
-    """Returns the pooling that the folder states; None: it states none."""
+    """Returns the pooling that the folder's files state; None: they state none."""
     config, told = network.config, folder_pooling(folder)
     if told is not None:
         return told

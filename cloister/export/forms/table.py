@@ -93,7 +93,7 @@ def form_of(name: str) -> Form:
         UsageError: No format has this name.
     """
     if name not in FORMS:
-        raise UsageError(f"--format {name}: not known; choose from {', '.join(FORMS)}")
+        raise UsageError(f"--format {name}: unknown format; choose from {', '.join(FORMS)}")
     return FORMS[name]
 
 
