@@ -195,7 +195,7 @@ def depends_on(
 
 
 def _public_layer(task: Task) -> dict[str, Any]:
-    """What a layer of public vectors is made of, beside the base; empty where there is none."""
+    """Identifies the public texts of a layer of fixed vectors; empty if there is no such layer."""
     if isinstance(task, Recommendation):
         return {"items": task.catalogue.sha256}
     if isinstance(task, Retrieval):

@@ -22,7 +22,7 @@ import torch
 from flwr.app import Context, Message
 
 from cloister.client.admission import Admitted
-from cloister.client.app import Identity, as_message, make_client_app, refused_by_nobody
+from cloister.client.app import Identity, anonymous_refusal, as_message, make_client_app
 from cloister.client.changes import as_rows, changes
 from cloister.client.egress import check_outgoing
 from cloister.client.moments import Moments, period_of
@@ -233,7 +233,7 @@ class Agent:
             reply = self._app(message, context)
         except Exception as error:  # an error of Flower, for a kind of message that no app answers
             self._wrong(error)
-            reply = as_message(refused_by_nobody(0), message)
+            reply = as_message(anonymous_refusal(0), message)
         asked: RoundRequest | None = self._question
         # A question that the coordinator did not sign is answered without a name.
         admitted = self._sites.admitted[1] if asked and self._sites.admitted else None
@@ -246,7 +246,7 @@ class Agent:
         except CloisterError as error:
             log.error("a reply was kept back")
             self._refused(error)
-            return as_message(refused_by_nobody(self._asked[1]), message)
+            return as_message(anonymous_refusal(self._asked[1]), message)
         prepared = asked is not None and asked.step is Step.PREPARE
         if prepared and admitted is not None and admitted.site.study == self._asked[0]:
             self._activity["leaves_every"] = admitted.period

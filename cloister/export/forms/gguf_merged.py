@@ -52,9 +52,7 @@ def problem(finished: Finished) -> str | None:
     if not finished.can_merge:
         return unmergeable(finished)
     if finished.network.head is not None:
-        return (
-            "it has its own head, which a GGUF of a language model cannot hold"
-        )
+        return "it has its own head, which a GGUF of a language model cannot hold"
     config: Any = finished.network.base.config
     if config.model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
