@@ -100,23 +100,27 @@ def settings_of(out: Path) -> tuple[LabelSettings, str] | None:
     step = last_step(out)
     if not out.is_file() or step.get("command") != COMMAND:
         return None
-    told, source = step.get("settings"), step.get("source")
+    settings, source = step.get("settings"), step.get("source")
     try:
-        if not isinstance(told, dict) or not isinstance(source, dict) or told["kind"] not in KINDS:
+        if (
+            not isinstance(settings, dict)
+            or not isinstance(source, dict)
+            or settings["kind"] not in KINDS
+        ):
             return None
         scheme = LabelScheme(
-            kind=told["kind"],
-            labels=tuple(map(str, told["labels"])),
-            lowest=told["lowest"],
-            highest=told["highest"],
+            kind=settings["kind"],
+            labels=tuple(map(str, settings["labels"])),
+            lowest=settings["lowest"],
+            highest=settings["highest"],
         )
         settings = LabelSettings(
             scheme=scheme,
-            column=str(told["column"]),
-            annotator=str(told["annotator"]),
-            sample=told["sample"],
-            seed=int(told["seed"]),
-            columns=dict(told["columns"]),
+            column=str(settings["column"]),
+            annotator=str(settings["annotator"]),
+            sample=settings["sample"],
+            seed=int(settings["seed"]),
+            columns=dict(settings["columns"]),
         )
         return settings, str(source["sha256"])
     except (KeyError, TypeError, ValueError, UsageError) as error:

@@ -70,7 +70,7 @@ class LabelRequest:
 
     def _compare(self, out: Path, before: LabelSettings) -> None:
         scheme = before.scheme
-        told: list[tuple[str, Any, Any]] = [
+        options: list[tuple[str, Any, Any]] = [
             ("answer", self.kind, scheme.kind),
             ("labels", self.labels, scheme.labels),
             ("lowest", self.lowest, scheme.lowest),
@@ -80,8 +80,8 @@ class LabelRequest:
             ("sample", self.sample, before.sample),
             ("seed", self.seed, before.seed),
         ]
-        told += [(role, name, before.columns.get(role)) for role, name in self.columns.items()]
-        for name, given, was in told:
+        options += [(role, name, before.columns.get(role)) for role, name in self.columns.items()]
+        for name, given, was in options:
             if given is not None and given != was:
                 said = ",".join(was) if isinstance(was, tuple) else was
                 raise UsageError(

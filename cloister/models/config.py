@@ -227,9 +227,9 @@ class LoraConfig:
     def __post_init__(self) -> None:
         check_bounds(self)
         self._check_method()
-        odd = [rank for rank in self.ranks if not 1 <= rank <= self.r]
-        if odd:
-            raise UsageError(f"ranks: {odd[0]} given; 1 to lora.r = {self.r} is needed")
+        invalid = [rank for rank in self.ranks if not 1 <= rank <= self.r]
+        if invalid:
+            raise UsageError(f"ranks: {invalid[0]} given; 1 to lora.r = {self.r} is needed")
         self._check_pattern()
         if self.residual and self.use_dora:
             raise UsageError(

@@ -127,12 +127,12 @@ def _add_sizes(writer: Any, config: Any) -> None:
 def _add_tokenizer(writer: Any, finished: Finished) -> None:
     task, tokenizer = finished.task, finished.workspace.tokenizer
     assert isinstance(task, CausalChat)
-    told = gguf_tokenizer(tokenizer, int(finished.network.base.config.vocab_size))
+    converted = gguf_tokenizer(tokenizer, int(finished.network.base.config.vocab_size))
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(told.pre)
-    writer.add_token_list(told.tokens)
-    writer.add_token_types(told.kinds)
-    writer.add_token_merges(told.merges)
+    writer.add_tokenizer_pre(converted.pre)
+    writer.add_token_list(converted.tokens)
+    writer.add_token_types(converted.kinds)
+    writer.add_token_merges(converted.merges)
     ends, _ = reply_ends(finished.network, task)
     end = tokenizer.eos_token_id
     for add, token in (
