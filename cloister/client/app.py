@@ -82,7 +82,7 @@ def make_client_app(
         except Exception as error:
             _log(error, request.round)
             on_error(error)
-            reply = _told(
+            reply = _status_reply(
                 status_of(error, request.step), request, _who(admitted) or identify(context)
             )
         if admitted is not None and reply.status in (Status.TRAINED, Status.SPENT):
@@ -117,7 +117,7 @@ def _who(admitted: Admitted | None) -> Identity | None:
     return Identity(admitted.site.name, admitted.site.ledger.sign) if admitted else None
 
 
-def _told(status: Status, request: RoundRequest, who: Identity | None) -> RoundReply:
+def _status_reply(status: Status, request: RoundRequest, who: Identity | None) -> RoundReply:
     if who is None:
         return anonymous_refusal(request.round)
     reply = RoundReply(who.name, request.round, status, b"", 0.0, "")

@@ -89,8 +89,8 @@ def distil(
     generator = torch.Generator().manual_seed(child_seed(settings.seed, "distillation"))
     losses: list[float] = []
     for epoch in range(settings.epochs):
-        loss = f", loss {losses[-1]:.4f}" if losses else ""
-        on_stage(f"teaching the student, epoch {epoch + 1} of {settings.epochs}{loss}")
+        before = f", loss {losses[-1]:.4f}" if losses else ""
+        on_stage(f"teaching the student, epoch {epoch + 1} of {settings.epochs}{before}")
         total = 0.0
         order = torch.randperm(count, generator=generator).tolist()
         for first in range(0, count, BATCH):
