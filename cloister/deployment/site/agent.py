@@ -1,4 +1,4 @@
-"""The site's agent: a process that answers rounds, in place of Flower's executor.
+"""The site's agent: the process that answers rounds, instead of Flower's executor.
 
 It claims the SuperNode's tasks, answers only questions that its coordinator signed, checks each
 question against the site's policy, approvals and ledger, and runs the installed trainer, with the
@@ -162,7 +162,7 @@ class Agent:
         self._app = make_client_app(
             self._sites,
             self._trusted,
-            on_error=self._wrong,
+            on_error=self._note_error,
             identify=self._identity,
             moments=self.moments,
             on_asked=self._is_asked,
@@ -232,7 +232,7 @@ class Agent:
         try:
             reply = self._app(message, context)
         except Exception as error:  # an error of Flower, for a kind of message that no app answers
-            self._wrong(error)
+            self._note_error(error)
             reply = as_message(anonymous_refusal(0), message)
         asked: RoundRequest | None = self._question
         # A question that the coordinator did not sign is answered without a name.
@@ -318,7 +318,7 @@ class Agent:
         except CloisterError:
             return None
 
-    def _wrong(self, error: Exception) -> None:
+    def _note_error(self, error: Exception) -> None:
         """Notes the error of a question; of strangers' questions only the first ones."""
         own = isinstance(error, CloisterError) and not isinstance(
             error, StrangerError | AdapterFormatError
