@@ -46,7 +46,7 @@ svg .line {{ stroke: var(--line); }}
 
 
 def page(title: str, body: Sequence[str]) -> str:
-    """A whole page.
+    """Returns a whole page in HTML.
 
     Args:
         title: Its title, as text.
