@@ -69,7 +69,7 @@ BaseType = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The frozen base model.
+    """The `[model]` section: the frozen base, and how its vectors are read.
 
     Attributes:
         base: A local folder, a GGUF file or a hub id.

@@ -24,7 +24,7 @@ STEPS, SMOOTHING = 100, 1e-6
 
 @dataclass(frozen=True)
 class GeometricMedian:
-    """The point that is nearest to all updates; survives fewer than half of the sites."""
+    """Moves by the point nearest to all updates; fewer than half of the sites cannot control it."""
 
     @property
     def traits(self) -> Traits:

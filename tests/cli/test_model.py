@@ -207,7 +207,7 @@ def test_a_version_names_the_certificates_of_its_run(
     assert lineage["promises"] == {body["site"]: body["promise"] for body in bodies}
     files[0].write_text("[]")
     assert run(["model", "promote", str(certified), "--as", "bank", *where]) == 3
-    assert "no certificate can be read" in capsys.readouterr().err
+    assert "the certificate cannot be read" in capsys.readouterr().err
 
 
 def test_a_smaller_model_is_written_measured_and_used_by_other_commands(

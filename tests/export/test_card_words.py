@@ -139,5 +139,5 @@ def test_bad_words_are_named_and_change_nothing(
     assert run(["model", "card", str(folder), *asked]) == 0
     assert (folder / "README.md").read_text().count("> Triage.") == 2
     (folder / "README.md").write_text("# An older card\n")
-    with pytest.raises(BadFileError, match="another version wrote it"):
+    with pytest.raises(BadFileError, match="another version wrote this card"):
         add_words(folder, {"use": "x"}, {})

@@ -415,7 +415,7 @@ def test_what_cannot_be_compressed_is_refused_by_name(
     refused(labelled, "a head of bert off the model's width", drop_heads=1)
     refused(grouped, "each layer has 2 groups of heads", drop_heads=2)
     refused(labelled, "without public texts", epochs=1)
-    refused(labelled, "is no number", epochs=2, public=public, learning_rate=1e30)
+    refused(labelled, "became NaN or infinite", epochs=2, public=public, learning_rate=1e30)
     prompt = {"method": "prompt", "tokens": 2}
     prompted = exported(tmp_path / "prompted", bert, LABELS, lora=prompt)
     refused(prompted, "vectors before each text", drop_layers=1)

@@ -183,7 +183,7 @@ def test_a_cutting_has_its_own_name_and_no_other() -> None:
 def test_a_cutting_without_a_name_is_refused(pre: Any, whole: bool) -> None:
     problem = tokenizer_problem(byte_level(pre, whole_words=whole))
     assert problem is not None
-    assert "name is not known here" in problem
+    assert "name in llama.cpp is not known here" in problem
 
 
 def test_what_a_file_cannot_hold_is_refused_by_name(
@@ -198,7 +198,7 @@ def test_what_a_file_cannot_hold_is_refused_by_name(
     refused(words, "not a byte-level BPE")
     refused(exported(tmp_path / "gpt2", tiny(tmp_path / "b2", "gpt2"), CHAT), "a whole gpt2")
     labels = TaskConfig(labels=("x", "y"), max_length=12)
-    refused(exported(tmp_path / "head", bert, labels), "a head's of its own")
+    refused(exported(tmp_path / "head", bert, labels), "it has its own head")
     prefix = {"method": "prefix", "tokens": 2}
     tokenizer = byte_level(DIGITS)
     base = tiny(tmp_path / "b3", "llama", tokenizer=tokenizer)

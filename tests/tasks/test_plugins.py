@@ -208,7 +208,7 @@ def test_a_module_that_is_part_of_no_package_is_no_site_s_task(
     packages.module("multi", SOURCE)
     text = sent_document(recipe())
     sys.modules.pop("multi")
-    assert "is in no package" in refused(text, site(tmp_path))
+    assert "is not in a package" in refused(text, site(tmp_path))
 
 
 def test_a_study_of_other_records_is_refused(packages: Site, tmp_path: Path) -> None:

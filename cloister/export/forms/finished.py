@@ -67,7 +67,7 @@ class Finished:
 
     @property
     def task(self) -> Task:
-        """The study's task."""
+        """The study's task, with its labels and tokenizer."""
         return self.workspace.task
 
     @property
