@@ -32,6 +32,7 @@ class Scorer:
         run: Holds the scores so far, and the best adapter.
         models: Returns the adapters that a state is scored with; the sites' own where they keep a
             part.
+        old_test: The public test set of an earlier study; may be empty.
     """
 
     recipe: Recipe
@@ -40,11 +41,12 @@ class Scorer:
     validation: Sequence[Record]
     run: RunDirectory
     models: Callable[[ServerState], Sequence[Adapter]] = lambda state: [state.adapter]
+    old_test: Sequence[Record] = ()
 
     def scores(self, state: ServerState) -> SetScores:
         """Scores by set and metric, the mean over the models."""
         tokens = self.recipe.machine.plain_tokens
-        sets = {"test": self.test, "validation": self.validation}
+        sets = {"test": self.test, "validation": self.validation, "old_test": self.old_test}
         network, task = self.workspace.network, self.workspace.task
         encoded = {name: self.workspace.encode(found) for name, found in sets.items() if found}
         rows: dict[str, list[Mapping[str, float]]] = {name: [] for name in encoded}
