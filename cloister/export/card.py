@@ -233,9 +233,7 @@ def _scores(card: Card) -> str:
     if is_no_better(card.test.get(card.metric), guessing(card.kind, card.majority)):
         lines.append("\n**This adapter scores no more: it has learnt nothing of use.**")
     if not plain and _is_private(card):
-        lines.append(
-            "\nThe same study without privacy was not run, so the cost of privacy is unknown."
-        )
+        lines.append("\nThe study was not run without privacy, so the cost of privacy is unknown.")
     return "\n".join(lines) + "\n"
 
 

@@ -121,7 +121,7 @@ def installed_problem(config: TaskConfig) -> str | None:
         return str(error)
     if (found.distribution, found.version) == (plugin.distribution, plugin.version):
         return None
-    here = f"{found.distribution} {found.version}" if found.distribution else "none"
+    here = f"{found.distribution} {found.version}" if found.distribution else "no package"
     return (
         f"task.plugin: the study runs {config.kind} of {plugin.distribution} {plugin.version}, but "
         f"{here} is installed at this site; review that version, then install it"

@@ -96,7 +96,7 @@ def test_one_message_and_its_code(
     out = str(tmp_path / "out")
     asked = [
         (["--format", "merged"], 2, "these fit: sentence-transformers, onnx, int8, int4"),
-        (["--format", "tflite"], 2, "not known; choose from merged"),
+        (["--format", "tflite"], 2, "unknown format; choose from merged"),
         (["--format", "onnx", "--test", str(tmp_path / "none")], 2, "no such file"),
     ]
     for options, code, said in asked:

@@ -271,7 +271,7 @@ def test_what_cannot_hold_a_head_is_refused_with_what_can(
         UsageError, match=r"reads the first token, and the study the mean.*these fit: sentence"
     ):
         written(mean, "merged", tmp_path)
-    with pytest.raises(UsageError, match="gives no vector of a text; these fit: merged, onnx"):
+    with pytest.raises(UsageError, match="gives no vector for a text; these fit: merged, onnx"):
         written(adapters["tags"], "sentence-transformers", tmp_path)
     with pytest.raises(UsageError, match="pairs; these fit: merged, onnx"):
         written(adapters["pairs"], "sentence-transformers", tmp_path)
@@ -348,7 +348,7 @@ def test_a_form_that_computes_otherwise_is_not_written(
 
 
 def test_bad_places_are_named(adapters: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--format tflite: not known; choose from merged"):
+    with pytest.raises(UsageError, match="--format tflite: unknown format; choose from merged"):
         export_model(adapters["tags"], "tflite", tmp_path / "out")
     with pytest.raises(UsageError, match="not overwritten"):
         export_model(adapters["tags"], "merged", tmp_path)

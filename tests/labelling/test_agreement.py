@@ -196,7 +196,7 @@ def test_files_that_cannot_be_compared_are_refused_with_the_record(tmp_path: Pat
             read_annotated([first, changed(**cells)])
     with pytest.raises(UsageError, match="no record has an answer in two"):
         agreement(read_annotated([first, changed(cloister_row=7)]))
-    with pytest.raises(UsageError, match="no answers in label, labels"):
+    with pytest.raises(UsageError, match=r"no column of answers \(label, labels"):
         read_annotated([tmp_path / "notes.jsonl", first])
 
 
