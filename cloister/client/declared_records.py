@@ -30,8 +30,8 @@ class RecordsConfig:
         score_step: For scoring: the distance of two grades; absent: every number in the range is
             a score.
         items: For recommendation, where it is needed: this site's copy of the public file of
-            items, relative to `site.toml`, or the generator `synthetic:shops`. A study runs only if
-            its items have the same bytes.
+            items, relative to `site.toml`, or the generator `synthetic:shops` or
+            `synthetic:shops-zh`. A study runs only if its items have the same bytes.
     """
 
     task: TaskName

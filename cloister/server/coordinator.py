@@ -13,6 +13,7 @@ from cloister.errors import BudgetError
 from cloister.ledger.chain import Head
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
+from cloister.server.class_plot import ClassScores
 from cloister.server.collect import secure_study
 from cloister.server.ports import Observer, Participants
 from cloister.server.report import RoundReport, SetScores
@@ -146,8 +147,8 @@ class Coordinator:
         )
         observer.untrained(scores)
 
-    def best(self, state: ServerState) -> tuple[ServerState, SetScores]:
-        """The state that is released, and its scores on the public sets.
+    def best(self, state: ServerState) -> tuple[ServerState, SetScores, ClassScores]:
+        """The state that is released, its scores on the public sets, and those of each class.
 
         Args:
             state: After the last round; with early stopping another one may be the best.
@@ -161,7 +162,7 @@ class Coordinator:
                 "budgets, or plan less noise cost per round (more noise, smaller batches)"
             )
         best = self.run.load_best(state)
-        return best, self.scorer.scores(best)
+        return best, *self.scorer.scores_and_classes(best)
 
 
 def majority(test: Sequence[Record], kind: TaskKind) -> float | None:
