@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloister.dashboard.access import OWN_NAMES
 from cloister.watching.parsing import MOST_LINE
+from cloister.watching.shown import Shown
 from cloister.watching.source import Batch
 
 # Largest body of a request, and requests that wait.
@@ -32,30 +33,6 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-
-
-class Shown:
-    """What the HTTP thread shows: the main loop replaces it as a whole.
-
-    Attributes:
-        metrics: In Prometheus's format.
-        page: HTML.
-        report: JSON.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.metrics, self.page, self.report = b"", b"", b"{}"
-
-    def replace(self, metrics: bytes, page: bytes, report: bytes) -> None:
-        """Shows something else from now on."""
-        with self._lock:
-            self.metrics, self.page, self.report = metrics, page, report
-
-    def read(self) -> tuple[bytes, bytes, bytes]:
-        """Metrics, page and report, of one moment."""
-        with self._lock:
-            return self.metrics, self.page, self.report
 
 
 class PostedRows:

@@ -14,7 +14,6 @@ from cloister.trust.writing import PAGE
 from cloister.watching.alert import Alert
 from cloister.watching.couriers import Couriers
 from cloister.watching.delivery import SECONDS, senders
-from cloister.watching.listening import Shown
 from cloister.watching.metrics import metrics_text
 from cloister.watching.monitor import MonitorState, observe, passed
 from cloister.watching.outbox import Outbox, with_alerts
@@ -23,6 +22,7 @@ from cloister.watching.parsing import RowError
 from cloister.watching.report import report_of
 from cloister.watching.row import Row
 from cloister.watching.setup import Watch, rows_of_line
+from cloister.watching.shown import Shown
 from cloister.watching.source import Batch, Source
 from cloister.watching.state_file import State, write_state
 from cloister.watching.surges import no_counts
