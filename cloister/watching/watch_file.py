@@ -184,6 +184,9 @@ def _topics(tables: object, problems: list[str]) -> dict[str, TopicConfig]:
         if not isinstance(table, dict) or not is_name(name):
             problems.append(f"topics.{shortened(name)[1:-1]}: a section [topics.NAME] is needed")
             continue
+        if "=" in name:  # parts a column's topic from its value
+            problems.append(f"topics.{shortened(name)[1:-1]}: a name without = is needed")
+            continue
         topic = read_section(TopicConfig, table, f"topics.{name}", problems)
         if topic is not None:
             found[name] = topic
