@@ -43,8 +43,8 @@ def parsed(value: object, kind: str = "sequence-classification") -> Row:
 
 
 def reason(line: bytes | object, kind: str = "sequence-classification", **changes: Any) -> str:
+    text = line if isinstance(line, bytes) else json.dumps(line).encode()
     with pytest.raises(RowError) as caught:
-        text = line if isinstance(line, bytes) else json.dumps(line).encode()
         parse_line(text, form(kind, **{"time": None, **changes}))
     return caught.value.reason
 

@@ -1,7 +1,6 @@
 """Sources give every line once, over rotation, emptying and restarts."""
 
 import io
-import os
 from pathlib import Path
 
 import pytest
@@ -122,7 +121,7 @@ def test_a_file_that_is_gone_is_said(tmp_path: Path) -> None:
     source.close()
     keep = tmp_path / "other"
     keep.touch()  # so that the inode is not given out again
-    os.replace(keep, path)
+    keep.replace(path)
     add(path, "b\n")
     source = tail(path, mark)
     lines, notices, _ = texts(source)
