@@ -29,7 +29,8 @@ class RecordsConfig:
         score_range: Of scoring: the lowest and the highest score that there may be.
         score_step: Of scoring: what parts two grades; absent: every number in the range is a score.
         items: Of recommendation, needed: this site's copy of the public file of items, relative to
-            `site.toml`, or the generator `synthetic:shops`. A study runs on the same bytes alone.
+            `site.toml`, or the generator `synthetic:shops` or `synthetic:shops-zh`. A study runs
+            on the same bytes alone.
     """
 
     task: TaskName

@@ -15,6 +15,7 @@ from cloister.client.declared_records import RecordsConfig
 from cloister.client.policy_file import EXAMPLE as POLICY_EXAMPLE
 from cloister.client.policy_file import SitePolicy, policy_of
 from cloister.data.config import (
+    CHINESE_SHOPS,
     GENERATED,
     DataConfig,
     EncodingName,
@@ -231,7 +232,11 @@ class SiteFile:
             RecipeError: Nothing is declared.
         """
         named = self.declared.items
-        return named if named is None or named in GENERATED.values() else str(self.place(named))
+        return (
+            named
+            if named is None or named in (*GENERATED.values(), CHINESE_SHOPS)
+            else str(self.place(named))
+        )
 
     @property
     def data(self) -> Path:

@@ -254,9 +254,11 @@ class SimulatedCoordinator:
         """
         self.coordinator.heads()
         self.events.on_stage("writing results")
-        best, scores = self.coordinator.best(state)
+        best, scores, classes = self.coordinator.best(state)
         seconds = time.monotonic() - self.started
-        result, warning = write_results(self.simulated, self.coordinator, best, scores, seconds)
+        result, warning = write_results(
+            self.simulated, self.coordinator, best, scores, seconds, classes
+        )
         if warning is not None:
             self.events.on_warning(warning)
         return result
@@ -296,4 +298,5 @@ def coordinator_of(
         run,
         models,
         heads,
+        simulated.old_test,
     )

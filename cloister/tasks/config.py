@@ -148,7 +148,8 @@ class TaskConfig:
         compare: For `bi`: what the head reads: `vectors`, both vectors and their distance in each
             coordinate, or `cosine`, only their cosine. Absent: `vectors`.
         items: For recommendation, required: a PUBLIC file of the items, with columns `item` and
-            `text`, or the generator `synthetic:shops`. Each party has a copy.
+            `text`, or the generator `synthetic:shops` (with Chinese texts: `synthetic:shops-zh`).
+            Each party has a copy.
         items_sha256: SHA-256 of that file; the study's digest covers it. Absent: computed from the
             file.
         last_items: For recommendation: how many of a person's last items are read. Absent: 10.

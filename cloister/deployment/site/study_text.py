@@ -62,6 +62,7 @@ def facts_of(terms: StudyTerms) -> dict[str, Any]:
         "template_sha256": terms.template,
         "prompt": recipe.task.prompt,
         "trains": _trains(terms),
+        "begins": _begins(terms),
         "promise": of_plan(plan).to_json(),
         "promise_in_words": str(of_plan(plan)),
         "budget": _budget(terms),
@@ -106,6 +107,7 @@ def in_words(facts: dict[str, Any]) -> list[str]:
         f"template   {_template(facts)}",
         *([f"prompt     {facts['prompt']}"] if facts["prompt"] is not None else []),
         f"trains     {facts['trains']}",
+        *([f"begins     {facts['begins']['in_words']}"] if facts["begins"] else []),
         f"hides      {hidden}",
         f"costs      {facts['promise_in_words']}",
         f"budget     {budget['in_words']}",
@@ -216,6 +218,30 @@ def _trains(terms: StudyTerms) -> str:
     what = said if lora.train == "none" else f"{adapters}, and {said}"
     kept = "; each site keeps an adapter of its own besides" if training.personal else ""
     return f"{what}; {training.mode}, by {training.optimizer}{kept}; the base stays as it is"
+
+
+def _begins(terms: StudyTerms) -> dict[str, Any] | None:
+    """Describes the adapter with which the study begins; None: a fresh one."""
+    start, former = terms.recipe.study.start, terms.recipe.study.former
+    if start is None or former is None:
+        return None
+    try:
+        verdict = verify(LedgerFile(terms.file.ledger).entries(), str(terms.file.ledger))
+        rounds = sum(study == former for study, _ in verdict.history.rounds)
+    except CloisterError:
+        rounds = 0
+    here = (
+        f"this site's ledger charged {counted(rounds, 'round')} of it, so for its people the ε of "
+        "both studies add up (see budget)"
+        if rounds
+        else "this site's ledger charged no round of it"
+    )
+    return {
+        "adapter": start,
+        "study": former,
+        "rounds_here": rounds,
+        "in_words": f"with the adapter of study {former[:16]}…, SHA-256 {start}; {here}",
+    }
 
 
 def _asker(file: SiteFile) -> dict[str, Any]:
