@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from cloister.names import counted
-from cloister.trust.pages import heading, page, paragraph, table
+from cloister.report_page import heading, page, paragraph, table
 
 # Size of a chart in pixels, the margin for its axis, and most topics that are drawn.
 WIDTH, HEIGHT, LEFT, SHOWN_TOPICS = 620, 120, 46, 12
