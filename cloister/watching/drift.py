@@ -17,7 +17,7 @@ import numpy as np
 
 from cloister.watching.config import DriftConfig
 from cloister.watching.distances import chi_square, kolmogorov_smirnov, psi
-from cloister.watching.reference import OTHER, Reference, binned, histogram
+from cloister.watching.reference import OTHER, DriftReference, binned, histogram
 from cloister.watching.row import Features
 
 # Rows of a window that must have a feature, so that it is compared.
@@ -75,7 +75,7 @@ def is_calm(figure: DriftFigure, config: DriftConfig) -> bool:
 
 
 def compare(
-    reference: Reference,
+    reference: DriftReference,
     rows: Sequence[Features],
     times: tuple[float, float],
     number: int,
@@ -96,7 +96,7 @@ def compare(
     return WindowFigures(number, len(rows), *times, level, tuple(found))
 
 
-def _categories(reference: Reference, rows: Sequence[Features]) -> list[DriftFigure]:
+def _categories(reference: DriftReference, rows: Sequence[Features]) -> list[DriftFigure]:
     found = []
     for name, counts in reference.categories.items():
         answers = Counter(one.categories[name] for one in rows if name in one.categories)
@@ -110,7 +110,7 @@ def _categories(reference: Reference, rows: Sequence[Features]) -> list[DriftFig
     return found
 
 
-def _marks(reference: Reference, rows: Sequence[Features]) -> list[DriftFigure]:
+def _marks(reference: DriftReference, rows: Sequence[Features]) -> list[DriftFigure]:
     """Marks of one row depend on each other, so each is tested by itself, and the smallest p-value
     is multiplied by their number."""
     if reference.marks is None:
@@ -128,7 +128,7 @@ def _marks(reference: Reference, rows: Sequence[Features]) -> list[DriftFigure]:
     return [DriftFigure("answers", "chi-square of each", largest[0], p, largest[2])]
 
 
-def _numbers(reference: Reference, rows: Sequence[Features]) -> list[DriftFigure]:
+def _numbers(reference: DriftReference, rows: Sequence[Features]) -> list[DriftFigure]:
     found = []
     for name, numbers in reference.numbers.items():
         values = np.array([one.numbers[name] for one in rows if name in one.numbers])

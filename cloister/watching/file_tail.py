@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cloister.files import bad_file, open_file
 from cloister.watching.parsing import MOST_LINE
-from cloister.watching.source import Batch, Mark
+from cloister.watching.source import LineBatch, Mark
 
 # Bytes that are read at once: a batch is parsed and written in well under a second.
 CHUNK = 2**20
@@ -51,8 +51,8 @@ class FileTail:
         self._mark = mark
         self._notices: list[str] = []
 
-    def read(self, seconds: float) -> Batch:
-        """The next lines; see `Source`.
+    def read(self, seconds: float) -> LineBatch:
+        """The next lines; see `PredictionSource`.
 
         Raises:
             BadFileError: The file cannot be read, or is not there and not waited for.
@@ -68,7 +68,7 @@ class FileTail:
             self._file.close()
             self._file = None
 
-    def _read(self, seconds: float) -> Batch:
+    def _read(self, seconds: float) -> LineBatch:
         waited = 0.0
         while True:
             if self._file is None and not self._open():
@@ -76,9 +76,10 @@ class FileTail:
                     raise FileNotFoundError(2, "no such file", str(self._path))
             elif lines := self._lines():
                 return self._batch(tuple(lines))
-            elif rest := self._moved_on():
-                if lines := self._numbered([one for one in rest if one]):
-                    return self._batch(tuple(lines))
+            elif left := self._moved_on():
+                if left != [b""] and self._mark is not None:
+                    self._mark = replace(self._mark, line=self._mark.line + 1)
+                    return self._batch(((self._mark.line, left[0]),))
                 continue
             elif not self._follow:
                 return replace(self._batch(()), ended=True)
@@ -87,9 +88,9 @@ class FileTail:
             self._sleep(POLL)
             waited += POLL
 
-    def _batch(self, lines: tuple[tuple[int, bytes | None], ...]) -> Batch:
+    def _batch(self, lines: tuple[tuple[int, bytes | None], ...]) -> LineBatch:
         notices, self._notices = tuple(self._notices), []
-        return Batch(lines, self._mark, notices=notices)
+        return LineBatch(lines, self._mark, notices=notices)
 
     def _open(self) -> bool:
         """Opens the file of the mark, whatever its name is by now, or the one of the name."""
@@ -176,12 +177,12 @@ class FileTail:
         head = os.pread(self._file.fileno(), size, 0)
         return replace(mark, head=hashlib.sha256(head).hexdigest(), head_bytes=len(head))
 
-    def _moved_on(self) -> list[bytes]:
+    def _moved_on(self) -> list[bytes | None]:
         """At the end of the open file: whether another took its name, or it was emptied.
 
         Returns:
-            What the file had after its last line's end, or an empty text; nothing: all is as it
-            was.
+            What the file had after its last line's end, which never comes any more: a text, an
+            empty one, or None of one too long; nothing: all is as it was.
         """
         assert self._file is not None
         assert self._mark is not None
@@ -201,10 +202,10 @@ class FileTail:
         # A line may have come after the last look and before the file was renamed.
         if os.fstat(self._file.fileno()).st_size > at:
             return [b""]
-        rest = self._rest
+        left = None if self._mark.skipping else self._rest.strip()
         self.close()
         self._begin(open_file(self._path))
-        return [rest]
+        return [left]
 
 
 def _literal(name: str) -> str:

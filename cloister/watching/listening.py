@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cloister.dashboard.access import OWN_NAMES
 from cloister.watching.parsing import MOST_LINE
 from cloister.watching.shown import Shown
-from cloister.watching.source import Batch
+from cloister.watching.source import LineBatch
 
 # Largest body of a request, and requests that wait.
 MOST_BODY, WAITING = 8 * 2**20, 64
@@ -39,15 +39,15 @@ class PostedRows:
     """A source of the rows that are posted; its requests are answered once the rows are kept."""
 
     def __init__(self) -> None:
-        self._bodies: queue.Queue[Batch] = queue.Queue(WAITING)
+        self._bodies: queue.Queue[LineBatch] = queue.Queue(WAITING)
         self._lines = 0
 
-    def read(self, seconds: float) -> Batch:
-        """The next lines; see `Source`."""
+    def read(self, seconds: float) -> LineBatch:
+        """The next lines; see `PredictionSource`."""
         try:
             return self._bodies.get(timeout=seconds)
         except queue.Empty:
-            return Batch()
+            return LineBatch()
 
     def close(self) -> None:
         """Does nothing: the listener is closed by itself."""
@@ -62,7 +62,7 @@ class PostedRows:
             if line.strip()
         )
         try:
-            self._bodies.put_nowait(Batch(numbered, kept=kept))
+            self._bodies.put_nowait(LineBatch(numbered, kept=kept))
         except queue.Full:
             return False
         self._lines += len(lines)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from cloister.watching.monitor import Plan
+from cloister.watching.monitor import WatchPlan
 from cloister.watching.state_file import State
 
 
-def metrics_text(plan: Plan, state: State) -> bytes:
+def metrics_text(plan: WatchPlan, state: State) -> bytes:
     """All figures in Prometheus's text format.
 
     Args:

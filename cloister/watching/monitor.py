@@ -15,8 +15,8 @@ from cloister.watching.drift import (
     is_calm,
     is_drift,
 )
-from cloister.watching.reference import Reference, measured
-from cloister.watching.row import Features, Row
+from cloister.watching.reference import DriftReference, measured
+from cloister.watching.row import Features, StreamRow
 from cloister.watching.surges import (
     Counts,
     Look,
@@ -39,7 +39,7 @@ SHOWN_ALERTS = 100
 
 
 @dataclass(frozen=True)
-class Plan:
+class WatchPlan:
     """What does not change while a watch runs.
 
     Attributes:
@@ -54,7 +54,7 @@ class Plan:
     drift: DriftConfig
     surges: SurgesConfig
     topics: Topics
-    reference: Reference | None
+    reference: DriftReference | None
 
     @property
     def per_rows(self) -> dict[str, bool]:
@@ -88,7 +88,7 @@ class MonitorState:
 
 
 def observe(
-    plan: Plan, state: MonitorState, rows: Sequence[tuple[float, Row]]
+    plan: WatchPlan, state: MonitorState, rows: Sequence[tuple[float, StreamRow]]
 ) -> tuple[MonitorState, tuple[Alert, ...]]:
     """Takes rows in.
 
@@ -117,7 +117,9 @@ def observe(
     return _told(state, alerts)
 
 
-def passed(plan: Plan, state: MonitorState, now: float) -> tuple[MonitorState, tuple[Alert, ...]]:
+def passed(
+    plan: WatchPlan, state: MonitorState, now: float
+) -> tuple[MonitorState, tuple[Alert, ...]]:
     """Lets time pass without a row: steps that are over are closed and looked at.
 
     Args:
@@ -136,7 +138,7 @@ def _told(state: MonitorState, alerts: list[Alert]) -> tuple[MonitorState, tuple
     return replace(state, alerts=kept), tuple(alerts)
 
 
-def _to_step(plan: Plan, state: MonitorState, at: float, alerts: list[Alert]) -> MonitorState:
+def _to_step(plan: WatchPlan, state: MonitorState, at: float, alerts: list[Alert]) -> MonitorState:
     step = int(at // plan.surges.step_seconds)
     counts = state.counts
     if counts.step is None:
@@ -160,7 +162,7 @@ def _to_step(plan: Plan, state: MonitorState, at: float, alerts: list[Alert]) ->
 
 
 def _looked_at(
-    plan: Plan, state: MonitorState, figure: SurgeFigure, at: float
+    plan: WatchPlan, state: MonitorState, figure: SurgeFigure, at: float
 ) -> tuple[MonitorState, Event | None]:
     key = f"surge:{figure.topic}"
     is_high = is_surge(figure, plan.surges)
@@ -174,8 +176,8 @@ def _looked_at(
 
 
 def _close_window(
-    plan: Plan,
-    reference: Reference,
+    plan: WatchPlan,
+    reference: DriftReference,
     state: MonitorState,
     window: Sequence[tuple[float, Features]],
     alerts: list[Alert],
@@ -197,7 +199,7 @@ def _close_window(
     return replace(state, closed=number, debounced=states, windows=windows)
 
 
-def _surge_alert(plan: Plan, figure: SurgeFigure, event: Event, at: float) -> Alert:
+def _surge_alert(plan: WatchPlan, figure: SurgeFigure, event: Event, at: float) -> Alert:
     minutes = plan.surges.window_seconds / 60
     told = f"{figure.count} in {minutes:g} minutes, where {figure.expected:.3g} are usual"
     verb = "surges" if event == "begins" else "surges no longer"
@@ -213,7 +215,7 @@ def _surge_alert(plan: Plan, figure: SurgeFigure, event: Event, at: float) -> Al
     return make_alert(plan.name, "surge", figure.topic, event, at, message, figures)
 
 
-def _drift_alert(plan: Plan, found: WindowFigures, figure: DriftFigure, event: Event) -> Alert:
+def _drift_alert(plan: WatchPlan, found: WindowFigures, figure: DriftFigure, event: Event) -> Alert:
     p = "not tested" if figure.p is None else f"p = {figure.p:.2g}"
     where = f", most at {figure.where}" if figure.where else ""
     verb = "drifts" if event == "begins" else "drifts no longer"

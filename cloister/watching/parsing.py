@@ -11,7 +11,7 @@ from typing import Any
 from cloister.bounds import LARGE
 from cloister.json_text import read_json
 from cloister.tasks.config import TaskKind
-from cloister.watching.row import Features, Row
+from cloister.watching.row import Features, StreamRow
 
 # Longest line: a record of the longest context has half a megabyte of text, and its escapes.
 MOST_LINE = 2**20
@@ -44,7 +44,7 @@ class RowError(Exception):
 
 
 @dataclass(frozen=True)
-class Form:
+class RowForm:
     """What a row must look like.
 
     Attributes:
@@ -66,7 +66,7 @@ class Form:
     refusals: tuple[str, ...]
 
 
-def parse_line(line: bytes, form: Form) -> tuple[Row, ...]:
+def parse_line(line: bytes, form: RowForm) -> tuple[StreamRow, ...]:
     """Reads the rows of a line: a prediction, or an answer of `cloister serve` with several.
 
     Raises:
@@ -90,7 +90,7 @@ def parse_line(line: bytes, form: Form) -> tuple[Row, ...]:
     return (_row(value, form),)
 
 
-def _row(table: Mapping[str, Any], form: Form) -> Row:
+def _row(table: Mapping[str, Any], form: RowForm) -> StreamRow:
     text = table.get(form.text)
     if text is not None and not isinstance(text, str):
         raise RowError("a text that is none")
@@ -107,7 +107,7 @@ def _row(table: Mapping[str, Any], form: Form) -> Row:
         cell = table.get(name)
         if isinstance(cell, str) and 0 < len(cell) <= LONGEST_CELL and cell.isprintable():
             cells[name] = cell
-    return Row(
+    return StreamRow(
         Features(categories, None if marks is None else frozenset(marks), numbers),
         answers,
         score,
@@ -118,7 +118,9 @@ def _row(table: Mapping[str, Any], form: Form) -> Row:
     )
 
 
-def _answers(table: Mapping[str, Any], form: Form, categories: Mapping[str, str]) -> frozenset[str]:
+def _answers(
+    table: Mapping[str, Any], form: RowForm, categories: Mapping[str, str]
+) -> frozenset[str]:
     if form.kind == "recommendation":
         return frozenset(one["item"] for one in table["items"])
     return frozenset(value for name, value in categories.items() if name != "cut")
@@ -127,7 +129,7 @@ def _answers(table: Mapping[str, Any], form: Form, categories: Mapping[str, str]
 _Read = tuple[dict[str, str], list[str] | None, dict[str, float], float | None]
 
 
-def _label(table: Mapping[str, Any], form: Form) -> _Read:
+def _label(table: Mapping[str, Any], form: RowForm) -> _Read:
     label = table.get("label")
     if label == "" and isinstance(table.get("reason"), str):
         label = WITHHELD
@@ -140,7 +142,7 @@ def _label(table: Mapping[str, Any], form: Form) -> _Read:
     return {"label": str(label)}, None, found, None
 
 
-def _labels(table: Mapping[str, Any], form: Form) -> _Read:
+def _labels(table: Mapping[str, Any], form: RowForm) -> _Read:
     labels = table.get("labels")
     if not isinstance(labels, list) or len(labels) > MOST_VALUES:
         raise RowError("no labels")
@@ -154,7 +156,7 @@ def _labels(table: Mapping[str, Any], form: Form) -> _Read:
     return {}, labels, numbers, None
 
 
-def _entities(table: Mapping[str, Any], form: Form) -> _Read:
+def _entities(table: Mapping[str, Any], form: RowForm) -> _Read:
     entities = table.get("entities")
     if not isinstance(entities, list) or not all(isinstance(one, dict) for one in entities):
         raise RowError("no entities")
@@ -168,14 +170,14 @@ def _entities(table: Mapping[str, Any], form: Form) -> _Read:
     return {}, [str(one) for one in types], numbers, None
 
 
-def _score(table: Mapping[str, Any], form: Form) -> _Read:
+def _score(table: Mapping[str, Any], form: RowForm) -> _Read:
     score = _number(table.get("score"), "no score")
     grade = table.get("grade")
     categories = {} if grade is None else {"grade": f"{_number(grade, 'no score'):g}"}
     return categories, None, {"score": score}, score
 
 
-def _passages(table: Mapping[str, Any], form: Form) -> _Read:
+def _passages(table: Mapping[str, Any], form: RowForm) -> _Read:
     found = table.get("passages")
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise RowError("no passages")
@@ -186,7 +188,7 @@ def _passages(table: Mapping[str, Any], form: Form) -> _Read:
     return {"passage": str(found[0]["id"])}, None, {"similarity": similarity}, None
 
 
-def _items(table: Mapping[str, Any], form: Form) -> _Read:
+def _items(table: Mapping[str, Any], form: RowForm) -> _Read:
     found = table.get("items")
     good = isinstance(found, list) and all(
         isinstance(one, dict) and isinstance(one.get("item"), str) for one in found
@@ -199,7 +201,7 @@ def _items(table: Mapping[str, Any], form: Form) -> _Read:
     return {"first item": found[0]["item"]}, None, {"first score": score}, None
 
 
-def _reply(table: Mapping[str, Any], form: Form) -> _Read:
+def _reply(table: Mapping[str, Any], form: RowForm) -> _Read:
     reply = table.get("reply")
     if reply is None:
         reply = _chosen(table.get("choices"))
@@ -219,7 +221,7 @@ def _chosen(choices: object) -> object:
     return message.get("content") if isinstance(message, dict) else None
 
 
-_READERS: dict[str, Callable[[Mapping[str, Any], Form], _Read]] = {
+_READERS: dict[str, Callable[[Mapping[str, Any], RowForm], _Read]] = {
     "sequence-classification": _label,
     "text-pairs": _label,
     "multi-label-classification": _labels,
@@ -231,14 +233,14 @@ _READERS: dict[str, Callable[[Mapping[str, Any], Form], _Read]] = {
 }
 
 
-def _check_label(label: object, form: Form) -> None:
+def _check_label(label: object, form: RowForm) -> None:
     if not isinstance(label, str) or not label:
         raise RowError("no label")
     if form.labels and label not in form.labels:
         raise RowError("a label that the model does not have")
 
 
-def _probabilities(found: object, form: Form) -> dict[str, float]:
+def _probabilities(found: object, form: RowForm) -> dict[str, float]:
     if found is None:
         return {}
     if not isinstance(found, dict):

@@ -7,7 +7,7 @@ import threading
 from typing import BinaryIO
 
 from cloister.watching.parsing import MOST_LINE
-from cloister.watching.source import Batch
+from cloister.watching.source import LineBatch
 
 # Lines that wait, and most of them in a batch.
 WAITING, TOGETHER = 4096, 1000
@@ -26,14 +26,14 @@ class Pipe:
         self._lines: queue.Queue[tuple[int, bytes | None] | None] = queue.Queue(WAITING)
         threading.Thread(target=self._fill, daemon=True).start()
 
-    def read(self, seconds: float) -> Batch:
-        """The next lines; see `Source`."""
+    def read(self, seconds: float) -> LineBatch:
+        """The next lines; see `PredictionSource`."""
         try:
             first = self._lines.get(timeout=seconds)
         except queue.Empty:
-            return Batch()
+            return LineBatch()
         if first is None:
-            return Batch(ended=True)
+            return LineBatch(ended=True)
         lines = [first]
         while len(lines) < TOGETHER:
             try:
@@ -41,9 +41,9 @@ class Pipe:
             except queue.Empty:
                 break
             if more is None:
-                return Batch(tuple(lines), ended=True)
+                return LineBatch(tuple(lines), ended=True)
             lines.append(more)
-        return Batch(tuple(lines))
+        return LineBatch(tuple(lines))
 
     def close(self) -> None:
         """Does nothing: the stream is its owner's."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cloister.errors import DataError
-from cloister.watching.row import Features, Row
+from cloister.watching.row import Features, StreamRow
 
 # Answers that have a bin of their own; the rarer ones share one. Deciles are the convention for
 # numbers, and 20 bins of answers keep PSI's mean without drift below 0.06 for windows of 500.
@@ -39,7 +39,7 @@ class Numbers:
 
 
 @dataclass(frozen=True)
-class Reference:
+class DriftReference:
     """What windows are compared with.
 
     Attributes:
@@ -60,7 +60,7 @@ class Reference:
     digest: str
 
 
-def make_reference(rows: Sequence[Row], projections: int, seed: int) -> Reference:
+def make_reference(rows: Sequence[StreamRow], projections: int, seed: int) -> DriftReference:
     """Makes a reference of rows.
 
     Args:
@@ -95,10 +95,10 @@ def make_reference(rows: Sequence[Row], projections: int, seed: int) -> Referenc
         for name in sorted({name for one in features for name in one.numbers})
     }
     digest = hashlib.sha256(repr((features, projections, seed)).encode()).hexdigest()
-    return Reference(len(rows), categories, marks, numbers, directions, digest)
+    return DriftReference(len(rows), categories, marks, numbers, directions, digest)
 
 
-def measured(row: Row, directions: np.ndarray | None) -> Features:
+def measured(row: StreamRow, directions: np.ndarray | None) -> Features:
     """A row's features, with its embedding's projections among the numbers.
 
     Args:

@@ -24,7 +24,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Row:
+class StreamRow:
     """A row of the stream.
 
     Attributes:
@@ -47,7 +47,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Method:
+class WatchedTask:
     """What is measured of a task, and what is not, and why.
 
     Attributes:
@@ -60,24 +60,24 @@ class Method:
 
 
 _NO_MARKS = "a row has one answer, which is compared as a whole"
-METHODS: dict[TaskKind, Method] = {
-    "sequence-classification": Method(("label", "confidence"), {}),
-    "text-pairs": Method(("label", "confidence"), {}),
-    "multi-label-classification": Method(("labels", "labels a row", "confidence"), {}),
-    "token-classification": Method(("entity types", "entities a row", "confidence"), {}),
-    "scoring": Method(
+METHODS: dict[TaskKind, WatchedTask] = {
+    "sequence-classification": WatchedTask(("label", "confidence"), {}),
+    "text-pairs": WatchedTask(("label", "confidence"), {}),
+    "multi-label-classification": WatchedTask(("labels", "labels a row", "confidence"), {}),
+    "token-classification": WatchedTask(("entity types", "entities a row", "confidence"), {}),
+    "scoring": WatchedTask(
         ("score", "grade"),
         {"confidence": "a score has no probability; the score itself is compared"},
     ),
-    "retrieval": Method(
+    "retrieval": WatchedTask(
         ("passage", "similarity"),
         {"confidence": "a similarity is no probability; the similarity is compared"},
     ),
-    "recommendation": Method(
+    "recommendation": WatchedTask(
         ("first item", "first score"),
         {"confidence": "an item's score is no probability; the first item's score is compared"},
     ),
-    "causal-lm": Method(
+    "causal-lm": WatchedTask(
         ("refusal", "reply length"),
         {
             "chi-square on labels": "a chat has no labels; refusals are tested in their place",

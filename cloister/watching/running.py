@@ -20,10 +20,10 @@ from cloister.watching.outbox import Outbox, with_alerts
 from cloister.watching.page import watch_page
 from cloister.watching.parsing import RowError
 from cloister.watching.report import report_of
-from cloister.watching.row import Row
+from cloister.watching.row import StreamRow
 from cloister.watching.setup import Watch, rows_of_line
 from cloister.watching.shown import Shown
-from cloister.watching.source import Batch, Source
+from cloister.watching.source import LineBatch, PredictionSource
 from cloister.watching.state_file import State, write_state
 from cloister.watching.surges import no_counts
 
@@ -75,7 +75,7 @@ def first_state(watch: Watch, before: State | None, say: Callable[[str], None]) 
 
 
 def run_watch(
-    watch: Watch, state: State, source: Source, shown: Shown, shell: Shell
+    watch: Watch, state: State, source: PredictionSource, shown: Shown, shell: Shell
 ) -> dict[str, Any]:
     """Watches until the source or the operator ends it.
 
@@ -153,7 +153,7 @@ class Taken:
 
 
 def taken(
-    watch: Watch, state: State, batch: Batch, now: float, addresses: tuple[str, ...]
+    watch: Watch, state: State, batch: LineBatch, now: float, addresses: tuple[str, ...]
 ) -> Taken:
     """A batch's lines as rows, and their alerts in the outbox.
 
@@ -164,7 +164,7 @@ def taken(
         now: In seconds since 1970.
         addresses: To which alerts go.
     """
-    rows: list[tuple[float, Row]] = []
+    rows: list[tuple[float, StreamRow]] = []
     refused, reasons = state.refused, dict[str, int]()
     for number, line in batch.lines:
         try:

@@ -13,10 +13,10 @@ from cloister.export.adapter_folder import adapter_folder
 from cloister.files import bad_file, open_file
 from cloister.serving.model import about_adapter
 from cloister.tasks.config import TaskKind
-from cloister.watching.monitor import Plan
-from cloister.watching.parsing import MOST_LINE, Form, RowError, parse_line
+from cloister.watching.monitor import WatchPlan
+from cloister.watching.parsing import MOST_LINE, RowError, RowForm, parse_line
 from cloister.watching.reference import FEWEST_REFERENCE, MOST_REFERENCE, make_reference
-from cloister.watching.row import METHODS, Row
+from cloister.watching.row import METHODS, StreamRow
 from cloister.watching.state_file import Refused
 from cloister.watching.topics import make_topics
 from cloister.watching.watch_file import WatchFile
@@ -39,8 +39,8 @@ class Watch:
     file: WatchFile
     model: str
     kind: TaskKind
-    form: Form
-    plan: Plan
+    form: RowForm
+    plan: WatchPlan
     unfit: Mapping[str, str]
     digest: str
 
@@ -65,7 +65,7 @@ def open_watch(run: Path, file: WatchFile) -> Watch:
     if kind in ("token-classification", "recommendation", "scoring", "causal-lm"):
         labels = frozenset()  # their answers are not among the study's labels as they are
     columns = sorted({t.column for t in file.topics.values() if t.column is not None})
-    form = Form(
+    form = RowForm(
         kind,
         labels,
         file.source.text,
@@ -75,13 +75,13 @@ def open_watch(run: Path, file: WatchFile) -> Watch:
         tuple(one.casefold() for one in file.drift.refusals),
     )
     _check_topics(file, form)
-    rows: list[Row] = []
+    rows: list[StreamRow] = []
     if file.reference.file is not None:
         rows = _reference_rows(file.place(file.reference.file), form)
     reference = None
     if rows:
         reference = make_reference(rows, file.drift.projections, file.drift.seed)
-    plan = Plan(file.watch.name, file.drift, file.surges, make_topics(file.topics), reference)
+    plan = WatchPlan(file.watch.name, file.drift, file.surges, make_topics(file.topics), reference)
     unfit = dict(METHODS[kind].unfit)
     unfit |= _missing(file, rows)
     settings = repr((form.kind, sorted(form.labels), file.source, file.drift, file.surges))
@@ -91,7 +91,7 @@ def open_watch(run: Path, file: WatchFile) -> Watch:
     return Watch(file, adapter_folder(run).name, kind, form, plan, unfit, digest)
 
 
-def _missing(file: WatchFile, rows: list[Row]) -> dict[str, str]:
+def _missing(file: WatchFile, rows: list[StreamRow]) -> dict[str, str]:
     """What cannot be measured for want of something in file or rows."""
     found = {}
     if file.reference.file is None:
@@ -107,7 +107,7 @@ def _missing(file: WatchFile, rows: list[Row]) -> dict[str, str]:
     return found
 
 
-def _check_topics(file: WatchFile, form: Form) -> None:
+def _check_topics(file: WatchFile, form: RowForm) -> None:
     for name, topic in file.topics.items():
         unknown = [one for one in topic.answers if form.labels and one not in form.labels]
         if unknown:
@@ -146,7 +146,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes | None]]:
         raise DataError(str(bad_file(error, "read"))) from error
 
 
-def rows_of_line(line: bytes | None, form: Form) -> tuple[Row, ...]:
+def rows_of_line(line: bytes | None, form: RowForm) -> tuple[StreamRow, ...]:
     """The rows of a line.
 
     Raises:
@@ -157,8 +157,8 @@ def rows_of_line(line: bytes | None, form: Form) -> tuple[Row, ...]:
     return parse_line(line, form)
 
 
-def _reference_rows(path: Path, form: Form) -> list[Row]:
-    rows: list[Row] = []
+def _reference_rows(path: Path, form: RowForm) -> list[StreamRow]:
+    rows: list[StreamRow] = []
     refused = Refused()
     for number, line in lines_of(path):
         try:

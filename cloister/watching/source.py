@@ -32,7 +32,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Batch:
+class LineBatch:
     """Lines that came together.
 
     Attributes:
@@ -51,10 +51,10 @@ class Batch:
     kept: Callable[[int, Mapping[str, int]], None] | None = None
 
 
-class Source(Protocol):
+class PredictionSource(Protocol):
     """Gives lines in their order."""
 
-    def read(self, seconds: float) -> Batch:
+    def read(self, seconds: float) -> LineBatch:
         """The next lines; an empty batch where none comes within the time."""
         ...
 

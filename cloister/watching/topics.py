@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cloister.watching.config import TopicConfig
-from cloister.watching.row import Row
+from cloister.watching.row import StreamRow
 
 # Letters of scripts that put no spaces between words: a term of them stands anywhere.
 _NO_SPACES = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -35,7 +35,7 @@ def make_topics(configs: Mapping[str, TopicConfig]) -> Topics:
     return Topics(configs, patterns)
 
 
-def topics_of(topics: Topics, row: Row) -> list[tuple[str, bool]]:
+def topics_of(topics: Topics, row: StreamRow) -> list[tuple[str, bool]]:
     """The topics that a row is of, each with whether its answer counts.
 
     A topic of a column is `NAME=VALUE`; one without terms and column has all rows.
@@ -53,7 +53,7 @@ def topics_of(topics: Topics, row: Row) -> list[tuple[str, bool]]:
     return found
 
 
-def _counts(config: TopicConfig, row: Row) -> bool:
+def _counts(config: TopicConfig, row: StreamRow) -> bool:
     if not row.answers.isdisjoint(config.answers):
         return True
     if row.score is None or (config.at_least is None and config.at_most is None):

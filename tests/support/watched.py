@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from cloister.watching.config import DriftConfig, SurgesConfig, TopicConfig
-from cloister.watching.monitor import MonitorState, Plan
-from cloister.watching.parsing import Form
+from cloister.watching.monitor import MonitorState, WatchPlan
+from cloister.watching.parsing import RowForm
 from cloister.watching.reference import make_reference
-from cloister.watching.row import Features, Row
+from cloister.watching.row import Features, StreamRow
 from cloister.watching.surges import no_counts
 from cloister.watching.topics import make_topics
 
@@ -21,11 +21,13 @@ START = 1_767_571_200.0
 HOUR = 3600.0
 
 
-def form(kind: Any = "sequence-classification", **changes: Any) -> Form:
+def form(kind: Any = "sequence-classification", **changes: Any) -> RowForm:
     """The form of a stream of news."""
     labels = frozenset(LABELS) if kind == "sequence-classification" else frozenset()
     given = {"time": "at", "cells": ("company",), "labels": labels, **changes}
-    return Form(kind, given["labels"], "text", given["time"], "embedding", given["cells"], ("no",))
+    return RowForm(
+        kind, given["labels"], "text", given["time"], "embedding", given["cells"], ("no",)
+    )
 
 
 def classified(rng: np.random.Generator, negative: float = 0.2, **columns: Any) -> dict[str, Any]:
@@ -36,10 +38,10 @@ def classified(rng: np.random.Generator, negative: float = 0.2, **columns: Any) 
     return {"label": label, "probabilities": shares, "is_cut": False, **columns}
 
 
-def row(label: str, at: float = START, company: str = "Acme", text: str | None = None) -> Row:
+def row(label: str, at: float = START, company: str = "Acme", text: str | None = None) -> StreamRow:
     """A row as the parser makes it."""
     features = Features({"label": label, "cut": "whole"}, None, {})
-    return Row(features, frozenset({label}), None, text, {"company": company}, at)
+    return StreamRow(features, frozenset({label}), None, text, {"company": company}, at)
 
 
 SURGES = SurgesConfig(
@@ -48,20 +50,22 @@ SURGES = SurgesConfig(
 
 
 def plan(
-    reference: Sequence[Row] = (),
+    reference: Sequence[StreamRow] = (),
     *,
     drift: DriftConfig | None = None,
     surges: SurgesConfig = SURGES,
     topics: dict[str, TopicConfig] | None = None,
-) -> Plan:
+) -> WatchPlan:
     """A plan that watches negative rows of each company, unless topics are given."""
     drift = drift or DriftConfig(window_rows=100)
     named = {"company": TopicConfig(column="company", answers=("negative",))}
     against = make_reference(reference, drift.projections, drift.seed) if reference else None
-    return Plan("news", drift, surges, make_topics(named if topics is None else topics), against)
+    return WatchPlan(
+        "news", drift, surges, make_topics(named if topics is None else topics), against
+    )
 
 
-def empty(of: Plan) -> MonitorState:
+def empty(of: WatchPlan) -> MonitorState:
     """The state before the first row."""
     names = tuple(n for n, one in of.topics.configs.items() if one.column is None)
     return MonitorState(no_counts(names, of.surges))

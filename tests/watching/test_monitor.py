@@ -10,24 +10,25 @@ from hypothesis import strategies as st
 
 from cloister.watching.config import DriftConfig, SurgesConfig, TopicConfig
 from cloister.watching.debounce import Calm, Debounced, debounced
-from cloister.watching.monitor import MonitorState, Plan, observe, passed
+from cloister.watching.monitor import MonitorState, WatchPlan, observe, passed
 from cloister.watching.parsing import parse_line
-from cloister.watching.row import Features, Row
+from cloister.watching.row import Features, StreamRow
 from cloister.watching.surges import Counts, look
 from cloister.watching.topics import make_topics, topics_of
+from tests.support.examples import tries
 from tests.support.watched import HOUR, START, SURGES, empty, plan, row
 
 
-def labels(rng: np.random.Generator, count: int, negative: float) -> list[Row]:
+def labels(rng: np.random.Generator, count: int, negative: float) -> list[StreamRow]:
     names = rng.choice(["negative", "positive"], size=count, p=[negative, 1 - negative])
     return [row(str(name), START + 60.0 * n) for n, name in enumerate(names)]
 
 
-def timed(rows: list[Row]) -> list[tuple[float, Row]]:
+def timed(rows: list[StreamRow]) -> list[tuple[float, StreamRow]]:
     return [(one.at or 0.0, one) for one in rows]
 
 
-def hourly(counts: list[int], company: str = "Acme") -> list[tuple[float, Row]]:
+def hourly(counts: list[int], company: str = "Acme") -> list[tuple[float, StreamRow]]:
     """Negative rows, so many in each hour, and a neutral one that ends the last hour."""
     rows = [
         row("negative", START + HOUR * (hour + n / (count + 1)), company)
@@ -52,7 +53,7 @@ def test_a_large_psi_that_chance_explains_is_no_drift() -> None:
     """60 rows against 60: six bins of ten each vary by PSI 0.2 and more without drift."""
     rng = np.random.default_rng(2)
 
-    def drawn(count: int) -> list[Row]:
+    def drawn(count: int) -> list[StreamRow]:
         return [row(f"{rng.integers(12)}") for _ in range(count)]
 
     watch = plan(drawn(60), drift=DriftConfig(window_rows=60, psi_alert=0.1), topics={})
@@ -80,7 +81,7 @@ def test_false_findings_over_the_horizon_are_rarer_than_declared() -> None:
 def test_embeddings_that_move_are_found_on_projections() -> None:
     rng = np.random.default_rng(4)
 
-    def vectors(count: int, shift: float) -> list[Row]:
+    def vectors(count: int, shift: float) -> list[StreamRow]:
         values = rng.normal(shift, size=(count, 6))
         return [replace(row("neutral"), embedding=tuple(map(float, one))) for one in values]
 
@@ -98,9 +99,9 @@ def test_marks_of_a_row_are_tested_one_by_one() -> None:
     """Two types of entities that always come together are two tests, and the p-value is doubled
     (with the third, of other types, of which there are none to test)."""
 
-    def tagged(count: int, has: int) -> list[Row]:
+    def tagged(count: int, has: int) -> list[StreamRow]:
         marks = [frozenset({"person", "place"}) if n < has else frozenset() for n in range(count)]
-        return [Row(Features({}, one, {}), one, at=START) for one in marks]  # type: ignore[arg-type]
+        return [StreamRow(Features({}, one, {}), one, at=START) for one in marks]  # type: ignore[arg-type]
 
     watch = plan(tagged(200, 100), topics={})
     state, _ = observe(watch, empty(watch), timed(tagged(100, 70)))
@@ -148,7 +149,7 @@ def test_too_little_past_raises_no_alert() -> None:
 def test_more_traffic_alone_is_no_surge_of_a_share() -> None:
     """Ten times the rows with the same share of negative ones."""
 
-    def stream(hours: int, rows: int) -> list[tuple[float, Row]]:
+    def stream(hours: int, rows: int) -> list[tuple[float, StreamRow]]:
         return [
             (at, row("negative" if n % 5 == 0 else "neutral", at))
             for hour in range(hours)
@@ -163,7 +164,7 @@ def test_more_traffic_alone_is_no_surge_of_a_share() -> None:
         assert len(alerts) == expected, per
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=tries(120), deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=52, max_size=70), st.integers(1, 4))
 def test_windowed_sums_are_those_of_a_slow_twin(counts: list[int], window: int) -> None:
     """Count and expectation of the last look, from the list of counts alone."""
@@ -188,7 +189,7 @@ def test_windowed_sums_are_those_of_a_slow_twin(counts: list[int], window: int) 
     assert figures[0].expected == pytest.approx(sum(past) * window / len(past))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=tries(120), deadline=None)
 @given(st.data())
 def test_it_is_the_same_however_rows_are_parted_into_calls(data: st.DataObject) -> None:
     rng = np.random.default_rng(7)
@@ -313,7 +314,7 @@ def test_a_look_needs_no_topic() -> None:
 
 
 def test_more_topics_than_are_kept_are_counted_as_beyond() -> None:
-    watch: Plan = plan()
+    watch: WatchPlan = plan()
     rows = [(START, row("negative", company=f"c{n}")) for n in range(510)]
     state, _ = observe(watch, empty(watch), rows)
     assert (len(state.counts.topics), state.counts.beyond) == (500, 10)

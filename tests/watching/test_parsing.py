@@ -20,7 +20,7 @@ from cloister.serving.predictions import (
 )
 from cloister.tasks.registry import BUILT_IN
 from cloister.watching.parsing import MOST_LINE, RowError, parse_line, read_time
-from cloister.watching.row import METHODS, Row
+from cloister.watching.row import METHODS, StreamRow
 from tests.support.watched import START, form
 
 SHARES = {"negative": 0.75, "neutral": 0.25, "positive": 0.0}
@@ -37,7 +37,7 @@ PREDICTIONS: dict[str, Any] = {
 }
 
 
-def parsed(value: object, kind: str = "sequence-classification") -> Row:
+def parsed(value: object, kind: str = "sequence-classification") -> StreamRow:
     (row,) = parse_line(json.dumps(value).encode(), form(kind, time=None))
     return row
 

@@ -12,6 +12,7 @@ from cloister.watching.file_tail import FileTail
 from cloister.watching.parsing import MOST_LINE
 from cloister.watching.pipe import Pipe
 from cloister.watching.source import Mark
+from tests.support.examples import tries
 
 
 def tail(path: Path, mark: Mark | None = None, *, follow: bool = True) -> FileTail:
@@ -48,7 +49,7 @@ def test_a_line_is_given_when_its_end_comes(tmp_path: Path) -> None:
     source.close()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=tries(160), deadline=None)
 @given(st.lists(st.sampled_from(["x\n", "yy\n", "\n", "z", "rotate", "restart"]), max_size=25))
 def test_every_line_is_given_once_over_rotations_and_restarts(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str]

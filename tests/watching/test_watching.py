@@ -19,7 +19,7 @@ from cloister.watching.metrics import metrics_text
 from cloister.watching.page import watch_page
 from cloister.watching.running import first_state, taken
 from cloister.watching.setup import open_watch
-from cloister.watching.source import Batch
+from cloister.watching.source import LineBatch
 from cloister.watching.state_file import opened_folder, read_state, write_state
 from cloister.watching.watch_file import read_watch_file
 from tests.support.released import exported
@@ -89,7 +89,7 @@ def test_a_watch_that_is_called_often_is_the_one_that_is_called_once(
 def test_the_state_comes_back_as_it_was(watched_run: Path, place: Path) -> None:
     watch = open_watch(watched_run, read_watch_file(place / "watch.toml"))
     lines = tuple(enumerate((place / "stream.jsonl").read_bytes().splitlines(), 1))
-    batch = Batch((*lines, (1201, b"{"), (1202, None)))
+    batch = LineBatch((*lines, (1201, b"{"), (1202, None)))
     state = taken(watch, first_state(watch, None, print), batch, START, ("file x",)).state
     with opened_folder(place / "news.watch"):
         write_state(place / "news.watch", state)
