@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from cloister.trust.bias.writing import BiasReport, measure_bias
     from cloister.trust.explain.writing import Explanations, explain_model
     from cloister.trust.memorize.writing import MemorizationReport, measure_memorization
+    from cloister.watching.calling import WatchReport, replay_history, watch_model
+    from cloister.watching.history import Replayed
 
 __version__ = version("cloister")
 
@@ -46,6 +48,7 @@ __all__ = [
     "Model",
     "Privacy",
     "Registry",
+    "Replayed",
     "Result",
     "ServerState",
     "Strategy",
@@ -53,6 +56,7 @@ __all__ = [
     "StudyPlan",
     "Task",
     "Traits",
+    "WatchReport",
     "__version__",
     "attack_model",
     "compress_model",
@@ -64,8 +68,10 @@ __all__ = [
     "measure_memorization",
     "open_registry",
     "partition",
+    "replay_history",
     "resume",
     "simulate",
+    "watch_model",
 ]
 
 # The module of each public name, and its name there.
@@ -82,6 +88,7 @@ _PLACES = {
     "Model": ("cloister.serving.model", "Model"),
     "Privacy": ("cloister.privacy.config", "PrivacyConfig"),
     "Registry": ("cloister.registry.registry", "Registry"),
+    "Replayed": ("cloister.watching.history", "Replayed"),
     "Result": ("cloister.api.run_result", "Result"),
     "ServerState": ("cloister.strategies.strategy", "ServerState"),
     "Strategy": ("cloister.strategies.strategy", "Strategy"),
@@ -89,6 +96,7 @@ _PLACES = {
     "StudyPlan": ("cloister.api.study_plan", "StudyPlan"),
     "Task": ("cloister.tasks.task", "Task"),
     "Traits": ("cloister.strategies.strategy", "Traits"),
+    "WatchReport": ("cloister.watching.calling", "WatchReport"),
     "attack_model": ("cloister.trust.attack.writing", "attack_model"),
     "compress_model": ("cloister.export.compress.writing", "compress_model"),
     "epsilon": ("cloister.api.epsilon_value", "epsilon"),
@@ -99,8 +107,10 @@ _PLACES = {
     "load": ("cloister.serving.model", "load"),
     "open_registry": ("cloister.registry.registry", "open_registry"),
     "partition": ("cloister.api.dealing", "partition"),
+    "replay_history": ("cloister.watching.calling", "replay_history"),
     "resume": ("cloister.api.simulating", "resume"),
     "simulate": ("cloister.api.simulating", "simulate"),
+    "watch_model": ("cloister.watching.calling", "watch_model"),
 }
 
 
