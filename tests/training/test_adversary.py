@@ -188,6 +188,27 @@ def test_a_record_whose_gradient_is_not_finite_contributes_zero(bert: Path) -> N
         assert torch.equal(mine, expected)
 
 
+def test_training_against_moves_makes_them_harmless(bert: Path) -> None:
+    """What it is for: where all of the adapters train, a move no longer raises the loss much."""
+
+    def loss_of_moves(radius: float) -> float:
+        workspace = opened(bert, adversarial_radius=radius)
+        network, task = workspace.network, workspace.task
+        parameters = [p for _, p in trained_parameters(network)]
+        optimizer = torch.optim.Adam(parameters, lr=0.02)
+        units = singles(workspace.encode(TEXTS))
+        for _ in range(25):
+            gradients = plain_gradient_sum(network, task, units, 512)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+        network.adversarial_radius = 2 * RADIUS
+        losses = trained_losses(network, task, task.collate([unit[0] for unit in units]))
+        return float(losses.detach().mean())
+
+    assert loss_of_moves(2 * RADIUS) < 0.5 * loss_of_moves(0.0)
+
+
 @pytest.mark.parametrize("family", ["bert", "llama"])
 @pytest.mark.parametrize("again", [False, True])
 def test_own_layers_and_opacus_give_the_same_bits(

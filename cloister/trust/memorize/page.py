@@ -91,8 +91,8 @@ def _canaries(name: str, found: CanariesFound, stated: Stated | None) -> list[st
         paragraph(
             f"The study promises {stated}. So, of any attack on a planted secret, the chance of "
             "success is bounded as in the last column, and the mean exposure by "
-            f"{found.most_exposure:.2f} bits. An interval that lies above its bound would refute "
-            "the promise."
+            f"{found.most_exposure:.2f} bits. An interval far above its bound would be a "
+            "reason to doubt the promise; one of twenty such intervals misses by chance."
         )
     )
     if found.bound is not None:
