@@ -116,7 +116,11 @@ RATINGS = "user,item,rating,time\na,1,5,10\na,2,4,20\n"
     [
         ("1::2::3\n", SequenceOptions(form="movielens"), r"row 1: 3 cells .* 4 needed"),
         ("1\t2\n", SequenceOptions(form="movielens", separator="tab"), "row 1: 2 cells"),
-        (RATINGS + "a,3,1,last week\n", SequenceOptions(), r"row 3: time is text that is no time"),
+        (
+            RATINGS + "a,3,1,last week\n",
+            SequenceOptions(),
+            r"row 3: time is text that is not a time",
+        ),
         (
             RATINGS + "a,3,1,2024-01-01\n",
             SequenceOptions(),

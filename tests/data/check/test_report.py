@@ -80,7 +80,7 @@ def test_suspicious_labels_are_named(tmp_path: Path) -> None:
         "'cardiolgy' (1) are nearly equal",
         "'N/A' looks like a missing value",
         "rows have no label",
-        "the commonest label has 30 times the rarest's",
+        "the most frequent label has 30 times the records of the rarest",
         "'cardiolgy' occurs once",
     ):
         assert any(part in message for message in messages), part
