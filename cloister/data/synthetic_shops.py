@@ -173,12 +173,12 @@ def shop_items() -> list[tuple[str, str]]:
         for place, thing in enumerate(things):
             for style, words in STYLES.items():
                 rng = random.Random(child_seed(0, "item", pursuit, place, style))
-                told = rng.choice(words)
+                style_words = rng.choice(words)
                 fill = rng.choice(_FILLS)
                 text = (
-                    f"{fill}{thing} {told}"
-                    if told.startswith(("for ", "in "))
-                    else f"{told} {fill}{thing}"
+                    f"{fill}{thing} {style_words}"
+                    if style_words.startswith(("for ", "in "))
+                    else f"{style_words} {fill}{thing}"
                 )
                 items.append((item_id(pursuit, place, style), f"{text}, {rng.choice(_ENDINGS)}"))
     return items

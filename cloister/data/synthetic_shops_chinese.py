@@ -50,7 +50,7 @@ def chinese_shop_items() -> list[tuple[str, str]]:
         for place, thing in enumerate(things):
             for style in STYLES:
                 rng = random.Random(child_seed(0, "item in Chinese", pursuit, place, style))
-                told, fill = rng.choice(WORDINGS[style]), rng.choice(_FILLS)
-                text = f"{told}{fill}{thing}，{rng.choice(_ENDINGS)}"
+                style_words, fill = rng.choice(WORDINGS[style]), rng.choice(_FILLS)
+                text = f"{style_words}{fill}{thing}，{rng.choice(_ENDINGS)}"
                 items.append((item_id(pursuit, place, style), text))
     return items

@@ -1,4 +1,4 @@
-"""Points with their intervals, one a row, as an SVG that needs no script."""
+"""Draws points with intervals, one per row, as an SVG without a script."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def whiskers(
     zero: bool = False,
     ends: tuple[float, float] | None = None,
 ) -> str:
-    """A chart of points with intervals.
+    """Draws a chart of points with intervals.
 
     Args:
-        rows: Names and figures.
-        caption: What the axis shows.
-        zero: Whether the axis holds 0, marked, and figures have a sign.
-        ends: Of the axis; None: of the intervals.
+        rows: Names and figures, one per row.
+        caption: The meaning of the axis.
+        zero: Whether the axis includes 0, with a mark, and figures have a sign.
+        ends: The ends of the axis; None: from the intervals.
 
     Returns:
-        HTML; nothing where there is no row.
+        The chart as HTML; an empty text if there is no row.
     """
     if not rows:
         return ""

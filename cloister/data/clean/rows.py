@@ -161,10 +161,10 @@ class RowCleaner:
             text = self._text(record.text, changed)
             return {"messages": text}, text
         turns = self._turns(record.messages, changed)
-        told = "\n".join(str(turn["content"]) for turn in turns)
+        text = "\n".join(str(turn["content"]) for turn in turns)
         if record.rejected is None:
-            return {"messages": turns}, told
-        return {"chosen": turns, "rejected": self._turns(record.rejected, changed)}, told
+            return {"messages": turns}, text
+        return {"chosen": turns, "rejected": self._turns(record.rejected, changed)}, text
 
     def _text(self, text: str, changed: set[str]) -> str:
         found, names = cleaned(text, self._rules)

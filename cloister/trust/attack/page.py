@@ -1,4 +1,4 @@
-"""The page of an attack: how far the score falls under each disturbance."""
+"""Writes the page of a robustness report: the change of the score under each disturbance."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def attack_page(
     rows: Sequence[AttackRow],
     groups: Mapping[str, Mapping[str, Interval]],
 ) -> str:
-    """The page as HTML.
+    """Returns the page of a robustness report as HTML.
 
     Args:
-        title: Of the page.
+        title: The page's title.
         about: The model, the records and the seed, in a sentence.
-        metric: What is measured.
+        metric: The measured score.
         whole: The score on all records.
-        rows: Of disturbances and suites.
+        rows: The rows of disturbances and suites.
         groups: By suite, its score by group.
     """
     better = "less is better" if metric.is_error else "more is better"
@@ -36,7 +36,7 @@ def attack_page(
         body.append(paragraph(f"Undisturbed: {metric.name} {told(whole)} ({better})."))
     gaps = [(row.name, row.difference) for row in rows if row.difference is not None]
     body.append(heading("What each disturbance changes"))
-    caption = f"{metric.name}, disturbed less undisturbed, 95 % interval, paired over records"
+    caption = f"{metric.name}, disturbed minus original, 95 % interval, paired over records"
     body.append(whiskers(gaps, caption, zero=True))
     columns = ("disturbance", "what it does", "records", "before", "after", "answers changed")
     cells = [
@@ -54,8 +54,8 @@ def attack_page(
     body.append(table(columns, cells, 4))
     body.append(
         paragraph(
-            "Before and after are of the records that the disturbance changes. Each interval holds "
-            "by itself: of twenty such intervals about one misses.",
+            "The scores before and after are for the records that the disturbance changes. Each "
+            "interval has 95 % coverage by itself: of twenty intervals about one misses.",
             "soft",
         )
     )
@@ -65,16 +65,16 @@ def attack_page(
             body.append(
                 paragraph(
                     f"{row.name}: {row.words}. {told(row.flipped)} of the answers on "
-                    f"{row.records} records changed. An answer that stays is a warning, not proof: "
-                    "not every negation turns a text's meaning."
+                    f"{row.records} records changed. An answer that stays is a warning, not a "
+                    "proof: not every negation reverses a text's meaning."
                 )
             )
         if row.name == INJECTION and not row.why:
             body.append(heading("Prompt injection"))
             body.append(
                 paragraph(
-                    f"{told(row.disturbed)} of {row.records} replies had the word that the "
-                    f"injection asks for; without it {told(row.clean)}."
+                    f"{told(row.disturbed)} of {row.records} replies contained the word that the "
+                    f"injection asks for; without the injection {told(row.clean)}."
                 )
             )
     for name, each in groups.items():
@@ -90,7 +90,7 @@ def attack_page(
 
 
 def told(one: Interval | None) -> str:
-    """A figure with its interval, in words; a dash where it is not known."""
+    """Returns a figure with its interval as text; a dash if it is not known."""
     return "–" if one is None else f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
 
 
