@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from cloister.trust.attack.writing import AttackReport, attack_model
     from cloister.trust.bias.writing import BiasReport, measure_bias
     from cloister.trust.explain.writing import Explanations, explain_model
+    from cloister.watching.calling import WatchReport, replay_history, watch_model
+    from cloister.watching.history import Replayed
 
 __version__ = version("cloister")
 
@@ -44,6 +46,7 @@ __all__ = [
     "Model",
     "Privacy",
     "Registry",
+    "Replayed",
     "Result",
     "ServerState",
     "Strategy",
@@ -51,6 +54,7 @@ __all__ = [
     "StudyPlan",
     "Task",
     "Traits",
+    "WatchReport",
     "__version__",
     "attack_model",
     "compress_model",
@@ -61,8 +65,10 @@ __all__ = [
     "measure_bias",
     "open_registry",
     "partition",
+    "replay_history",
     "resume",
     "simulate",
+    "watch_model",
 ]
 
 # The module of each public name, and its name there.
@@ -78,6 +84,7 @@ _PLACES = {
     "Model": ("cloister.serving.model", "Model"),
     "Privacy": ("cloister.privacy.config", "PrivacyConfig"),
     "Registry": ("cloister.registry.registry", "Registry"),
+    "Replayed": ("cloister.watching.history", "Replayed"),
     "Result": ("cloister.api.run_result", "Result"),
     "ServerState": ("cloister.strategies.strategy", "ServerState"),
     "Strategy": ("cloister.strategies.strategy", "Strategy"),
@@ -85,6 +92,7 @@ _PLACES = {
     "StudyPlan": ("cloister.api.study_plan", "StudyPlan"),
     "Task": ("cloister.tasks.task", "Task"),
     "Traits": ("cloister.strategies.strategy", "Traits"),
+    "WatchReport": ("cloister.watching.calling", "WatchReport"),
     "attack_model": ("cloister.trust.attack.writing", "attack_model"),
     "compress_model": ("cloister.export.compress.writing", "compress_model"),
     "epsilon": ("cloister.api.epsilon_value", "epsilon"),
@@ -94,8 +102,10 @@ _PLACES = {
     "load": ("cloister.serving.model", "load"),
     "open_registry": ("cloister.registry.registry", "open_registry"),
     "partition": ("cloister.api.dealing", "partition"),
+    "replay_history": ("cloister.watching.calling", "replay_history"),
     "resume": ("cloister.api.simulating", "resume"),
     "simulate": ("cloister.api.simulating", "simulate"),
+    "watch_model": ("cloister.watching.calling", "watch_model"),
 }
 
 
