@@ -48,13 +48,13 @@ def whiskers(
     for row, (name, one) in enumerate(rows):
         y = STEP * row + STEP / 2
         sign = "+" if zero else ""
-        told = f"{one.value:{sign}.3f} ({one.low:{sign}.3f} to {one.high:{sign}.3f})"
+        text = f"{one.value:{sign}.3f} ({one.low:{sign}.3f} to {one.high:{sign}.3f})"
         parts.append(
             f'<text x="{NAME - 6}" y="{y + 4}" text-anchor="end">{escape(name[:26])}</text>'
             f'<line x1="{at(one.low):.1f}" x2="{at(one.high):.1f}" y1="{y}" y2="{y}" '
             f'stroke="rgb(0,114,178)" stroke-width="2"/>'
             f'<circle cx="{at(one.value):.1f}" cy="{y}" r="4.5" fill="rgb(0,114,178)"/>'
-            f'<text class="soft" x="{NAME + PLOT + 6}" y="{y + 4}">{told}</text>'
+            f'<text class="soft" x="{NAME + PLOT + 6}" y="{y + 4}">{text}</text>'
         )
     width, height = NAME + PLOT + FIGURES, STEP * len(rows)
     return (

@@ -1,4 +1,4 @@
-"""Files of who had what and when, as one record a person; and public files of items."""
+"""Files of interactions become one record per person; public files of items are written."""
 
 import json
 import random

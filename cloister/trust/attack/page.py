@@ -33,7 +33,7 @@ def attack_page(
     better = "less is better" if metric.is_error else "more is better"
     body = [paragraph(about)]
     if whole is not None:
-        body.append(paragraph(f"Undisturbed: {metric.name} {told(whole)} ({better})."))
+        body.append(paragraph(f"Undisturbed: {metric.name} {figure(whole)} ({better})."))
     gaps = [(row.name, row.difference) for row in rows if row.difference is not None]
     body.append(heading("What each disturbance changes"))
     caption = f"{metric.name}, disturbed minus original, 95 % interval, paired over records"
@@ -44,9 +44,9 @@ def attack_page(
             row.name,
             row.words,
             str(row.records),
-            told(row.clean),
-            told(row.disturbed),
-            told(row.flipped),
+            figure(row.clean),
+            figure(row.disturbed),
+            figure(row.flipped),
         )
         for row in rows
         if not row.why and row.name != INJECTION and not row.is_reversing
@@ -64,7 +64,7 @@ def attack_page(
             body.append(heading("Where the answer should change"))
             body.append(
                 paragraph(
-                    f"{row.name}: {row.words}. {told(row.flipped)} of the answers on "
+                    f"{row.name}: {row.words}. {figure(row.flipped)} of the answers on "
                     f"{row.records} records changed. An answer that stays is a warning, not a "
                     "proof: not every negation reverses a text's meaning."
                 )
@@ -73,8 +73,8 @@ def attack_page(
             body.append(heading("Prompt injection"))
             body.append(
                 paragraph(
-                    f"{told(row.disturbed)} of {row.records} replies contained the word that the "
-                    f"injection asks for; without the injection {told(row.clean)}."
+                    f"{figure(row.disturbed)} of {row.records} replies contained the word that the "
+                    f"injection asks for; without the injection {figure(row.clean)}."
                 )
             )
     for name, each in groups.items():
@@ -89,7 +89,7 @@ def attack_page(
     return page(title, body)
 
 
-def told(one: Interval | None) -> str:
+def figure(one: Interval | None) -> str:
     """Returns a figure with its interval as text; a dash if it is not known."""
     return "–" if one is None else f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
 

@@ -16,7 +16,7 @@ from cloister.serving.model import about_adapter
 from cloister.tasks.config import TaskKind
 from cloister.trust.attack.disturbances import DISTURBANCES
 from cloister.trust.attack.measured import INJECTION, AttackRow, measure, measure_suite
-from cloister.trust.attack.page import attack_page, told
+from cloister.trust.attack.page import attack_page, figure
 from cloister.trust.attack.suites import read_suite
 from cloister.trust.intervals import Interval
 from cloister.trust.opening import open_run, recipe_of, refuse_kinds
@@ -70,7 +70,7 @@ def attack_model(
         most: Records that are used, drawn by the seed where there are more.
         seed: Of what is drawn and changed, and of the intervals.
         base: The base's folder or hub id on this machine; None: as the adapter names it.
-        on_stage: Called with what begins; None: nobody is told.
+        on_stage: Called with what begins; None: it is not called.
 
     Returns:
         The folder and what it says. Accuracies have Wilson's interval, other scores and all
@@ -149,14 +149,15 @@ def attack_model(
 
 def _words(metric: str, source: str, whole: Interval | None, rows: Sequence[AttackRow]) -> str:
     """What a card says of it; `cloister model card --robustness` reads the file."""
-    lines = [f"{metric} on {source}: {told(whole)}, at 95 %. Under disturbances:"]
+    lines = [f"{metric} on {source}: {figure(whole)}, at 95 %. Under disturbances:"]
     lines += [
-        f"- {row.name}: {told(row.disturbed)} on {row.records} records, {told(row.clean)} before"
+        f"- {row.name}: {figure(row.disturbed)} on {row.records} records, before "
+        f"{figure(row.clean)}"
         for row in rows
         if row.disturbed is not None
     ]
     lines += [
-        f"- {row.name}: {told(row.flipped)} of the answers changed, as they should"
+        f"- {row.name}: {figure(row.flipped)} of the answers changed, as they should"
         for row in rows
         if row.is_reversing and row.flipped is not None
     ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 
 from cloister.report_page import heading, page, paragraph, table
-from cloister.trust.attack.page import told
+from cloister.trust.attack.page import figure
 from cloister.trust.bias.measured import FEW, BiasFound
 from cloister.trust.charts import whiskers
 from cloister.trust.intervals import Interval
@@ -54,7 +54,7 @@ def _groups(metric: Metric, found: BiasFound, against: str | None) -> list[str]:
         heading(f"{metric.name} by group"),
         whiskers(scores, f"{metric.name} ({better}), 95 % interval"),
         paragraph(
-            f"Of all records {told(found.whole)}. The groups differ by {found.gap:.3f} at most; "
+            f"Of all records {figure(found.whole)}. The groups differ by {found.gap:.3f} at most; "
             f"groups of these sizes drawn at random differ as much in {found.chance:.1%} of draws."
         ),
     ]
@@ -66,9 +66,9 @@ def _groups(metric: Metric, found: BiasFound, against: str | None) -> list[str]:
         (
             one.name,
             str(one.records),
-            told(one.score),
-            *([told(one.calibration)] if one.calibration else []),
-            *([told(one.mean_score)] if one.mean_score else []),
+            figure(one.score),
+            *([figure(one.calibration)] if one.calibration else []),
+            *([figure(one.mean_score)] if one.mean_score else []),
         )
         for one in found.groups
     ]
@@ -84,9 +84,9 @@ def _groups(metric: Metric, found: BiasFound, against: str | None) -> list[str]:
             (
                 gap.label,
                 one.name,
-                told(rates.selected),
-                told(rates.true_positive),
-                told(rates.false_positive),
+                figure(rates.selected),
+                figure(rates.true_positive),
+                figure(rates.false_positive),
             )
             for gap in found.labels
             for one in found.groups

@@ -13,7 +13,7 @@ from cloister.export.forms.public_test import PublicRecords, public_records
 from cloister.recipe.private_file import refuse_private_file, refuse_private_texts
 from cloister.serving.model import about_adapter
 from cloister.tasks.config import TaskKind
-from cloister.trust.attack.page import told
+from cloister.trust.attack.page import figure
 from cloister.trust.bias.crows import preferences, read_pairs
 from cloister.trust.bias.groups import groups_by_column, groups_by_terms, read_terms
 from cloister.trust.bias.measured import BiasFound, measure_groups
@@ -71,7 +71,7 @@ def measure_bias(
         against: Another run of the same task and labels, such as one without privacy.
         seed: Of the intervals and of the permutation test.
         base: The base's folder or hub id on this machine; None: as the adapter names it.
-        on_stage: Called with what begins; None: nobody is told.
+        on_stage: Called with what begins; None: it is not called.
 
     Returns:
         The folder and what it says: scores, selection rates, error rates and calibration by group,
@@ -191,7 +191,7 @@ def _words(
     if found is not None:
         lines.append(f"{metric} on {source}, in groups by {by}, at 95 %:")
         lines += [
-            f"- {one.name}: {told(one.score)} on {one.records} records" for one in found.groups
+            f"- {one.name}: {figure(one.score)} on {one.records} records" for one in found.groups
         ]
         lines.append(
             f"Largest gap {found.gap:.3f}; groups drawn at random have it in {found.chance:.1%} of "
@@ -199,5 +199,5 @@ def _words(
         )
     if pairs:
         lines.append("Share of sentence pairs whose stereotype is likelier (0.5: no preference):")
-        lines += [f"- {kind}: {told(one)}" for kind, one in pairs.items()]
+        lines += [f"- {kind}: {figure(one)}" for kind, one in pairs.items()]
     return "\n".join(lines) + "\n"

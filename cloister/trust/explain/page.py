@@ -64,7 +64,7 @@ def _worth(scores: Sequence[MethodScore]) -> list[str]:
             str(one.answers),
             f"{one.deletion:.3f} ({one.random_deletion:.3f})",
             f"{one.insertion:.3f} ({one.random_insertion:.3f})",
-            told_gain(one),
+            gain_text(one),
             "–" if one.worst_gap is None else f"{one.worst_gap:.1%}",
         )
         for one in scores
@@ -84,7 +84,7 @@ def _worth(scores: Sequence[MethodScore]) -> list[str]:
     ]
 
 
-def told_gain(one: MethodScore) -> str:
+def gain_text(one: MethodScore) -> str:
     """Returns a method's gain with its interval, which a single answer does not have."""
     if one.answers < 2:
         return f"{one.gain.value:+.3f}"

@@ -1,4 +1,4 @@
-"""What a check finds in a file, in Chinese and English, and that it names what was planted."""
+"""A check finds the planted faults of Chinese and English files, and names them."""
 
 import json
 import stat

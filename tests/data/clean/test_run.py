@@ -1,4 +1,4 @@
-"""Files cleaned: what comes out, what the log says, and that nothing is left half."""
+"""A cleaned file has the expected rows and log, and is complete or does not exist."""
 
 import csv
 import gzip
