@@ -147,7 +147,7 @@ def test_a_reason_is_the_item_without_which_the_recommendation_falls_most(
         ({"inputs": [["a"]] * 17, "reasons": True}, "at most 16 people"),
         ({"inputs": [["a"]], "reasons": 1}, "true or false"),
         ({"inputs": [["a"], ["x"]], "reasons": True}, "is not in task.items"),
-        ({"inputs": [["a"]], "why": True}, "inputs and reasons are taken"),
+        ({"inputs": [["a"]], "why": True}, "only inputs and reasons are allowed"),
     ],
 )
 def test_reasons_that_cannot_be_given_are_refused(
