@@ -167,7 +167,7 @@ def test_what_does_not_apply_is_refused_by_name(
     out = ["--out", str(tmp_path / "why")]
     asked = ["model", "explain", str(finished)]
     assert run([*asked, *out]) == 2
-    assert "--text or --data" in capsys.readouterr().err
+    assert "give either texts (--text)" in capsys.readouterr().err
     assert run([*asked, "--text", TEXT, "--text", " ", *out]) == 3
     assert "input 2: empty" in capsys.readouterr().err
     assert run([*asked, "--text", TEXT, "--method", "shap", *out]) == 2
