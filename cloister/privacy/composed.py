@@ -1,8 +1,8 @@
-"""The privacy loss distribution of many steps, and its δ: dp-accounting's own, found at once.
+"""The privacy loss distribution of many steps, its δ and its ε: dp-accounting's own, found at once.
 
 dp-accounting bounds the support of a composition by forty moments, each a `logsumexp` over the
 whole grid, which takes longer than the composition itself. Here the moments are sums of powers,
-each made of the one before; and the δ at many ε are differences of two running sums, which
+each made of the one before; and ε at a δ, or the δ at many ε, follow from two running sums, which
 dp-accounting forms in a loop of Python's.
 """
 
@@ -51,6 +51,18 @@ def deltas_at(distribution: Any, epsilons: Sequence[float]) -> Floats:
     return larger
 
 
+def epsilon_at(distribution: Any, delta: float) -> float:
+    """Computes the least ε whose δ is at most `delta`, the larger one of adding and removing a unit.
+
+    Returns:
+        ε; ∞ where more than `delta` lies at infinite losses.
+
+    Guarantees:
+        What `distribution.get_epsilon_for_delta` returns, but for floats' last bits.
+    """
+    return max(_epsilon(side.to_dense_pmf(), delta) for side in _sides(distribution))
+
+
 def _sides(distribution: Any) -> tuple[Any, ...]:
     """The losses of removing and of adding a unit; one where they are the same."""
     removing, adding = distribution._pmf_remove, distribution._pmf_add
@@ -65,6 +77,30 @@ def _deltas(side: Any, epsilons: Floats) -> Floats:
     first = np.searchsorted(losses, epsilons, side="right")
     found: Floats = side._infinity_mass + above[0][first] - np.exp(epsilons) * above[1][first]
     return np.clip(found, 0.0, 1.0)
+
+
+def _epsilon(side: Any, delta: float) -> float:
+    if side._infinity_mass > delta:
+        return math.inf
+    # From the largest loss down to 0. What is below 0 changes no ε: it counts only where
+    # δ(0) ≤ `delta`, and ε is then 0.
+    points = np.arange(len(side._probs) - 1, max(-side._lower_loss, 0) - 1, -1)
+    losses = (points + side._lower_loss) * side._discretization
+    mass = side._probs[points]
+    above = np.cumsum(np.concatenate([[side._infinity_mass], mass]))
+    lower = np.cumsum(np.concatenate([[0.0], mass * np.exp(-losses)]))
+    # With the points down to and without this one: δ(ε) = above - e^ε · lower is `delta` at `crossed`,
+    # which counts if it lies above the next point.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossed = np.log((above - delta) / lower)
+    ended = np.append(crossed[:-1] >= losses, True) & (above > delta) & (lower > 0)
+    ended[-1] = True
+    end = int(np.argmax(ended))
+    # Where e^-loss is 0 in floats, all of `delta` may lie at one loss.
+    vast = (above[1 : end + 1] >= delta) & (lower[1 : end + 1] == 0)
+    if vast.any():
+        return float(losses[np.argmax(vast)])
+    return float(crossed[end]) if above[end] > lower[end] + delta else 0.0
 
 
 def _composed(side: Any, times: int) -> Any:
