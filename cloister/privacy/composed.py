@@ -52,10 +52,10 @@ def deltas_at(distribution: Any, epsilons: Sequence[float]) -> Floats:
 
 
 def epsilon_at(distribution: Any, delta: float) -> float:
-    """Computes the least ε whose δ is at most `delta`, the larger one of adding and removing a unit.
+    """Computes the least ε whose δ is at most `delta`, for adding and for removing a unit.
 
     Returns:
-        ε; ∞ where more than `delta` lies at infinite losses.
+        The larger ε of both; ∞ where more than `delta` lies at infinite losses.
 
     Guarantees:
         What `distribution.get_epsilon_for_delta` returns, but for floats' last bits.
@@ -89,8 +89,8 @@ def _epsilon(side: Any, delta: float) -> float:
     mass = side._probs[points]
     above = np.cumsum(np.concatenate([[side._infinity_mass], mass]))
     lower = np.cumsum(np.concatenate([[0.0], mass * np.exp(-losses)]))
-    # With the points down to and without this one: δ(ε) = above - e^ε · lower is `delta` at `crossed`,
-    # which counts if it lies above the next point.
+    # Between two points δ(ε) = above - e^ε · lower, with all points from the upper one on: it is
+    # `delta` at `crossed`, if that lies above the lower one.
     with np.errstate(divide="ignore", invalid="ignore"):
         crossed = np.log((above - delta) / lower)
     ended = np.append(crossed[:-1] >= losses, True) & (above > delta) & (lower > 0)
