@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cloister.evidence.began import Began
 from cloister.evidence.site_facts import SiteFacts
+from cloister.export.card_began import Forgetting, began_section
 from cloister.export.card_sections import (
     data_by_site,
     intended_use,
@@ -55,6 +57,8 @@ class Card:
         central: The noise that the coordinator added; None: it added none.
         label_counts: How many records of the public test set have each label; empty: unknown.
         lexical: Of retrieval: scores of ranking by shared words.
+        began: The finished run with whose adapter the study began; None: none.
+        old_test: Scores on an older public test set; None: none.
     """
 
     name: str
@@ -77,6 +81,8 @@ class Card:
     untrained: Mapping[str, float | None] = field(default_factory=dict)
     label_counts: Mapping[str, int] = field(default_factory=dict)
     lexical: Mapping[str, float] = field(default_factory=dict)
+    began: Began | None = None
+    old_test: Forgetting | None = None
 
     @property
     def known(self) -> dict[str, SiteFacts]:
@@ -90,7 +96,7 @@ class Card:
 
 
 # The reason that a card gives for a deployed site without a certificate.
-NO_CERTIFICATE = "no certificate: nothing is known of what it was promised"
+NO_CERTIFICATE = "no certificate, so what it was promised is not known"
 
 # What a card calls an adapter, by method.
 _KINDS: dict[Method, str] = {
@@ -132,6 +138,7 @@ def render(card: Card) -> str:
         intended_use(card.kind, card.labels),
         _scores(card),
         _privacy(card),
+        *began_section(card.began, card.old_test, card.sites, is_central=card.central is not None),
         limits(card.kind, card.loading.max_length, is_private=_is_private(card)),
         unexamined(),
         data_by_site({name: _known(one) for name, one in card.sites.items()}),
@@ -151,21 +158,21 @@ def render(card: Card) -> str:
 def _known(site: SiteFacts | str) -> str:
     """Returns what a site's certificate says about its records."""
     if isinstance(site, str):
-        return f"Of its records nothing is known here ({site})."
-    told = [
+        return f"Nothing is known about its records ({site})."
+    sentences = [
         f"What is protected is one {_unit(plan)}; a step drew each with probability "
         f"{plan.sample_rate:.4g}, which the site declared and did not count."
         for plan in site.plans
     ]
-    return " ".join(dict.fromkeys(told))
+    return " ".join(dict.fromkeys(sentences))
 
 
 def _loading(loading: Loading) -> str:
     lines = ["## Loading\n"]
     if loading.layers is not None:
         lines.append(
-            f"The base ends after its first {counted(loading.layers, 'layer')}, with its final "
-            "norm where it has one: what lies above was never computed, and is not to be.\n"
+            f"Use only the base's first {counted(loading.layers, 'layer')}, then its final norm if "
+            "it has one: the study never computed the layers above, so the script removes them.\n"
         )
     if loading.pooling is not None:
         lines.append(f"A text is one vector by its {loading.pooling}.\n")
@@ -200,7 +207,8 @@ def _scores(card: Card) -> str:
     plain = card.plain_test
     columns: dict[str, Mapping[str, float | None]] = {"this adapter": card.test}
     if card.untrained:
-        columns["untrained, before round 1"] = card.untrained
+        first = "untrained" if card.began is None else f"the adapter of `{card.began.run}`"
+        columns[f"{first}, before round 1"] = card.untrained
     if card.lexical:
         columns["TF-IDF, by shared words"] = card.lexical
     if plain:
@@ -225,7 +233,7 @@ def _scores(card: Card) -> str:
     if is_no_better(card.test.get(card.metric), guessing(card.kind, card.majority)):
         lines.append("\n**This adapter scores no more: it has learnt nothing of use.**")
     if not plain and _is_private(card):
-        lines.append("\nNo plain twin was run, so what privacy cost is not stated.")
+        lines.append("\nThe study was not run without privacy, so the cost of privacy is unknown.")
     return "\n".join(lines) + "\n"
 
 
@@ -234,16 +242,17 @@ def _balance(card: Card) -> str:
     counts = {**dict.fromkeys(card.labels, 0), **card.label_counts}
     most = max(counts, key=lambda label: counts[label])
     least = min(counts, key=lambda label: counts[label])
-    told = f"Of the test set's labels `{most}` is the commonest ({counts[most]:,} records) and "
-    told += f"`{least}` the rarest ({counts[least]:,})"
+    text = f"Of the test set's labels, `{most}` is the most frequent ({counts[most]:,} records) "
+    text += f"and `{least}` the rarest ({counts[least]:,})"
     if counts[least] == 0:
-        return f"{told}: nothing here says how well that one is told."
-    return f"{told}, a ratio of {counts[most] / counts[least]:.1f}."
+        return f"{text}: no score here says how well the model recognizes that one."
+    return f"{text}, a ratio of {counts[most] / counts[least]:.1f}."
 
 
 def _is_private(card: Card) -> bool:
-    """Whether every site is known to be promised a finite ε."""
+    """Whether every site is known to be promised a finite ε, in the run that it began with too."""
     promised = [one.promise.epsilon for one in card.known.values()]
+    promised += [] if card.began is None else card.began.promised
     return not card.unknown and bool(promised) and all(math.isfinite(value) for value in promised)
 
 
@@ -255,7 +264,7 @@ def _privacy(card: Card) -> str:
     if card.known:
         lines += [*_table(card.known), *_coupled(card.known), *_origin(card.known)]
     if missing:
-        lines += ["Of these sites nothing is promised here:\n", *missing, ""]
+        lines += ["These sites have no known promise:\n", *missing, ""]
     lines += [
         *_against(card.known),
         *_of_whole_sites(card),
@@ -289,7 +298,7 @@ def _table(known: Mapping[str, SiteFacts]) -> list[str]:
         "Each site states, by its own ledger, what it was promised: (ε, δ)-differential privacy "
         "for one unit added or removed.\n",
         "| site | ε promised | δ | one | of | noise multiplier | sample rate | steps a round | "
-        "clip | ε of the rounds that ran (an indication) |",
+        "clip | ε of this study's rounds that ran (an indication) |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for site, one in known.items():

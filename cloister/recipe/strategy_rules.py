@@ -111,6 +111,12 @@ def _adapter_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
             "in a single step A would get only noise; set 2 or more",
         ),
         (
+            bool(recipe.federation.proximal_start) and traits.factors,
+            f"federation.proximal_start: {name} writes each product with new factors after a "
+            "round, which cannot be pulled towards the first ones; leave it out, or set "
+            'strategy.name = "fedavg"',
+        ),
+        (
             bool(traits.trains) and lora.use_dora,
             f"lora.use_dora: {name} needs products of two factors, which DoRA's adapters are not",
         ),

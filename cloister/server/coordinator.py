@@ -13,14 +13,17 @@ from cloister.errors import BudgetError
 from cloister.ledger.chain import Head
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
+from cloister.server.class_plot import ClassScores
 from cloister.server.collect import secure_study
 from cloister.server.ports import Observer, Participants
 from cloister.server.report import RoundReport, SetScores
 from cloister.server.run_directory import RunDirectory
 from cloister.server.scoring import Scorer, error_of
+from cloister.server.start import starting_adapter
 from cloister.server.study import ServerStudy
 from cloister.server.tracking import TensorBoard, metrics_row
 from cloister.strategies.build import make_strategy
+from cloister.strategies.proximal import pulled
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.config import TaskKind
 from cloister.tasks.popularity import popular_scores
@@ -49,7 +52,7 @@ class RunObserver(Observer):
 
 @dataclass(frozen=True)
 class Coordinator:
-    """What a coordinator has of a study; it has no records of the sites.
+    """A study at its coordinator: everything except the sites' records, which it never has.
 
     Attributes:
         recipe: The resolved recipe, with labels.
@@ -61,6 +64,7 @@ class Coordinator:
         models: Returns the adapters that a state is scored with: its own, or the sites' where they
             keep a part.
         heads: Returns each ledger's head; only a simulation can see them.
+        old_test: The public test set of an earlier study; empty where the recipe names none.
     """
 
     recipe: Recipe
@@ -71,16 +75,23 @@ class Coordinator:
     run: RunDirectory
     models: Callable[[ServerState], Sequence[Adapter]] = lambda state: [state.adapter]
     heads: Callable[[], Mapping[str, Head]] = dict
+    old_test: Sequence[Record] = ()
 
     @property
     def scorer(self) -> Scorer:
         """Scores adapters on the public sets."""
         return Scorer(
-            self.recipe, self.workspace, self.test, self.validation, self.run, self.models
+            self.recipe,
+            self.workspace,
+            self.test,
+            self.validation,
+            self.run,
+            self.models,
+            self.old_test,
         )
 
     def study(self, participants: Participants, observer: Observer) -> ServerStudy:
-        """What the round loop needs, from the last closed round on.
+        """Returns everything that the round loop needs, from the last closed round on.
 
         Args:
             participants: The sites, and how they are asked.
@@ -92,7 +103,8 @@ class Coordinator:
         recipe, run, names, workspace = self.recipe, self.run, participants.names, self.workspace
         digest, federation, scorer = recipe.digest(), recipe.federation, self.scorer
         strategy = make_strategy(recipe.strategy, names)
-        state = run.load(strategy.init(workspace.whole), digest)
+        start = starting_adapter(run, recipe, workspace)
+        state = run.load(strategy.init(start), digest)
         self.heads()
         self._score_untrained(state, observer)
         return ServerStudy(
@@ -114,13 +126,15 @@ class Coordinator:
             dtype=recipe.training.update_dtype,
             secure=secure_study(recipe, self.plan),
             central=recipe.privacy.central(len(names), federation.num_rounds),
+            settle=lambda closed: pulled(closed, start, federation.proximal_start or 0.0),
         )
 
     def _score_untrained(self, state: ServerState, observer: Observer) -> None:
         """Scores the adapter before round 1, for comparison with what training gives.
 
         With a head that starts at the labels' words this is the base's zero-shot score, with any
-        other that of guessing. A run that has closed a round keeps its scores.
+        other that of guessing; of a study that begins with a finished run's adapter it is that
+        adapter's. A run that has closed a round keeps its scores.
         """
         if state.round > 0 or not self.test:
             return
@@ -133,8 +147,8 @@ class Coordinator:
         )
         observer.untrained(scores)
 
-    def best(self, state: ServerState) -> tuple[ServerState, SetScores]:
-        """The state that is released, and its scores on the public sets.
+    def best(self, state: ServerState) -> tuple[ServerState, SetScores, ClassScores]:
+        """The state that is released, its scores on the public sets, and those of each class.
 
         Args:
             state: After the last round; with early stopping another one may be the best.
@@ -148,21 +162,22 @@ class Coordinator:
                 "budgets, or plan less noise cost per round (more noise, smaller batches)"
             )
         best = self.run.load_best(state)
-        return best, self.scorer.scores(best)
+        return best, *self.scorer.scores_and_classes(best)
 
 
 def majority(test: Sequence[Record], kind: TaskKind) -> float | None:
-    """What saying the same of every record reaches; None where records have no labels, or are
-    queries, of which rankings are scored.
+    """Returns the best score of one constant answer for all records.
+
+    None: records have no labels, or are queries, for which rankings are scored.
 
     Args:
         test: Public records.
         kind: The task.
 
     Returns:
-        Of texts with one label the share of the most frequent. Of texts with several the largest
-        micro F1 of any set of labels: it is of the k most frequent, for some k. Of people's items
-        NDCG of the items that came next most often in this very set.
+        For texts with one label, the share of the most frequent label. For texts with several, the
+        largest micro F1 of any constant set of labels (it consists of the k most frequent, for
+        some k). For persons' items, NDCG of the items that come next most often in this set.
     """
     persons = [record for record in test if isinstance(record, ItemsRecord)]
     if persons:
@@ -180,7 +195,7 @@ def majority(test: Sequence[Record], kind: TaskKind) -> float | None:
 
 
 def label_counts(test: Sequence[Record]) -> Counter[str]:
-    """How many public records have each label; none of those without labels."""
+    """Counts how many public records have each label; empty if records have no labels."""
     return Counter(label for record in test for label in _labels(record))
 
 

@@ -7,15 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cloister.adapter.tensors import Adapter
+from cloister.evidence.began import Began
 from cloister.evidence.site_facts import SiteFacts
 from cloister.evidence.spending_series import SpendingSeries
 from cloister.export.adapter_folder import ReleaseFacts, export
 from cloister.export.card import Card, write_card
+from cloister.export.card_began import Forgetting
 from cloister.export.guessing import guess_warning, guessing
 from cloister.export.snippets import loading_of
 from cloister.ledger.stated import Stated
 from cloister.recipe import Recipe
+from cloister.server.class_plot import ClassScores, plot_classes
 from cloister.server.plots import plot_run
+from cloister.server.report import SetScores
 from cloister.server.run_directory import RunDirectory
 from cloister.training.workspace import Workspace
 
@@ -29,7 +33,7 @@ class Ending:
         workspace: Holds base and task.
         rounds: Rounds closed.
         test: Scores of the released adapter on the public test set.
-        majority: What always giving the same answer reaches on the test set.
+        majority: Score of one constant answer for every record of the test set.
         sites: By site, the facts of its certificate or ledger, or the reason why there is none.
         promises: The promised ε of each site for which it is known.
         untrained: Scores of the adapter before round 1 on it; empty where it was not scored.
@@ -37,6 +41,9 @@ class Ending:
         label_counts: How many records of the test set have each label.
         lexical: Of retrieval: scores of ranking by shared words on it.
         spending: What each site's ledger spent, by round; empty where the ledgers are not here.
+        classes: Scores of each class on the test set; empty for a task without them.
+        began: The finished run with whose adapter the study began; None: it began afresh.
+        old_test: Scores on an older public test set; None: the recipe names none.
     """
 
     recipe: Recipe
@@ -51,6 +58,9 @@ class Ending:
     spending: Sequence[SpendingSeries] = ()
     label_counts: Mapping[str, int] = field(default_factory=dict)
     lexical: Mapping[str, float] = field(default_factory=dict)
+    classes: ClassScores = field(default_factory=dict)
+    began: Began | None = None
+    old_test: Forgetting | None = None
 
     @property
     def card(self) -> Card:
@@ -80,10 +90,12 @@ class Ending:
             recipe_digest=recipe.digest(),
             is_personal=bool(workspace.kept),
             central=recipe.privacy.central(len(self.sites), recipe.federation.num_rounds),
+            began=self.began,
+            old_test=self.old_test,
         )
 
     def write(self, run: RunDirectory, adapter: Adapter) -> str | None:
-        """Writes adapter, card and plot into a run's folder.
+        """Writes adapter, card and plots into a run's folder.
 
         Args:
             run: The run's.
@@ -98,8 +110,21 @@ class Ending:
         metric, pooling = workspace.task.primary_metric, workspace.network.pooling
         picture = run.path / "metrics.png"
         plot_run(run.scored(), metric, recipe.study.name, self.promises, picture, self.spending)
+        plot_classes(self.classes, recipe.study.name, run.path / "classes.png")
         guessed = guessing(recipe.task.kind, self.majority)
         return guess_warning(recipe.task.kind, metric, self.test.get(metric), guessed, pooling)
+
+
+def forgetting(run: RunDirectory, scores: SetScores) -> Forgetting | None:
+    """Returns the scores on an older test set before round 1 and now; None: there is no such set.
+
+    Args:
+        run: The run's folder.
+        scores: Of the released adapter, by public set.
+    """
+    if "old_test" not in scores:
+        return None
+    return Forgetting(before=run.untrained().get("old_test", {}), after=scores["old_test"])
 
 
 def released(recipe: Recipe, workspace: Workspace) -> ReleaseFacts:

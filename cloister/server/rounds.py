@@ -69,8 +69,11 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
             for site, why in study.strategy.left_out(gathered.held).items():
                 replies.refuse(site, number, why)
                 counted.pop(site)
+        aggregated = before
         if counts and gathered.close is not None:
             state = gathered.close(state)
+            aggregated = state.adapter
+            state = study.settle(state)
         else:
             cut = gathered.why or f"cut off at {', '.join(sorted(replies.spent))}"
             observer.note(f"round {number} was charged and {cut}: it stays spent and is skipped")
@@ -95,7 +98,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
                 retired=tuple(sorted(replies.retired)),
                 refused=dict(replies.refused),
                 update_norm=(state.adapter - before).norm(),
-                aggregation_error=study.error and study.error(before, counted, state.adapter),
+                aggregation_error=study.error and study.error(before, counted, aggregated),
             )
         )
         if metrics and study.stop_early(state, metrics):

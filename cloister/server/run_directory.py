@@ -4,6 +4,7 @@ recipe.toml        the resolved recipe: every field with its value
 metrics.jsonl      one line for each closed round
 untrained.json     scores of the untrained adapter on the public sets: round 0
 result.json        the results of a finished simulation
+start/             the adapter of the finished run with which it began (`server.start`)
 checkpoint/        the state after the last closed round
 adapter/           the result in PEFT format, with its card
 ledgers/           the sites' ledgers, and what sites keep beside them (simulations)
@@ -12,7 +13,9 @@ certificates/      the sites' certificates: of a deployment SITE.certificate.jso
                    its own; of a simulation also bundle.zip and keys.json, with whole ledgers
                    (`cloister audit certificate`)
 data/              records of a study whose data were in memory, for resuming; readable by the owner
-only .begun             marks a folder that a run made tensorboard/       if the recipe asks for it
+                   only
+.begun             marks a folder that a run made
+tensorboard/       if the recipe asks for it
 *.png              plots
 """
 
@@ -34,7 +37,7 @@ from cloister.strategies.strategy import ServerState
 
 # The folder with records; leave it out of a copy that you pass on.
 RECORDS = "data"
-# The file of round 0: what the study's rounds start from.
+# The file of round 0, which has the scores before any training.
 UNTRAINED = "untrained.json"
 # The message about a folder that is not empty.
 TAKEN = (
@@ -50,7 +53,7 @@ def is_taken(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The folder of one run.
+    """Reads and writes the files in a run's folder.
 
     Attributes:
         path: Absolute.
@@ -230,9 +233,38 @@ class RunDirectory:
             UsageError: The run was of another recipe.
             BadFileError: The checkpoint is damaged.
         """
+        stored = self._stored()
+        if stored is None:
+            return start
+        entry, payloads = stored
+        if entry["recipe"] != recipe_digest or payloads.keys() != {"adapter", *start.memory}:
+            raise UsageError(f"{self.path}: its checkpoint is of another recipe; start a new run")
+        values = {part: decode(content, start.adapter.shapes) for part, content in payloads.items()}
+        return ServerState(values.pop("adapter"), int(entry["round"]), values)
+
+    def last(self) -> ServerState:
+        """The adapter after the last closed round, of whatever shapes, without a strategy's memory.
+
+        Raises:
+            UsageError: No round was closed.
+            BadFileError: The checkpoint is damaged.
+            AdapterFormatError: Its adapter is damaged.
+        """
+        stored = self._stored()
+        if stored is None:
+            raise UsageError(f"{self.path}: no round was closed, so there is no adapter in it")
+        entry, payloads = stored
+        return ServerState(decode(payloads["adapter"]), int(entry["round"]))
+
+    def _stored(self) -> tuple[dict[str, Any], dict[str, bytes]] | None:
+        """The checkpoint's entry and its files' bytes, each of its SHA-256; None: there is none.
+
+        Raises:
+            BadFileError: The checkpoint is damaged.
+        """
         latest = self.path / "checkpoint" / "latest.json"
         if not latest.exists():
-            return start
+            return None
         try:
             entry = json.loads(latest.read_text(encoding="utf-8"))
             parts = {"adapter": entry, **entry["memory"]}
@@ -249,10 +281,7 @@ class RunDirectory:
                 f"{latest.parent / damaged[0]}: damaged (its SHA-256 differs); restore it, or "
                 "start a new run"
             )
-        if entry["recipe"] != recipe_digest or payloads.keys() != {"adapter", *start.memory}:
-            raise UsageError(f"{self.path}: its checkpoint is of another recipe; start a new run")
-        values = {part: decode(content, start.adapter.shapes) for part, content in payloads.items()}
-        return ServerState(values.pop("adapter"), int(entry["round"]), values)
+        return entry, payloads
 
     def heads(self) -> dict[str, Head]:
         """The head of each simulated site's ledger when the last round was closed."""

@@ -1,4 +1,4 @@
-"""A study as the round loop needs it."""
+"""The interface between a study and the round loop: all values and functions that the loop uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cloister.strategies.strategy import ServerState, Strategy
 
 @dataclass(frozen=True)
 class SecureStudy:
-    """What secure aggregation adds to a study.
+    """The settings of a study with secure aggregation.
 
     Attributes:
         sharing: How noise is shared among the sites.
@@ -54,6 +54,8 @@ class ServerStudy:
         dtype: Type of the values in an update's message.
         secure: Secure aggregation, if noise is shared; it needs `participants.keys`.
         central: The noise that the coordinator adds to the sum of updates; None: none.
+        settle: Returns the state after a round's aggregation as it is kept: moved towards the
+            study's starting adapter, or unchanged.
     """
 
     digest: str
@@ -72,6 +74,7 @@ class ServerStudy:
     dtype: Dtype = "float32"
     secure: SecureStudy | None = None
     central: CentralPlan | None = None
+    settle: Callable[[ServerState], ServerState] = lambda state: state
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from cloister.adapter.tensors import Adapter
 from cloister.errors import UsageError
+from cloister.evidence.began import read_began
 from cloister.evidence.site_facts import SiteFacts, site_facts
 from cloister.evidence.spending_series import SpendingSeries, series_of
 from cloister.export.adapter_folder import export
@@ -19,8 +21,9 @@ from cloister.ledger.replay import charged_rounds
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
 from cloister.models.state import write_adapter
+from cloister.server.class_plot import ClassScores
 from cloister.server.coordinator import Coordinator, label_counts, majority
-from cloister.server.ending import Ending, released
+from cloister.server.ending import Ending, forgetting, released
 from cloister.server.report import SetScores
 from cloister.server.run_directory import RunDirectory
 from cloister.server.scoring import mean_metrics
@@ -45,6 +48,7 @@ def write_results(
     state: ServerState,
     scores: SetScores,
     seconds: float,
+    classes: ClassScores | None = None,
 ) -> tuple[RunResult, str | None]:
     """Writes a finished run's adapter, card and plots, and each site's own adapter.
 
@@ -54,6 +58,7 @@ def write_results(
         state: The final state, which is released.
         scores: Its scores on the public sets.
         seconds: Seconds since the run began.
+        classes: Its scores of each class on the test set; None: none are drawn.
 
     Returns:
         The run's result, and a warning if its adapter scores no higher than guessing.
@@ -87,9 +92,12 @@ def write_results(
         personal_test=_personal_scores(study, workspace, list(models.values()))
         if recipe.training.personal
         else None,
+        began=read_began(run.path),
+        old_test=forgetting(run, scores),
     )
     shared = Adapter({**workspace.start.select(workspace.kept), **state.adapter})
-    warning = ending_of(study, workspace, result).write(run, shared)
+    ending = dataclasses.replace(ending_of(study, workspace, result), classes=classes or {})
+    warning = ending.write(run, shared)
     write_result(run, result)
     return result, warning
 
@@ -109,6 +117,8 @@ def ending_of(study: SimulatedStudy, workspace: Workspace, result: RunResult) ->
         untrained=result.untrained,
         lexical=result.lexical,
         plain_test=result.plain_test,
+        began=result.began,
+        old_test=result.old_test,
         spending=_spending(result.run_dir, study.names),
     )
 

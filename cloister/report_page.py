@@ -1,4 +1,4 @@
-"""Reports as one self-contained HTML page: no script, no link; every text is escaped."""
+"""Writes reports as one self-contained HTML page: no script, no link; every text is escaped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ h3 {{ font-size: 1rem; margin: 1.4rem 0 .3rem; }}
 p {{ margin: .4rem 0; max-width: 46rem; }}
 .soft {{ color: var(--soft); font-size: .9rem; }}
 .loud {{ border-left: .3rem solid #d55e00; padding: .4rem .8rem; background: var(--card); }}
-.wide {{ overflow-x: auto; }}
+.wide, pre {{ overflow-x: auto; }}
+pre {{ background: var(--card); padding: .6rem .8rem; border-radius: .3rem; font-size: .85rem; }}
 table {{ border-collapse: collapse; font-size: .9rem; margin: .5rem 0; }}
 th, td {{ text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0;
          border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }}
@@ -46,7 +47,7 @@ svg .line {{ stroke: var(--line); }}
 
 
 def page(title: str, body: Sequence[str]) -> str:
-    """A whole page.
+    """Returns a whole page in HTML.
 
     Args:
         title: Its title, as text.
@@ -62,18 +63,18 @@ def page(title: str, body: Sequence[str]) -> str:
 
 
 def heading(text: str, rank: int = 2) -> str:
-    """A heading."""
+    """Returns a heading of the given rank in HTML."""
     return f"<h{rank}>{escape(text)}</h{rank}>"
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """A paragraph; `soft` is small and grey, `loud` is a warning."""
+    """Returns a paragraph in HTML; `soft` is small and grey, `loud` is a warning."""
     opening = f'<p class="{kind}">' if kind else "<p>"
     return f"{opening}{escape(text)}</p>"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0) -> str:
-    """A table of texts, whose last `numbers` columns are aligned as numbers."""
+    """Returns a table of texts in HTML; its last `numbers` columns are aligned as numbers."""
     first = len(columns) - numbers
 
     def cells(row: Sequence[str], tag: str) -> str:
@@ -91,7 +92,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 
 
 
 def heat(pieces: Sequence[str], after: Sequence[str], values: Sequence[float]) -> str:
-    """A text whose pieces are coloured by their values, relative to the largest of them."""
+    """Returns a text in HTML with pieces coloured by their values, relative to the largest."""
     largest = max((abs(value) for value in values), default=0.0) or 1.0
     parts = []
     for piece, follows, value in zip(pieces, after, values, strict=True):
