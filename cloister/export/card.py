@@ -55,6 +55,8 @@ class Card:
         central: The noise that the coordinator added; None: it added none.
         label_counts: How many records of the public test set have each label; empty: unknown.
         lexical: Of retrieval: scores of ranking by shared words.
+        public: The public records that the coordinator trained on before round 1, in words; empty:
+            there were none.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Card:
     untrained: Mapping[str, float | None] = field(default_factory=dict)
     label_counts: Mapping[str, int] = field(default_factory=dict)
     lexical: Mapping[str, float] = field(default_factory=dict)
+    public: str = ""
 
     @property
     def known(self) -> dict[str, SiteFacts]:
@@ -128,6 +131,7 @@ def render(card: Card) -> str:
         f"{_KINDS[card.loading.method]} for `{card.base}` ({card.kind}), trained by "
         f"{len(card.sites)} sites that kept their records: {card.rounds} rounds, {card.mode}, "
         f"{card.parameters:,} trained parameters.\n",
+        *([f"{card.public}\n"] if card.public else []),
         *([_PERSONAL] if card.is_personal else []),
         intended_use(card.kind, card.labels),
         _scores(card),
@@ -200,7 +204,8 @@ def _scores(card: Card) -> str:
     plain = card.plain_test
     columns: dict[str, Mapping[str, float | None]] = {"this adapter": card.test}
     if card.untrained:
-        columns["untrained, before round 1"] = card.untrained
+        begun = "public records alone" if card.public else "untrained"
+        columns[f"{begun}, before round 1"] = card.untrained
     if card.lexical:
         columns["TF-IDF, by shared words"] = card.lexical
     if plain:

@@ -24,6 +24,7 @@ def strategy_problems(recipe: Recipe) -> list[str]:
         *_noise_rules(recipe, strategy, traits),
         *_adapter_rules(recipe, strategy, traits),
         *_residual_rules(recipe, strategy, traits),
+        *_delivery_rules(recipe, strategy, traits),
     ]
     return [problem for broken, problem in rules if broken]
 
@@ -70,6 +71,46 @@ def _noise_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
             f"strategy: noise at the coordinator is added to a plain sum, but "
             f"{strategy.name} needs more, or weighs sites, so one site's influence would not be "
             'bounded; set strategy.name = "fedavg" without weights',
+        ),
+    ]
+
+
+def _delivery_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
+    """Rules on averages of adapters, and on what needs to know the noise of a round's mean."""
+    name, lora = strategy.name, recipe.lora
+    averages = isinstance(strategy, StrategyConfig) and strategy.averaging is not None
+    denoises = isinstance(strategy, StrategyConfig) and strategy.denoising is not None
+    needs = "strategy.denoising" if denoises else "strategy.name"
+    keeps = lora.train == "b-kept" or recipe.training.personal
+    return [
+        (
+            averages and traits.factors,
+            f"strategy.averaging: {name} writes products in another basis each round, so their "
+            'factors have no common mean; leave it out, or set strategy.name = "fedavg"',
+        ),
+        (
+            (averages or denoises) and keeps,
+            "strategy.averaging, strategy.denoising: each site's own part belongs to the last "
+            'adapter, not to the delivered one; leave them out, or set lora.train = "b" without '
+            "training.personal",
+        ),
+        (
+            denoises and name not in ("fedavg", "fedavgm"),
+            f"strategy.denoising: {name} does not add up updates with constant factors, so the "
+            'size of the noise in its adapter is not known; set strategy.name = "fedavg" or '
+            '"fedavgm"',
+        ),
+        (
+            (denoises or traits.knows_noise) and recipe.training.mode != "gradient-rounds",
+            f"{needs}: needs to know the noise of each round's mean, which after several local "
+            'steps is not known; set training.mode = "gradient-rounds"',
+        ),
+        (
+            (denoises or traits.knows_noise)
+            and recipe.privacy.enabled
+            and recipe.privacy.site_epsilon is not None,
+            f"{needs}: knows the noise of the sites alone, and privacy.site_epsilon adds more at "
+            "the coordinator; leave one of them out",
         ),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from cloister.adapter.tensors import Adapter
 from cloister.canonical import json_number
@@ -13,14 +14,17 @@ from cloister.errors import BudgetError
 from cloister.ledger.chain import Head
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
+from cloister.server.aggregate_noise import aggregate_noise, unknown_noise
 from cloister.server.collect import secure_study
 from cloister.server.ports import Observer, Participants
+from cloister.server.public_start import starting_adapter
 from cloister.server.report import RoundReport, SetScores
 from cloister.server.run_directory import RunDirectory
 from cloister.server.scoring import Scorer, error_of
 from cloister.server.study import ServerStudy
 from cloister.server.tracking import TensorBoard, metrics_row
-from cloister.strategies.build import make_strategy
+from cloister.strategies.build import make_delivery, make_strategy
+from cloister.strategies.delivery import Delivery
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.config import TaskKind
 from cloister.tasks.popularity import popular_scores
@@ -76,8 +80,29 @@ class Coordinator:
     def scorer(self) -> Scorer:
         """Scores adapters on the public sets."""
         return Scorer(
-            self.recipe, self.workspace, self.test, self.validation, self.run, self.models
+            self.recipe,
+            self.workspace,
+            self.test,
+            self.validation,
+            self.run,
+            self.models,
+            self.delivery.view,
         )
+
+    @property
+    def delivery(self) -> Delivery:
+        """From the adapter that trains to the one that is delivered."""
+        recipe = self.recipe
+        return make_delivery(recipe.strategy, self.start, recipe.federation.num_rounds)
+
+    @cached_property
+    def start(self) -> Adapter:
+        """The global adapter before round 1.
+
+        Raises:
+            DataError: Public records to train on cannot be read, or are not the study's.
+        """
+        return starting_adapter(self.recipe, self.workspace, self.run)
 
     def study(self, participants: Participants, observer: Observer) -> ServerStudy:
         """What the round loop needs, from the last closed round on.
@@ -92,7 +117,9 @@ class Coordinator:
         recipe, run, names, workspace = self.recipe, self.run, participants.names, self.workspace
         digest, federation, scorer = recipe.digest(), recipe.federation, self.scorer
         strategy = make_strategy(recipe.strategy, names)
-        state = run.load(strategy.init(workspace.whole), digest)
+        delivery = self.delivery
+        needs_noise = strategy.traits.knows_noise or delivery.tracker is not None
+        state = run.load(delivery.begin(strategy.init(self.start)), digest)
         self.heads()
         self._score_untrained(state, observer)
         return ServerStudy(
@@ -114,6 +141,8 @@ class Coordinator:
             dtype=recipe.training.update_dtype,
             secure=secure_study(recipe, self.plan),
             central=recipe.privacy.central(len(names), federation.num_rounds),
+            delivery=delivery,
+            noise=aggregate_noise(recipe, names) if needs_noise else unknown_noise,
         )
 
     def _score_untrained(self, state: ServerState, observer: Observer) -> None:
@@ -147,8 +176,13 @@ class Coordinator:
                 "no round was closed, because no site's budget covers one: raise the sites' "
                 "budgets, or plan less noise cost per round (more noise, smaller batches)"
             )
-        best = self.run.load_best(state)
+        best = self.delivered(state)
         return best, self.scorer.scores(best)
+
+    def delivered(self, state: ServerState) -> ServerState:
+        """The state with what is delivered as its adapter: of the last round, or of the best one
+        where a validation set chose it."""
+        return self.run.load_best(self.delivery.view(state))
 
 
 def majority(test: Sequence[Record], kind: TaskKind) -> float | None:

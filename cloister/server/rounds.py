@@ -70,11 +70,14 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
                 replies.refuse(site, number, why)
                 counted.pop(site)
         if counts and gathered.close is not None:
-            state = gathered.close(state)
+            trained = state.adapter.select(study.trained(number))
+            known = study.noise(number, replies.counted, trained.size)
+            noised = replace(state, noise_variance=known)
+            state = study.delivery.close(noised, gathered.close, trained)
         else:
             cut = gathered.why or f"cut off at {', '.join(sorted(replies.spent))}"
             observer.note(f"round {number} was charged and {cut}: it stays spent and is skipped")
-            state = replace(state, round=number)
+            state = study.delivery.skip(state)
         study.save(state)
         scored = time.monotonic()
         metrics = study.score(state)

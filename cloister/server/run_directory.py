@@ -3,6 +3,7 @@
 recipe.toml        the resolved recipe: every field with its value
 metrics.jsonl      one line for each closed round
 untrained.json     scores of the untrained adapter on the public sets: round 0
+start.adapter      the adapter before round 1, where public records trained it (`data.public`)
 result.json        the results of a finished simulation
 checkpoint/        the state after the last closed round
 adapter/           the result in PEFT format, with its card
@@ -29,7 +30,7 @@ from cloister.errors import BadFileError, UsageError
 from cloister.files import bad_file, write_whole
 from cloister.ledger.chain import Head
 from cloister.recipe import Recipe, read_run_recipe
-from cloister.server.unused_run import MARK, clear_unused
+from cloister.server.unused_run import MARK, START, clear_unused
 from cloister.strategies.strategy import ServerState
 
 # The folder with records; leave it out of a copy that you pass on.
@@ -251,7 +252,8 @@ class RunDirectory:
             )
         if entry["recipe"] != recipe_digest or payloads.keys() != {"adapter", *start.memory}:
             raise UsageError(f"{self.path}: its checkpoint is of another recipe; start a new run")
-        values = {part: decode(content, start.adapter.shapes) for part, content in payloads.items()}
+        like = {"adapter": start.adapter, **start.memory}
+        values = {part: decode(content, like[part].shapes) for part, content in payloads.items()}
         return ServerState(values.pop("adapter"), int(entry["round"]), values)
 
     def heads(self) -> dict[str, Head]:
@@ -261,6 +263,29 @@ class RunDirectory:
             return {}
         stored = json.loads(latest.read_text(encoding="utf-8"))["ledgers"]
         return {site: Head(**head) for site, head in stored.items()}
+
+    def save_start(self, payload: bytes) -> None:
+        """Keeps the adapter before round 1, as messages have it, where public records trained it.
+
+        Raises:
+            BadFileError: It cannot be written.
+        """
+        try:
+            write_whole(self.path / START, payload)
+        except OSError as error:
+            raise bad_file(error, "written") from error
+
+    def load_start(self) -> bytes | None:
+        """The adapter before round 1 as it was kept; None: none was.
+
+        Raises:
+            BadFileError: It cannot be read.
+        """
+        file = self.path / START
+        try:
+            return file.read_bytes() if file.exists() else None
+        except OSError as error:
+            raise bad_file(error, "read") from error
 
     def save_best(self, state: ServerState) -> None:
         """Keeps the adapter of the best validation score so far."""

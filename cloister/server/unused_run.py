@@ -19,7 +19,9 @@ from cloister.ledger.storage import LedgerFile
 # What a run writes before its first round is charged. Anything else belongs to the user or to a
 # round. `MARK` is written when a run's folder is made; a recipe alone may be the user's.
 MARK = ".begun"
-EARLY = frozenset({MARK, "recipe.toml", "untrained.json", "ledgers", "tensorboard"})
+# The adapter before round 1, where public records trained it.
+START = "start.adapter"
+EARLY = frozenset({MARK, START, "recipe.toml", "untrained.json", "ledgers", "tensorboard"})
 # Files beside a simulated site's ledger at that time: its key, its head, its lock, a journal.
 BESIDE_LEDGER = (".ledger", ".key", ".head", ".lock", "-journal")
 

@@ -22,6 +22,7 @@ from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.data.census import Census, census
 from cloister.data.load import is_same_file, load
+from cloister.data.public_set import public_records, refuse_contaminated, stated_public_set
 from cloister.data.records import Record
 from cloister.data.step_log import couples_units
 from cloister.errors import DataError
@@ -92,7 +93,7 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
         CloisterError: The data, the partition or the privacy target is not possible.
     """
     data, kind = recipe.data, recipe.task.records
-    for name in ("test", "validation"):
+    for name in ("test", "validation", "public"):
         _refuse_training_file(name, getattr(data, name), data.train)
     whole = load(data.train, "train", kind, data, sites=data.partition == "column")
     if data.fold is None:
@@ -100,6 +101,7 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     else:
         train, test = held_out(whole, data.fold, recipe.privacy.unit, recipe.study.seed)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
+    refuse_contaminated(public_records(data, kind), [*test, *validation])
     public = {data.test or data.train: [*test, *validation]}
     labels = study_labels(recipe.task.labels, recipe.task.kind, {data.train: whole}, public)
     sites = partition(train, data, recipe.study.seed)
@@ -110,7 +112,7 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
             "must not contain / or \\ or begin with a dot; rename it in the records"
         )
     task = with_items_sha256(dataclasses.replace(recipe.task, labels=labels))
-    resolved = dataclasses.replace(recipe, task=task)
+    resolved = dataclasses.replace(recipe, task=task, data=stated_public_set(data, kind))
     coupled = couples_units(Path(data.train).expanduser())
     plans = plans_of(recipe, tuple(sites))
     return SimulatedStudy(resolved, sites, test, validation, plans, coupled)
@@ -120,8 +122,9 @@ def _refuse_training_file(name: str, public: str | None, train: str) -> None:
     """Refuses the training file as a public set, under any path or link."""
     if public is not None and public != train and is_same_file(public, train):
         raise DataError(
-            f"data.{name}: {public} is the training file ({train}); scores on private records "
-            "would be releases that no ledger charges:  give a public set"
+            f"data.{name}: {public} is the training file ({train}); scores of private records, and "
+            "what is trained on them without noise, would be releases that no ledger charges: give "
+            "a public set"
         )
 
 
