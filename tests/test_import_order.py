@@ -30,6 +30,7 @@ ROOMS = {
     "toml_text": 0,
     "json_text": 0,
     "printable": 0,
+    "report_page": 0,
     "archive": 0,
     "owner_only": 0,
     "plugins": 0,

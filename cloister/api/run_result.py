@@ -160,7 +160,7 @@ class Result:
 def _round(row: Mapping[str, Any]) -> dict[str, object]:
     scores = {
         f"{name}_{metric}": value
-        for name in ("test", "validation")
+        for name in ("test", "validation", "old_test")
         for metric, value in row.get(name, {}).items()
     }
     promised = [math.inf if value is None else value for value in row.get("epsilon", {}).values()]

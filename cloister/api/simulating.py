@@ -33,6 +33,7 @@ def simulate(
     out: str | PathLike[str] | None = None,
     engine: EngineName = "local",
     twin: bool = False,
+    from_run: str | PathLike[str] | Result | None = None,
     progress: Progress | Events | None = None,
 ) -> Result:
     """Runs a study: each site's training, noise and accounting are those of a real institution.
@@ -52,6 +53,9 @@ def simulate(
             private temporary folder, removed with the result.
         engine: `local`: in this process; `ray`: Flower's runtime.
         twin: Whether to run the same study also without privacy.
+        from_run: A finished run, as its folder or its result: the study begins with its adapter,
+            and its sites' ledgers are charged further, so that ε covers both. Absent: a fresh
+            adapter.
         progress: Is called with each closed round; absent: nothing is called.
 
     Raises:
@@ -63,8 +67,17 @@ def simulate(
             "cloister.Study.from_toml(path) reads from a recipe"
         )
     _check_options(engine, progress)
+    if from_run is not None and twin:
+        raise UsageError("twin: given with from_run, which begins one run; leave one of them out")
     keep_quiet()
+    from cloister.api.run_result import Result
+    from cloister.recipe.continued import continued
+    from cloister.server.former_run import read_former
     from cloister.server.run_directory import RECORDS, RunDirectory
+    from cloister.simulation.ledgers import go_on
+
+    before = from_run.folder if isinstance(from_run, Result) else from_run
+    former = None if before is None else read_former(Path(before))
 
     private: Path | None = None
     if out is None:
@@ -73,8 +86,13 @@ def simulate(
     else:
         folder = Path(out).absolute()
     try:
-        run = RunDirectory.create(folder, study.named(folder / RECORDS))
-        recipe = study.written(folder / RECORDS)
+        recipe = study.named(folder / RECORDS)
+        if former is not None:
+            recipe = continued(recipe, former.former)
+        run = RunDirectory.create(folder, recipe)
+        if former is not None:
+            go_on(run, former)
+        study.written(folder / RECORDS)
         result = run_study(recipe, run, engine, twin, progress)
     except BaseException:
         if private is not None:

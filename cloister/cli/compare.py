@@ -62,6 +62,7 @@ def show(found: Comparison, picture: Path | None) -> None:
 
     console = Terminal()
     table = Table(box=None, header_style="bold")
+    has_old = any(group.old_test is not None for group in found.groups)
     columns = (
         "setting",
         "seeds",
@@ -70,6 +71,7 @@ def show(found: Comparison, picture: Path | None) -> None:
         "ε",
         "MB sent",
         "seconds",
+        *(["old test, before → after"] if has_old else []),
     )
     for name in columns:
         # A setting such as `privacy.epsilon 3` is not wrapped; other columns are.
@@ -77,7 +79,8 @@ def show(found: Comparison, picture: Path | None) -> None:
         justify: Literal["left", "right"] = "left" if name in (columns[0], columns[4]) else "right"
         table.add_column(name, justify=justify, no_wrap=is_whole, overflow="fold")
     for group in found.groups:
-        table.add_row(*_cells(group))
+        old = [_old_cell(group)] if has_old else []
+        table.add_row(*_cells(group), *old)
     console.print(table)
     for line in promise_lines([group.promise for group in found.groups]):
         console.print(line, soft_wrap=True)
@@ -85,6 +88,14 @@ def show(found: Comparison, picture: Path | None) -> None:
         console.print(f"[yellow]warning:[/] {escape(note)}", markup=True, soft_wrap=True)
     if picture is not None:
         console.print(f"picture: {picture}", soft_wrap=True)
+
+
+def _old_cell(group: Group) -> str:
+    """Returns what a study that began with a finished run kept of the older test set."""
+    if group.old_test is None:
+        return "–"
+    before, after = group.old_test
+    return f"{before:.4f} → {after:.4f}"
 
 
 def _cells(group: Group) -> tuple[str, ...]:

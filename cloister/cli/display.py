@@ -147,6 +147,19 @@ class Display:
         untrained = result.untrained.get(result.metric)
         if untrained is not None:
             lines.append(("before training", f"{untrained:.4f}"))
+        if result.old_test is not None:
+            before, after = (
+                scores.get(result.metric)
+                for scores in (result.old_test.before, result.old_test.after)
+            )
+            lines.append(("older test set", f"{shown_score(before)} → {shown_score(after)}"))
+        if result.began is not None:
+            lines.append(
+                (
+                    "began with",
+                    f"{escape(result.began.run)}; ε covers both studies where a site was in both",
+                )
+            )
         if result.lexical:
             lines.append(("TF-IDF", f"{result.lexical[result.metric]:.4f}"))
         lines += [
@@ -176,7 +189,8 @@ class Display:
         privacy = self._recipe.privacy
         # A simulated budget's δ is twice its plan's; it is the promise's δ if a site's budget is
         # below the plan's cost.
-        delta = f"≤ {2 * privacy.delta:g}" if privacy.site_budgets else f"= {privacy.delta:g}"
+        has_budget = privacy.site_budgets or self._recipe.study.start is not None
+        delta = f"≤ {2 * privacy.delta:g}" if has_budget else f"= {privacy.delta:g}"
         promised = f"ε promised, by site (one {privacy.unit}, add/remove, δ {delta})"
         return "round", "test", promised, "sent", "seconds"
 
@@ -194,7 +208,8 @@ class Display:
 
     def _untrained_cells(self, scores: SetScores) -> tuple[str, ...]:
         rounds = self._recipe.federation.num_rounds
-        return f"0/{rounds}", score_cell(scores), "untrained", "–", "–"
+        begun = "untrained" if self._recipe.study.start is None else "as it began"
+        return f"0/{rounds}", score_cell(scores), begun, "–", "–"
 
     def _cells(self, report: RoundReport) -> tuple[str, ...]:
         missing = f", without {', '.join(report.missing)}" if report.missing else ""
@@ -207,6 +222,11 @@ class Display:
             f"{(report.bytes_up + report.bytes_down) / 1e6:.2f} MB",
             f"{report.seconds:.1f}",
         )
+
+
+def shown_score(value: float | None) -> str:
+    """Formats a score; a dash where there is none."""
+    return "–" if value is None else f"{value:.4f}"
 
 
 def score_cell(scores: SetScores) -> str:

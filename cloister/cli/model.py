@@ -62,9 +62,9 @@ def export(
 ) -> None:
     """Write a finished model in formats that load without Cloister; check and measure each one.
 
-    The folder's README.md is its card, with size, CPU latency and score of each format;
-    export.json has the same for programs. A format that cannot hold the study's head exactly is
-    refused, and the message names the formats that can.
+    The folder's README.md is its card, with size, CPU latency and score of each format; card.html
+    is the same as a page, export.json for programs. A format that cannot hold the study's head
+    exactly is refused, and the message names the formats that can.
 
     Example: cloister model export runs/bank --format onnx --format int8 --out shipped
     """
@@ -122,13 +122,20 @@ def card(
     robustness: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Results on disturbed texts.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the card as a page to this new file."),
+    ] = None,
 ) -> None:
-    """Add statements by people to a finished model's card, as quotations; print its path.
+    """Add statements by people to a finished model's card, as quotations; write it as a page.
 
-    Example: cloister model card runs/clinics --statement st-marys=st-marys.txt --use use.txt
+    The path of the card is printed.
+
+    Example: cloister model card runs/clinics --use use.txt --html card.html
     """
     from cloister.errors import UsageError
     from cloister.export.adapter_folder import adapter_folder
+    from cloister.export.card_page import write_card_page
     from cloister.export.card_words import add_words, read_words
 
     statements = {}
@@ -139,11 +146,17 @@ def card(
         statements[site] = read_words(Path(file))
     given = {"use": use, "bias": bias, "robustness": robustness}
     words = {place: read_words(file) for place, file in given.items() if file is not None}
-    if not words and not statements:
-        raise UsageError("no words given; name a file by --statement, --use, --bias, --robustness")
-    folder = adapter_folder(run)
-    add_words(folder, words, statements)
-    typer.echo(folder / "README.md")
+    if not words and not statements and html is None:
+        raise UsageError(
+            "no words given; name a file by --statement, --use, --bias or --robustness, or a page "
+            "by --html"
+        )
+    card_file = adapter_folder(run) / "README.md"
+    if words or statements:
+        add_words(card_file.parent, words, statements)
+    if html is not None:
+        write_card_page(card_file, html)
+    typer.echo(card_file)
 
 
 def _cells(

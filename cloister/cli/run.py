@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,11 +36,22 @@ def start(
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a field; may be repeated."),
     ] = None,
+    former: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Begin with the adapter of a finished run: its name here, or its folder. The "
+            "sites see its SHA-256 before they accept, and their ledgers add both studies.",
+        ),
+    ] = None,
     watch: Watch = False,
 ) -> None:
     """Start a study with the sites that were approved.
 
     Example: cloister run start study.toml --server coordinator --watch
+
+    From a finished run: cloister run start next.toml --server coordinator --from triage-1
     """
     from cloister.deployment.coordinator.deployed import plans_of, resolved_recipe
     from cloister.deployment.coordinator.folder import ServerFolder
@@ -48,7 +60,9 @@ def start(
     from cloister.deployment.coordinator.service import submit
     from cloister.errors import UsageError
     from cloister.ledger.stated import of_plan
+    from cloister.server.former_run import read_former
     from cloister.server.run_directory import RunDirectory
+    from cloister.server.start import keep_start
 
     folder = ServerFolder.open(server)
     members = connecting(read_members(folder.members), datetime.now(UTC))
@@ -59,7 +73,10 @@ def start(
             "members"
         )
     chosen = {one: members[one] for one in sorted(site or members)}
-    study = resolved_recipe(recipe, assignments or [], chosen)
+    began = None if former is None else read_former(folder.named_run(former))
+    study = resolved_recipe(
+        recipe, assignments or [], chosen, None if began is None else began.former
+    )
     plans = plans_of(study, chosen)
     called = name or f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     place = folder.run(called)
@@ -70,13 +87,13 @@ def start(
         )
     run = RunDirectory.create(place, study)
     fresh = Run(name=called, standing=RunStatus.SUBMITTED, flower_run=0, sites=tuple(chosen))
-    write_run(place, fresh)
     try:
+        if began is not None:
+            keep_start(run, began)
+        write_run(place, fresh)
         submit(folder, fresh)
     except Exception:
-        (place / "run.json").unlink()
-        run.recipe_file.unlink()
-        place.rmdir()
+        shutil.rmtree(place)
         raise
     for one, plan in plans.items():
         if plan.is_private:
@@ -84,6 +101,13 @@ def start(
                 f"{one}: {of_plan(plan)}; if its policy is not stricter",
                 err=True,
             )
+    if began is not None:
+        typer.echo(
+            f"begins with the adapter of {began.former.run}, SHA-256 {began.former.adapter[:16]}…: "
+            "a site that took part there charges this study to the same ledger, so for its people "
+            "the ε add up; its certificate and the card state both together",
+            err=True,
+        )
     typer.echo(f"{called}: started with {', '.join(chosen)}")
     if watch:
         _watch(folder, called)

@@ -19,6 +19,7 @@ from cloister.errors import BadFileError, CloisterError, RefusedError, UsageErro
 if TYPE_CHECKING:
     from cloister.cli.display import Display
     from cloister.recipe import Recipe
+    from cloister.server.former_run import FormerRun
 
 EXAMPLE = """
 Runs a federated study on this machine: every site's training, noise and accounting as they would
@@ -35,6 +36,8 @@ Examples:
     cloister simulate simulations/bank_intents.toml --dry-run
 
     cloister simulate --resume --out runs/bank
+
+    cloister simulate next.toml --from runs/bank --set data.old_test=test.jsonl --out runs/next
 
     cloister simulate study.toml --folds 5 --out runs/folds
 
@@ -66,6 +69,15 @@ def simulate(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the unfinished run in --out.")
     ] = False,
+    former: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Begin with the adapter of a finished run, and charge the sites' ledgers of that "
+            "run further. Base, task, labels, adapters and seed must be the same.",
+        ),
+    ] = None,
     twin: Annotated[
         bool | None,
         typer.Option(
@@ -121,6 +133,12 @@ def simulate(
         from cloister.simulation.folds import check_folds
 
         check_folds(folds, seeds, sweeps or [])
+    if former is not None and (resume or twin or sweeps or seeds is not None or folds is not None):
+        raise UsageError(
+            "--from: given with --resume, --twin, --sweep, --seeds or --folds; it begins one run "
+            "with privacy or without: leave the others out (a run that began so is resumed with "
+            "--resume --out alone)"
+        )
     if sweeps or seeds is not None or folds is not None:
         if resume or is_dry or twin:
             raise UsageError(
@@ -157,7 +175,12 @@ def simulate(
         study = read_run_recipe(out / "recipe.toml")
     else:
         study = read_recipe(recipe, assignments or [])
-    with_twin = (recipe is None and not resume) if twin is None else twin
+    began = None
+    if former is not None:
+        from cloister.server.start import begin_with
+
+        study, began = begin_with(study, former)
+    with_twin = (recipe is None and not resume and began is None) if twin is None else twin
     with_twin = with_twin and study.privacy.enabled
 
     from cloister.cli.display import Display
@@ -172,10 +195,16 @@ def simulate(
         display = Display(study, is_verbose=is_verbose)
         for note in warnings(study):
             display.warn(note)
-        _dry_run(study, display, as_json)
+        _dry_run(study, display, as_json, began)
         return
     folder = out or Path("runs") / f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     run = RunDirectory.reopen(folder) if resume else RunDirectory.create(folder, study)
+    if began is not None:
+        from cloister.simulation.ledgers import go_on
+
+        go_on(run, began)
+        for line in went_on(study, began):
+            typer.echo(line, err=True)
     display = Display(study, closed_rounds=len(run.metrics()), is_verbose=is_verbose)
     for note in warnings(study):
         display.warn(note)
@@ -212,7 +241,19 @@ def simulate(
         typer.echo(json.dumps(result.to_json()))
 
 
-def _dry_run(study: Recipe, display: Display, as_json: bool) -> None:
+def went_on(study: Recipe, began: FormerRun) -> list[str]:
+    """Returns lines about the finished run with which a study begins."""
+    lines = [f"begins with the adapter of {began.former.run}, SHA-256 {began.former.adapter[:16]}…"]
+    old = began.former.recipe.data.test
+    if study.data.old_test is None and old not in (None, study.data.test):
+        lines.append(
+            f"what is forgotten is not measured: give the earlier study's public test set as "
+            f"--set data.old_test={old}"
+        )
+    return lines
+
+
+def _dry_run(study: Recipe, display: Display, as_json: bool, began: FormerRun | None) -> None:
     """Prepares a study and prints its promises and sizes, without a round."""
     from cloister.simulation.dry_run import dry_run
     from cloister.simulation.run import Events
@@ -226,6 +267,7 @@ def _dry_run(study: Recipe, display: Display, as_json: bool) -> None:
             on_base=display.note,
             on_untrained=display.on_untrained,
         ),
+        began,
     )
     if as_json:
         promises = {site: promise.to_json() for site, promise in checked.promises.items()}

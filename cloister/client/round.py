@@ -136,12 +136,23 @@ def _decoded(admitted: Admitted, request: RoundRequest) -> _Begin:
     """Decodes the adapter in a question and checks it against shapes and policy; nothing is
     charged."""
     site, workspace = admitted.site, admitted.workspace
+    _check_start(site, request)
     received = decode(request.adapter, workspace.whole.shapes)
     center = Adapter({**received, **_kept(site, workspace, request.round)})
     own = _own(site, center, request.round)
     begin = _Begin(request.round, own, center, _memory(site, workspace, request.round))
     _check_values(site, begin.start)
     return begin
+
+
+def _check_start(site: Site, request: RoundRequest) -> None:
+    """Refuses a round 1 that does not begin with the adapter that the accepted study names."""
+    if site.start is None or request.round != 1 or digest(request.adapter) == site.start:
+        return
+    raise RefusedError(
+        "study.start: round 1 begins with another adapter than the study that this site accepted "
+        f"names (SHA-256 {site.start[:16]}…); the coordinator must send that one"
+    )
 
 
 def _check_values(site: Site, start: Adapter) -> None:
@@ -200,6 +211,7 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
     entropy = site.entropy(plan, request.round)
     start = Adapter({})
     if request.step is Step.MASK:
+        _check_start(site, request)
         start = decode(request.adapter, workspace.whole.shapes)
         _check_values(site, start)
         if workspace.team is not None:

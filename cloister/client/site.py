@@ -38,6 +38,8 @@ class Site:
         keys: Keys of its epoch of secure aggregation, with shared noise; kept over rounds.
         deliveries: Stores the final adapter; None: the site takes none.
         couples_units: Whether a step that made its file looked at more than one unit.
+        start: SHA-256 of the adapter with which round 1 must begin, by the study that the site
+            accepted; None: the study names none.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Site:
     keys: EpochKeys | None = None
     deliveries: Deliveries | None = None
     couples_units: bool = False
+    start: str | None = None
 
     def stated_epsilon(self) -> float:
         """ε that a reply states: the promised one, a function of plan and budget alone."""

@@ -72,6 +72,9 @@ class DataConfig:
         test: The public test set, in the same forms. It may be absent only if `train` has a test
             set of its own (hub ids and generators).
         validation: A public validation set, for early stopping. Absent: none.
+        old_test: The public test set of an earlier study. It is scored before round 1 and with the
+            other sets, so that a study that begins with a finished run's adapter (`--from`) shows
+            what it forgets. Absent: none.
         text: Column of the text; for text pairs, of the first text.
         text_b: Column of the second text of a pair. Absent: `text_b`.
         label: Column of the text's label.
@@ -115,6 +118,7 @@ class DataConfig:
     train: Source = field(default=SYNTHETIC, metadata=called("file path dataset train_file"))
     test: Source | None = None
     validation: Source | None = None
+    old_test: Source | None = field(default=None, metadata=LATER)
     text: Column = field(default="text", metadata=called("text_column texts"))
     text_b: Column | None = field(
         default=None, metadata={**LATER, **called("text2 sentence2 hypothesis answer text_pair")}
@@ -176,7 +180,7 @@ class DataConfig:
             raise UsageError(
                 f"test: missing, and {self.train} has no test split; give a public test set"
             )
-        for name in ("test", "validation"):
+        for name in ("test", "validation", "old_test"):
             public = getattr(self, name)
             if public == self.train and form_of(self.train) is not None:
                 raise UsageError(

@@ -66,7 +66,7 @@ def refuse_contaminated(records: Sequence[Record], scored: Sequence[Record]) -> 
     found = overlap(records, scored)
     if found.first is not None:
         raise DataError(
-            f"{KEY}: {found.count} of {len(records)} records are in data.test or data.validation "
+            f"{KEY}: {found.count} of {len(records)} records are in a test or validation set "
             f"too ({found.exact} with the same text, {found.near} nearly); the first is record "
             f"{found.first + 1}. Scores on what was trained on tell nothing of new records: take "
             "these records out of the public file"

@@ -23,6 +23,7 @@ class SiteFacts:
         rounds: Number of charged rounds.
         ended: The head of its ledger, in words.
         couples_units: Whether ε is about the units of its file as it was written.
+        lifetime: ε of all that its ledger charged, in every study; an indication. None: not known.
     """
 
     promise: Stated
@@ -32,6 +33,7 @@ class SiteFacts:
     rounds: int
     ended: str
     couples_units: bool = False
+    lifetime: Stated | None = None
 
 
 def site_facts(fields: Mapping[str, Any]) -> SiteFacts:
@@ -49,4 +51,5 @@ def site_facts(fields: Mapping[str, Any]) -> SiteFacts:
         rounds=fields["rounds"],
         ended=f"entry {head['seq']}, SHA-256 `{head['hash']}`",
         couples_units="couples_units" in fields,
+        lifetime=Stated.from_json(fields["life"]["spent"]),
     )

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cloister.evidence.began import Began
 from cloister.evidence.site_facts import SiteFacts
+from cloister.export.card_began import Forgetting, began_section
 from cloister.export.card_sections import (
     data_by_site,
     intended_use,
@@ -57,6 +59,8 @@ class Card:
         lexical: Of retrieval: scores of ranking by shared words.
         public: The public records that the coordinator trained on before round 1, in words; empty:
             there were none.
+        began: The finished run with whose adapter the study began; None: none.
+        old_test: Scores on an older public test set; None: none.
     """
 
     name: str
@@ -80,6 +84,8 @@ class Card:
     label_counts: Mapping[str, int] = field(default_factory=dict)
     lexical: Mapping[str, float] = field(default_factory=dict)
     public: str = ""
+    began: Began | None = None
+    old_test: Forgetting | None = None
 
     @property
     def known(self) -> dict[str, SiteFacts]:
@@ -136,6 +142,7 @@ def render(card: Card) -> str:
         intended_use(card.kind, card.labels),
         _scores(card),
         _privacy(card),
+        *began_section(card.began, card.old_test, card.sites, is_central=card.central is not None),
         limits(card.kind, card.loading.max_length, is_private=_is_private(card)),
         unexamined(),
         data_by_site({name: _known(one) for name, one in card.sites.items()}),
@@ -204,8 +211,10 @@ def _scores(card: Card) -> str:
     plain = card.plain_test
     columns: dict[str, Mapping[str, float | None]] = {"this adapter": card.test}
     if card.untrained:
-        begun = "public records alone" if card.public else "untrained"
-        columns[f"{begun}, before round 1"] = card.untrained
+        first = "untrained" if card.began is None else f"the adapter of `{card.began.run}`"
+        if card.public:
+            first = f"{first}, then public records alone"
+        columns[f"{first}, before round 1"] = card.untrained
     if card.lexical:
         columns["TF-IDF, by shared words"] = card.lexical
     if plain:
@@ -247,8 +256,9 @@ def _balance(card: Card) -> str:
 
 
 def _is_private(card: Card) -> bool:
-    """Whether every site is known to be promised a finite ε."""
+    """Whether every site is known to be promised a finite ε, in the run that it began with too."""
     promised = [one.promise.epsilon for one in card.known.values()]
+    promised += [] if card.began is None else card.began.promised
     return not card.unknown and bool(promised) and all(math.isfinite(value) for value in promised)
 
 
@@ -294,7 +304,7 @@ def _table(known: Mapping[str, SiteFacts]) -> list[str]:
         "Each site states, by its own ledger, what it was promised: (ε, δ)-differential privacy "
         "for one unit added or removed.\n",
         "| site | ε promised | δ | one | of | noise multiplier | sample rate | steps a round | "
-        "clip | ε of the rounds that ran (an indication) |",
+        "clip | ε of this study's rounds that ran (an indication) |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for site, one in known.items():

@@ -11,10 +11,11 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from cloister.bounds import LARGEST_INTEGER, MOST_ROUNDS, MOST_SITES, Between, Text
+from cloister.bounds import LARGE, LARGEST_INTEGER, MOST_ROUNDS, MOST_SITES, Between, Text
 from cloister.data.config import DataConfig
+from cloister.data.public_file import is_sha256
 from cloister.errors import UsageError
-from cloister.fields import called, check_bounds
+from cloister.fields import LATER, called, check_bounds
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.privacy.config import PrivacyConfig
 from cloister.recipe import document
@@ -47,6 +48,9 @@ class StudyConfig:
         name: Name of the study in reports: letters, digits, `-` and `_`.
         seed: Seed of everything that may be reproducible: the start of the adapters, partitions.
             Private sampling and noise never use it.
+        start: SHA-256 of the adapter of a finished run with which the study begins; `--from` fills
+            it in. Absent: the study begins with a fresh adapter.
+        former: The digest of that run's study; `--from` fills it in. Absent: none.
     """
 
     name: Annotated[str, Text(LONGEST_STUDY_NAME)] = field(
@@ -55,9 +59,23 @@ class StudyConfig:
     seed: Annotated[int, Between(0, LARGEST_INTEGER)] = field(
         default=0, metadata=called("random_seed random_state")
     )
+    start: Annotated[str, Text(64)] | None = field(default=None, metadata=LATER)
+    former: Annotated[str, Text(64)] | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        for name in ("start", "former"):
+            value = getattr(self, name)
+            if value is not None and not is_sha256(value):
+                raise UsageError(
+                    f"{name}: 64 lower-case hexadecimal digits are needed; leave it out, and begin "
+                    "with a finished run's adapter by --from RUN"
+                )
+        if (self.start is None) is not (self.former is None):
+            raise UsageError(
+                "start, former: only one of them given; leave both out, and begin with a finished "
+                "run's adapter by --from RUN"
+            )
         if not self.name.replace("-", "").replace("_", "").isalnum():
             raise UsageError(f"name: {self.name!r} given; letters, digits, - and _ are allowed")
 
@@ -79,6 +97,10 @@ class FederationConfig:
             the last round.
         patience: Stop after this number of evaluations without a better score on the public
             `data.validation`, and keep the best adapter. Absent: no early stopping.
+        proximal_start: μ of a proximal step that the coordinator takes after each round, from the
+            new adapter x towards the adapter x₀ before round 1: x ← (x + μ x₀) / (1 + μ). For a
+            study that begins with a finished run's adapter it limits forgetting, and it costs no
+            privacy. `training.proximal` pulls towards the adapter of each round. Absent: none.
     """
 
     num_rounds: Rounds = field(default=30, metadata=called("rounds num_server_rounds epochs"))
@@ -89,6 +111,9 @@ class FederationConfig:
     absent_timeout: Seconds = 120.0
     evaluate_every: Rounds = 1
     patience: Rounds | None = None
+    proximal_start: Annotated[float, Between(0.0, LARGE)] | None = field(
+        default=None, metadata={**LATER, **called("l2_sp anchor ewc")}
+    )
 
     def __post_init__(self) -> None:
         check_bounds(self)

@@ -101,6 +101,11 @@ def _delivery_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
             '"fedavgm"',
         ),
         (
+            denoises and bool(recipe.federation.proximal_start),
+            "strategy.denoising: federation.proximal_start takes a part of the noise back each "
+            "round, so its size is not known; leave one of them out",
+        ),
+        (
             (denoises or traits.knows_noise) and recipe.training.mode != "gradient-rounds",
             f"{needs}: needs to know the noise of each round's mean, which after several local "
             'steps is not known; set training.mode = "gradient-rounds"',
@@ -150,6 +155,12 @@ def _adapter_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
             name == "flora" and training.local_steps == 1,
             "training.local_steps: flora starts each round with B = 0, where A has no gradient, so "
             "in a single step A would get only noise; set 2 or more",
+        ),
+        (
+            bool(recipe.federation.proximal_start) and traits.factors,
+            f"federation.proximal_start: {name} writes each product with new factors after a "
+            "round, which cannot be pulled towards the first ones; leave it out, or set "
+            'strategy.name = "fedavg"',
         ),
         (
             bool(traits.trains) and lora.use_dora,

@@ -17,14 +17,16 @@ from cloister.recipe import Recipe
 from cloister.server.aggregate_noise import aggregate_noise, unknown_noise
 from cloister.server.collect import secure_study
 from cloister.server.ports import Observer, Participants
-from cloister.server.public_start import starting_adapter
+from cloister.server.public_start import trained_on_public
 from cloister.server.report import RoundReport, SetScores
 from cloister.server.run_directory import RunDirectory
 from cloister.server.scoring import Scorer, error_of
+from cloister.server.start import starting_adapter
 from cloister.server.study import ServerStudy
 from cloister.server.tracking import TensorBoard, metrics_row
 from cloister.strategies.build import make_delivery, make_strategy
 from cloister.strategies.delivery import Delivery
+from cloister.strategies.proximal import pulled
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.config import TaskKind
 from cloister.tasks.popularity import popular_scores
@@ -65,6 +67,7 @@ class Coordinator:
         models: Returns the adapters that a state is scored with: its own, or the sites' where they
             keep a part.
         heads: Returns each ledger's head; only a simulation can see them.
+        old_test: The public test set of an earlier study; empty where the recipe names none.
     """
 
     recipe: Recipe
@@ -75,6 +78,7 @@ class Coordinator:
     run: RunDirectory
     models: Callable[[ServerState], Sequence[Adapter]] = lambda state: [state.adapter]
     heads: Callable[[], Mapping[str, Head]] = dict
+    old_test: Sequence[Record] = ()
 
     @property
     def scorer(self) -> Scorer:
@@ -87,6 +91,7 @@ class Coordinator:
             self.run,
             self.models,
             self.delivery.view,
+            self.old_test,
         )
 
     @property
@@ -100,9 +105,11 @@ class Coordinator:
         """The global adapter before round 1.
 
         Raises:
+            BadFileError: The adapter of a finished run with which it begins is damaged.
             DataError: Public records to train on cannot be read, or are not the study's.
         """
-        return starting_adapter(self.recipe, self.workspace, self.run)
+        begin = starting_adapter(self.run, self.recipe, self.workspace)
+        return trained_on_public(self.recipe, self.workspace, self.run, begin)
 
     def study(self, participants: Participants, observer: Observer) -> ServerStudy:
         """What the round loop needs, from the last closed round on.
@@ -119,7 +126,8 @@ class Coordinator:
         strategy = make_strategy(recipe.strategy, names)
         delivery = self.delivery
         needs_noise = strategy.traits.knows_noise or delivery.tracker is not None
-        state = run.load(delivery.begin(strategy.init(self.start)), digest)
+        start = self.start
+        state = run.load(delivery.begin(strategy.init(start)), digest)
         self.heads()
         self._score_untrained(state, observer)
         return ServerStudy(
@@ -143,13 +151,15 @@ class Coordinator:
             central=recipe.privacy.central(len(names), federation.num_rounds),
             delivery=delivery,
             noise=aggregate_noise(recipe, names) if needs_noise else unknown_noise,
+            settle=lambda closed: pulled(closed, start, federation.proximal_start or 0.0),
         )
 
     def _score_untrained(self, state: ServerState, observer: Observer) -> None:
         """Scores the adapter before round 1, for comparison with what training gives.
 
         With a head that starts at the labels' words this is the base's zero-shot score, with any
-        other that of guessing. A run that has closed a round keeps its scores.
+        other that of guessing; of a study that begins with a finished run's adapter it is that
+        adapter's. A run that has closed a round keeps its scores.
         """
         if state.round > 0 or not self.test:
             return
@@ -177,6 +187,8 @@ class Coordinator:
                 "budgets, or plan less noise cost per round (more noise, smaller batches)"
             )
         best = self.delivered(state)
+        if not self.delivery.is_plain:  # for a study that begins with what this one delivers
+            self.run.save_best(best)
         return best, self.scorer.scores(best)
 
     def delivered(self, state: ServerState) -> ServerState:

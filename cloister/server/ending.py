@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cloister.adapter.tensors import Adapter
+from cloister.evidence.began import Began
 from cloister.evidence.site_facts import SiteFacts
 from cloister.evidence.spending_series import SpendingSeries
 from cloister.export.adapter_folder import ReleaseFacts, export
 from cloister.export.card import Card, write_card
+from cloister.export.card_began import Forgetting
 from cloister.export.guessing import guess_warning, guessing
 from cloister.export.snippets import loading_of
 from cloister.ledger.stated import Stated
 from cloister.recipe import Recipe
 from cloister.server.plots import plot_run
+from cloister.server.report import SetScores
 from cloister.server.run_directory import RunDirectory
 from cloister.training.workspace import Workspace
 
@@ -37,6 +40,8 @@ class Ending:
         label_counts: How many records of the test set have each label.
         lexical: Of retrieval: scores of ranking by shared words on it.
         spending: What each site's ledger spent, by round; empty where the ledgers are not here.
+        began: The finished run with whose adapter the study began; None: it began afresh.
+        old_test: Scores on an older public test set; None: the recipe names none.
     """
 
     recipe: Recipe
@@ -51,6 +56,8 @@ class Ending:
     spending: Sequence[SpendingSeries] = ()
     label_counts: Mapping[str, int] = field(default_factory=dict)
     lexical: Mapping[str, float] = field(default_factory=dict)
+    began: Began | None = None
+    old_test: Forgetting | None = None
 
     @property
     def card(self) -> Card:
@@ -81,6 +88,8 @@ class Ending:
             is_personal=bool(workspace.kept),
             central=recipe.privacy.central(len(self.sites), recipe.federation.num_rounds),
             public=public_words(recipe),
+            began=self.began,
+            old_test=self.old_test,
         )
 
     def write(self, run: RunDirectory, adapter: Adapter) -> str | None:
@@ -114,6 +123,18 @@ def public_words(recipe: Recipe) -> str:
         f"`{data.public_sha256}`), of which none, nor nearly one, is in the test set. No site took "
         "part in that."
     )
+
+
+def forgetting(run: RunDirectory, scores: SetScores) -> Forgetting | None:
+    """Returns the scores on an older test set before round 1 and now; None: there is no such set.
+
+    Args:
+        run: The run's folder.
+        scores: Of the released adapter, by public set.
+    """
+    if "old_test" not in scores:
+        return None
+    return Forgetting(before=run.untrained().get("old_test", {}), after=scores["old_test"])
 
 
 def released(recipe: Recipe, workspace: Workspace) -> ReleaseFacts:

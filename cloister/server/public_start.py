@@ -1,4 +1,4 @@
-"""The adapter before round 1: as the base's adapters begin, or trained on public records first.
+"""Trains the adapter before round 1 on public records, where a study has some.
 
 What public training gave is kept in the run's folder, so that a resumed run begins where the run
 did.
@@ -16,26 +16,29 @@ from cloister.training.public_start import public_start
 from cloister.training.workspace import Workspace
 
 
-def starting_adapter(recipe: Recipe, workspace: Workspace, run: RunDirectory) -> Adapter:
-    """Returns the global adapter before round 1.
+def trained_on_public(
+    recipe: Recipe, workspace: Workspace, run: RunDirectory, begin: Adapter
+) -> Adapter:
+    """Returns the global adapter before round 1, trained on the study's public records if any.
 
     Args:
         recipe: The resolved study.
         workspace: The study's; its network is overwritten where public records train.
         run: The run's folder, which keeps the adapter once it was trained.
+        begin: The adapter before that.
 
     Raises:
         DataError: The public file cannot be read, or is not the one that the recipe states.
         RefusedError: It has the study's private records.
     """
     if recipe.data.public is None:
-        return workspace.whole
+        return begin
     kept = run.load_start()
     if kept is not None:
-        return decode(kept, workspace.whole.shapes)
+        return decode(kept, begin.shapes)
     stated_public_set(recipe.data, recipe.task.records)
     records = public_records(recipe.data, recipe.task.records)
     refuse_private_texts(recipe, records, KEY)
-    start = public_start(workspace, records, recipe.training, recipe.study.seed)
+    start = public_start(workspace, begin, records, recipe.training, recipe.study.seed)
     run.save_start(encode(start))
     return start

@@ -69,11 +69,13 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
             for site, why in study.strategy.left_out(gathered.held).items():
                 replies.refuse(site, number, why)
                 counted.pop(site)
+        aggregated = before
         if counts and gathered.close is not None:
             trained = state.adapter.select(study.trained(number))
             known = study.noise(number, replies.counted, trained.size)
-            noised = replace(state, noise_variance=known)
-            state = study.delivery.close(noised, gathered.close, trained)
+            closed = gathered.close(study.delivery.inner(replace(state, noise_variance=known)))
+            aggregated = closed.adapter
+            state = study.delivery.after(state, study.settle(closed), known, trained)
         else:
             cut = gathered.why or f"cut off at {', '.join(sorted(replies.spent))}"
             observer.note(f"round {number} was charged and {cut}: it stays spent and is skipped")
@@ -98,7 +100,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
                 retired=tuple(sorted(replies.retired)),
                 refused=dict(replies.refused),
                 update_norm=(state.adapter - before).norm(),
-                aggregation_error=study.error and study.error(before, counted, state.adapter),
+                aggregation_error=study.error and study.error(before, counted, aggregated),
             )
         )
         if metrics and study.stop_early(state, metrics):

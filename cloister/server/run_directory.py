@@ -3,8 +3,9 @@
 recipe.toml        the resolved recipe: every field with its value
 metrics.jsonl      one line for each closed round
 untrained.json     scores of the untrained adapter on the public sets: round 0
-start.adapter      the adapter before round 1, where public records trained it (`data.public`)
 result.json        the results of a finished simulation
+start/             the adapter of the finished run with which it began (`server.start`), and the one
+                   that public records trained (`server.public_start`)
 checkpoint/        the state after the last closed round
 adapter/           the result in PEFT format, with its card
 ledgers/           the sites' ledgers, and what sites keep beside them (simulations)
@@ -30,7 +31,7 @@ from cloister.errors import BadFileError, UsageError
 from cloister.files import bad_file, write_whole
 from cloister.ledger.chain import Head
 from cloister.recipe import Recipe, read_run_recipe
-from cloister.server.unused_run import MARK, START, clear_unused
+from cloister.server.unused_run import MARK, clear_unused
 from cloister.strategies.strategy import ServerState
 
 # The folder with records; leave it out of a copy that you pass on.
@@ -231,9 +232,39 @@ class RunDirectory:
             UsageError: The run was of another recipe.
             BadFileError: The checkpoint is damaged.
         """
+        stored = self._stored()
+        if stored is None:
+            return start
+        entry, payloads = stored
+        if entry["recipe"] != recipe_digest or payloads.keys() != {"adapter", *start.memory}:
+            raise UsageError(f"{self.path}: its checkpoint is of another recipe; start a new run")
+        like = {"adapter": start.adapter, **start.memory}
+        values = {part: decode(content, like[part].shapes) for part, content in payloads.items()}
+        return ServerState(values.pop("adapter"), int(entry["round"]), values)
+
+    def last(self) -> ServerState:
+        """The adapter after the last closed round, of whatever shapes, without a strategy's memory.
+
+        Raises:
+            UsageError: No round was closed.
+            BadFileError: The checkpoint is damaged.
+            AdapterFormatError: Its adapter is damaged.
+        """
+        stored = self._stored()
+        if stored is None:
+            raise UsageError(f"{self.path}: no round was closed, so there is no adapter in it")
+        entry, payloads = stored
+        return ServerState(decode(payloads["adapter"]), int(entry["round"]))
+
+    def _stored(self) -> tuple[dict[str, Any], dict[str, bytes]] | None:
+        """The checkpoint's entry and its files' bytes, each of its SHA-256; None: there is none.
+
+        Raises:
+            BadFileError: The checkpoint is damaged.
+        """
         latest = self.path / "checkpoint" / "latest.json"
         if not latest.exists():
-            return start
+            return None
         try:
             entry = json.loads(latest.read_text(encoding="utf-8"))
             parts = {"adapter": entry, **entry["memory"]}
@@ -250,11 +281,7 @@ class RunDirectory:
                 f"{latest.parent / damaged[0]}: damaged (its SHA-256 differs); restore it, or "
                 "start a new run"
             )
-        if entry["recipe"] != recipe_digest or payloads.keys() != {"adapter", *start.memory}:
-            raise UsageError(f"{self.path}: its checkpoint is of another recipe; start a new run")
-        like = {"adapter": start.adapter, **start.memory}
-        values = {part: decode(content, like[part].shapes) for part, content in payloads.items()}
-        return ServerState(values.pop("adapter"), int(entry["round"]), values)
+        return entry, payloads
 
     def heads(self) -> dict[str, Head]:
         """The head of each simulated site's ledger when the last round was closed."""
@@ -264,6 +291,10 @@ class RunDirectory:
         stored = json.loads(latest.read_text(encoding="utf-8"))["ledgers"]
         return {site: Head(**head) for site, head in stored.items()}
 
+    @property
+    def _public_start(self) -> Path:
+        return self.path / "start" / "public"
+
     def save_start(self, payload: bytes) -> None:
         """Keeps the adapter before round 1, as messages have it, where public records trained it.
 
@@ -271,7 +302,8 @@ class RunDirectory:
             BadFileError: It cannot be written.
         """
         try:
-            write_whole(self.path / START, payload)
+            self._public_start.parent.mkdir(exist_ok=True)
+            write_whole(self._public_start, payload)
         except OSError as error:
             raise bad_file(error, "written") from error
 
@@ -281,7 +313,7 @@ class RunDirectory:
         Raises:
             BadFileError: It cannot be read.
         """
-        file = self.path / START
+        file = self._public_start
         try:
             return file.read_bytes() if file.exists() else None
         except OSError as error:

@@ -33,6 +33,7 @@ class Scorer:
         models: Returns the adapters that a state is scored with; the sites' own where they keep a
             part.
         view: Returns a state of the round loop with what it would deliver as its adapter.
+        old_test: The public test set of an earlier study; may be empty.
     """
 
     recipe: Recipe
@@ -42,11 +43,12 @@ class Scorer:
     run: RunDirectory
     models: Callable[[ServerState], Sequence[Adapter]] = lambda state: [state.adapter]
     view: Callable[[ServerState], ServerState] = lambda state: state
+    old_test: Sequence[Record] = ()
 
     def scores(self, state: ServerState) -> SetScores:
         """Scores by set and metric, the mean over the models."""
         tokens = self.recipe.machine.plain_tokens
-        sets = {"test": self.test, "validation": self.validation}
+        sets = {"test": self.test, "validation": self.validation, "old_test": self.old_test}
         network, task = self.workspace.network, self.workspace.task
         encoded = {name: self.workspace.encode(found) for name, found in sets.items() if found}
         rows: dict[str, list[Mapping[str, float]]] = {name: [] for name in encoded}

@@ -59,6 +59,8 @@ class ServerStudy:
         delivery: From the adapter that trains to the one that is scored and delivered.
         noise: Returns the noise variance of each value of a round's mean, from the round, the sites
             whose updates count, and the number of values.
+        settle: Returns the state after a round's aggregation as it is kept: moved towards the
+            study's starting adapter, or unchanged.
     """
 
     digest: str
@@ -79,6 +81,7 @@ class ServerStudy:
     central: CentralPlan | None = None
     delivery: Delivery = field(default_factory=Delivery)
     noise: AggregateNoise = unknown_noise
+    settle: Callable[[ServerState], ServerState] = lambda state: state
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -13,15 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cloister.errors import LedgerError, UsageError
+from cloister.errors import BadFileError, LedgerError, UsageError
+from cloister.evidence.began import read_began
 from cloister.ledger.storage import LedgerFile
 
 # What a run writes before its first round is charged. Anything else belongs to the user or to a
 # round. `MARK` is written when a run's folder is made; a recipe alone may be the user's.
 MARK = ".begun"
-# The adapter before round 1, where public records trained it.
-START = "start.adapter"
-EARLY = frozenset({MARK, START, "recipe.toml", "untrained.json", "ledgers", "tensorboard"})
+EARLY = frozenset({MARK, "recipe.toml", "untrained.json", "ledgers", "start", "tensorboard"})
 # Files beside a simulated site's ledger at that time: its key, its head, its lock, a journal.
 BESIDE_LEDGER = (".ledger", ".key", ".head", ".lock", "-journal")
 
@@ -92,10 +91,22 @@ def _is_unused(folder: Path, records: str | None) -> bool:
     if not {name.removesuffix(".head") for name in heads} <= {path.name for path in beside}:
         return False  # a ledger was removed, so its charges are unknown
     try:
-        # A ledger's first entry opens it; every further one is a charge or a release.
-        return all(len(LedgerFile(path).entries()) == 1 for path in ledgers.glob("*.ledger"))
-    except LedgerError:
+        # A ledger's first entry opens it; every further one is a charge or a release. A copy from
+        # the run that this one begins with ends where that run's ledger ended.
+        copied = _copied_lengths(folder)
+        return all(
+            len(LedgerFile(path).entries()) == copied.get(path.stem, 1)
+            for path in ledgers.glob("*.ledger")
+        )
+    except (LedgerError, BadFileError):
         return False
+
+
+def _copied_lengths(folder: Path) -> dict[str, int]:
+    """The number of entries of each ledger that was copied into the folder, by site."""
+    began = read_began(folder)
+    sites = {} if began is None else began.sites
+    return {site: one.head.seq + 1 for site, one in sites.items() if one is not None}
 
 
 def _is_own_records(path: Path, records: str | None) -> bool:

@@ -58,6 +58,16 @@ class Group:
         return statistics.mean(scores) if len(scores) == len(self.runs) else None
 
     @property
+    def old_test(self) -> tuple[float, float] | None:
+        """Returns the mean scores on an older test set, before round 1 and at the end; None if a
+        run of the group has none."""
+        found = [run.old_test for run in self.runs if run.old_test is not None]
+        if len(found) < len(self.runs):
+            return None
+        before, after = zip(*found, strict=True)
+        return statistics.mean(before), statistics.mean(after)
+
+    @property
     def bytes(self) -> float:
         """Returns the mean number of bytes of a run."""
         return statistics.mean(run.bytes for run in self.runs)
@@ -84,6 +94,7 @@ class Group:
             "mean": json_number(self.mean),
             "deviation": self.deviation,
             "untrained": None if self.untrained is None else json_number(self.untrained),
+            "old_test": None if self.old_test is None else list(map(json_number, self.old_test)),
             "promise": self.promise.to_json() if self.promise is not None else None,
             "bytes": self.bytes,
             "seconds": round(self.seconds, 1),

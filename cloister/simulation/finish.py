@@ -9,6 +9,7 @@ from typing import Any
 
 from cloister.adapter.tensors import Adapter
 from cloister.errors import UsageError
+from cloister.evidence.began import read_began
 from cloister.evidence.site_facts import SiteFacts, site_facts
 from cloister.evidence.spending_series import SpendingSeries, series_of
 from cloister.export.adapter_folder import export
@@ -20,7 +21,7 @@ from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
 from cloister.models.state import write_adapter
 from cloister.server.coordinator import Coordinator, label_counts, majority
-from cloister.server.ending import Ending, released
+from cloister.server.ending import Ending, forgetting, released
 from cloister.server.report import SetScores
 from cloister.server.run_directory import RunDirectory
 from cloister.server.scoring import mean_metrics
@@ -87,6 +88,8 @@ def write_results(
         personal_test=_personal_scores(study, workspace, list(models.values()))
         if recipe.training.personal
         else None,
+        began=read_began(run.path),
+        old_test=forgetting(run, scores),
     )
     shared = Adapter({**workspace.start.select(workspace.kept), **state.adapter})
     warning = ending_of(study, workspace, result).write(run, shared)
@@ -109,6 +112,8 @@ def ending_of(study: SimulatedStudy, workspace: Workspace, result: RunResult) ->
         untrained=result.untrained,
         lexical=result.lexical,
         plain_test=result.plain_test,
+        began=result.began,
+        old_test=result.old_test,
         spending=_spending(result.run_dir, study.names),
     )
 

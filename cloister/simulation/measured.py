@@ -45,6 +45,8 @@ class Measured:
         curve: Rounds that were scored, and their scores; from round 0, the untrained adapter, if
             the run has it.
         rounds: Number of closed rounds.
+        old_test: Its scores on an older test set, before round 1 and of the final adapter; None: it
+            has none.
         is_finished: Whether the run finished.
     """
 
@@ -59,6 +61,7 @@ class Measured:
     seconds: float
     curve: tuple[tuple[int, float], ...]
     rounds: int
+    old_test: tuple[float, float] | None
     is_finished: bool
 
     @property
@@ -100,12 +103,24 @@ def measure(path: Path) -> Measured:
                 if row.get("test", {}).get(metric) is not None
             ),
             rounds=len(rows),
+            old_test=_old_test(run, rows, metric),
             is_finished=is_finished(run),
         )
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise BadFileError(
             f"{path}: metrics.jsonl or result.json is damaged ({error}); run the study again"
         ) from error
+
+
+def _old_test(
+    run: RunDirectory, rows: Sequence[Mapping[str, Any]], metric: str
+) -> tuple[float, float] | None:
+    """Returns the scores on an older test set: before round 1, and of the released adapter."""
+    result = read_result(run) or {}
+    before = run.untrained().get("old_test", {}).get(metric)
+    scored = [row["old_test"] for row in rows if row.get("old_test")]
+    after = (result.get("old_test", {}).get("after") or (scored or [{}])[-1]).get(metric)
+    return None if before is None or after is None else (float(before), float(after))
 
 
 def read_result(run: RunDirectory) -> dict[str, Any] | None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from cloister.canonical import json_number
 from cloister.data.census import Census
+from cloister.evidence.began import Began
+from cloister.export.card_began import Forgetting
 from cloister.ledger.chain import Head
 from cloister.ledger.stated import Stated
 from cloister.privacy import adversaries
@@ -67,6 +69,9 @@ class RunResult:
         personal_test: If sites have their own adapters, the mean of their scores on the public
             test set; only a simulation has all of them.
         lexical: Of retrieval: scores of ranking by shared words on the public test set.
+        began: The finished run with whose adapter the study began; None: it began afresh. The
+            promises and what was spent cover both studies.
+        old_test: Scores on an older public test set; None: the recipe names none.
     """
 
     run_dir: Path
@@ -84,6 +89,8 @@ class RunResult:
     plain_test: Mapping[str, float] | None = None
     personal_test: Mapping[str, float] | None = None
     lexical: Mapping[str, float] = field(default_factory=dict)
+    began: Began | None = None
+    old_test: Forgetting | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result as JSON values; ∞ is null."""
@@ -123,4 +130,11 @@ class RunResult:
             document["personal_test"] = own
         if self.lexical:
             document["lexical_test"] = dict(self.lexical)
+        if self.began is not None:
+            document["began"] = self.began.to_json()
+        if self.old_test is not None:
+            document["old_test"] = {
+                "before": dict(self.old_test.before),
+                "after": {n: json_number(value) for n, value in self.old_test.after.items()},
+            }
         return document

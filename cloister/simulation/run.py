@@ -296,4 +296,5 @@ def coordinator_of(
         run,
         models,
         heads,
+        simulated.old_test,
     )

@@ -58,6 +58,7 @@ class SimulatedStudy:
         validation: Public validation records; empty if the recipe names none.
         plans: The plans by site.
         couples_units: Whether a step that made the training file looked at more than one unit.
+        old_test: The public test records of an earlier study; empty if the recipe names none.
         encoded: Units by site, once `units_of` was called.
     """
 
@@ -67,6 +68,7 @@ class SimulatedStudy:
     validation: list[Record]
     plans: Mapping[str, Plan]
     couples_units: bool = False
+    old_test: list[Record] = field(default_factory=list)
     encoded: dict[str, EncodedUnits] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -93,7 +95,7 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
         CloisterError: The data, the partition or the privacy target is not possible.
     """
     data, kind = recipe.data, recipe.task.records
-    for name in ("test", "validation", "public"):
+    for name in ("test", "validation", "old_test", "public"):
         _refuse_training_file(name, getattr(data, name), data.train)
     whole = load(data.train, "train", kind, data, sites=data.partition == "column")
     if data.fold is None:
@@ -101,8 +103,9 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     else:
         train, test = held_out(whole, data.fold, recipe.privacy.unit, recipe.study.seed)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
-    refuse_contaminated(public_records(data, kind), [*test, *validation])
-    public = {data.test or data.train: [*test, *validation]}
+    old_test = load(data.old_test, "test", kind, data) if data.old_test else []
+    refuse_contaminated(public_records(data, kind), [*test, *validation, *old_test])
+    public = {data.test or data.train: [*test, *validation, *old_test]}
     labels = study_labels(recipe.task.labels, recipe.task.kind, {data.train: whole}, public)
     sites = partition(train, data, recipe.study.seed)
     odd = [name for name in sites if not is_name(name)]
@@ -115,7 +118,7 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     resolved = dataclasses.replace(recipe, task=task, data=stated_public_set(data, kind))
     coupled = couples_units(Path(data.train).expanduser())
     plans = plans_of(recipe, tuple(sites))
-    return SimulatedStudy(resolved, sites, test, validation, plans, coupled)
+    return SimulatedStudy(resolved, sites, test, validation, plans, coupled, old_test)
 
 
 def _refuse_training_file(name: str, public: str | None, train: str) -> None:
@@ -259,9 +262,11 @@ class SimulatedSites:
         study = self.prepared or prepare(self.recipe)
         name = study.names[int(str(context.node_config["partition-id"]))]
         plan, workspace = plan_of(study, name), workspace_of(study)
-        budget = simulated_budget(plan, limit_of(study, name))
         path, digest = self.ledgers / f"{name}.ledger", study.recipe.digest()
         ledger = Ledger(path)
+        budget = simulated_budget(plan, limit_of(study, name))
+        if study.recipe.study.start is not None:  # a copied ledger keeps the earlier study's budget
+            budget = ledger.budget
         partners = self._partners(study, name) if plan.sharing is not None else ()
         site = Site(
             name=name,
@@ -282,6 +287,7 @@ class SimulatedSites:
             rank=rank_of(study, name),
             keys=_epoch_keys(ledger.public_key) if plan.sharing is not None else None,
             couples_units=study.couples_units,
+            start=study.recipe.study.start,
         )
         return site, workspace
 

@@ -7,7 +7,7 @@ no ε. Their memory is part of `ServerState.memory`, so a run that is resumed de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from cloister.adapter.tensors import Adapter, Array
@@ -17,8 +17,6 @@ from cloister.strategies.noise_tracker import PREFIX, NoiseTracker, deviations
 from cloister.strategies.strategy import ServerState
 
 AVERAGE, NOISE, TRACKED = "average", "average_noise", f"{PREFIX}adapter"
-
-Step = Callable[[ServerState], ServerState]
 
 
 @dataclass(frozen=True)
@@ -47,21 +45,31 @@ class Delivery:
                 memory[NOISE] = memory[TRACKED]
         return replace(state, memory={**state.memory, **memory})
 
-    def close(self, state: ServerState, step: Step, trained: Collection[str]) -> ServerState:
-        """Closes a round.
+    @property
+    def is_plain(self) -> bool:
+        """Whether the adapter that trains is delivered."""
+        return self.averaging is None and self.tracker is None
+
+    def inner(self, state: ServerState) -> ServerState:
+        """Returns the state as the strategy sees it: with its own memory alone."""
+        own = self._own(state.memory)
+        return replace(state, memory={n: p for n, p in state.memory.items() if n not in own})
+
+    def after(
+        self, before: ServerState, closed: ServerState, noise: float, trained: Collection[str]
+    ) -> ServerState:
+        """Returns the whole state after a round.
 
         Args:
-            state: Before it, with the noise variance of its mean.
-            step: Closes it for the strategy, which sees its own memory alone.
+            before: The whole state before it.
+            closed: What the strategy made of `inner(before)`.
+            noise: Variance of the noise of each value in the round's mean.
             trained: Names of the tensors that the mean has.
         """
-        own = self._own(state.memory)
-        strategys = {name: part for name, part in state.memory.items() if name not in own}
-        after = step(replace(state, memory=strategys))
+        own = self._own(before.memory)
         if self.tracker is not None:
-            tracked = self.tracker.after(own, after.round, state.noise_variance, trained)
-            own = {**own, **tracked}
-        return self._averaged(replace(after, memory={**after.memory, **own}))
+            own |= self.tracker.after(own, closed.round, noise, trained)
+        return self._averaged(replace(closed, memory={**closed.memory, **own}))
 
     def skip(self, state: ServerState) -> ServerState:
         """Counts a round without an update: the adapter stays, and is averaged once more."""

@@ -23,22 +23,26 @@ from cloister.training.workspace import Workspace
 
 
 def public_start(
-    workspace: Workspace, records: Sequence[Record], config: TrainingConfig, seed: int
+    workspace: Workspace,
+    before: Adapter,
+    records: Sequence[Record],
+    config: TrainingConfig,
+    seed: int,
 ) -> Adapter:
     """Returns the global adapter after training on public records.
 
     Args:
         workspace: The study's; its network is overwritten, and its trained names are set to all
             that travel.
+        before: The global adapter to begin with.
         records: Public, with the labels of the task.
         config: The `[training]` section; `public_steps`, `public_batch_size` and
             `public_learning_rate` are of this training, and no other field of it counts.
         seed: The study's; batches are drawn from it, so that every party gets the same adapter.
 
     Returns:
-        All tensors of `workspace.whole`, those that train changed.
+        All tensors of `before`, those that train changed.
     """
-    before = workspace.whole
     workspace.train_names(frozenset(workspace.sent))
     batch = min(config.public_batch, len(records))
     plan = Plan(

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from emulate import Setting, accuracy, delivered, iterates, public_head
 from features import Features, features
 
@@ -92,9 +91,7 @@ def _adaptive(found: Features, epsilon: float, noise: str, seed: int) -> Iterato
     """Adam at the server, with and without the noise in its second moment."""
     for strategy in ("fedadam", "fedadam-bc"):
         for rate in (0.003, 0.01, 0.03, 0.1):
-            setting = Setting(
-                epsilon=epsilon, noise=noise, clip=1.0, rate=rate, strategy=strategy
-            )
+            setting = Setting(epsilon=epsilon, noise=noise, clip=1.0, rate=rate, strategy=strategy)
             yield _row("adaptive", setting, seed, accuracy=_score(found, setting, seed))
 
 

@@ -96,6 +96,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--dry-run",
             "--engine",
             "--folds",
+            "--from",
             "--json",
             "--no-twin",
             "--out",

@@ -313,6 +313,7 @@ def test_the_card_says_what_was_done_and_why_epsilon_stays(labelled: Path, tmp_p
     assert "nothing more is spent (post-processing; Dwork & Roth 2014" in card
     assert f"layers {said['dropped_layers'][0]} (counted from 0) dropped" in card
     assert "a dense runtime is not faster" in card
+    assert (done.folder / "card.html").read_text().count("<rect ") == len(done.rows)
     for row in done.rows:
         assert f"| {row.model} | {row.bytes / 1e6:.2f} |" in card
     assert said["models"] == [row.__dict__ for row in done.rows]

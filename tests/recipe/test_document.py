@@ -232,6 +232,14 @@ def test_every_field_changes_the_digest(name: str, key: str) -> None:
         }
         assert len(digests) == 2
         return
+    if name == "study" and key in ("start", "former"):  # hashes, both or none
+        hashes = {"start": "a" * 64, "former": "b" * 64}
+        studies = [
+            dataclasses.replace(recipe.study, **{**hashes, key: digit * 64}) for digit in "cd"
+        ]
+        digests = {dataclasses.replace(recipe, study=study).digest() for study in studies}
+        assert len({*digests, recipe.digest()}) == 3
+        return
     if (name, key) == ("lora", "tokens"):  # of a prompt alone
         lora = dataclasses.replace(recipe.lora, method="prompt")
         recipe = dataclasses.replace(recipe, lora=lora).resolved()

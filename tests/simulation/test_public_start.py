@@ -16,7 +16,7 @@ from cloister.simulation.run import Events, open_coordinator, simulate
 from cloister.simulation.study import prepare
 from tests.support.studies import NOTES, small_assignments, small_recipe
 
-STARTED = "start.adapter"
+STARTED = "start/public"
 
 
 def write_public(path: Path, count: int = 30) -> Path:
@@ -64,7 +64,7 @@ def test_public_records_teach_before_round_1_and_the_card_says_so(
     sha256 = hashlib.sha256((tmp_path / "study" / "public.jsonl").read_bytes()).hexdigest()
     assert "for 40 steps of about 32 on 30 public records" in card
     assert sha256 in card
-    assert "public records alone, before round 1" in card
+    assert "untrained, then public records alone, before round 1" in card
 
 
 def test_the_start_depends_on_the_seed_and_the_public_file_and_no_private_record(

@@ -39,7 +39,8 @@ def closed(
     strategy: Strategy, delivery: Delivery, state: ServerState, came: dict[str, Adapter]
 ) -> ServerState:
     trained = next(iter(came.values())).keys()
-    return delivery.close(state, lambda inner: strategy.aggregate(inner, came), trained)
+    after = strategy.aggregate(delivery.inner(state), came)
+    return delivery.after(state, after, state.noise_variance, trained)
 
 
 def naive_average(section: StrategyConfig, iterates: list[Adapter]) -> dict[str, np.ndarray]:
@@ -104,9 +105,9 @@ def test_a_round_without_an_update_counts_once_more_for_the_adapter_that_stayed(
     delivery = Delivery(averaging)
     one = Adapter({"w": np.ones(1)})
     state = delivery.begin(ServerState(one.zeros()))
-    state = delivery.close(state, lambda s: ServerState(one, s.round + 1, s.memory), ["w"])
+    state = delivery.after(state, ServerState(one, 1), 0.0, ["w"])
     state = delivery.skip(delivery.skip(state))
-    state = delivery.close(state, lambda s: ServerState(one.scale(5.0), 4, s.memory), ["w"])
+    state = delivery.after(state, ServerState(one.scale(5.0), 4), 0.0, ["w"])
     assert delivery.adapter(state)["w"][0] == pytest.approx((1 + 1 + 1 + 5) / 4)
 
 
@@ -204,12 +205,9 @@ def test_a_study_that_averages_nothing_has_the_memory_and_the_digest_that_it_had
 
 def test_a_strategy_whose_memory_is_called_average_keeps_it() -> None:
     memory = {"average": START, "noise_level": START.zeros()}
-
-    def step(state: ServerState) -> ServerState:
-        assert state.memory == memory
-        return ServerState(state.adapter, state.round + 1, memory)
-
-    assert Delivery().close(ServerState(START, 0, memory), step, ["head.w"]).memory == memory
+    state = ServerState(START, 0, memory)
+    assert Delivery().inner(state).memory == memory
+    assert Delivery().after(state, ServerState(START, 1, memory), 0.0, ["head.w"]).memory == memory
 
 
 def test_what_is_delivered_is_stated_whole_and_read_again(tmp_path: Path) -> None:
@@ -241,6 +239,10 @@ LOCAL = ["training.mode=local-steps", "training.local_steps=2"]
         (
             [*LOCAL, "lora.train=b-kept", "strategy.averaging=tail"],
             "each site's own part belongs to the last",
+        ),
+        (
+            ["strategy.denoising=singular-values", "federation.proximal_start=0.1"],
+            "strategy.denoising: federation.proximal_start takes a part",
         ),
         (
             ["strategy.denoising=singular-values", *CENTRAL],

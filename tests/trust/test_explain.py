@@ -13,6 +13,7 @@ from cloister.client.site_file import EXAMPLE
 from cloister.data.records import ChatRecord, Message, PairRecord, Record, TokenRecord
 from cloister.errors import RefusedError, UsageError
 from cloister.protocol.delivery import NOTE
+from cloister.report_page import heat
 from cloister.serving.model import load
 from cloister.serving.predictions import Classified
 from cloister.tasks.config import TaskConfig
@@ -25,7 +26,6 @@ from cloister.trust.explain.edits import (
     with_other_numbers,
 )
 from cloister.trust.negation import with_negation, without_negation
-from cloister.trust.pages import heat
 from cloister.trust.places import inputs_of, plain_input
 from tests.support.released import exported
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import cloister as cl
+from cloister.report_page import heading, heat, page, paragraph, table
 from cloister.tasks.config import TaskConfig
 from cloister.trust.attack.measured import AttackRow, ChangedAnswer
 from cloister.trust.attack.page import attack_page
@@ -13,7 +14,6 @@ from cloister.trust.explain.page import _words
 from cloister.trust.explain.summary import Word
 from cloister.trust.intervals import Interval
 from cloister.trust.outcomes import METRICS
-from cloister.trust.pages import heading, heat, page, paragraph, table
 from tests.support.released import exported
 
 MARK = '<img src=x onerror="a(1)">'

@@ -10,29 +10,31 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.serverapp import Grid
 
-from cloister.data.load import load
+from cloister.data.load import Split, load
 from cloister.data.public_set import public_records, refuse_contaminated, stated_public_set
 from cloister.data.records import Record
 from cloister.deployment.coordinator.journal import note, ready_sites
 from cloister.deployment.coordinator.members import Member
 from cloister.deployment.coordinator.ports import Connected, Journal
 from cloister.errors import CloisterError, DataError, RecipeError, UsageError
+from cloister.evidence.began import read_began
 from cloister.evidence.site_facts import site_facts
 from cloister.export.card import NO_CERTIFICATE
 from cloister.models.base import check_base, find_base
 from cloister.privacy.plan import Plan, make_plan
 from cloister.protocol.delivery import Claim
 from cloister.recipe import Recipe, read_recipe, sent_document, validated
+from cloister.recipe.continued import Former, continued
 from cloister.server.certifying import collect_certificates
 from cloister.server.coordinator import Coordinator, label_counts, majority
 from cloister.server.delivering import ABSENT, deliver
 from cloister.server.dispatch import Timeouts
-from cloister.server.ending import Ending
+from cloister.server.ending import Ending, forgetting
 from cloister.server.heads import Heads
 from cloister.server.ports import Observer, Participants
 from cloister.server.report import SetScores
@@ -52,8 +54,16 @@ from cloister.training.workspace import open_workspace
 # that and then has the answer.
 ASK_AGAIN = 5.0
 
+PublicSet = Literal["test", "validation", "old_test"]
+PUBLIC: tuple[PublicSet, ...] = get_args(PublicSet)
 
-def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Member]) -> Recipe:
+
+def resolved_recipe(
+    path: Path,
+    assignments: list[str],
+    members: Mapping[str, Member],
+    former: Former | None = None,
+) -> Recipe:
     """Returns a study's recipe as sites get it: with labels, the base's hash and the sites.
 
     Sites accept a base by its hash before they look for it, so the study states it.
@@ -62,10 +72,12 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
         path: The recipe's file, which names its public test set.
         assignments: Changes from the command line.
         members: The sites that take part, by name.
+        former: The finished run with whose adapter the study begins; None: a fresh one.
 
     Raises:
         UsageError: No site takes part.
-        RecipeError: The recipe does not fit the sites, or names no public test set.
+        RecipeError: The recipe does not fit the sites or the finished run, or names no public test
+            set.
         DataError: The test set cannot be read.
         ModelFileError: The base cannot be found or loaded, or is not the one that the recipe names.
     """
@@ -77,6 +89,8 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
     declared = [members[name].public_records for name in sorted(members)]
     sites = [f"data.sites={len(declared)}", f"data.public_records={declared}"]
     recipe = read_recipe(path, [*assignments, *sites])
+    if former is not None:
+        recipe = continued(recipe, former)
     if recipe.data.fold is not None:
         raise RecipeError(
             [
@@ -104,7 +118,7 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
             ]
         )
     labels = recipe.task.labels or labels_of(
-        [*_public(recipe, "test"), *_public(recipe, "validation")], recipe.task.kind
+        [record for name in PUBLIC for record in _public(recipe, name)], recipe.task.kind
     )
     items = recipe.task.items and _absolute(recipe.task.items)
     task = dataclasses.replace(recipe.task, labels=tuple(labels), items=items)
@@ -113,10 +127,11 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
         test=_absolute(recipe.data.test),
         validation=recipe.data.validation and _absolute(recipe.data.validation),
         public=recipe.data.public and _absolute(recipe.data.public),
+        old_test=recipe.data.old_test and _absolute(recipe.data.old_test),
     )
     data = stated_public_set(data, recipe.task.records)
     if data.public is not None:
-        scored = [*_public(recipe, "test"), *_public(recipe, "validation")]
+        scored = [record for name in PUBLIC for record in _public(recipe, name)]
         refuse_contaminated(public_records(data, recipe.task.records), scored)
     model = recipe.model
     if model.sha256 is None:
@@ -130,11 +145,11 @@ def _absolute(source: str) -> str:
     return str(Path(source).absolute()) if Path(source).exists() else source
 
 
-def _public(recipe: Recipe, name: Literal["test", "validation"]) -> list[Record]:
-    """Loads the public set `test` or `validation`; empty if the recipe names none."""
-    source = recipe.data.test if name == "test" else recipe.data.validation
-    kind = recipe.task.records
-    return load(source, name, kind, recipe.data) if source else []
+def _public(recipe: Recipe, name: PublicSet) -> list[Record]:
+    """Loads a public set of `[data]`; empty if the recipe names none."""
+    source: str | None = getattr(recipe.data, name)
+    split: Split = "test" if name == "old_test" else name
+    return load(source, split, recipe.task.records, recipe.data) if source else []
 
 
 def plans_of(recipe: Recipe, members: Mapping[str, Member]) -> dict[str, Plan]:
@@ -217,7 +232,15 @@ class DeployedStudy:
             for plan in plans.values():
                 proven(workspace, plan, on_machine(recipe.training, recipe.machine))
         plan = next(iter(plans.values()))
-        coordinator = Coordinator(recipe, plan, workspace, test, validation, run)
+        coordinator = Coordinator(
+            recipe,
+            plan,
+            workspace,
+            test,
+            validation,
+            run,
+            old_test=_public(recipe, "old_test"),
+        )
         return cls(coordinator, members, allowed, key, heads)
 
     @property
@@ -299,6 +322,8 @@ class DeployedStudy:
             sites={site: known.get(site, NO_CERTIFICATE) for site in sorted(self.members)},
             promises={site: facts.promise for site, facts in known.items()},
             untrained=self.coordinator.run.untrained().get("test", {}),
+            began=read_began(self.coordinator.run.path),
+            old_test=forgetting(self.coordinator.run, scores),
         )
         run = self.coordinator.run
         warning = ending.write(run, best.adapter)

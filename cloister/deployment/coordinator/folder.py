@@ -257,6 +257,11 @@ class ServerFolder:
             raise UsageError(f"{name!r}: not the name of a run; cloister run list shows the names")
         return self.runs / name
 
+    def named_run(self, run: str) -> Path:
+        """Returns the folder of a run that is named here, or else given as a folder."""
+        here = self.runs / run if is_name(run) else None
+        return here if here is not None and here.is_dir() else Path(run)
+
     def renew(self, now: datetime) -> tuple[str, ...]:
         """Renews certificates that are due; opens the authority's key only for that.
 

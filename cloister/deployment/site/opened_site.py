@@ -205,6 +205,7 @@ def open_for_study(
         keys=keys,
         deliveries=_deliveries(file, recipe, workspace) if file.site.keep_adapters else None,
         couples_units=file.site.couples_units,
+        start=recipe.study.start,
     )
     proofs = KeptProofs(AgentFolder.of(file).proofs)
     admitted = admit(site, workspace, proofs.isolation)

@@ -63,6 +63,7 @@ def facts_of(terms: StudyTerms) -> dict[str, Any]:
         "template_sha256": terms.template,
         "prompt": recipe.task.prompt,
         "trains": _trains(terms),
+        "begins": _begins(terms),
         "promise": of_plan(plan).to_json(),
         "promise_in_words": str(of_plan(plan)),
         "budget": _budget(terms),
@@ -107,7 +108,8 @@ def in_words(facts: dict[str, Any]) -> list[str]:
         f"template   {_template(facts)}",
         *([f"prompt     {facts['prompt']}"] if facts["prompt"] is not None else []),
         f"trains     {facts['trains']}",
-        *([f"begins     {_begins(facts['public'])}"] if facts["public"] else []),
+        *([f"begins     {facts['begins']['in_words']}"] if facts["begins"] else []),
+        *([f"public     {_trained_on(facts['public'])}"] if facts["public"] else []),
         f"hides      {hidden}",
         f"costs      {facts['promise_in_words']}",
         f"budget     {budget['in_words']}",
@@ -152,9 +154,9 @@ def _public(terms: StudyTerms) -> dict[str, Any] | None:
     }
 
 
-def _begins(public: dict[str, Any]) -> str:
+def _trained_on(public: dict[str, Any]) -> str:
     return (
-        f"after {counted(public['steps'], 'step')} of the coordinator's on {public['records']} "
+        f"before round 1 {counted(public['steps'], 'step')} of the coordinator on {public['records']} "
         f"public records ({public['file']}, SHA-256 {public['sha256']})"
     )
 
@@ -238,6 +240,30 @@ def _trains(terms: StudyTerms) -> str:
     what = said if lora.train == "none" else f"{adapters}, and {said}"
     kept = "; each site keeps an adapter of its own besides" if training.personal else ""
     return f"{what}; {training.mode}, by {training.optimizer}{kept}; the base stays as it is"
+
+
+def _begins(terms: StudyTerms) -> dict[str, Any] | None:
+    """Describes the adapter with which the study begins; None: a fresh one."""
+    start, former = terms.recipe.study.start, terms.recipe.study.former
+    if start is None or former is None:
+        return None
+    try:
+        verdict = verify(LedgerFile(terms.file.ledger).entries(), str(terms.file.ledger))
+        rounds = sum(study == former for study, _ in verdict.history.rounds)
+    except CloisterError:
+        rounds = 0
+    here = (
+        f"this site's ledger charged {counted(rounds, 'round')} of it, so for its people the ε of "
+        "both studies add up (see budget)"
+        if rounds
+        else "this site's ledger charged no round of it"
+    )
+    return {
+        "adapter": start,
+        "study": former,
+        "rounds_here": rounds,
+        "in_words": f"with the adapter of study {former[:16]}…, SHA-256 {start}; {here}",
+    }
 
 
 def _asker(file: SiteFile) -> dict[str, Any]:

@@ -5,7 +5,7 @@ config.json, model.safetensors, tokenizer…   base and head in the first of the
                                              base alone (`AutoModel`)
 adapter/                                     the head for Cloister, and an adapter of zeros whose
                                              base is the folder above
-README.md, compress.json                     the card, and the same for programs
+README.md, card.html, compress.json          the card, as a page, and for programs
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cloister.errors import UsageError
 from cloister.export.adapter_folder import read_released
+from cloister.export.card_page import PAGE, SizeBar, card_page
 from cloister.export.compress.card import (
     Done,
     compressed_card,
@@ -248,6 +249,8 @@ def _describe(
     form, metric = root_form(finished), source.task.primary_metric
     card = compressed_card(source, finished, form, done, rows, scored)
     (folder / "README.md").write_text(card, encoding="utf-8")
+    bars = [_bar(row, metric) for row in rows]
+    (folder / PAGE).write_text(card_page(card, bars), encoding="utf-8")
     if own is not None:  # a form that is exported from here carries it on
         added = compressed_section(rows, metric, scored, done)
         inside = folder / ADAPTER / "README.md"
@@ -272,3 +275,11 @@ def _describe(
         "models": [asdict(row) for row in rows],
     }
     (folder / FACTS).write_text(json.dumps(document, indent=2), encoding="utf-8")
+
+
+def _bar(row: CompressedRow, metric: str) -> SizeBar:
+    figures = [f"{row.bytes / 1e6:.1f} MB"]
+    if row.score is not None:
+        figures.append(f"{metric} {row.score:.3f}")
+    figures.append(f"{row.milliseconds:.1f} ms")
+    return SizeBar(row.model, row.bytes, " · ".join(figures))

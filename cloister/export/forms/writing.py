@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from cloister.errors import BadFileError, UsageError
 from cloister.evidence.fingerprint import adapter_files, adapter_sha256
+from cloister.export.card_page import PAGE, SizeBar, card_page
 from cloister.export.forms.card import form_card
 from cloister.export.forms.finished import Finished, open_finished, probe_batches
 from cloister.export.forms.measuring import FormRow, difference, latency, score, size_of
@@ -110,12 +111,14 @@ def export_model(
             folder.mkdir(parents=True)
             _write(finished, name, form, folder)
             rows.append(_row(finished, name, form, folder, expected, public))
+        bars = [_bar(row, finished.task.primary_metric) for row in rows]
         for name, form in forms.items():
             folder = inside / name if len(forms) > 1 else inside
             document = {**facts, "format": name, **_table(finished, rows, public)}
             (folder / FACTS).write_text(json.dumps(document, indent=2), encoding="utf-8")
             card = form_card(finished, name, form, rows, public)
             (folder / "README.md").write_text(card, encoding="utf-8")
+            (folder / PAGE).write_text(card_page(card, bars), encoding="utf-8")
         try:
             inside.rename(target)
         except OSError as error:
@@ -179,6 +182,15 @@ def _row(
         score=None if public is None else score(finished, logits, public.examples),
         difference=gap,
     )
+
+
+def _bar(row: FormRow, metric: str) -> SizeBar:
+    figures = [f"{row.bytes / 1e6:.1f} MB"]
+    if row.score is not None:
+        figures.append(f"{metric} {row.score:.3f}")
+    if row.milliseconds is not None:
+        figures.append(f"{row.milliseconds:.1f} ms")
+    return SizeBar(row.form, row.bytes, " · ".join(figures))
 
 
 def _facts(finished: Finished) -> dict[str, object]:

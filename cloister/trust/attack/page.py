@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from cloister.report_page import heading, page, paragraph, table
 from cloister.trust.attack.measured import INJECTION, AttackRow
 from cloister.trust.charts import whiskers
 from cloister.trust.intervals import Interval
 from cloister.trust.outcomes import Metric
-from cloister.trust.pages import heading, page, paragraph, table
 
 
 def attack_page(

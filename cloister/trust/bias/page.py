@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 
+from cloister.report_page import heading, page, paragraph, table
 from cloister.trust.attack.page import told
 from cloister.trust.bias.measured import FEW, BiasFound
 from cloister.trust.charts import whiskers
 from cloister.trust.intervals import Interval
 from cloister.trust.outcomes import Metric
-from cloister.trust.pages import heading, page, paragraph, table
 
 
 def bias_page(

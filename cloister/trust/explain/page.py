@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from cloister.report_page import AGAINST, FOR, heading, heat, page, paragraph, table
 from cloister.trust.explain.explained import Answer, Explained
 from cloister.trust.explain.summary import MethodScore, Word
-from cloister.trust.pages import AGAINST, FOR, heading, heat, page, paragraph, table
 
 # Edits of one input that its card shows; all are in the JSON.
 MOST_SHOWN = 8

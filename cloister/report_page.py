@@ -23,7 +23,8 @@ h3 {{ font-size: 1rem; margin: 1.4rem 0 .3rem; }}
 p {{ margin: .4rem 0; max-width: 46rem; }}
 .soft {{ color: var(--soft); font-size: .9rem; }}
 .loud {{ border-left: .3rem solid #d55e00; padding: .4rem .8rem; background: var(--card); }}
-.wide {{ overflow-x: auto; }}
+.wide, pre {{ overflow-x: auto; }}
+pre {{ background: var(--card); padding: .6rem .8rem; border-radius: .3rem; font-size: .85rem; }}
 table {{ border-collapse: collapse; font-size: .9rem; margin: .5rem 0; }}
 th, td {{ text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0;
          border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }}
@@ -46,7 +47,7 @@ svg .line {{ stroke: var(--line); }}
 
 
 def page(title: str, body: Sequence[str]) -> str:
-    """A whole page.
+    """Returns a whole page in HTML.
 
     Args:
         title: Its title, as text.

@@ -1,0 +1,117 @@
+"""The finished run with whose adapter a study began, as its run and its card state it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cloister.errors import BadFileError
+from cloister.files import open_file
+from cloister.json_text import read_json
+from cloister.ledger.chain import Head
+from cloister.ledger.stated import Stated
+
+# The file in a run's folder.
+BEGAN = Path("start", "began.json")
+# Most bytes of it: a site takes about 500, and a study has at most 10,000 (`bounds.MOST_SITES`).
+MOST_BYTES = 2**24
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormerSite:
+    """What the ledger of one site of the finished run said at that run's end.
+
+    Attributes:
+        promise: The ε promised by then.
+        head: The last entry of the ledger.
+    """
+
+    promise: Stated
+    head: Head
+
+
+@dataclass(frozen=True, kw_only=True)
+class Began:
+    """The finished run with whose adapter a study began.
+
+    Attributes:
+        run: The name of its folder.
+        study: The digest of its recipe.
+        adapter: SHA-256 of its released adapter in wire format.
+        rounds: Its closed rounds.
+        sites: By site, what its ledger said; None: the run has neither ledger nor certificate of
+            the site, so what it was promised is not known.
+    """
+
+    run: str
+    study: str
+    adapter: str
+    rounds: int
+    sites: Mapping[str, FormerSite | None] = field(default_factory=dict)
+
+    @property
+    def promised(self) -> list[float]:
+        """The ε promised to each of its sites; ∞ where it is not known."""
+        return [math.inf if one is None else one.promise.epsilon for one in self.sites.values()]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns JSON values; ∞ is null."""
+        return {
+            "run": self.run,
+            "study": self.study,
+            "adapter": self.adapter,
+            "rounds": self.rounds,
+            "sites": {
+                site: None
+                if one is None
+                else {"promise": one.promise.to_json(), "head": asdict(one.head)}
+                for site, one in self.sites.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Began:
+        """Reads the values of `to_json`.
+
+        Raises:
+            KeyError: A field is missing.
+            TypeError: A field is of another type.
+            ValueError: A value is invalid.
+        """
+        return cls(
+            run=str(document["run"]),
+            study=str(document["study"]),
+            adapter=str(document["adapter"]),
+            rounds=int(document["rounds"]),
+            sites={
+                str(site): None
+                if one is None
+                else FormerSite(
+                    promise=Stated.from_json(one["promise"]),
+                    head=Head(seq=int(one["head"]["seq"]), hash=str(one["head"]["hash"])),
+                )
+                for site, one in dict(document["sites"]).items()
+            },
+        )
+
+
+def read_began(folder: Path) -> Began | None:
+    """Reads what a run states of the finished run with which it began; None: it began afresh.
+
+    Args:
+        folder: The run's.
+
+    Raises:
+        BadFileError: The file is damaged.
+    """
+    place = folder / BEGAN
+    if not place.exists():
+        return None
+    try:
+        with open_file(place) as file:
+            return Began.from_json(read_json(file.read(MOST_BYTES + 1), most_bytes=MOST_BYTES))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadFileError(f"{place}: damaged ({error}); restore it from a backup") from error

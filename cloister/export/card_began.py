@@ -1,0 +1,139 @@
+"""The section of a card on the finished run with whose adapter a study began."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cloister.evidence.began import Began, FormerSite
+from cloister.evidence.site_facts import SiteFacts
+from cloister.ledger.stated import Basis, shown
+
+Scores = Mapping[str, float | None]  # by metric; None: not a number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetting:
+    """Scores on an earlier study's public test set.
+
+    Attributes:
+        before: Of the adapter before round 1.
+        after: Of the released adapter.
+    """
+
+    before: Scores
+    after: Mapping[str, float]
+
+
+def began_section(
+    began: Began | None,
+    forgetting: Forgetting | None,
+    sites: Mapping[str, SiteFacts | str],
+    *,
+    is_central: bool = False,
+) -> list[str]:
+    """Returns the section, as a list of one text; empty where there is nothing to say.
+
+    Args:
+        began: The finished run; None: the study began with a fresh adapter.
+        forgetting: Scores on an older test set; None: the recipe names none.
+        sites: By site of this study, what its certificate or ledger states, or why it has none.
+        is_central: Whether the coordinator added noise for whole sites, which no ledger counts.
+
+    Guarantees:
+        For a site of both studies it never states the second study's ε alone: it states the
+        lifetime budget, where one ledger covers both, else the sum of both ε.
+    """
+    lines = []
+    if began is not None:
+        lines += _origin(began)
+        lines += _table(began, sites)
+        if is_central:
+            lines.append(
+                "What the noise of the coordinator promises for a whole site is of one study: the "
+                "ε of both studies add up.\n"
+            )
+    if forgetting is not None:
+        lines += _forgotten(forgetting)
+    if not lines:
+        return []
+    title = "## Older test set\n" if began is None else "## Began with a finished run\n"
+    return ["\n".join([title, *lines])]
+
+
+def _origin(began: Began) -> list[str]:
+    return [
+        f"This study did not begin afresh: it began with the adapter of the run `{began.run}` "
+        f"({began.rounds} rounds), SHA-256 `{began.adapter}`, of the study with the recipe's "
+        f"SHA-256 `{began.study}`. So this adapter also tells of the records of that study. "
+        "Whoever has records in both studies is protected by both together: the ε add up. A site "
+        "counts both in one ledger, if it kept its ledger.\n"
+    ]
+
+
+def _table(began: Began, sites: Mapping[str, SiteFacts | str]) -> list[str]:
+    lines = [
+        "| site | ε promised when that run ended | head of its ledger then | promised for both | "
+        "spent by all that its ledger charged (an indication) |",
+        "|---|---|---|---|---|",
+    ]
+    for site in sorted({*began.sites, *sites}):
+        former, now = began.sites.get(site), sites.get(site)
+        lines.append(
+            f"| {site} | {_before(site, began, former)} | {_head(former)} | "
+            f"{_both(former, now, site in began.sites)} | {_spent(now)} |"
+        )
+    return [*lines, ""]
+
+
+def _before(site: str, began: Began, former: FormerSite | None) -> str:
+    if site not in began.sites:
+        return "took no part"
+    return "not known" if former is None else former.promise.short
+
+
+def _head(former: FormerSite | None) -> str:
+    return "–" if former is None else f"entry {former.head.seq}, `{former.head.hash}`"
+
+
+def _both(former: FormerSite | None, now: SiteFacts | str | None, was_in: bool) -> str:
+    """The promise over both studies."""
+    if now is None:
+        return "took no part in this study: as before"
+    if isinstance(now, str):
+        return "not known"
+    promise = now.promise
+    if not was_in:
+        return f"{promise.short}, of this study alone"
+    if promise.basis is Basis.LIFETIME_BUDGET:
+        return f"{promise.short}: its lifetime budget, whatever its ledger charges"
+    if former is None:
+        return f"not known: its ledger has this study alone ({promise.short})"
+    # Basic composition: Dwork & Roth 2014, theorem 3.16.
+    total, delta = former.promise.epsilon + promise.epsilon, former.promise.delta + promise.delta
+    if math.isinf(total):
+        return "ε = ∞"
+    return f"ε = {shown(total)} at δ = {delta:g}: the sum, because it has another ledger now"
+
+
+def _spent(now: SiteFacts | str | None) -> str:
+    return now.lifetime.short if isinstance(now, SiteFacts) and now.lifetime else "–"
+
+
+def _forgotten(found: Forgetting) -> list[str]:
+    lines = [
+        "Scores on the public test set of the earlier study; what is lower after this study was "
+        "forgotten (a lower perplexity is better):\n",
+        "| | before round 1 | this adapter |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {_cell(found.before.get(name))} | {_cell(value)} |"
+        for name, value in found.after.items()
+    ]
+    return [*lines, ""]
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

@@ -1,0 +1,133 @@
+"""Reads a finished run with whose adapter another study begins: no base, no records, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.adapter.wire import digest, encode
+from cloister.errors import AdapterFormatError, BadFileError, LedgerError, UsageError
+from cloister.evidence.began import Began, FormerSite
+from cloister.evidence.certificate_alone import MOST_BYTES
+from cloister.evidence.fingerprint import MOST_TOLD
+from cloister.files import bad_file, open_file, write_whole
+from cloister.json_text import read_json
+from cloister.ledger.certificate import MOST_STATED, entry_of
+from cloister.ledger.chain import Head
+from cloister.ledger.ledger import key_file
+from cloister.ledger.stated import Stated
+from cloister.ledger.storage import LedgerFile
+from cloister.ledger.verify import verify
+from cloister.owner_only import FILE, private_folder
+from cloister.recipe.continued import Former
+from cloister.server.run_directory import RunDirectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormerRun:
+    """A finished run, as another study begins with it.
+
+    Attributes:
+        run: Its folder.
+        former: What the new study's recipe is checked against.
+        payload: The released adapter in wire format.
+        began: What the new run states of it.
+    """
+
+    run: RunDirectory
+    former: Former
+    payload: bytes
+    began: Began
+
+
+def read_former(path: Path) -> FormerRun:
+    """Reads a finished run.
+
+    Args:
+        path: Its folder; of a run at a coordinator, `runs/NAME` in the coordinator's folder.
+
+    Raises:
+        UsageError: The folder is not that of a run, or the run is not finished.
+        BadFileError: A file of it is missing or damaged.
+        RecipeError: Its recipe is damaged.
+    """
+    run = RunDirectory.reopen(path)
+    if not (run.adapter / "README.md").is_file():
+        raise UsageError(
+            f"--from: {path} is not finished, so it has no adapter to begin with; resume the run, "
+            "or give a finished one"
+        )
+    try:
+        recipe, state = run.recipe(), run.last()
+        released = run.load_best(state)
+        payload = encode(released.adapter)
+        sites = _sites(run)
+        base = _base_sha256(run)
+    except (OSError, ValueError, KeyError, TypeError, LedgerError, AdapterFormatError) as error:
+        raise BadFileError(
+            f"--from: {path} cannot be read ({error}); restore the run's folder whole (with "
+            "checkpoint, adapter, ledgers or certificates), or give another run"
+        ) from error
+    adapter = digest(payload)
+    return FormerRun(
+        run=run,
+        former=Former(run=run.path.name, recipe=recipe, base_sha256=base, adapter=adapter),
+        payload=payload,
+        began=Began(
+            run=run.path.name,
+            study=recipe.digest(),
+            adapter=adapter,
+            rounds=state.round,
+            sites=sites,
+        ),
+    )
+
+
+def _base_sha256(run: RunDirectory) -> str:
+    """The hash of the base's weights that the run's adapter states."""
+    with open_file(run.adapter / "cloister.json") as file:
+        document = read_json(file.read(MOST_TOLD + 1), most_bytes=MOST_TOLD)
+    return str(document["model"]["sha256"])
+
+
+def _sites(run: RunDirectory) -> dict[str, FormerSite | None]:
+    """What each site's ledger said at the end: its certificate's words, or the ledger itself."""
+    found: dict[str, FormerSite | None] = dict.fromkeys(_participants(run))
+    for path in sorted((run.path / "certificates").glob("*.certificate.json")):
+        with open_file(path) as file:
+            certificate = entry_of(read_json(file.read(MOST_BYTES + 1), most_bytes=MOST_BYTES))
+        fields = read_json(certificate.body, most_bytes=MOST_STATED)
+        found[path.name.removesuffix(".certificate.json")] = FormerSite(
+            promise=Stated.from_json(fields["promise"]), head=Head(**fields["ledger"])
+        )
+    for site, path in run.ledgers().items():
+        verdict = verify(LedgerFile(path).entries(), str(path))
+        found[site] = FormerSite(promise=verdict.promise, head=verdict.head)
+    return dict(sorted(found.items()))
+
+
+def _participants(run: RunDirectory) -> list[str]:
+    """The sites that sent an update in a closed round."""
+    return sorted({site for row in run.metrics() for site in row["received"]})
+
+
+def copy_ledgers(former: FormerRun, run: RunDirectory) -> None:
+    """Copies the ledgers of a simulation's sites, with their keys, into a new run.
+
+    A data set has one ledger for its lifetime, so the new study is charged after the old one.
+
+    Args:
+        former: The finished run.
+        run: The new run's folder.
+
+    Raises:
+        LedgerError: A ledger is missing or damaged.
+        BadFileError: A file cannot be copied.
+    """
+    for site, ledger in former.run.ledgers().items():
+        try:
+            private_folder(run.ledger(site).parent)
+            LedgerFile(ledger).snapshot(run.ledger(site))
+            write_whole(key_file(run.ledger(site)), key_file(ledger).read_bytes(), FILE)
+        except OSError as error:
+            raise bad_file(error, "copied") from error

@@ -1,0 +1,104 @@
+"""What a run states of the finished run with which it began, as a file and on the card."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cloister.errors import BadFileError
+from cloister.evidence.began import BEGAN, Began, FormerSite, read_began
+from cloister.evidence.site_facts import SiteFacts
+from cloister.export.card_began import Forgetting, began_section
+from cloister.ledger.chain import Head
+from cloister.ledger.stated import Accountant, Basis, Stated
+from cloister.privacy import adversaries
+from cloister.privacy.units import Neighbouring, Unit
+
+
+def stated(epsilon: float, basis: Basis) -> Stated:
+    return Stated(
+        epsilon=epsilon,
+        delta=1e-5,
+        unit=Unit.RECORD,
+        neighbouring=Neighbouring.ADD_REMOVE,
+        accountant=Accountant.PLD,
+        adversaries=tuple(adversaries.names([])),
+        basis=basis,
+    )
+
+
+def facts(epsilon: float, basis: Basis) -> SiteFacts:
+    return SiteFacts(
+        promise=stated(epsilon, basis),
+        promise_alone=None,
+        spent=stated(1.0, Basis.SPENT_SO_FAR),
+        plans=(),
+        rounds=2,
+        ended="entry 4",
+        lifetime=stated(4.5, Basis.SPENT_SO_FAR),
+    )
+
+
+BEGUN = Began(
+    run="first",
+    study="5" * 64,
+    adapter="a" * 64,
+    rounds=3,
+    sites={
+        "east": FormerSite(promise=stated(3.0, Basis.WHOLE_PLAN), head=Head(4, "e" * 64)),
+        "north": None,
+    },
+)
+
+
+def test_what_is_written_reads_back(tmp_path: Path) -> None:
+    assert read_began(tmp_path) is None
+    (tmp_path / BEGAN).parent.mkdir()
+    (tmp_path / BEGAN).write_text(json.dumps(BEGUN.to_json()))
+    assert read_began(tmp_path) == BEGUN
+    assert BEGUN.promised == [3.0, float("inf")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", "null", "NaN", '{"run": 1}', json.dumps({**BEGUN.to_json(), "sites": [1]})]
+    + [json.dumps({**BEGUN.to_json(), "rounds": value}) for value in ("x", "[]", "null")],
+)
+def test_a_damaged_file_is_one_message(tmp_path: Path, text: str) -> None:
+    (tmp_path / BEGAN).parent.mkdir()
+    (tmp_path / BEGAN).write_text(text)
+    with pytest.raises(BadFileError, match="damaged"):
+        read_began(tmp_path)
+
+
+def test_the_card_never_states_the_second_epsilon_alone() -> None:
+    (text,) = began_section(BEGUN, None, {"east": facts(20.0, Basis.LIFETIME_BUDGET)})
+    assert "| east | ε = 3.0000 at δ = 1e-05 | entry 4, `" in text
+    assert "ε = 20.0000 at δ = 1e-05: its lifetime budget" in text
+    assert "| ε = 4.5000 at δ = 1e-05 |" in text
+    assert "| north | not known | – | took no part in this study: as before | – |" in text
+    # Another ledger: the ledger promises this study's plan alone, so the card adds.
+    (text,) = began_section(BEGUN, None, {"east": facts(2.5, Basis.WHOLE_PLAN)})
+    assert "ε = 5.5000 at δ = 2e-05: the sum, because it has another ledger now" in text
+    (text,) = began_section(BEGUN, None, {"north": facts(2.5, Basis.WHOLE_PLAN)})
+    assert "not known: its ledger has this study alone" in text
+    (text,) = began_section(BEGUN, None, {"west": facts(2.5, Basis.WHOLE_PLAN), "east": "lost"})
+    assert "| west | took no part | – | ε = 2.5000 at δ = 1e-05, of this study alone |" in text
+    assert "| not known | – |" in text
+
+
+def test_noise_for_whole_sites_is_said_to_add_up() -> None:
+    (text,) = began_section(BEGUN, None, {}, is_central=True)
+    assert "ε of both studies add up" in text
+    assert "add up" in began_section(BEGUN, None, {})[0]
+
+
+def test_an_older_test_set_is_shown_without_a_start_too() -> None:
+    assert began_section(None, None, {"east": facts(1.0, Basis.WHOLE_PLAN)}) == []
+    found = Forgetting(before={"accuracy": 0.9, "loss": None}, after={"accuracy": 0.8, "loss": 1.0})
+    (text,) = began_section(None, found, {})
+    assert text.startswith("## Older test set")
+    assert "| accuracy | 0.9000 | 0.8000 |" in text
+    assert "| loss |  | 1.0000 |" in text
+    assert replace(BEGUN, sites={}).promised == []
