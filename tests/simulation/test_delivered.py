@@ -51,10 +51,15 @@ def test_the_average_is_scored_and_exported_and_training_goes_on_from_the_last(
     assert abs(exported - average[HEAD]).max() > 1e-3
 
     plain = averaging(tmp_path / "study", bert)
-    simulate(plain, RunDirectory.create(tmp_path / "plain", plain))
+    result = simulate(plain, RunDirectory.create(tmp_path / "plain", plain))
+    # What a round scores is what it would deliver.
+    assert RunDirectory(tmp_path / "plain").metrics()[-1]["test"] == dict(result.test)
     last, average = (stored(tmp_path / "plain", plain, part) for part in ("adapter", "average"))
     exported = load_file(tmp_path / "plain" / "adapter" / "head.safetensors")["weight"]
     assert (exported == average[HEAD]).all()
+    # A study that begins with this run (--from) begins with what it delivered.
+    run = RunDirectory(tmp_path / "plain")
+    assert (run.load_best(run.last()).adapter[HEAD] == exported).all()
     assert abs(exported - last[HEAD]).max() > 1e-3
 
 

@@ -156,8 +156,8 @@ def _public(terms: StudyTerms) -> dict[str, Any] | None:
 
 def _trained_on(public: dict[str, Any]) -> str:
     return (
-        f"before round 1 {counted(public['steps'], 'step')} of the coordinator on {public['records']} "
-        f"public records ({public['file']}, SHA-256 {public['sha256']})"
+        f"before round 1 {counted(public['steps'], 'step')} of the coordinator on "
+        f"{public['records']} public records ({public['file']}, SHA-256 {public['sha256']})"
     )
 
 
