@@ -77,11 +77,8 @@ def _noise_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
 
 def _delivery_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
     """Rules on averages of adapters, and on what needs to know the noise of a round's mean."""
-    name, lora = strategy.name, recipe.lora
+    name, privacy = strategy.name, recipe.privacy
     averages = isinstance(strategy, StrategyConfig) and strategy.averaging is not None
-    denoises = isinstance(strategy, StrategyConfig) and strategy.denoising is not None
-    needs = "strategy.denoising" if denoises else "strategy.name"
-    keeps = lora.train == "b-kept" or recipe.training.personal
     return [
         (
             averages and traits.factors,
@@ -89,33 +86,19 @@ def _delivery_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
             'factors have no common mean; leave it out, or set strategy.name = "fedavg"',
         ),
         (
-            (averages or denoises) and keeps,
-            "strategy.averaging, strategy.denoising: each site's own part belongs to the last "
-            'adapter, not to the delivered one; leave them out, or set lora.train = "b" without '
-            "training.personal",
+            averages and (recipe.lora.train == "b-kept" or recipe.training.personal),
+            "strategy.averaging: each site's own part belongs to the last adapter, not to an "
+            'average; leave it out, or set lora.train = "b" without training.personal',
         ),
         (
-            denoises and name not in ("fedavg", "fedavgm"),
-            f"strategy.denoising: {name} does not add up updates with constant factors, so the "
-            'size of the noise in its adapter is not known; set strategy.name = "fedavg" or '
-            '"fedavgm"',
+            traits.knows_noise and recipe.training.mode != "gradient-rounds",
+            f"strategy.name: {name} needs to know the noise of each round's mean, which after "
+            'several local steps is not known; set training.mode = "gradient-rounds"',
         ),
         (
-            denoises and bool(recipe.federation.proximal_start),
-            "strategy.denoising: federation.proximal_start takes a part of the noise back each "
-            "round, so its size is not known; leave one of them out",
-        ),
-        (
-            (denoises or traits.knows_noise) and recipe.training.mode != "gradient-rounds",
-            f"{needs}: needs to know the noise of each round's mean, which after several local "
-            'steps is not known; set training.mode = "gradient-rounds"',
-        ),
-        (
-            (denoises or traits.knows_noise)
-            and recipe.privacy.enabled
-            and recipe.privacy.site_epsilon is not None,
-            f"{needs}: knows the noise of the sites alone, and privacy.site_epsilon adds more at "
-            "the coordinator; leave one of them out",
+            traits.knows_noise and privacy.enabled and privacy.site_epsilon is not None,
+            f"strategy.name: {name} knows the noise of the sites alone, and privacy.site_epsilon "
+            "adds more at the coordinator; leave one of them out",
         ),
     ]
 

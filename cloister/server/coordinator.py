@@ -98,7 +98,7 @@ class Coordinator:
     def delivery(self) -> Delivery:
         """From the adapter that trains to the one that is delivered."""
         recipe = self.recipe
-        return make_delivery(recipe.strategy, self.start, recipe.federation.num_rounds)
+        return make_delivery(recipe.strategy, recipe.federation.num_rounds)
 
     @cached_property
     def start(self) -> Adapter:
@@ -124,8 +124,7 @@ class Coordinator:
         recipe, run, names, workspace = self.recipe, self.run, participants.names, self.workspace
         digest, federation, scorer = recipe.digest(), recipe.federation, self.scorer
         strategy = make_strategy(recipe.strategy, names)
-        delivery = self.delivery
-        needs_noise = strategy.traits.knows_noise or delivery.tracker is not None
+        delivery, knows_noise = self.delivery, strategy.traits.knows_noise
         start = self.start
         state = run.load(delivery.begin(strategy.init(start)), digest)
         self.heads()
@@ -150,7 +149,7 @@ class Coordinator:
             secure=secure_study(recipe, self.plan),
             central=recipe.privacy.central(len(names), federation.num_rounds),
             delivery=delivery,
-            noise=aggregate_noise(recipe, names) if needs_noise else unknown_noise,
+            noise=aggregate_noise(recipe, names) if knows_noise else unknown_noise,
             settle=lambda closed: pulled(closed, start, federation.proximal_start or 0.0),
         )
 
@@ -187,7 +186,7 @@ class Coordinator:
                 "budgets, or plan less noise cost per round (more noise, smaller batches)"
             )
         best = self.delivered(state)
-        if not self.delivery.is_plain:  # for a study that begins with what this one delivers
+        if self.delivery.averaging is not None:  # a later study may begin with it (--from)
             self.run.save_best(best)
         return best, self.scorer.scores(best)
 

@@ -238,8 +238,7 @@ class RunDirectory:
         entry, payloads = stored
         if entry["recipe"] != recipe_digest or payloads.keys() != {"adapter", *start.memory}:
             raise UsageError(f"{self.path}: its checkpoint is of another recipe; start a new run")
-        like = {"adapter": start.adapter, **start.memory}
-        values = {part: decode(content, like[part].shapes) for part, content in payloads.items()}
+        values = {part: decode(content, start.adapter.shapes) for part, content in payloads.items()}
         return ServerState(values.pop("adapter"), int(entry["round"]), values)
 
     def last(self) -> ServerState:

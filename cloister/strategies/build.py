@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
-from cloister.adapter.tensors import Adapter
 from cloister.strategies.averaging import Averaging
 from cloister.strategies.config import (
     FIELDS,
@@ -16,10 +15,9 @@ from cloister.strategies.config import (
     own_strategy,
 )
 from cloister.strategies.delivery import Delivery
-from cloister.strategies.noise_tracker import NoiseTracker
 from cloister.strategies.plugins import make_plugin
 from cloister.strategies.registry import BUILT_IN
-from cloister.strategies.strategy import MeanStrategy, Strategy
+from cloister.strategies.strategy import Strategy
 
 # Defaults of options that neither the recipe nor the method states. Reddi et al. 2021,
 # arXiv:2003.00295: momentum 0.9, second momentum 0.99 and adaptivity 1e-3; 0.1 lies within their
@@ -35,8 +33,8 @@ DEFAULTS: dict[str, Any] = {
     "multiple": 3.0,
 }
 
-# Of averaging: emulations of heads on three data sets (docs/utility.md) tell no two of decays 0.8
-# and 0.9 and shares of a quarter and a half apart.
+# Of averaging: emulated heads (docs/utility.md) tell decays of 0.8 and 0.9, and shares of a quarter
+# and a half, not apart.
 DECAY, SHARE = 0.9, 0.5
 
 
@@ -57,27 +55,24 @@ def effective(config: StrategyConfig) -> StrategyConfig:
     return whole
 
 
-def make_delivery(config: Strategies, start: Adapter, num_rounds: int) -> Delivery:
+def make_delivery(config: Strategies, num_rounds: int) -> Delivery:
     """Makes what turns a study's adapters into the one that it delivers.
 
     Args:
         config: The section; a plug-in's has no such options, so its last adapter is delivered.
-        start: The adapter before round 1.
         num_rounds: Rounds of the study.
     """
-    if not isinstance(config, StrategyConfig):
+    if not isinstance(config, StrategyConfig) or config.averaging is None:
         return Delivery()
-    stated, averaging, tracker = effective(config), None, None
-    if stated.averaging is not None:
-        averaging = Averaging(
-            kind=stated.averaging,
+    stated = effective(config)
+    return Delivery(
+        Averaging(
+            kind=config.averaging,
             decay=DECAY if stated.averaging_decay is None else stated.averaging_decay,
             share=stated.averaging_share or SHARE,
             num_rounds=num_rounds,
         )
-    if stated.denoising is not None:
-        tracker = NoiseTracker(cast(MeanStrategy, make_strategy(config, ())), num_rounds)
-    return Delivery(averaging, tracker, start)
+    )
 
 
 def make_strategy(config: Strategies, sites: Sequence[str]) -> Strategy:

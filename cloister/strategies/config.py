@@ -21,7 +21,7 @@ else:
 MOST_WEIGHT = 1e6
 
 # Fields that every built-in method has: what is delivered of the adapters of all rounds.
-COMMON = ("averaging", "averaging_decay", "averaging_share", "denoising")
+COMMON = ("averaging", "averaging_decay", "averaging_share")
 
 # Which of the other fields beside `name` each method has.
 FIELDS: dict[Name, frozenset[str]] = {
@@ -63,9 +63,6 @@ class StrategyConfig:
         averaging_decay: With `ema`: how much of the average each round keeps. Absent: 0.9.
         averaging_share: With `tail`: the last part of the study's rounds that is averaged. Absent:
             0.5.
-        denoising: `singular-values`: score and deliver an adapter of which each matrix's change
-            since the start is shrunk by the known size of its noise (Gavish & Donoho 2017). Costs
-            no ε. Needs gradient rounds, and `fedavg` or `fedavgm`. Absent: nothing is shrunk.
     """
 
     name: Name = field(default="fedavg", metadata=called("type kind strategy"))
@@ -86,7 +83,6 @@ class StrategyConfig:
     averaging_share: Annotated[float, Between(SMALLEST_STEP, 1.0)] | None = field(
         default=None, metadata=LATER
     )
-    denoising: Literal["singular-values"] | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_bounds(self)

@@ -1,21 +1,21 @@
 """Levers that cost no ε, on frozen features of MiniLM, at equal ε: raw rows to results.jsonl.
 
-    python simulations/utility/compare.py --data DATA --cache CACHE --only rt_polarity banking77
+    python simulations/utility/compare.py --data DATA --cache CACHE
 
-Every row is one run of three seeds' ones. `table.py` prints the tables of docs/utility.md of them.
+Each row is one run; there are three seeds of everything. `table.py` prints the tables of docs/utility.md of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from emulate import Setting, accuracy, delivered, iterates, public_head
+from emulate import Setting, accuracy, delivered, iterates, logit_noise, public_head
 from features import Features, features
 
 RESULTS = Path(__file__).parent / "results.jsonl"
@@ -35,24 +35,23 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--only", nargs="*", default=SETS)
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS))
     given = parser.parse_args()
     for name in given.only:
         found = features(given.data, name, given.cache, BASE, None)
         with RESULTS.open("a", encoding="utf-8") as file:
-            for row in rows(found):
+            for row in rows(found, given.kinds):
                 file.write(json.dumps({"data": name, **row}) + "\n")
                 file.flush()
 
 
-def rows(found: Features) -> Iterator[dict[str, Any]]:
+def rows(found: Features, kinds: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Every run of a data set."""
     for epsilon in EPSILONS:
         for noise in NOISES:
             for seed in SEEDS:
-                yield from _grid(found, epsilon, noise, seed)
-                yield from _averages(found, epsilon, noise, seed)
-                yield from _adaptive(found, epsilon, noise, seed)
-                yield from _warm(found, epsilon, noise, seed)
+                for kind in kinds:
+                    yield from KINDS[kind](found, epsilon, noise, seed)
 
 
 def _row(what: str, setting: Setting, seed: int, **more: object) -> dict[str, Any]:
@@ -118,6 +117,25 @@ def _warm(found: Features, epsilon: float, noise: str, seed: int) -> Iterator[di
                     accuracy=accuracy(found, last),
                 )
 
+
+def _by_noise(found: Features, epsilon: float, noise: str, seed: int) -> Iterator[dict[str, Any]]:
+    """Rates of which the noise in a logit at the end has a given deviation."""
+    for momentum in (0.0, 0.5):
+        base = Setting(epsilon=epsilon, noise=noise, clip=1.0, rate=1.0, momentum=momentum)
+        at_one = logit_noise(found, base)
+        for deviation in (0.75, 1.5, 3.0):
+            setting = replace(base, rate=deviation / at_one)
+            score = _score(found, setting, seed)
+            yield _row("by noise", setting, seed, deviation=deviation, accuracy=score)
+
+
+KINDS = {
+    "grid": _grid,
+    "delivered": _averages,
+    "adaptive": _adaptive,
+    "warm": _warm,
+    "by noise": _by_noise,
+}
 
 if __name__ == "__main__":
     main()

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from denoise import shrink_singular_values
 from features import Features
 from numpy.typing import NDArray
 
 from cloister.privacy.accounting import calibrate
-from cloister.strategies.denoising import shrink_singular_values
 
 SITES, ROUNDS, RATE, DELTA = 5, 30, 0.25, 1e-5
 Matrix = NDArray[np.float32]
@@ -48,6 +48,18 @@ def noise_of_sum(setting: Setting) -> float:
     """Deviation of the noise in the sum of five sites' clipped gradients."""
     each = noise_multiplier(setting.epsilon, setting.rounds) * setting.clip
     return each * math.sqrt(SITES if setting.noise == "own" else SITES / (SITES - 1))
+
+
+def logit_noise(found: Features, setting: Setting) -> float:
+    """About the deviation of the noise in a class's logit after the last round, of a falling rate.
+
+    A coordinate of the head has η s √(T/3) / (1 − β): T rounds of noise s at rates that fall from η
+    to 0, each counted 1 / (1 − β) times by momentum. A logit has √H times that, for vectors of
+    norm √H.
+    """
+    deviation = noise_of_sum(setting) / (RATE * len(found.train))
+    lasting = math.sqrt(setting.rounds / 3) / (1 - setting.momentum)
+    return setting.rate * deviation * lasting * math.sqrt(found.train.shape[1])
 
 
 def rate_at(setting: Setting, step: int) -> float:

@@ -30,7 +30,7 @@ class Features(NamedTuple):
     @property
     def classes(self) -> int:
         """The number of classes."""
-        return int(self.train_labels.max()) + 1
+        return int(max(self.train_labels.max(), self.test_labels.max())) + 1
 
 
 def features(data: Path, name: str, cache: Path, base: str, layers: int | None) -> Features:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from cloister.adapter.wire import encode
 from cloister.errors import DataError, RecipeError, RefusedError
 from cloister.recipe import Recipe, parse_recipe
 from cloister.server.report import RoundReport
@@ -77,6 +78,15 @@ def test_the_start_depends_on_the_seed_and_the_public_file_and_no_private_record
     begun = start_of(one, tmp_path / "run-1")
     assert start_of(other, tmp_path / "run-2") == begun
     assert start_of(warm(tmp_path / "one", bert, "study.seed=1"), tmp_path / "run-3") != begun
+
+
+def test_a_start_that_was_kept_is_not_trained_again(tmp_path: Path, bert: Path) -> None:
+    """Another version, or another machine's arithmetic, might train another one."""
+    recipe = warm(tmp_path / "study", bert)
+    run = RunDirectory.create(tmp_path / "run", recipe)
+    first = open_coordinator(recipe, run).coordinator
+    run.save_start(encode(first.workspace.whole.scale(2.0)))
+    assert (first.start - first.workspace.whole.scale(2.0)).norm() == 0.0
 
 
 def test_a_resumed_run_begins_with_the_start_that_it_kept(tmp_path: Path, bert: Path) -> None:
