@@ -4,7 +4,7 @@ import gc
 import inspect
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -70,12 +70,18 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     ending = sys.modules.get("cloister.server.ending")  # only who has run studies has loaded it
     if ending is None:
         return
-    bind = inspect.signature(ending.plot_run).bind
+    for name in ("plot_run", "plot_classes"):
+        monkeypatch.setattr(ending, name, _empty_picture(getattr(ending, name)))
+
+
+def _empty_picture(draw: Callable[..., object]) -> Callable[..., None]:
+    """Returns what takes the arguments of a function that draws, and writes an empty file."""
+    bind = inspect.signature(draw).bind
 
     def empty(*given: object, **named: object) -> None:
         bind(*given, **named).arguments["path"].write_bytes(b"")
 
-    monkeypatch.setattr(ending, "plot_run", empty)
+    return empty
 
 
 @pytest.fixture(autouse=True)

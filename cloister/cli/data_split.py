@@ -10,7 +10,13 @@ from typing import Annotated
 import typer
 
 from cloister.cli.arguments import AsJson
-from cloister.cli.data_arguments import DataFile, EncodingName, NoQuotes, Separator
+from cloister.cli.data_arguments import (
+    DataFile,
+    EncodingName,
+    LabelSeparator,
+    NoQuotes,
+    Separator,
+)
 
 
 class SplitBy(StrEnum):
@@ -36,8 +42,9 @@ def split(
     by: Annotated[
         SplitBy,
         typer.Option(
-            help="unit: by a hash of each unit. label: stratified, also by each label of a list, "
-            "which couples units. time: from --test-from on. site: whole sites (--test-site)."
+            help="unit: by a hash of each unit. label: stratified, by each label of a list or of a "
+            "cell with --label-separator, which couples units. time: from --test-from on. site: "
+            "whole sites (--test-site)."
         ),
     ] = SplitBy.UNIT,
     unit: Annotated[
@@ -54,6 +61,7 @@ def split(
         str | None,
         typer.Option(help="Column of labels, times or sites. Absent: label, time or site."),
     ] = None,
+    label_separator: LabelSeparator = None,
     test_from: Annotated[
         str | None, typer.Option(metavar="TIME", help="First date, time or number for test.")
     ] = None,
@@ -105,6 +113,7 @@ def split(
         test_sites=test_site or (),
         validation_sites=validation_site or (),
         folds=folds,
+        label_separator=label_separator,
     )
     source = detect_form(file, encoding, separator, quotes=not no_quotes)
     with row_progress("split") as progress:

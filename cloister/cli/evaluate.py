@@ -21,6 +21,12 @@ def evaluate(
             metavar="NAME", help="Allow this adapter's task plug-in to run its code here."
         ),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write a picture (PNG) of precision, recall and F1 of each class."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score an adapter on records that you may look at.
@@ -32,14 +38,19 @@ def evaluate(
     from cloister.canonical import json_number
     from cloister.cli.terminal import Terminal
     from cloister.data.load import load
+    from cloister.data.outputs import check_place
     from cloister.data.source import RELEASED
+    from cloister.errors import UsageError
     from cloister.export.adapter_folder import adapter_folder, load_released, read_released
+    from cloister.server.class_plot import plot_classes
     from cloister.tasks.chat import CausalChat
     from cloister.tasks.plugins import check_trusted
     from cloister.training.evaluation import evaluate
     from cloister.training.generation import reply_score
     from cloister.training.machine import MachineConfig
 
+    if plot is not None:
+        check_place(plot, "--plot")
     folder = adapter_folder(adapter)
     check_trusted(read_released(folder).task, plugin, "--plugin")
     about, workspace = load_released(folder)
@@ -52,6 +63,10 @@ def evaluate(
     if isinstance(workspace.task, CausalChat):
         metrics["rouge_l"] = reply_score(
             workspace.network, workspace.task, workspace.tokenizer, records
+        )
+    if plot is not None and not plot_classes(scores.report, Path(data).name, plot):
+        raise UsageError(
+            f"--plot: {workspace.task.kind} has no F1 of classes on these records; leave it out"
         )
     if as_json:
         document = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloister.data.cells import misfit, whole
-from cloister.data.config import GENERATED
+from cloister.data.config import CHINESE_SHOPS, GENERATED
 from cloister.data.load import file_rows
 from cloister.data.public_file import check_sha256, file_sha256
 from cloister.data.source import RECIPE, DataOrigin
@@ -20,6 +20,8 @@ from cloister.files import bad_file
 KEY = "task.items"
 # Columns of an items file.
 COLUMNS = ("item", "text")
+# Catalogues that are made and not read: of the same items, in English and in Chinese.
+MADE = (GENERATED["items"], CHINESE_SHOPS)
 # A batch of 32 people has a score of each item: 100,000 of them take 13 MB, and scores of a test
 # set stay a matter of seconds. MovieLens 25M has 62,000 movies; MIND large 161,000 news.
 MOST_ITEMS = 200_000
@@ -56,7 +58,7 @@ def read_catalogue(
     """Reads a public catalogue.
 
     Args:
-        source: A file with columns `item` and `text`, or the built-in generator's name.
+        source: A file with columns `item` and `text`, or a built-in generator's name (`MADE`).
         expected: The SHA-256 that it must have; None: any.
         key: Where it is named, for messages.
         asker: Whose file names it.
@@ -66,10 +68,8 @@ def read_catalogue(
             text, an id is there twice, or there are fewer than 2 items or more than `MOST_ITEMS`.
         BadFileError: It cannot be read.
     """
-    if source == GENERATED["items"]:
-        from cloister.data.synthetic_shops import shop_items
-
-        found = _made(shop_items())
+    if source in MADE:
+        found = _made(source)
         check_sha256(found.sha256, expected, source, key)
         return found
     path = Path(source).expanduser()
@@ -93,13 +93,17 @@ def read_catalogue(
 
 
 def catalogue_sha256(source: str, key: str = KEY) -> str:
-    """SHA-256 of a catalogue's file, or of the built-in generator's; see `read_catalogue`."""
-    if source == GENERATED["items"]:
+    """SHA-256 of a catalogue's file, or of a built-in generator's; see `read_catalogue`."""
+    if source in MADE:
         return read_catalogue(source, None, key).sha256
     return file_sha256(Path(source).expanduser(), key)
 
 
-def _made(items: Iterable[tuple[str, str]]) -> Catalogue:
+def _made(source: str) -> Catalogue:
+    from cloister.data.synthetic_shops import shop_items
+    from cloister.data.synthetic_shops_chinese import chinese_shop_items
+
+    items = chinese_shop_items() if source == CHINESE_SHOPS else shop_items()
     ids, texts = zip(*items, strict=True)
     made = Catalogue(ids, texts, "")
     return replace(made, sha256=hashlib.sha256(made.to_jsonl().encode()).hexdigest())

@@ -40,6 +40,8 @@ GENERATED: dict[RecordKind, str] = {
     "score": "synthetic:answers",
     "items": "synthetic:shops",
 }
+# The items of `synthetic:shops` under Chinese texts; the customers are the same.
+CHINESE_SHOPS = "synthetic:shops-zh"
 # Of retrieval, whose records are texts with one label too.
 QUESTIONS = "synthetic:questions"
 # The column of a pair's second text if none is named.

@@ -180,7 +180,7 @@ def shop_items() -> list[tuple[str, str]]:
                     if told.startswith(("for ", "in "))
                     else f"{told} {fill}{thing}"
                 )
-                items.append((_id(pursuit, place, style), f"{text}, {rng.choice(_ENDINGS)}"))
+                items.append((item_id(pursuit, place, style), f"{text}, {rng.choice(_ENDINGS)}"))
     return items
 
 
@@ -224,12 +224,13 @@ def _bought(
                 at = rng.choice(pursuits)
             if places[at] < len(PURSUITS[at]):
                 style = own if rng.random() < _OWN_STYLE else rng.choice(styles)
-                bought[_id(at, places[at], style)] = None
+                bought[item_id(at, places[at], style)] = None
                 places[at] += 1
                 continue
         bought[rng.choices(presents, weights)[0]] = None
     return tuple(bought)
 
 
-def _id(pursuit: str, place: int, style: str) -> str:
+def item_id(pursuit: str, place: int, style: str) -> str:
+    """Returns the id of a pursuit's thing in a style; `place` counts from 0."""
     return f"{pursuit}-{place + 1}-{style}"

@@ -66,8 +66,8 @@ class Network(nn.Module):
         is_float32: Whether the whole base computes in float32: neither shorter floats nor
             quantized.
         center: The vector that is subtracted from a sequence's before the head, [H]; None: nothing.
-        two: How two texts are read apart and compared; None: a row is one text, or two that are
-            read together.
+        two: How two texts are encoded separately and compared; None: a row is one text, or two
+            texts that are read together.
         items: The vectors of the public items, by which the head's output is multiplied, [C, H];
             None: the head's outputs are the logits.
         prefix: The cache of its frozen layers' states; None: they are not cached.

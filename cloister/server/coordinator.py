@@ -15,6 +15,7 @@ from cloister.ledger.chain import Head
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
 from cloister.server.aggregate_noise import aggregate_noise, unknown_noise
+from cloister.server.class_plot import ClassScores
 from cloister.server.collect import secure_study
 from cloister.server.ports import Observer, Participants
 from cloister.server.public_start import trained_on_public
@@ -55,7 +56,7 @@ class RunObserver(Observer):
 
 @dataclass(frozen=True)
 class Coordinator:
-    """What a coordinator has of a study; it has no records of the sites.
+    """A study at its coordinator: everything except the sites' records, which it never has.
 
     Attributes:
         recipe: The resolved recipe, with labels.
@@ -112,7 +113,7 @@ class Coordinator:
         return trained_on_public(self.recipe, self.workspace, self.run, begin)
 
     def study(self, participants: Participants, observer: Observer) -> ServerStudy:
-        """What the round loop needs, from the last closed round on.
+        """Returns everything that the round loop needs, from the last closed round on.
 
         Args:
             participants: The sites, and how they are asked.
@@ -171,8 +172,8 @@ class Coordinator:
         )
         observer.untrained(scores)
 
-    def best(self, state: ServerState) -> tuple[ServerState, SetScores]:
-        """The state that is released, and its scores on the public sets.
+    def best(self, state: ServerState) -> tuple[ServerState, SetScores, ClassScores]:
+        """The state that is released, its scores on the public sets, and those of each class.
 
         Args:
             state: After the last round; with early stopping another one may be the best.
@@ -188,7 +189,7 @@ class Coordinator:
         best = self.delivered(state)
         if self.delivery.averaging is not None:  # a later study may begin with it (--from)
             self.run.save_best(best)
-        return best, self.scorer.scores(best)
+        return best, *self.scorer.scores_and_classes(best)
 
     def delivered(self, state: ServerState) -> ServerState:
         """The state with what is delivered as its adapter: of the last round, or of the best one
@@ -197,17 +198,18 @@ class Coordinator:
 
 
 def majority(test: Sequence[Record], kind: TaskKind) -> float | None:
-    """What saying the same of every record reaches; None where records have no labels, or are
-    queries, of which rankings are scored.
+    """Returns the best score of one constant answer for all records.
+
+    None: records have no labels, or are queries, for which rankings are scored.
 
     Args:
         test: Public records.
         kind: The task.
 
     Returns:
-        Of texts with one label the share of the most frequent. Of texts with several the largest
-        micro F1 of any set of labels: it is of the k most frequent, for some k. Of people's items
-        NDCG of the items that came next most often in this very set.
+        For texts with one label, the share of the most frequent label. For texts with several, the
+        largest micro F1 of any constant set of labels (it consists of the k most frequent, for
+        some k). For persons' items, NDCG of the items that come next most often in this set.
     """
     persons = [record for record in test if isinstance(record, ItemsRecord)]
     if persons:
@@ -225,7 +227,7 @@ def majority(test: Sequence[Record], kind: TaskKind) -> float | None:
 
 
 def label_counts(test: Sequence[Record]) -> Counter[str]:
-    """How many public records have each label; none of those without labels."""
+    """Counts how many public records have each label; empty if records have no labels."""
     return Counter(label for record in test for label in _labels(record))
 
 

@@ -17,6 +17,7 @@ from cloister.export.guessing import guess_warning, guessing
 from cloister.export.snippets import loading_of
 from cloister.ledger.stated import Stated
 from cloister.recipe import Recipe
+from cloister.server.class_plot import ClassScores, plot_classes
 from cloister.server.plots import plot_run
 from cloister.server.report import SetScores
 from cloister.server.run_directory import RunDirectory
@@ -32,7 +33,7 @@ class Ending:
         workspace: Holds base and task.
         rounds: Rounds closed.
         test: Scores of the released adapter on the public test set.
-        majority: What always giving the same answer reaches on the test set.
+        majority: Score of one constant answer for every record of the test set.
         sites: By site, the facts of its certificate or ledger, or the reason why there is none.
         promises: The promised ε of each site for which it is known.
         untrained: Scores of the adapter before round 1 on it; empty where it was not scored.
@@ -40,6 +41,7 @@ class Ending:
         label_counts: How many records of the test set have each label.
         lexical: Of retrieval: scores of ranking by shared words on it.
         spending: What each site's ledger spent, by round; empty where the ledgers are not here.
+        classes: Scores of each class on the test set; empty for a task without them.
         began: The finished run with whose adapter the study began; None: it began afresh.
         old_test: Scores on an older public test set; None: the recipe names none.
     """
@@ -56,6 +58,7 @@ class Ending:
     spending: Sequence[SpendingSeries] = ()
     label_counts: Mapping[str, int] = field(default_factory=dict)
     lexical: Mapping[str, float] = field(default_factory=dict)
+    classes: ClassScores = field(default_factory=dict)
     began: Began | None = None
     old_test: Forgetting | None = None
 
@@ -93,7 +96,7 @@ class Ending:
         )
 
     def write(self, run: RunDirectory, adapter: Adapter) -> str | None:
-        """Writes adapter, card and plot into a run's folder.
+        """Writes adapter, card and plots into a run's folder.
 
         Args:
             run: The run's.
@@ -108,6 +111,7 @@ class Ending:
         metric, pooling = workspace.task.primary_metric, workspace.network.pooling
         picture = run.path / "metrics.png"
         plot_run(run.scored(), metric, recipe.study.name, self.promises, picture, self.spending)
+        plot_classes(self.classes, recipe.study.name, run.path / "classes.png")
         guessed = guessing(recipe.task.kind, self.majority)
         return guess_warning(recipe.task.kind, metric, self.test.get(metric), guessed, pooling)
 

@@ -10,6 +10,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.data.records import Record
 from cloister.models.state import write_adapter
 from cloister.recipe import Recipe
+from cloister.server.class_plot import ClassScores
 from cloister.server.early_stopping import LOWER_IS_BETTER, is_best, should_stop
 from cloister.server.report import SetScores
 from cloister.server.run_directory import RunDirectory
@@ -47,16 +48,33 @@ class Scorer:
 
     def scores(self, state: ServerState) -> SetScores:
         """Scores by set and metric, the mean over the models."""
+        return self.scores_and_classes(state)[0]
+
+    def scores_and_classes(self, state: ServerState) -> tuple[SetScores, ClassScores]:
+        """Scores by set and metric, and those of each class on the test set.
+
+        Returns:
+            Both as means over the models; no classes for a task without them.
+        """
         tokens = self.recipe.machine.plain_tokens
         sets = {"test": self.test, "validation": self.validation, "old_test": self.old_test}
         network, task = self.workspace.network, self.workspace.task
-        encoded = {name: self.workspace.encode(found) for name, found in sets.items() if found}
+        encoded = {
+            name: self.workspace.encode(records) for name, records in sets.items() if records
+        }
         rows: dict[str, list[Mapping[str, float]]] = {name: [] for name in encoded}
+        classes: dict[str, list[Mapping[str, float]]] = {}
         for model in self.models(state):
             write_adapter(network, model)
             for name, examples in encoded.items():
-                rows[name].append(evaluate(network, task, examples, tokens).metrics)
-        return {name: mean_metrics(scores) for name, scores in rows.items()}
+                found = evaluate(network, task, examples, tokens)
+                rows[name].append(found.metrics)
+                for label, values in found.report.items() if name == "test" else ():
+                    classes.setdefault(label, []).append(values)
+        return (
+            {name: mean_metrics(scores) for name, scores in rows.items()},
+            {label: mean_metrics(scores) for label, scores in classes.items()},
+        )
 
     def when_due(self, state: ServerState) -> SetScores:
         """The scores of what a state of the round loop would deliver, if the recipe scores this

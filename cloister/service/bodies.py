@@ -63,7 +63,7 @@ class BodyError(Exception):
 
 
 async def read_body(request: Request) -> Any:
-    """Reads a JSON body.
+    """Reads a request's body as JSON, up to a limit of bytes.
 
     Raises:
         BodyError: The body is longer than `MOST_BYTES`, or not valid JSON.
@@ -77,7 +77,7 @@ async def read_body(request: Request) -> Any:
     try:
         return read_json(bytes(content), most_bytes=MOST_BYTES)
     except ValueError as error:
-        raise BodyError(400, f"the body is no JSON that is taken here ({error})") from error
+        raise BodyError(400, f"the body is not valid JSON ({error})") from error
 
 
 def inputs_of(body: Any) -> list[Input]:
@@ -89,10 +89,10 @@ def inputs_of(body: Any) -> list[Input]:
     if not isinstance(body, dict) or not isinstance(body.get("inputs"), list):
         raise BodyError(400, 'an object {"inputs": [ … ]} is needed')
     if others := sorted(set(body) - {"inputs"}):
-        raise BodyError(400, f"{shortened(others[0])}: not known; inputs alone is taken")
+        raise BodyError(400, f"{shortened(others[0])}: unknown field; only inputs is allowed")
     inputs: list[Input] = body["inputs"]
     if not 1 <= len(inputs) <= MOST_INPUTS:
-        raise BodyError(400, f"{len(inputs)} inputs given; 1 to {MOST_INPUTS} a request are taken")
+        raise BodyError(400, f"{len(inputs)} inputs given; a request must have 1 to {MOST_INPUTS}")
     return inputs
 
 
@@ -112,7 +112,7 @@ def chat_of(body: Any) -> tuple[ChatRecord, Decoding, bool, bool]:
         if body.get(name) is not None and body[name] not in neutral:
             raise BodyError(400, f"{name}: this service has no {name}; leave it out")
     if others := sorted(set(body) - {*_USED, *_NEUTRAL, *_UNUSED}):
-        raise BodyError(400, f"{shortened(others[0])}: not known here; leave it out")
+        raise BodyError(400, f"{shortened(others[0])}: unknown field; leave it out")
     options = body.get("stream_options")
     options = {} if options is None else options
     if not isinstance(options, dict):

@@ -168,7 +168,7 @@ class Model:
                 _of_labels(task.labels, logits, task.is_cut(*pair))
                 for pair, logits in zip(pairs, rows, strict=True)
             ]
-        # `about_adapter` refuses plug-ins
+        # `about_adapter` refuses plug-ins, so the task is one of these
         assert isinstance(task, OneText)
         texts = [as_plain_text(one, number) for number, one in enumerate(given, first)]
         rows = self._logits([encode_bare(task, text) for text in texts])
@@ -299,13 +299,13 @@ def about_adapter(folder: str | Path) -> ReleaseFacts:
     about = read_released(adapter_folder(Path(folder)))
     if about.task.plugin is not None:  # only the plug-in knows what the outputs mean
         raise UsageError(
-            f"{folder}: its task {about.task.kind} is a plug-in's, and only built-in tasks are "
-            "predicted for; cloister evaluate --plugin scores it"
+            f"{folder}: its task {about.task.kind} comes from a plug-in, and Cloister predicts "
+            "for built-in tasks only; cloister evaluate --plugin scores it"
         )
     if about.lora.train == "b-kept":
         raise UsageError(
             f"{folder}: each site kept a part of its own adapter (lora.train = b-kept), so this "
-            "folder is a start for a new site and predicts nothing by itself"
+            "folder cannot predict by itself; it is the start for a new site"
         )
     return about
 
@@ -349,7 +349,7 @@ def _device(name: str) -> torch.device:
     if device is None or device.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"device: {name!r} given; cpu, cuda, cuda:N or mps is needed")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("device: mps given; this is no Mac whose GPU torch can use: use cpu")
+        raise UsageError("device: mps given; torch finds no usable GPU of a Mac here: use cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
             f"device: {name} given; this machine has {torch.cuda.device_count()} GPUs: use cpu"

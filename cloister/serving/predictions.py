@@ -16,7 +16,7 @@ MOST_FOUND = 5
 
 @dataclass(frozen=True)
 class Classified:
-    """The label of a text.
+    """A classifier's prediction for a text: its most probable label.
 
     Attributes:
         label: The most probable label.
@@ -97,7 +97,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Scored:
-    """The score of a text.
+    """A scoring model's prediction for a text.
 
     Attributes:
         score: Within the study's `task.score_range`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from cloister.ledger.replay import charged_rounds
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
 from cloister.models.state import write_adapter
+from cloister.server.class_plot import ClassScores
 from cloister.server.coordinator import Coordinator, label_counts, majority
 from cloister.server.ending import Ending, forgetting, released
 from cloister.server.report import SetScores
@@ -46,6 +48,7 @@ def write_results(
     state: ServerState,
     scores: SetScores,
     seconds: float,
+    classes: ClassScores | None = None,
 ) -> tuple[RunResult, str | None]:
     """Writes a finished run's adapter, card and plots, and each site's own adapter.
 
@@ -55,6 +58,7 @@ def write_results(
         state: The final state, which is released.
         scores: Its scores on the public sets.
         seconds: Seconds since the run began.
+        classes: Its scores of each class on the test set; None: none are drawn.
 
     Returns:
         The run's result, and a warning if its adapter scores no higher than guessing.
@@ -92,7 +96,8 @@ def write_results(
         old_test=forgetting(run, scores),
     )
     shared = Adapter({**workspace.start.select(workspace.kept), **state.adapter})
-    warning = ending_of(study, workspace, result).write(run, shared)
+    ending = dataclasses.replace(ending_of(study, workspace, result), classes=classes or {})
+    warning = ending.write(run, shared)
     write_result(run, result)
     return result, warning
 

@@ -108,11 +108,11 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     public = {data.test or data.train: [*test, *validation, *old_test]}
     labels = study_labels(recipe.task.labels, recipe.task.kind, {data.train: whole}, public)
     sites = partition(train, data, recipe.study.seed)
-    odd = [name for name in sites if not is_name(name)]
-    if odd:
+    invalid = [name for name in sites if not is_name(name)]
+    if invalid:
         raise DataError(
-            f"data.site: {odd[0]!r} is not valid as a site's name: files are named after it, so it "
-            "must not contain / or \\ or begin with a dot; rename it in the records"
+            f"data.site: {invalid[0]!r} is not valid as a site's name: files are named after it, "
+            "so it must not contain / or \\ or begin with a dot; rename it in the records"
         )
     task = with_items_sha256(dataclasses.replace(recipe.task, labels=labels))
     resolved = dataclasses.replace(recipe, task=task, data=stated_public_set(data, kind))

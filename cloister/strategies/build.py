@@ -76,7 +76,7 @@ def make_delivery(config: Strategies, num_rounds: int) -> Delivery:
 
 
 def make_strategy(config: Strategies, sites: Sequence[str]) -> Strategy:
-    """Makes a strategy.
+    """Makes the strategy that a recipe's section describes.
 
     Args:
         config: The section.

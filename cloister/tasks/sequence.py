@@ -1,4 +1,4 @@
-"""One label for a whole text."""
+"""The task of giving a whole text one label."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class SequenceClassification:
 
 @dataclass
 class SequenceMeter:
-    """Collects predicted and true classes of a task with one label a record."""
+    """Collects predicted and true classes of a task with one label for each record."""
 
     task: Task
     _predicted: list[int] = field(default_factory=list)

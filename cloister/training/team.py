@@ -158,7 +158,7 @@ class Worker:
         return found
 
     def end(self) -> None:
-        """Kills the process."""
+        """Kills the worker's process without waiting for an answer."""
         self.process.kill()
         self.process.wait()
         for held in (self._ask, self._answers, self.process.stdin):

@@ -100,7 +100,7 @@ class Workspace:
 
     @property
     def frozen_factors(self) -> Adapter:
-        """Returns the factors that are neither trained nor sent, of pairs of which the other is."""
+        """Returns the factors that are neither trained nor sent although their partners are."""
         names = {name for pair in find_pairs(self.start) for name in pair}
         return read_tensors(self.network, names - self.start.keys() - self.carried.keys())
 

@@ -45,11 +45,15 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(
 def test_evaluate_agrees_with_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, printed, _ = finished_run(tmp_path, capsys)
     test = str(tmp_path / "study" / "test.jsonl")
-    assert run(["evaluate", str(out), "--data", test, "--json"]) == 0
+    plot = tmp_path / "classes.png"
+    assert run(["evaluate", str(out), "--data", test, "--json", "--plot", str(plot)]) == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
     scored = json.loads(capsys.readouterr().out)
     assert scored["records"] == 30
     assert scored["metrics"]["accuracy"] == json.loads(printed)["test"]["accuracy"]
     assert sum(row["support"] for row in scored["report"].values()) == 30
+    assert run(["evaluate", str(out), "--data", test, "--plot", str(plot)]) == 2
+    assert "classes.png exists already" in capsys.readouterr().err
     assert run(["evaluate", str(out / "adapter"), "--data", test]) == 0
     assert "cardiology" in capsys.readouterr().out
 
@@ -120,7 +124,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--sample-rate",
             "--steps",
         ],
-        "evaluate": ["--data", "--json", "--plugin"],
+        "evaluate": ["--data", "--json", "--plot", "--plugin"],
         "predict": [
             "--base",
             "--data",

@@ -1,6 +1,8 @@
 """The generator of customers: equal everywhere, and hard for whoever learns not what follows."""
 
 import hashlib
+import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -12,12 +14,14 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from cloister.data.catalogue import read_catalogue
 from cloister.data.records import ItemsRecord
 from cloister.data.synthetic_shops import PURSUITS, STYLES, shop_customers, shop_items
+from cloister.data.synthetic_shops_chinese import THINGS, WORDINGS, chinese_shop_items
 from cloister.tasks.popularity import popular_scores
 from cloister.tasks.ranking import rank_scores, ranks_of, without_seen
 
 # Of what this version makes: equal everywhere, and in the next version until it says so.
 CUSTOMERS = "99ab4ff5bbec84c453422fd393601be9165f6c96ca3988a2f5e270016f3c2d12"
 ITEMS = "3903ff1636656ebb75fd051c7fc634fcd0427344b3b2356c182409c65f2143c9"
+CHINESE = "0f94339255b8f92ec0a947e940edb6669d9e10ac5e3fad427de38f212ef3d171"
 # NDCG@10 of simulations/recommendation.toml at ε = 8 is 0.403 (simulations/README.md).
 REACHED = 0.38
 
@@ -84,6 +88,20 @@ def test_things_of_a_pursuit_share_no_word() -> None:
     for things in PURSUITS.values():
         words = [word for thing in things for word in set(thing.split()) - {"of", "for"}]
         assert len(words) == len(set(words))
+
+
+def test_the_chinese_catalogue_has_the_same_items_in_chinese_words_alone() -> None:
+    items = chinese_shop_items()
+    assert [item for item, _ in items] == [item for item, _ in shop_items()]
+    assert len({text for _, text in items}) == len(items)
+    written = re.compile("[\u4e00-\u9fff]+，[\u4e00-\u9fff]+")
+    assert all(written.fullmatch(text) for _, text in items)
+    assert read_catalogue("synthetic:shops-zh", None).sha256 == CHINESE
+    assert list(THINGS) == list(PURSUITS)
+    assert list(WORDINGS) == list(STYLES)
+    for things in THINGS.values():
+        pairs = [pair for thing in things for pair in set(itertools.pairwise(thing))]
+        assert len(pairs) == len(set(pairs))
 
 
 def test_no_ranking_that_is_the_same_for_all_beats_popularity_on_the_scored_records(

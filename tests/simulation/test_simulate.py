@@ -26,6 +26,7 @@ from cloister.privacy.entropy import OsEntropy
 from cloister.protocol.exchange import RoundRequest
 from cloister.recipe import Recipe, read_recipe
 from cloister.server import ending
+from cloister.server.class_plot import plot_classes
 from cloister.server.plots import plot_run
 from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
@@ -61,6 +62,7 @@ def test_a_run_leaves_everything_behind(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ending, "plot_run", plot_run)
+    monkeypatch.setattr(ending, "plot_classes", plot_classes)
     recipe = small_recipe(folder, "tracking.tensorboard=true")
     result = run(recipe, tmp_path / "run")
     out = result.run_dir
@@ -68,6 +70,7 @@ def test_a_run_leaves_everything_behind(
         "recipe.toml",
         "metrics.jsonl",
         "metrics.png",
+        "classes.png",
         "checkpoint/latest.json",
         "adapter/adapter_config.json",
         "adapter/adapter_model.safetensors",
@@ -77,7 +80,8 @@ def test_a_run_leaves_everything_behind(
         "ledgers/west.ledger",
     ):
         assert (out / name).stat().st_size > 0, name
-    assert (out / "metrics.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("metrics.png", "classes.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
     assert list((out / "tensorboard").iterdir())
     stated = read_recipe(out / "recipe.toml")
     resolved = prepare(recipe).recipe

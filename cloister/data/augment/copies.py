@@ -187,15 +187,16 @@ class Variation:
 
 def _with(text: Words, replaced: Sequence[tuple[int, int, str]]) -> str:
     """Returns a text with some words replaced."""
-    parts, place = [], 0
+    words: list[str] = []
+    gaps: list[str] = []
+    place = 0
     for start, end, new in replaced:
-        for kept in range(place, start):
-            parts += [text.gaps[kept], text.words[kept]]
-        parts += [text.gaps[start], new]
+        words += [*text.words[place:start], new]
+        gaps += text.gaps[place : start + 1]
         place = end
-    for kept in range(place, len(text.words)):
-        parts += [text.gaps[kept], text.words[kept]]
-    return "".join([*parts, text.gaps[-1]])
+    words += text.words[place:]
+    gaps += text.gaps[place:]
+    return str(Words(tuple(words), tuple(gaps)))
 
 
 def _texts(value: Value) -> list[str]:

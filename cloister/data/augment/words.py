@@ -15,6 +15,7 @@ _ALONE = "\u3040-\u30ff\u3400-\u9fff\U00020000-\U00031fff"
 _LETTER = rf"(?:(?![{_ALONE}])[^\W_])"
 _WORD = re.compile(rf"[{_ALONE}]|{_LETTER}+(?:['’]{_LETTER}+)*")
 _IS_ALONE = re.compile(rf"[{_ALONE}]")
+_BEGINS, _ENDS = re.compile(_LETTER), re.compile(rf"{_LETTER}\Z")
 
 # Words that reverse a text's meaning, and often its label: no method changes them.
 NEGATIONS = frozenset(
@@ -46,8 +47,18 @@ class Words:
         return cls(tuple(match[0] for match in found), gaps)
 
     def __str__(self) -> str:
-        pairs = zip(self.gaps, self.words, strict=False)
-        return "".join(gap + word for gap, word in pairs) + self.gaps[-1]
+        """Returns the text; words that only changes brought together are parted by a blank.
+
+        In a text that nobody changed, words without a gap have a Chinese character between them.
+        Where that was dropped or moved, `2008年3月` would become `20083月`, another number.
+        """
+        parts: list[str] = []
+        last = ""
+        for gap, word in zip(self.gaps, self.words, strict=False):
+            fused = not gap and _ENDS.search(last) and _BEGINS.match(word)
+            parts += [" " if fused else gap, word]
+            last = word
+        return "".join([*parts, self.gaps[-1]])
 
     def without(self, dropped: Sequence[int]) -> Words:
         """Returns the text without some words and the blanks before them."""

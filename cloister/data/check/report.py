@@ -24,10 +24,10 @@ from cloister.data.columns import Columns
 from cloister.data.detected import Detected, detect_form
 from cloister.data.records import ONE_LABEL
 from cloister.data.roles import Roles, find_roles, text_of, written
-from cloister.data.tag_schemes import scheme_of
+from cloister.data.tag_schemes import as_bio, scheme_of
 from cloister.data.targets import labels_of_cell, score_of_cell
 from cloister.data.unit_column import UNIT
-from cloister.data.values import Row
+from cloister.data.values import Row, Value
 from cloister.errors import MisfitError, UsageError
 
 VERSION = 1
@@ -192,13 +192,7 @@ class _Look:
     def _label(self, row: Row, number: int) -> str | None:
         roles = self._roles
         if roles.kind == "tokens" and roles.tags is not None:
-            tags = row.get(roles.tags)
-            for tag in tags if isinstance(tags, list | tuple) else ():
-                letter, _, kind = str(tag).partition("-")
-                if kind:
-                    self._letters.add(letter)
-                    if letter in "BSU":
-                        self._labels.add(kind, number)
+            self._entities(row.get(roles.tags), number)
         if roles.kind == "labels" and roles.labels is not None:
             return self._several(row, roles.labels, number)
         if roles.kind not in ONE_LABEL or roles.label is None:
@@ -206,6 +200,16 @@ class _Look:
         label = written(row.get(roles.label))
         self._labels.add(label, number)
         return label
+
+    def _entities(self, tags: Value, number: int) -> None:
+        """Counts a sentence's entities by type, as training reads them in any scheme."""
+        if not isinstance(tags, list | tuple):
+            return
+        written_tags = [str(tag) for tag in tags]
+        self._letters |= {tag.partition("-")[0] for tag in written_tags if tag.partition("-")[2]}
+        for tag in as_bio(written_tags):
+            if tag.startswith("B-"):
+                self._labels.add(tag.removeprefix("B-"), number)
 
     def _several(self, row: Row, column: str, number: int) -> str | None:
         """Counts a row's labels, and returns them as one text, by which copies are compared."""

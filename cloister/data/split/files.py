@@ -57,9 +57,12 @@ class SplitPlan:
         test_sites: For `site`: the sites of the test side.
         validation_sites: For `site`: the sites of the validation side.
         folds: For `unit`: the number of equal parts in place of the three sides; None: the sides.
+        label_separator: For `label`: separates several labels in a cell of text, as a CSV file has
+            them; None: a cell of text is one label.
 
     Raises:
-        UsageError: Folds are given with another `by` than `unit`, or are too few or too many.
+        UsageError: Folds are given with another `by` than `unit`, or are too few or too many; or a
+            separator of labels with another `by` than `label`, or an empty one.
     """
 
     by: By = "unit"
@@ -71,8 +74,15 @@ class SplitPlan:
     test_sites: Sequence[str] = ()
     validation_sites: Sequence[str] = ()
     folds: int | None = None
+    label_separator: str | None = None
 
     def __post_init__(self) -> None:
+        if self.label_separator is not None and self.by != "label":
+            raise UsageError(
+                f"--label-separator: only for --by label, but --by {self.by} is given; leave it out"
+            )
+        if self.label_separator == "":
+            raise UsageError("--label-separator: empty; give what stands between two labels")
         if self.folds is None:
             return
         if self.by != "unit":
@@ -99,6 +109,8 @@ class SplitPlan:
             found |= {"validation": shares.validation, "test": shares.test, "salt": shares.salt}
         if self.by != "unit":
             found["column"] = self.column or self.by
+        if self.label_separator is not None:
+            found["label_separator"] = self.label_separator
         if self.by == "time":
             found |= {"test_from": self.test_from, "validation_from": self.validation_from}
         if self.by == "site":
@@ -268,7 +280,7 @@ def _by_label(form: Detected, plan: SplitPlan) -> Mapping[str, str]:
     have_several = False
     for number, row in form.rows():
         own = counts.setdefault(_unit(row, plan.unit), Counter())
-        several = _several(row.get(plan.column or plan.by))
+        several = _several(row.get(plan.column or plan.by), plan.label_separator)
         have_several |= several is not None
         own.update([_cell(row, plan, form, number)] if several is None else several)
     if have_several:
@@ -277,9 +289,13 @@ def _by_label(form: Detected, plan: SplitPlan) -> Mapping[str, str]:
     return stratified(labels, plan.shares)
 
 
-def _several(value: Value) -> list[str] | None:
-    """The labels of a list, empty where it has none; None: the value is no list of labels."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
+def _several(value: Value, separator: str | None) -> list[str] | None:
+    """The labels of a cell, empty if it has none; None: the cell does not hold several labels."""
+    if isinstance(value, str):
+        if separator is None:
+            return None
+        return [part.strip() for part in value.split(separator) if part.strip()]
+    if not isinstance(value, Sequence):
         return None
     found = [_spelled(one) for one in value]
     return [one for one in found if one] if all(found) else None

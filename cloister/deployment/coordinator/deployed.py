@@ -309,7 +309,7 @@ class DeployedStudy:
         Raises:
             BudgetError: No site's budget covers a round.
         """
-        best, scores = self.coordinator.best(state)
+        best, scores, classes = self.coordinator.best(state)
         known = {site: site_facts(fields) for site, fields in certificates.items()}
         ending = Ending(
             recipe=self.coordinator.recipe,
@@ -322,6 +322,7 @@ class DeployedStudy:
             sites={site: known.get(site, NO_CERTIFICATE) for site in sorted(self.members)},
             promises={site: facts.promise for site, facts in known.items()},
             untrained=self.coordinator.run.untrained().get("test", {}),
+            classes=classes,
             began=read_began(self.coordinator.run.path),
             old_test=forgetting(self.coordinator.run, scores),
         )

@@ -35,6 +35,27 @@ def test_no_blank_is_left_where_a_word_was() -> None:
     assert str(Words.of("红疹，痛").without([0, 2])) == "疹，"
 
 
+@pytest.mark.parametrize(
+    ("text", "gone", "left"),
+    [
+        ("2008年3月来", [1], "2008 3月来"),
+        ("MRI和CT都做", [1], "MRI CT都做"),
+        ("查2008年3月", [0, 2], "2008 3月"),
+        ("痛了三天", [1], "痛三天"),
+    ],
+)
+def test_a_dropped_character_fuses_no_numbers_and_no_words(
+    text: str, gone: list[int], left: str
+) -> None:
+    assert str(Words.of(text).without(gone)) == left
+
+
+def test_swapped_words_fuse_with_no_other() -> None:
+    text = Words.of("做MRI和CT")
+    moved = Words(("做", "MRI", "CT", "和"), text.gaps)
+    assert str(moved) == "做MRI CT和"
+
+
 def places_that_stay(words: tuple[str, ...]) -> list[int]:
     return [place for place in range(len(words)) if not may_change(words, place)]
 

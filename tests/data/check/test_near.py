@@ -3,10 +3,13 @@
 import random
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloister.data.check.near import Fingerprints, copies
+from cloister.data.check import near
+from cloister.data.check.near import BANDS, NEAR, REACH, Fingerprints, copies
+from tests.support.examples import tries
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz头痛发烧病人检查医院药"
 
@@ -50,3 +53,55 @@ def test_any_texts_are_grouped_and_equal_ones_always_together(texts: list[str]) 
 def test_more_than_one_block_of_texts() -> None:
     texts = [str(n) * 5 for n in range(4200)]
     assert firsts([*texts, texts[4150]])[-1] == firsts(texts)[4150]
+
+
+def slowly(prints: Fingerprints) -> list[int]:
+    """The same by definition: every two texts are compared, and then groups spread until stable."""
+    exact = prints.exact()
+    bands = np.frombuffer(prints._signatures, dtype=np.uint32).reshape(len(exact), BANDS, -1)
+    alike = bands[:, None] == bands[None]  # by two texts, band and value
+    joined = alike.all(axis=3).any(axis=2) & (alike.mean(axis=(2, 3)) >= NEAR)
+    joined |= exact[:, None] == exact[None]
+    first = np.arange(len(exact))
+    while True:
+        spread = np.where(joined, first[None], len(exact)).min(axis=1)
+        if np.array_equal(spread, first):
+            return [int(place) for place in first]
+        first = spread
+
+
+def of_one_form(rng: random.Random, count: int, most: int) -> list[str]:
+    """Letters of one form: its words, of which each letter has some in place of others."""
+    words = [made(rng, 5) for _ in range(40)]
+    form = [rng.choice(words) for _ in range(30)]
+    letters = []
+    for _ in range(count):
+        letter = list(form)
+        for _ in range(rng.randrange(most)):
+            letter[rng.randrange(len(letter))] = rng.choice(words)
+        letters.append(" ".join(letter))
+    return letters
+
+
+@settings(max_examples=tries(5), deadline=None)
+@given(seed=st.integers(0, 10**6), most=st.integers(1, 20))
+def test_all_pairs_of_a_bucket_are_found_as_by_comparing_each_with_each(
+    seed: int, most: int
+) -> None:
+    prints = Fingerprints(near=True)
+    for text in of_one_form(random.Random(seed), REACH, most):
+        prints.add(text)
+    assert prints.near().tolist() == slowly(prints)
+
+
+def test_in_a_bucket_beyond_reach_most_are_found_and_none_that_is_not_near(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(near, "REACH", 8)
+    prints = Fingerprints(near=True)
+    for text in of_one_form(random.Random(0), 200, 12):
+        prints.add(text)
+    found, every = prints.near(), np.array(slowly(prints))
+    # Each group is within one of the twin's: what is joined is near.
+    assert all(len(set(every[found == group])) == 1 for group in set(found.tolist()))
+    assert copies(found) >= 0.9 * copies(every) > 50

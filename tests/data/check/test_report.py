@@ -150,6 +150,22 @@ def test_tokens_and_what_a_maximal_length_cuts(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("tags", "counts", "scheme"),
+    [
+        (["I-X", "I-X", "O", "I-Y"], {"X": 1, "Y": 1}, "IOB1 or IO"),
+        (["I-X", "B-X", "I-X", "O"], {"X": 2}, "BIO (IOB2)"),  # IOB1, two side by side
+        (["B-X", "L-X", "U-X", "U-Y"], {"X": 2, "Y": 1}, "BILOU"),
+    ],
+)
+def test_an_entity_is_counted_whatever_letter_it_begins_with(
+    tmp_path: Path, tags: list[str], counts: dict[str, int], scheme: str
+) -> None:
+    report = look(put(tmp_path, [{"tokens": [*"abcd"], "tags": tags}]), near=False)
+    assert report.sections["labels"]["counts"] == counts
+    assert report.sections["labels"]["scheme"] == scheme
+
+
 def test_sentences_and_conversations_are_checked_too(tmp_path: Path) -> None:
     rows = [{"tokens": ["头", "痛"], "tags": ["B-X", "E-X"]}, {"tokens": ["a"], "tags": ["S-Y"]}]
     report = look(put(tmp_path, rows), near=False)
