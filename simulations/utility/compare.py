@@ -2,7 +2,8 @@
 
     python simulations/utility/compare.py --data DATA --cache CACHE
 
-Each row is one run; there are three seeds of everything. `table.py` prints the tables of docs/utility.md of them.
+Each row is one run; there are three seeds of everything. `table.py` prints the tables of
+docs/utility.md of them.
 """
 
 from __future__ import annotations
