@@ -12,6 +12,7 @@ from cloister.evidence.began import Began
 from cloister.evidence.site_facts import SiteFacts
 from cloister.export.card_began import Forgetting, began_section
 from cloister.export.card_sections import (
+    balance,
     data_by_site,
     intended_use,
     limits,
@@ -235,24 +236,12 @@ def _scores(card: Card) -> str:
     if card.majority is not None:
         lines.append(f"\n{guess_words(card.kind).capitalize()} scores {card.majority:.4f}.")
     if card.label_counts:
-        lines.append(f"\n{_balance(card)}")
+        lines.append(f"\n{balance(card.labels, card.label_counts)}")
     if is_no_better(card.test.get(card.metric), guessing(card.kind, card.majority)):
         lines.append("\n**This adapter scores no more: it has learnt nothing of use.**")
     if not plain and _is_private(card):
         lines.append("\nThe study was not run without privacy, so the cost of privacy is unknown.")
     return "\n".join(lines) + "\n"
-
-
-def _balance(card: Card) -> str:
-    """Returns how unequal the test set's classes are; labels with no test record count too."""
-    counts = {**dict.fromkeys(card.labels, 0), **card.label_counts}
-    most = max(counts, key=lambda label: counts[label])
-    least = min(counts, key=lambda label: counts[label])
-    text = f"Of the test set's labels, `{most}` is the most frequent ({counts[most]:,} records) "
-    text += f"and `{least}` the rarest ({counts[least]:,})"
-    if counts[least] == 0:
-        return f"{text}: no score here says how well the model recognizes that one."
-    return f"{text}, a ratio of {counts[most] / counts[least]:.1f}."
 
 
 def _is_private(card: Card) -> bool:

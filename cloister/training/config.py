@@ -72,6 +72,12 @@ class TrainingConfig:
         public_batch_size: Mean number of public records of such a step. Absent: 32.
         public_learning_rate: Peak learning rate of these steps, of SGD; it falls linearly to 0.
             Absent: `plain_learning_rate`.
+        adversarial_radius: Adversarial training: each record's token embeddings are moved one step
+            up the record's own loss before its gradient is taken, by this part of their length
+            (Miyato et al. 2017, arXiv:1605.07725). Each record's move depends on that record and
+            the adapter only and is inside of its clip, so ε does not change. A step takes two
+            passes through the whole base, so no states of frozen layers are cached. Absent: nothing
+            moves.
         physical_batch_tokens: A setting of the machine (`cloister.training.machine`), not of the
             recipe. None: for private passes from `cloister.training.room`, else `plain_tokens`.
         frozen_cache_gib: A setting of the machine, too.
@@ -105,6 +111,9 @@ class TrainingConfig:
         default=None, metadata=LATER
     )
     public_learning_rate: Rate | None = field(default=None, metadata=LATER)
+    adversarial_radius: Annotated[float, Between(1e-6, 1.0)] | None = field(
+        default=None, metadata=LATER
+    )
     physical_batch_tokens: Annotated[int, Between(1, MOST_TOKENS)] | None = field(
         default=None, metadata=ELSEWHERE
     )
