@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cloister.trust.attack.writing import AttackReport, attack_model
     from cloister.trust.bias.writing import BiasReport, measure_bias
     from cloister.trust.explain.writing import Explanations, explain_model
+    from cloister.trust.memorize.writing import MemorizationReport, measure_memorization
     from cloister.watching.calling import WatchReport, replay_history, watch_model
     from cloister.watching.history import Replayed
 
@@ -43,6 +44,7 @@ __all__ = [
     "Epsilon",
     "Explanations",
     "Export",
+    "MemorizationReport",
     "Model",
     "Privacy",
     "Registry",
@@ -63,6 +65,7 @@ __all__ = [
     "export_model",
     "load",
     "measure_bias",
+    "measure_memorization",
     "open_registry",
     "partition",
     "replay_history",
@@ -81,6 +84,7 @@ _PLACES = {
     "Epsilon": ("cloister.api.epsilon_value", "Epsilon"),
     "Explanations": ("cloister.trust.explain.writing", "Explanations"),
     "Export": ("cloister.export.forms.writing", "Export"),
+    "MemorizationReport": ("cloister.trust.memorize.writing", "MemorizationReport"),
     "Model": ("cloister.serving.model", "Model"),
     "Privacy": ("cloister.privacy.config", "PrivacyConfig"),
     "Registry": ("cloister.registry.registry", "Registry"),
@@ -99,6 +103,7 @@ _PLACES = {
     "explain_model": ("cloister.trust.explain.writing", "explain_model"),
     "export_model": ("cloister.export.forms.writing", "export_model"),
     "measure_bias": ("cloister.trust.bias.writing", "measure_bias"),
+    "measure_memorization": ("cloister.trust.memorize.writing", "measure_memorization"),
     "load": ("cloister.serving.model", "load"),
     "open_registry": ("cloister.registry.registry", "open_registry"),
     "partition": ("cloister.api.dealing", "partition"),

@@ -6,7 +6,8 @@ Shapes: B records, T tokens, H hidden units, C outputs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -75,6 +76,9 @@ class Network(nn.Module):
         is_prompted: Whether vectors are put before each text, so that all layers are adapted.
         virtual_tokens: The number of these vectors; each uses one of the base's positions.
         leading: The number of output states before a text's own.
+        adversarial_radius: How far training moves a record's embeddings up its loss, as a part of
+            their length (`cloister.training.adversary`); 0: they stay as they are.
+        unseen: A context that hides a pass from per-record hooks.
 
     Guarantees:
         Everything stays in evaluation mode except the modules that own trainable parameters
@@ -100,6 +104,8 @@ class Network(nn.Module):
         self.register_buffer("items", None, persistent=False)
         self.prefix: FrozenPrefix | None = None
         self.checkpoints: CheckpointedLayers | None = None
+        self.adversarial_radius = 0.0
+        self.unseen: Callable[[], AbstractContextManager[None]] = nullcontext
         self._token_head: TokenHead | Literal[False] | None = False  # not looked for yet
         config: Any = backbone.peft_config["default"]
         self.is_prompted = bool(config.is_prompt_learning)

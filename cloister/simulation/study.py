@@ -40,6 +40,7 @@ from cloister.simulation.plans import plans_of
 from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.tasks.items_hash import with_items_sha256
 from cloister.tasks.public_labels import study_labels
+from cloister.training.config import TrainingConfig
 from cloister.training.machine import on_machine
 from cloister.training.memory import kept_moments
 from cloister.training.units import EncodedUnits, encode_units
@@ -141,6 +142,7 @@ def _open(recipe: Recipe) -> Workspace:
         attention=recipe.machine.attention,
         processes=recipe.machine.processes,
         gradient_checkpointing=bool(recipe.machine.gradient_checkpointing),
+        adversarial_radius=recipe.training.adversarial_radius,
     )
 
 
@@ -158,6 +160,7 @@ def workspace_of(study: SimulatedStudy) -> Workspace:
             model=recipe.model,
             lora=recipe.lora,
             task=recipe.task,
+            training=TrainingConfig(adversarial_radius=recipe.training.adversarial_radius),
             machine=recipe.machine,
         )
     )

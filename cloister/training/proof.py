@@ -181,6 +181,7 @@ def depends_on(
         **({"weights": weights} if (weights := getattr(task, "weights", None)) else {}),
         **_public_layer(task),
         **({"log-ratios": True} if getattr(task, "dpo_beta", None) is not None else {}),
+        **({"adversarial": radius} if (radius := network.adversarial_radius) else {}),
         "shapes": shapes_to_try(workspace, config).to_json(),
         "records": records_at_an_edge(config.expected_batch_size, task.max_length),
         "bound": plan.max_grad_norm,

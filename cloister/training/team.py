@@ -59,6 +59,7 @@ class Opening:
     frozen_cache_gib: float
     attention: str | None
     gradient_checkpointing: bool
+    adversarial_radius: float | None = None
     device: str = "cpu"
     threads: int = 1
 
