@@ -75,8 +75,9 @@ def public_figures(row: Mapping[str, Any]) -> dict[str, float]:
     epsilon = row.get("epsilon")
     if isinstance(epsilon, Mapping) and epsilon and None not in epsilon.values():
         found[EPSILON] = max(epsilon.values())  # null is ∞, which no site's finite ε bounds
-    return {name: float(value) for name, value in found.items() if _is_number(value)}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return {
+        name: float(value)
+        for name, value in found.items()
+        # Of Python's whole numbers true and false are some.
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
