@@ -17,6 +17,7 @@ data/              records of a study whose data were in memory, for resuming; r
                    only
 .begun             marks a folder that a run made
 tensorboard/       if the recipe asks for it
+trackers.json      what a tracker was told of the run (`cloister track`)
 *.png              plots
 """
 
