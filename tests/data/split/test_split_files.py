@@ -226,6 +226,6 @@ def test_labels_in_one_cell_are_stratified_like_a_list_of_them(
     # Without it a cell is one label, and a note without labels has none to go by.
     capsys.readouterr()
     assert run([*given, "--out", str(tmp_path / "other")]) == 3
-    assert "row 2: no text or integer in 'labels'" in capsys.readouterr().err
+    assert "row 1: no text or integer in 'labels'" in capsys.readouterr().err
     with pytest.raises(UsageError, match="only for --by label, but --by unit is given"):
         SplitPlan(label_separator=";")
