@@ -60,7 +60,7 @@ PLAN = Plan(
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table."""
+    """A measured setting's line in the table."""
 
     what: str
     value: str

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from cloister.trust.attack.writing import AttackReport, attack_model
     from cloister.trust.bias.writing import BiasReport, measure_bias
     from cloister.trust.explain.writing import Explanations, explain_model
+    from cloister.trust.memorize.writing import MemorizationReport, measure_memorization
+    from cloister.watching.calling import WatchReport, replay_history, watch_model
+    from cloister.watching.history import Replayed
 
 __version__ = version("cloister")
 
@@ -41,9 +44,11 @@ __all__ = [
     "Epsilon",
     "Explanations",
     "Export",
+    "MemorizationReport",
     "Model",
     "Privacy",
     "Registry",
+    "Replayed",
     "Result",
     "ServerState",
     "Strategy",
@@ -51,6 +56,7 @@ __all__ = [
     "StudyPlan",
     "Task",
     "Traits",
+    "WatchReport",
     "__version__",
     "attack_model",
     "compress_model",
@@ -59,10 +65,13 @@ __all__ = [
     "export_model",
     "load",
     "measure_bias",
+    "measure_memorization",
     "open_registry",
     "partition",
+    "replay_history",
     "resume",
     "simulate",
+    "watch_model",
 ]
 
 # The module of each public name, and its name there.
@@ -75,9 +84,11 @@ _PLACES = {
     "Epsilon": ("cloister.api.epsilon_value", "Epsilon"),
     "Explanations": ("cloister.trust.explain.writing", "Explanations"),
     "Export": ("cloister.export.forms.writing", "Export"),
+    "MemorizationReport": ("cloister.trust.memorize.writing", "MemorizationReport"),
     "Model": ("cloister.serving.model", "Model"),
     "Privacy": ("cloister.privacy.config", "PrivacyConfig"),
     "Registry": ("cloister.registry.registry", "Registry"),
+    "Replayed": ("cloister.watching.history", "Replayed"),
     "Result": ("cloister.api.run_result", "Result"),
     "ServerState": ("cloister.strategies.strategy", "ServerState"),
     "Strategy": ("cloister.strategies.strategy", "Strategy"),
@@ -85,17 +96,21 @@ _PLACES = {
     "StudyPlan": ("cloister.api.study_plan", "StudyPlan"),
     "Task": ("cloister.tasks.task", "Task"),
     "Traits": ("cloister.strategies.strategy", "Traits"),
+    "WatchReport": ("cloister.watching.calling", "WatchReport"),
     "attack_model": ("cloister.trust.attack.writing", "attack_model"),
     "compress_model": ("cloister.export.compress.writing", "compress_model"),
     "epsilon": ("cloister.api.epsilon_value", "epsilon"),
     "explain_model": ("cloister.trust.explain.writing", "explain_model"),
     "export_model": ("cloister.export.forms.writing", "export_model"),
     "measure_bias": ("cloister.trust.bias.writing", "measure_bias"),
+    "measure_memorization": ("cloister.trust.memorize.writing", "measure_memorization"),
     "load": ("cloister.serving.model", "load"),
     "open_registry": ("cloister.registry.registry", "open_registry"),
     "partition": ("cloister.api.dealing", "partition"),
+    "replay_history": ("cloister.watching.calling", "replay_history"),
     "resume": ("cloister.api.simulating", "resume"),
     "simulate": ("cloister.api.simulating", "simulate"),
+    "watch_model": ("cloister.watching.calling", "watch_model"),
 }
 
 

@@ -40,7 +40,7 @@ Sink = Callable[[bytes], object]
 
 @dataclass(frozen=True)
 class ArchivedFile:
-    """A file in an archive.
+    """A file's entry in an archive's manifest.
 
     Attributes:
         name: A relative path of plain names.

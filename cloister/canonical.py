@@ -1,4 +1,4 @@
-"""Canonical JSON: the only text of some fields, which is hashed and signed."""
+"""Writes canonical JSON: equal values always give the same bytes, which are hashed and signed."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class UsageError(CloisterError):
 
 
 class RecipeError(UsageError):
-    """One or several fields of a recipe are wrong.
+    """One or several fields of a recipe are invalid.
 
     Args:
         problems: One line each, which begins with the field's path (`privacy.epsilon: …`).

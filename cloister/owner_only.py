@@ -41,7 +41,7 @@ def tighten(path: Path) -> bool:
     """Removes others' rights to a file or folder; its owner's do not change.
 
     Returns:
-        Whether nobody else has any now, by its mode; True also if it does not exist.
+        Whether other users have no rights now, by its mode; True also if it does not exist.
     """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)

@@ -1,4 +1,4 @@
-"""Reports as one self-contained HTML page: no script, no link; every text is escaped."""
+"""Writes reports as one self-contained HTML page: no script, no link; every text is escaped."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ def page(title: str, body: Sequence[str]) -> str:
 
 
 def heading(text: str, rank: int = 2) -> str:
-    """A heading."""
+    """Returns a heading of the given rank in HTML."""
     return f"<h{rank}>{escape(text)}</h{rank}>"
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """A paragraph; `soft` is small and grey, `loud` is a warning."""
+    """Returns a paragraph in HTML; `soft` is small and grey, `loud` is a warning."""
     opening = f'<p class="{kind}">' if kind else "<p>"
     return f"{opening}{escape(text)}</p>"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0) -> str:
-    """A table of texts, whose last `numbers` columns are aligned as numbers."""
+    """Returns a table of texts in HTML; its last `numbers` columns are aligned as numbers."""
     first = len(columns) - numbers
 
     def cells(row: Sequence[str], tag: str) -> str:
@@ -92,7 +92,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 
 
 
 def heat(pieces: Sequence[str], after: Sequence[str], values: Sequence[float]) -> str:
-    """A text whose pieces are coloured by their values, relative to the largest of them."""
+    """Returns a text in HTML with pieces coloured by their values, relative to the largest."""
     largest = max((abs(value) for value in values), default=0.0) or 1.0
     parts = []
     for piece, follows, value in zip(pieces, after, values, strict=True):

@@ -71,7 +71,7 @@ def parse_toml(text: str) -> dict[str, object]:
 
 
 def read_toml(path: Path, remedy: str) -> dict[str, object]:
-    """Reads a TOML file.
+    """Reads a TOML file within bounds, with one clear error if it is not valid.
 
     Args:
         path: The file.

@@ -38,7 +38,7 @@ digest.
 # The first line of each section on the page, in the order in which one plans a study.
 SECTIONS = {
     "study": "The study's name, and the seed.",
-    "model": "The frozen base model.",
+    "model": "The frozen base model, and how its vectors are read.",
     "lora": "The adapter and the head that are trained on the base.",
     "task": "The task that the adapter learns.",
     "data": "Records, their columns, and how a simulation distributes them to sites.",

@@ -1,1 +1,1 @@
-"""The value that travels between sites and coordinator."""
+"""The adapter as a value: its tensors, and its encoding on the wire."""

@@ -1,13 +1,13 @@
-"""How the values of tensors become bytes: as they are, or rounded to fewer.
+"""Encodes the values of tensors as bytes, exactly or rounded.
 
-    float32    4 bytes a value
-    bfloat16   2 bytes; to nearest, ties to even
-    int8       1 byte, and 4 for a scale s in front of each tensor: s·n, with n from -127 to 127,
-               where n is x/s rounded up or down at random, so that it is x/s on average
+    float32    4 bytes for each value
+    bfloat16   2 bytes for each value, rounded to nearest, ties to even
+    int8       1 byte for each value, and 4 bytes for a scale s before each tensor: s·n, with n from
+               -127 to 127, where x/s is rounded up or down at random so that its mean is x/s
 
-Everything is little-endian. What is rounded is what a site has clipped and noised, so rounding is
-post-processing and costs no ε. The other order, noise drawn for values that were rounded before, is
-not offered: its sensitivity is another one.
+Everything is little-endian. A site rounds after it clipped and added noise, so rounding is
+post-processing and costs no ε. The other order (rounding first) would change the sensitivity for
+which the noise is calibrated, so it is not offered.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from cloister.errors import AdapterFormatError
 Shapes = Mapping[str, tuple[int, ...]]
 Dtype = Literal["float32", "bfloat16", "int8"]
 
-# Bytes of a value.
+# Bytes of a value, by type.
 WIDTH: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2, "int8": 1}
-# Bytes of an int8 tensor's scale.
+# Bytes of the scale before each int8 tensor.
 SCALE_WIDTH = 4
-# Rounding to bfloat16's 8 bits lengthens a vector by at most this factor more.
+# Largest factor by which rounding to bfloat16's 8 bits lengthens a vector.
 BFLOAT16_ROUNDING = 2.0**-8
 # Largest level of int8; -128 is not used, so that levels are symmetric.
 LEVELS = 127
-# A tensor's scale times its highest level is a float32.
+# The largest scale: its product with the largest level is still a float32.
 LARGEST_SCALE = float(np.finfo(np.float32).max) / LEVELS
 
 
 def body_length(dtype: Dtype, shapes: Shapes) -> int:
-    """Bytes of tensors of these shapes."""
+    """Returns the number of bytes that tensors of these shapes take."""
     scales = SCALE_WIDTH * len(shapes) if dtype == "int8" else 0
     return scales + WIDTH[dtype] * sum(math.prod(shape) for shape in shapes.values())
 
 
 def to_body(adapter: Adapter, dtype: Dtype, max_norm: float | None) -> bytes:
-    """The values of an adapter, in name order; finite ones.
+    """Encodes an adapter's values, in order of names.
 
     Args:
-        adapter: What is written.
-        dtype: How.
-        max_norm: Bound on the norm of what is read back; int8's scales are lowered to meet it, as
-            rounding may lengthen a vector. The others are written as they are.
+        adapter: The adapter; its values are finite.
+        dtype: Type of the encoded values.
+        max_norm: Bound on the norm of the decoded adapter. Rounding may lengthen a vector, so
+            int8's scales are lowered to meet the bound; other types are not changed.
 
     Raises:
         AdapterFormatError: An element is too large for bfloat16.
@@ -62,17 +62,17 @@ def to_body(adapter: Adapter, dtype: Dtype, max_norm: float | None) -> bytes:
 
 
 def from_body(body: bytes | memoryview, dtype: Dtype, shapes: Shapes) -> Adapter:
-    """What `to_body` wrote, of `body_length` bytes.
+    """Decodes the bytes that `to_body` wrote; there must be `body_length` of them.
 
     Raises:
-        AdapterFormatError: An int8 tensor's scale is negative or no number, a level is -128, or a
-            shape is none that a tensor can have.
+        AdapterFormatError: An int8 tensor's scale is negative or NaN, a level is -128, or a shape
+            is one that no tensor can have.
     """
     return Adapter(_Body(body, dtype, shapes))
 
 
 class _Body(Mapping[str, Array]):
-    """The tensors of a body, each read when it is asked for: one at a time is held twice."""
+    """The tensors of a body, decoded one at a time, so that only one is in memory twice."""
 
     def __init__(self, body: bytes | memoryview, dtype: Dtype, shapes: Shapes) -> None:
         self._read = {"float32": _from_float32, "bfloat16": _from_bfloat16, "int8": _from_int8}[
@@ -89,8 +89,8 @@ class _Body(Mapping[str, Array]):
         values = self._read(self._parts[name])
         try:
             return values.reshape(self._shapes[name])
-        except ValueError as error:  # an empty tensor whose other sizes have too large a product
-            raise AdapterFormatError("adapter: a shape that no tensor has") from error
+        except ValueError as error:  # an empty tensor whose other sizes overflow when multiplied
+            raise AdapterFormatError("adapter: a shape that no tensor can have") from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._parts)
@@ -122,7 +122,7 @@ def _from_bfloat16(body: memoryview) -> Array:
 
 
 def _to_int8(adapter: Adapter, max_norm: float | None) -> bytes:
-    """Rounds at random, from a generator seeded by the values: equal adapters give equal bytes."""
+    """Rounds at random from a generator that the values seed: equal adapters give equal bytes."""
     whole = hashlib.sha256(b"".join(_to_float32(array) for array in adapter.values()))
     generator = np.random.default_rng(int.from_bytes(whole.digest(), "big"))
     scales, levels = [], []
@@ -142,7 +142,7 @@ def _to_int8(adapter: Adapter, max_norm: float | None) -> bytes:
 
 
 def _scale(array: Array) -> float:
-    """The smallest float32 whose 127-fold is no less than the largest absolute value."""
+    """Returns the smallest float32 that, times 127, is at least the largest absolute value."""
     largest = float(np.abs(array).max(initial=0.0))
     scale = np.float32(largest / LEVELS)
     if float(scale) * LEVELS < largest:

@@ -1,9 +1,10 @@
-"""Which tensors of an adapter are the two factors of one product.
+"""Finds the pairs of tensors in an adapter that are the two factors of one product.
 
     W = W₀ + s (B A + B' A')        s = alpha / r, the same for both products
 
-B [outputs, r] and A [r, inputs] train; B' and A', where a study has them, are the residual: what
-averaging factors left over, at a rank of its own. It travels down and never trains.
+B [outputs, r] and A [r, inputs] train. B' and A' are the residual, which some studies have: the
+part of the mean product that the averaged factors cannot hold, with a rank of its own. Sites
+receive it and never train it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from cloister.adapter.tensors import Adapter
 
 Shape = tuple[int, ...]
 
-# How B and A of one product are called, as the names end.
+# Endings of the names of B and A.
 _ENDINGS = ((".lora_B.weight", ".lora_A.weight"), ("head.up.weight", "head.down.weight"))
 
 
 class Pair(NamedTuple):
-    """Names of one product's factors.
+    """The names of one product's factors.
 
     Attributes:
         left: B, [outputs, rank].
@@ -34,12 +35,12 @@ class Pair(NamedTuple):
 
     @property
     def residual(self) -> Pair:
-        """Names of the residual's factors beside this pair."""
+        """The names of the residual's factors beside this pair."""
         return Pair(*(f"{name.removesuffix('.weight')}.residual.weight" for name in self))
 
 
 def find_pairs(names: Iterable[str]) -> tuple[Pair, ...]:
-    """Every pair that one of the names is a factor of, in name order; residuals are none."""
+    """Returns the pairs that the names belong to, in order of names; residuals are left out."""
     found = set()
     for name in names:
         for endings in _ENDINGS:
@@ -51,7 +52,7 @@ def find_pairs(names: Iterable[str]) -> tuple[Pair, ...]:
 
 
 def cut_shapes(shapes: Mapping[str, Shape], rank: int | None) -> dict[str, Shape]:
-    """Shapes once pairs are of at most a rank; None: as they are. Residuals stay."""
+    """Returns the shapes after pairs were cut to a rank (None: not cut); residuals keep theirs."""
     cut = dict(shapes)
     if rank is None:
         return cut
@@ -64,13 +65,13 @@ def cut_shapes(shapes: Mapping[str, Shape], rank: int | None) -> dict[str, Shape
 
 
 def cut(adapter: Adapter, rank: int | None) -> Adapter:
-    """The first `rank` columns of each B and rows of each A; None: everything."""
+    """Returns the first `rank` columns of each B and rows of each A; None: the whole adapter."""
     shapes = cut_shapes(adapter.shapes, rank)
     return Adapter({name: array[_corner(shapes[name])] for name, array in adapter.items()})
 
 
 def filled(adapter: Adapter, shapes: Mapping[str, Shape]) -> Adapter:
-    """Zeros of the shapes with the adapter in their first columns and rows."""
+    """Fills a smaller adapter up with zeros to the given shapes, after its columns and rows."""
     whole = {}
     for name, array in adapter.items():
         whole[name] = np.zeros(shapes[name], np.float32)

@@ -1,4 +1,4 @@
-"""The value that travels: named float32 tensors with the arithmetic of a vector space."""
+"""The adapter as a value: named float32 tensors that can be added and scaled like vectors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-# Values whose squares are held at once: 8 MB of them; most tensors of an adapter have fewer.
+# Values whose squares are in memory together: 8 MB; most tensors of an adapter have fewer.
 PIECE = 2**20
 
 
 class Adapter(Mapping[str, Array]):
-    """Trainable tensors by name, in name order; also the difference of two such sets.
+    """Trainable tensors by name, in order of names; also the difference of two adapters.
 
-    Arrays are read-only float32. Two adapters combine only when names and shapes agree.
+    Arrays are read-only float32. Two adapters can be added only if their names and shapes agree.
 
     Args:
         tensors: Arrays by name; copied, and converted to float32.
@@ -62,7 +62,7 @@ class Adapter(Mapping[str, Array]):
 
     @property
     def size(self) -> int:
-        """Number of parameters."""
+        """Number of values of all tensors together."""
         return sum(array.size for array in self.values())
 
     def norm(self) -> float:
@@ -78,19 +78,19 @@ class Adapter(Mapping[str, Array]):
         return all(bool(np.isfinite(array).all()) for array in self.values())
 
     def scale(self, factor: float) -> Adapter:
-        """Multiplies every element."""
+        """Returns the adapter with every element multiplied by a factor."""
         return Adapter({name: array * np.float32(factor) for name, array in self.items()})
 
     def zeros(self) -> Adapter:
-        """The zero of the same shapes."""
+        """Returns an adapter of the same names and shapes with all values zero."""
         return Adapter({name: np.zeros_like(array) for name, array in self.items()})
 
     def select(self, names: Iterable[str]) -> Adapter:
-        """The tensors of these names only."""
+        """Returns an adapter with the tensors of these names only."""
         return Adapter({name: self[name] for name in names})
 
     def replace(self, part: Adapter) -> Adapter:
-        """This adapter with the tensors of `part` in place of its own of the same names."""
+        """Returns this adapter with the tensors of `part` instead of its own of the same names."""
         self._check_shapes({n: a.shape for n, a in part.items()}, self.select(part).shapes)
         return Adapter({**self, **part})
 
@@ -119,7 +119,7 @@ class Adapter(Mapping[str, Array]):
 
 
 def _sum_of_squares(array: Array) -> float:
-    """In float64, which takes twice an array's bytes: piece by piece."""
+    """Sums squares in float64, piece by piece, because a float64 copy takes twice the memory."""
     flat = array.reshape(-1)
     pieces = (flat[at : at + PIECE] for at in range(0, flat.size, PIECE))
     return sum(float(np.square(piece, dtype=np.float64).sum()) for piece in pieces)

@@ -1,4 +1,4 @@
-"""The adapter's wire format: what travels between a site and the coordinator, byte for byte.
+"""The adapter's wire format: the bytes that a site and the coordinator send each other.
 
     magic    8 bytes   b"CLOISTER"
     version  2 bytes   unsigned, big-endian
@@ -6,9 +6,10 @@
     header   JSON      {"dtype": …, "sha256": hex of body, "tensors": [[name, shape], …]}
     body               the tensors' values in the header's order (`cloister.adapter.formats`)
 
-The header is canonical JSON (sorted keys, no white space) and tensors come in name order, so equal
-adapters give equal bytes. Nothing is unpickled, nothing is executed, and anything unexpected is
-refused: the length first, then the header, then the hash, and only then is a value read.
+The header is canonical JSON (sorted keys, no white space) and tensors are in order of names, so
+equal adapters give equal bytes. Nothing is unpickled or executed. Unexpected bytes are refused
+step by step: first the length is checked, then the header, then the hash, and only then are values
+read.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from cloister.errors import AdapterFormatError
 
 MAGIC = b"CLOISTER"
 VERSION = 1
-# A header is about 100 bytes a tensor; the largest models have a few thousand adapted tensors.
+# Largest header: about 100 bytes for each tensor; the largest models have a few thousand of them.
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 _FRAME = len(MAGIC) + 6
 
@@ -32,12 +33,13 @@ def encode(adapter: Adapter, dtype: Dtype = "float32", max_norm: float | None = 
     """Encodes an adapter as bytes for the wire.
 
     Args:
-        adapter: Its values are float32.
-        dtype: What they travel as.
-        max_norm: Bound that int8 keeps although rounding may lengthen a vector; see `to_body`.
+        adapter: The adapter; its values are float32.
+        dtype: Type of the values on the wire.
+        max_norm: Bound on the norm after decoding, which int8 keeps in spite of rounding; see
+            `to_body`.
 
     Raises:
-        AdapterFormatError: An element is not finite, or would not be as bfloat16.
+        AdapterFormatError: An element is not finite, or is too large for the type.
     """
     if not adapter.is_finite():
         raise AdapterFormatError("adapter: NaN or infinite elements; only finite ones can travel")
@@ -48,39 +50,39 @@ def encode(adapter: Adapter, dtype: Dtype = "float32", max_norm: float | None = 
 
 
 def encoded_length(shapes: Shapes, dtype: Dtype) -> int:
-    """Bytes of a message of tensors of these shapes: every one of them has this many."""
+    """Returns the length of every message with tensors of these shapes, in bytes."""
     return _FRAME + _header_length(shapes, dtype) + body_length(dtype, shapes)
 
 
 def decode(data: bytes, *expected: Shapes, dtype: Dtype | None = None) -> Adapter:
-    """Decodes an adapter that came over the wire, and checks all of it first.
+    """Decodes an adapter from the wire, after all checks.
 
     Args:
-        data: What `encode` wrote.
-        expected: Shapes by name that the adapter must have, all of them and no others; where there
-            are several, one of these.
-        dtype: What its values must travel as; None: whatever they do.
+        data: The bytes that `encode` wrote; not trusted.
+        expected: The allowed shapes by name. The adapter must have all names and no others. If
+            several are given, it must match one of them.
+        dtype: The required type of the values; None: any.
 
     Raises:
-        AdapterFormatError: Wrong magic, version, header, length or hash, elements that are not
-            finite, or tensors or values other than the expected ones.
+        AdapterFormatError: Magic, version, header, length or hash is invalid, an element is not
+            finite, or names, shapes or type are not the expected ones.
 
     Guarantees:
-        What is not of the expected shapes and length is refused before it is hashed and before
-        anything is multiplied or made of it. The only copy made of the body is the adapter's
-        float32 values, and one tensor's on the way.
+        A message with other shapes or another length is refused before it is hashed and before
+        memory is allocated for its shapes. The body is copied once, into the adapter's float32
+        values, and one tensor at a time is copied in between.
     """
     if len(data) < _FRAME or not data.startswith(MAGIC):
         raise AdapterFormatError("adapter: these bytes do not start as a Cloister adapter does")
     version = int.from_bytes(data[len(MAGIC) : len(MAGIC) + 2], "big")
     if version != VERSION:
         raise AdapterFormatError(
-            f"adapter: format version {version} given, {VERSION} understood; "
+            f"adapter: format version {version} given, {VERSION} is needed; "
             "use the same version of cloister on both sides"
         )
     length = int.from_bytes(data[len(MAGIC) + 2 : _FRAME], "big")
     if length > MAX_HEADER_BYTES or _FRAME + length > len(data):
-        raise AdapterFormatError("adapter: cut off, or its header's length is wrong")
+        raise AdapterFormatError("adapter: incomplete, or its header's length is invalid")
     header = parse_header(data[_FRAME : _FRAME + length])
     if dtype not in (None, header.dtype):
         raise AdapterFormatError(f"adapter: its values are {header.dtype}; the study's are {dtype}")
@@ -88,7 +90,7 @@ def decode(data: bytes, *expected: Shapes, dtype: Dtype | None = None) -> Adapte
         raise _other_tensors(header.shapes, expected[0])
     body = memoryview(data)[_FRAME + length :]
     if len(body) != body_length(header.dtype, header.shapes):
-        raise AdapterFormatError("adapter: its body is not as long as its header says")
+        raise AdapterFormatError("adapter: its body has another length than its header states")
     if hashlib.sha256(body).hexdigest() != header.sha256:
         raise AdapterFormatError("adapter: its SHA-256 does not match; it was changed or damaged")
     adapter = from_body(body, header.dtype, header.shapes)
@@ -98,7 +100,7 @@ def decode(data: bytes, *expected: Shapes, dtype: Dtype | None = None) -> Adapte
 
 
 def digest(data: bytes) -> str:
-    """SHA-256 of a whole message, in hex: what ledgers, checkpoints and certificates name."""
+    """Returns the SHA-256 of a whole message, in hex, as ledgers and certificates name it."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -109,5 +111,6 @@ def _header_length(shapes: Shapes, dtype: Dtype) -> int:
 def _other_tensors(found: Shapes, wanted: Shapes) -> AdapterFormatError:
     name, shape = min({*found.items()} ^ {*wanted.items()})
     return AdapterFormatError(
-        f"adapter: other tensors than the study trains, first {shortened(name)[1:-1]} {list(shape)}"
+        "adapter: its tensors are not those that the study trains; the first that differs is "
+        f"{shortened(name)[1:-1]} {list(shape)}"
     )

@@ -1,9 +1,9 @@
-"""The header of an adapter's message: read by its one form, never by a general parser.
+"""Reads and writes the header of an adapter's message, in its one form.
 
     {"dtype":"float32","sha256":"<64 hex digits>","tensors":[["name",[2,3]],…]}
 
-It comes from another party, so numbers have few digits, tensors few dimensions, and names few
-characters; a text of any other form is refused where it leaves the form.
+The header comes from another party, so it is not given to a general JSON parser: the number of
+digits, dimensions and characters is bounded, and the first unexpected byte is refused.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import cast
 from cloister.adapter.formats import WIDTH, Dtype, Shapes
 from cloister.errors import AdapterFormatError
 
-# Factors have 2 dimensions and biases 1; PyTorch's largest kernels of convolution have 5.
+# Most dimensions. Factors have 2 and biases 1; PyTorch's largest convolution kernels have 5.
 MOST_DIMENSIONS = 8
-# As many as a header's most bytes (`wire.MAX_HEADER_BYTES`) hold at 100 bytes each.
+# Most tensors: as many as fit into the largest header (`wire.MAX_HEADER_BYTES`) at 100 bytes each.
 MOST_TENSORS = 40_000
-# Of a name as it stands in JSON, where a character may take 12 bytes: the longest of ours have 120.
+# Longest name in JSON, where a character may take 12 bytes; our longest names have 120.
 MOST_NAME_BYTES = 2048
-# Digits of a dimension: 10¹⁰ is above any, and the product of 8 such is quickly made.
+# Most digits of a dimension: 10¹⁰ is above any, and the product of 8 such is quickly computed.
 _SIZE = rb"(?:0|[1-9][0-9]{0,9})"
 
 _START = re.compile(rb'\{"dtype":"([a-z0-9]{1,16})","sha256":"([0-9a-f]{64})","tensors":\[')
@@ -34,12 +34,12 @@ _TENSOR = re.compile(
 
 @dataclass(frozen=True)
 class Header:
-    """What a message says of its body.
+    """A message's statements about its body.
 
     Attributes:
-        sha256: Of the body, in hex.
-        dtype: What its values travel as.
-        shapes: Of the tensors, by name, in name order.
+        sha256: SHA-256 of the body, in hex.
+        dtype: Type of the values in the body.
+        shapes: Shapes of the tensors by name, in order of names.
     """
 
     sha256: str
@@ -51,7 +51,7 @@ def write_header(header: Header) -> bytes:
     """Writes a header as canonical JSON bytes.
 
     Args:
-        header: Its names in order.
+        header: The header; its names are in order.
     """
     document = {
         "dtype": header.dtype,
@@ -62,13 +62,13 @@ def write_header(header: Header) -> bytes:
 
 
 def parse_header(raw: bytes) -> Header:
-    """Reads what `write_header` wrote.
+    """Parses the bytes that `write_header` wrote.
 
     Raises:
-        AdapterFormatError: It is of another form, or of more or larger parts than any adapter's.
+        AdapterFormatError: They have another form, or more or larger parts than any adapter has.
 
     Guarantees:
-        Time and memory grow with the text's length and `MOST_TENSORS` alone.
+        Time and memory grow only with the length of the bytes and with `MOST_TENSORS`.
     """
     start = _START.match(raw)
     if start is None or (dtype := start[1].decode()) not in WIDTH:
@@ -88,11 +88,11 @@ def parse_header(raw: bytes) -> Header:
 
 
 def _name(literal: bytes) -> str:
-    """A string from its JSON, as canonical JSON has it."""
+    """Decodes a canonical JSON string."""
     try:
         name = str(json.loads(literal))
         name.encode()
-    except ValueError as error:  # an escape that is none, or half of a surrogate pair
+    except ValueError as error:  # an invalid escape, or half of a surrogate pair
         raise _other_form() from error
     if json.dumps(name).encode() != literal:
         raise _other_form()

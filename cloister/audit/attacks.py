@@ -1,4 +1,4 @@
-"""The attacks of an empirical audit on a recipe, with synthetic records."""
+"""Runs the attacks of an empirical audit on a recipe, with synthetic records."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def illustration(recipe: Recipe, persons: int) -> Illustration:
         "nothing)",
         f"AUC {found.auc:.3f} over {found.guesses} guesses (0.5 is guessing); at "
         f"{FALSE_POSITIVES:.0%} wrongly accused it finds {found.true_positives:.0%} of the "
-        f"members, where the claim allows {allowed:.0%} to whoever sees every release.",
+        f"members; the claim allows {allowed:.0%} to an adversary who sees every release.",
     )
 
 

@@ -59,6 +59,7 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
         device=recipe.machine.device,
         attention=recipe.machine.attention,
         gradient_checkpointing=bool(recipe.machine.gradient_checkpointing),
+        adversarial_radius=recipe.training.adversarial_radius,
     )
     plan, _ = next(plans_by_size(recipe))
     shapes = tuple(sorted(workspace.sent.shapes.items()))

@@ -94,19 +94,19 @@ def audit_run(
     is_in = np.asarray(OsEntropy().uniform(count) < 0.5)
     present = coordinates[is_in]
     steps = plan.local_steps * plan.num_rounds
-    gate = ReleasedSum(replace(plan, local_steps=steps), entropy)
-    grid = gate.grid(size)
+    mechanism = ReleasedSum(replace(plan, local_steps=steps), entropy)
+    grid = mechanism.grid(size)
     optimizer = make_optimizer(config, parameters, plan)
     scores = np.zeros(count)
     with per_record_hooks(workspace.network):
         for step in range(steps):
-            drawn = gate.draw(len(units) + len(present))
+            drawn = mechanism.draw(len(units) + len(present))
             batch = [units[index] for index in drawn if index < len(units)]
             chosen = present[drawn[drawn >= len(units)] - len(units)]
             clipped = clipped_gradient_sum(
                 workspace.network, workspace.task, batch, bound, shapes, grid
             )
-            sums = gate.release(clipped + _canaries(chosen, parameters, bound, grid))
+            sums = mechanism.release(clipped + _canaries(chosen, parameters, bound, grid))
             flat = torch.cat([total.flatten() for total in sums]).double().cpu().numpy()
             scores += likelihood_ratio(flat[coordinates] / bound, plan)
             for parameter, gradient in zip(parameters, sums, strict=True):

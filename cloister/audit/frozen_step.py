@@ -42,15 +42,15 @@ def audit_step(
     direction = torch.zeros(coordinates)
     direction[: min(coordinates, 64)] = 1.0  # over several coordinates, like a gradient
     direction /= direction.norm()
-    gate = ReleasedSum(replace(plan, local_steps=2 * trials), make_entropy())
-    grid = gate.grid(coordinates)
+    mechanism = ReleasedSum(replace(plan, local_steps=2 * trials), make_entropy())
+    grid = mechanism.grid(coordinates)
     # Norm 10·C, so that the attack also exercises clipping.
     canary = clip_and_sum([(10 * bound * direction)[None]], bound, grid)
     nothing = empty_sum([direction], bound, grid)
 
     def outcome(unit_is_there: bool) -> float:
-        drawn = len(gate.draw(1 if unit_is_there else 0)) > 0
-        released = gate.release(canary if drawn else nothing)[0]
+        drawn = len(mechanism.draw(1 if unit_is_there else 0)) > 0
+        released = mechanism.release(canary if drawn else nothing)[0]
         return float(released.double() @ direction.double()) / bound
 
     absent = np.array([outcome(False) for _ in range(trials)])

@@ -105,9 +105,9 @@ def tightest_epsilon(
     if not refutes(replace(claim, noise_multiplier=high)):
         return 0.0
     for _ in range(14):  # to a factor of 16^(2/2^14): four digits
-        middle = math.sqrt(low * high)
-        is_refuted = refutes(replace(claim, noise_multiplier=middle))
-        low, high = (low, middle) if is_refuted else (middle, high)
+        midpoint = math.sqrt(low * high)
+        is_refuted = refutes(replace(claim, noise_multiplier=midpoint))
+        low, high = (low, midpoint) if is_refuted else (midpoint, high)
     return epsilon([replace(claim, noise_multiplier=low)], delta, COARSE)
 
 

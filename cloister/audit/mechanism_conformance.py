@@ -139,7 +139,7 @@ def _noise(parameters: Sequence[Tensor], plan: Plan, make_entropy: MakeEntropy) 
         exact_check("grid", "distance of releases from the integer grid", off_grid),
         p_check(
             "noise beside batches",
-            "coins of units, and sizes of batches, against the noise released with them",
+            "independence of units' coins, and of batch sizes, from the noise released with them",
             independence_p(drawn, releases.standard),
         ),
     ]
@@ -171,7 +171,7 @@ def _beside_sums(parameters: Sequence[Tensor], plan: Plan, make_entropy: MakeEnt
         rows.append(terms.release(mechanism, _on(clipped, parameters)) - known)
     return noise_check(
         "noise beside sums",
-        "the same laws, of what releases of one unit, and of many, have beside the sum",
+        "the same properties of the noise in releases of one unit and of many units",
         Releases(np.array(rows), parts, terms.deviation),
     )
 
@@ -200,7 +200,7 @@ def _seeds(plan: Plan, make_entropy: MakeEntropy) -> Check:
 def _draws(
     plan: Plan, units: int, batches: int, make_entropy: MakeEntropy
 ) -> list[NDArray[np.int64]]:
-    return [gate.draw(units) for gate in _mechanisms(plan, batches, make_entropy)]
+    return [mechanism.draw(units) for mechanism in _mechanisms(plan, batches, make_entropy)]
 
 
 def mechanism_sampler(plan: Plan, make_entropy: MakeEntropy) -> list[Check]:
@@ -208,7 +208,7 @@ def mechanism_sampler(plan: Plan, make_entropy: MakeEntropy) -> list[Check]:
 
     Args:
         plan: A private plan.
-        make_entropy: Where randomness comes from.
+        make_entropy: Makes the source of randomness.
     """
     rate = plan.sample_rate
     waits = int(np.clip(WAITS / rate, FEWEST_BATCHES, MOST_BATCHES))
@@ -217,8 +217,8 @@ def mechanism_sampler(plan: Plan, make_entropy: MakeEntropy) -> list[Check]:
     found, malformed = [], 0
     for units, batches in sizes.items():
         wanted = batches or int(np.clip(COINS // units, 64, 512))
-        drawn, wrong = inclusion(_draws(plan, units, wanted, make_entropy), units)
-        malformed += wrong
+        drawn, invalid = inclusion(_draws(plan, units, wanted, make_entropy), units)
+        malformed += invalid
         found += sampler_p(drawn, rate) if rate < 1 else [float(drawn.all())]
     found += far_p(plan, make_entropy)
     few = _draws(plan, FEW_UNITS, waits, make_entropy)
@@ -226,9 +226,9 @@ def mechanism_sampler(plan: Plan, make_entropy: MakeEntropy) -> list[Check]:
         *sampler_checks(few, FEW_UNITS, rate),
         p_check(
             "sampling at real sizes",
-            f"the same laws at sites of 1, 2, {declared} and "
-            f"{3 * declared + 7} units; of ten and a hundred times the declared, and of "
-            f"{FAR_UNITS}, sizes, and coins of units that are a power of two apart",
+            f"the same properties at sites of 1, 2, {declared} and {3 * declared + 7} units; at "
+            f"ten and a hundred times the declared number and at {FAR_UNITS}: batch sizes, and "
+            "coins of units that are a power of two apart",
             [*found, float(malformed == 0)],
         ),
         exact_check("steps", "steps drawn beyond the plan's", _further(plan, make_entropy)),

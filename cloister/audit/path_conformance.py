@@ -113,18 +113,21 @@ class _Path:
         """Checks the plan's own rounds at a site without records."""
         plan = self._plan
         wanted = releases_wanted(sum(self._parts)) // 2
-        means, odd = [], 0
+        means, unexpected = [], 0
         for number in _rounds(plan, wanted):
             seen = self._round([], plan, number)
-            odd += int(len(seen.means) != plan.local_steps)
+            unexpected += int(len(seen.means) != plan.local_steps)
             means.append(seen.means)
         noise = noise_check(
             "noise in training",
-            "the laws of noise, of what the optimizer gets at a site without "
-            "records, over the plan's steps and rounds, some of them twice",
+            "properties of the noise in the optimizer's gradients at a site "
+            "without records, over the plan's steps and rounds, some of them twice",
             self._releases(means, plan),
         )
-        return [noise, exact_check("steps taken", "rounds of other than the plan's steps", odd)]
+        return [
+            noise,
+            exact_check("steps taken", "rounds of other than the plan's steps", unexpected),
+        ]
 
     def few_records(self, units: Sequence[UnitExamples]) -> list[Check]:
         """Checks sites of all units and of one unit, with half of them in a batch, at the plan's
@@ -132,34 +135,34 @@ class _Path:
         count = len(units)
         plan = replace(self._plan, public_records=2 * count, expected_batch_size=count)
         contributions = self._alone(units, plan, self._workspace.start)
-        means, batches, odd = [], [], 0
+        means, batches, unexpected = [], [], 0
         for number in _rounds(plan, FEW_STEPS):
             for site in (units, units[:1]) if number == 1 else (units,):
                 seen = self._round(site, plan, number)
-                odd += int({len(seen.means), len(seen.batches)} != {plan.local_steps})
+                unexpected += int({len(seen.means), len(seen.batches)} != {plan.local_steps})
                 means.append(self._without(seen, contributions, plan))
                 if site is units:
                     batches += seen.batches
         drawn, malformed = inclusion(batches, count)
         noise = noise_check(
             "noise beside records",
-            "the laws of noise, of what the optimizer gets beside the sum "
-            "of the units drawn, at the plan's noise",
+            "properties of the noise in the optimizer's gradients beside the "
+            "sum of the drawn units, at the plan's noise",
             self._releases(means, plan),
         )
         return [
             noise,
             p_check(
                 "batches in training",
-                "the laws of the sampler, of the units that training "
-                "takes; of the long ones and of the short ones together",
+                "properties of the sampler for the units that training "
+                "draws; also for long units and for short ones",
                 [
                     *sampler_p(drawn, plan.sample_rate),
                     float(malformed == 0),
                     *_length_p(units, drawn, plan.sample_rate),
                 ],
             ),
-            exact_check("steps with records", "rounds of other than the plan's steps", odd),
+            exact_check("steps with records", "rounds of other than the plan's steps", unexpected),
         ]
 
     def real_batches(self, units: Sequence[UnitExamples]) -> list[Check]:
@@ -202,7 +205,7 @@ class _Path:
             ),
             p_check(
                 "real batches",
-                "the laws of the sampler in these steps, of long units and of short ones",
+                "properties of the sampler in these steps, for long units and for short ones",
                 sampled,
             ),
         ]
@@ -263,8 +266,8 @@ def _rounds(plan: Plan, steps: int) -> Iterator[int]:
 def _length_p(units: Sequence[UnitExamples], drawn: Bools, rate: float) -> list[float]:
     """p-values of how often long units were drawn, and short ones."""
     tokens = np.array([_tokens(unit) for unit in units])
-    middle = (tokens.min() + tokens.max()) / 2
-    groups = [drawn[:, tokens > middle], drawn[:, tokens <= middle]]
+    midpoint = (tokens.min() + tokens.max()) / 2
+    groups = [drawn[:, tokens > midpoint], drawn[:, tokens <= midpoint]]
     return [smallest(np.array(unit_p(group.reshape(-1, 1), rate))) for group in groups]
 
 

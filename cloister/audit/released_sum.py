@@ -40,8 +40,8 @@ class ReleasedSum:
     def draw(self, count: int) -> NDArray[np.int64]:
         """Draws the next batch of `count` units at the one site that has records."""
         first, *others = self._gates
-        for gate in others:
-            gate.draw(0)
+        for mechanism in others:
+            mechanism.draw(0)
         return first.draw(count)
 
     def release(self, clipped: ClippedSum) -> Sequence[Tensor]:
@@ -53,8 +53,8 @@ class ReleasedSum:
             tuple(torch.zeros_like(t) for t in clipped.tensors), clipped.bound, clipped.coarse
         )
         total = first.release_share(clipped)
-        for gate in others:
-            total = total + gate.release_share(nothing)
+        for mechanism in others:
+            total = total + mechanism.release_share(nothing)
         flat = torch.from_numpy(total).double() * clipped.grid
         pieces = torch.split(flat, [t.numel() for t in clipped.tensors])
         return tuple(

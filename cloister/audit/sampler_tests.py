@@ -72,8 +72,8 @@ def sampler_checks(batches: Sequence[NDArray[np.int64]], units: int, rate: float
         form,
         p_check(
             "sampling rate",
-            "each unit's batches, and all of them (binomial); units of high "
-            "index against units of low",
+            "number of each unit's batches, and of all (binomial); units of high "
+            "index compared with units of low index",
             unit_p(drawn, rate),
         ),
         p_check("sampling of pairs", "batches that two units share", [pair_p(drawn, rate)]),

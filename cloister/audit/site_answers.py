@@ -52,14 +52,14 @@ class Answered:
         expected: The payload computed from the optimizer's gradients.
         means: The optimizer's gradients, one vector per step.
         parts: Number of values of each tensor in it.
-        wrong: Fields that differ from plan and ledger.
+        differing: Fields that differ from plan and ledger.
     """
 
     reply: RoundReply
     expected: bytes
     means: Sequence[Floats]
     parts: tuple[int, ...]
-    wrong: tuple[str, ...]
+    differing: tuple[str, ...]
 
 
 def answer_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
@@ -85,13 +85,13 @@ def answer_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
             again += int(last != given[-1][-1].reply)
             ledgers.append([entry.fields for entry in LedgerFile(path, None).entries()])
     every = [one for site_s in given for one in site_s]
-    wrong = {name for one in every for name in one.wrong} | _differing(given)
+    differing = {name for one in every for name in one.differing} | _differing(given)
     return [
         exact_check(
             "answer fields",
             "fields of an answer that differ between sites, or from "
-            f"plan and ledger: {', '.join(sorted(wrong)) or 'none'}",
-            len(wrong),
+            f"plan and ledger: {', '.join(sorted(differing)) or 'none'}",
+            len(differing),
         ),
         exact_check(
             "answer bytes",
@@ -103,8 +103,7 @@ def answer_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
         exact_check("answers asked again", "answers that change when they are asked again", again),
         exact_check(
             "ledger entries",
-            "entries of a ledger that differ between sites, but for the "
-            "hashes of what was released",
+            "entries of a ledger that differ between sites, except for the hashes of releases",
             _entries_apart(ledgers),
         ),
         _noise(audited.plan, [one for site_s in given[:2] for one in site_s]),
@@ -140,10 +139,10 @@ def _answered(site: Site, workspace: Workspace, number: int, memory: OptimizerMe
     admitted = admit(site, workspace)  # outside of the watch, since its proof also takes steps
     with watched_optimizers() as means:
         reply = _asked(admitted, number)
-    wrong = tuple(_wrong(reply, site, number))
+    differing = tuple(_differing_fields(reply, site, number))
     parts = tuple(p.numel() for _, p in trained_parameters(workspace.network))
     expected = _payload(site, workspace, means, number, memory)
-    return Answered(reply, expected, means, parts, wrong)
+    return Answered(reply, expected, means, parts, differing)
 
 
 def _payload(
@@ -170,7 +169,7 @@ def _payload(
     return encode(sent, site.training.update_dtype, site.plan.max_update_norm)
 
 
-def _wrong(reply: RoundReply, site: Site, number: int) -> list[str]:
+def _differing_fields(reply: RoundReply, site: Site, number: int) -> list[str]:
     """Fields that differ from plan and ledger."""
     sound = {
         "site": reply.site == NAME,
@@ -218,6 +217,6 @@ def _noise(plan: Plan, answers: Sequence[Answered]) -> Check:
         values = np.zeros((2, sum(parts)))  # no step was taken
     return noise_check(
         "noise of answers",
-        "the laws of noise, of two sites without records in the same rounds",
+        "properties of the noise of two sites without records in the same rounds",
         Releases(values, parts, deviation),
     )

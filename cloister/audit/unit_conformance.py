@@ -37,10 +37,10 @@ def unit_check(site: AuditedSite) -> Check:
 
     whole: tuple[object, ...] = encoded(records, site.workspace.task, site.plan)
     one_less = [whole[:at] + whole[at + 1 :] for at in range(len(whole))]
-    wrong = sum(without(owner) not in one_less for owner in dict.fromkeys(owners))
+    failures = sum(without(owner) not in one_less for owner in dict.fromkeys(owners))
     return exact_check(
         "units",
         f"{'persons' if by_person else 'records'} whose removal does not remove exactly one "
         "unit, or changes another unit",
-        wrong,
+        failures,
     )

@@ -11,6 +11,7 @@ from cloister.cli import (
     data_clean,
     data_fhir,
     data_label,
+    data_plant,
     data_scrub,
     data_sequences,
     data_split,
@@ -27,6 +28,7 @@ app.command("fhir")(data_fhir.fhir)
 app.command("scrub")(data_scrub.scrub)
 app.command("split")(data_split.split)
 app.command("sql")(data_sql.sql)
+app.command("plant")(data_plant.plant)
 app.command("augment")(data_augment.augment)
 app.command("sequences")(data_sequences.sequences)
 app.command("items")(data_sequences.items)

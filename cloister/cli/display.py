@@ -126,7 +126,7 @@ class Display:
             self.note(round_details(report))
 
     def warn(self, note: str) -> None:
-        """Prints a warning."""
+        """Prints a warning to the terminal's error stream."""
         self._console.print(f"[yellow]warning:[/] {escape(note)}", markup=True, soft_wrap=True)
 
     def note(self, text: str) -> None:

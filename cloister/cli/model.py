@@ -14,6 +14,8 @@ from cloister.cli.model_attack import attack
 from cloister.cli.model_bias import bias as measure_bias
 from cloister.cli.model_compress import compress
 from cloister.cli.model_explain import explain
+from cloister.cli.model_memorize import memorize
+from cloister.cli.model_watch import watch
 
 app = typer.Typer(
     help="Export a finished model, make it smaller, and keep its versions.",
@@ -30,6 +32,8 @@ app.command("key")(model_versions.key)
 app.command("explain")(explain)
 app.command("attack")(attack)
 app.command("bias")(measure_bias)
+app.command("memorize")(memorize)
+app.command("watch")(watch)
 
 
 @app.command("export")

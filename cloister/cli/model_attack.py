@@ -8,9 +8,12 @@ from typing import Annotated
 
 import typer
 
+from cloister.cli.arguments import AsJson
+from cloister.cli.model_arguments import BaseFolder, FinishedRun, saying
+
 
 def attack(
-    run: Annotated[Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter.")],
+    run: FinishedRun,
     out: Annotated[
         Path, typer.Option(help="A new folder for index.html, attack.json and words.txt.")
     ],
@@ -41,11 +44,8 @@ def attack(
     seed: Annotated[
         int, typer.Option(min=0, help="Of what is drawn and changed, and of the intervals.")
     ] = 0,
-    base: Annotated[
-        str | None,
-        typer.Option(help="The base model's folder here. Absent: as the adapter names it."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    base: BaseFolder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure how far a model's score falls on disturbed public texts, with 95 % intervals.
 
@@ -65,7 +65,7 @@ def attack(
         most=most,
         seed=seed,
         base=base,
-        on_stage=lambda stage: typer.echo(f"… {stage}", err=True),
+        on_stage=saying(),
     )
     if as_json:
         typer.echo(json.dumps(done.document, ensure_ascii=False))

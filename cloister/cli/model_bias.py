@@ -8,9 +8,12 @@ from typing import Annotated
 
 import typer
 
+from cloister.cli.arguments import AsJson
+from cloister.cli.model_arguments import Against, BaseFolder, FinishedRun, saying
+
 
 def bias(
-    run: Annotated[Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter.")],
+    run: FinishedRun,
     out: Annotated[
         Path, typer.Option(help="A new folder for index.html, bias.json and words.txt.")
     ],
@@ -32,28 +35,55 @@ def bias(
             "file. Never private records."
         ),
     ] = None,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN", help="Another run of the same task, such as one without privacy."
-        ),
-    ] = None,
+    against: Against = None,
     pairs: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE", help="For chat models: CrowS-Pairs' CSV, or a file with its columns."
         ),
     ] = None,
+    bbq: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="For chat models: one of BBQ's JSONL files, or 'built-in'."
+        ),
+    ] = None,
+    harm: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="For chat models: prompts as in RealToxicityPrompts or AdvBench, or in a column "
+            "'prompt'; or 'built-in'.",
+        ),
+    ] = None,
+    harm_terms: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='TOML with the lists by which replies are judged: harmful = ["…"], refusal = '
+            '["…"]. Absent: short built-in ones.',
+        ),
+    ] = None,
+    judge: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="A classifier that judges replies in place of the list 'harmful'."
+        ),
+    ] = None,
+    judge_label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL", help="Its label that means harm; may be repeated."),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Of the intervals and of the permutation test.")
     ] = 0,
-    base: Annotated[
-        str | None,
-        typer.Option(help="The base model's folder here. Absent: as the adapter names it."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    base: BaseFolder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure scores, selection and error rates and calibration by group, with 95 % intervals.
+
+    Of a chat model also: which of two sentences is likelier, whom it names without evidence, and
+    what it answers to harmful prompts.
 
     Example: cloister model bias runs/clinics --group sex --against runs/clinics-plain --out groups
     """
@@ -67,10 +97,15 @@ def bias(
         terms=terms,
         test=test,
         pairs=pairs,
+        bbq=bbq,
+        harm=harm,
+        harm_terms=harm_terms,
+        judge=judge,
+        judge_labels=judge_label or (),
         against=against,
         seed=seed,
         base=base,
-        on_stage=lambda stage: typer.echo(f"… {stage}", err=True),
+        on_stage=saying(),
     )
     if as_json:
         typer.echo(json.dumps(done.document, ensure_ascii=False))
@@ -97,6 +132,9 @@ def bias(
             f"{done.found.chance:.1%} of draws",
             err=True,
         )
-    for kind, share in done.pairs.items():
-        console.print(f"{kind}: {told(share)}", highlight=False)
+    if done.language is not None:
+        from cloister.trust.bias.language_page import language_words
+
+        for line in language_words(done.language):
+            console.print(line, highlight=False)
     typer.echo(str(done.folder / "index.html"))

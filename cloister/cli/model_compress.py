@@ -9,9 +9,12 @@ from typing import Annotated
 
 import typer
 
+from cloister.cli.arguments import AsJson
+from cloister.cli.model_arguments import BaseFolder, FinishedRun, saying
+
 
 def compress(
-    run: Annotated[Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter.")],
+    run: FinishedRun,
     out: Annotated[Path, typer.Option(help="A new folder.")],
     drop_layers: Annotated[
         int, typer.Option(min=0, help="Whole layers that go: those that matter least.")
@@ -59,10 +62,7 @@ def compress(
             "file. Never private records."
         ),
     ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(help="The base model's folder here. Absent: as the adapter names it."),
-    ] = None,
+    base: BaseFolder = None,
     temperature: Annotated[
         float, typer.Option(help="Of distillation: softens the trained model's outputs.")
     ] = 2.0,
@@ -70,7 +70,7 @@ def compress(
         float, typer.Option("--lr", help="Of distillation: the largest learning rate.")
     ] = 1e-4,
     seed: Annotated[int, typer.Option(help="Of distillation: the order of texts.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a smaller model of a finished run, measured before and after.
 
@@ -98,7 +98,7 @@ def compress(
         temperature=temperature,
         learning_rate=learning_rate,
         seed=seed,
-        on_stage=lambda stage: typer.echo(f"… {stage}", err=True),
+        on_stage=saying(),
     )
     if as_json:
         document = {

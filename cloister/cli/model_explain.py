@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from cloister.cli.arguments import AsJson
+from cloister.cli.model_arguments import BaseFolder, FinishedRun, SiteFileOf, saying
 from cloister.errors import UsageError
 from cloister.names import counted
 
 
 def explain(
-    run: Annotated[Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter.")],
+    run: FinishedRun,
     out: Annotated[Path, typer.Option(help="A new folder for index.html and explanations.json.")],
     text: Annotated[
         list[str] | None, typer.Option(help="A text to explain; may be repeated.")
@@ -39,21 +41,12 @@ def explain(
     most: Annotated[
         int, typer.Option(min=1, help="Inputs of --data that are explained, from the first on.")
     ] = 50,
-    site: Annotated[
-        Path | None,
-        typer.Option(
-            help="At a site: its site.toml, whose private records the inputs may be. Needed for an "
-            "adapter that a study delivered."
-        ),
-    ] = None,
+    site: SiteFileOf = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Of the random orders that methods are compared with.")
     ] = 0,
-    base: Annotated[
-        str | None,
-        typer.Option(help="The base model's folder here. Absent: as the adapter names it."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    base: BaseFolder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Explain a model's answers: heat maps, what they are worth, and edits that flip an answer.
 
@@ -82,7 +75,7 @@ def explain(
         seed=seed,
         site=site,
         base=base,
-        on_stage=lambda stage: typer.echo(f"… {stage}", err=True),
+        on_stage=saying(),
     )
     if as_json:
         typer.echo(json.dumps(done.document, ensure_ascii=False))

@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from cloister.registry.registry import Said
+    from cloister.registry.registry import Promoted
 
 REGISTRY = typer.Option(
     "--registry", envvar="CLOISTER_REGISTRY", help="The registry: a folder, or an fsspec URL."
@@ -279,7 +279,7 @@ def _key(file: Path | None) -> Ed25519PrivateKey | None:
         ) from error
 
 
-def _say(name: str, said: Said, as_json: bool) -> None:
+def _say(name: str, said: Promoted, as_json: bool) -> None:
     from cloister.registry.registry import SHOWN
 
     if as_json:

@@ -20,7 +20,7 @@ PUBLIC_FILES = {
 
 
 class TaskName(StrEnum):
-    """Kinds of task."""
+    """The kinds of task for which `cloister new` writes a recipe."""
 
     SEQUENCE = "sequence-classification"
     TOKEN = "token-classification"

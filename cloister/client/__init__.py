@@ -1,1 +1,1 @@
-"""The site's side of a study: acceptance, admission, rounds and what may leave."""
+"""The site's side of a study: it accepts, is admitted, answers rounds and checks each message."""

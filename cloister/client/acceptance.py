@@ -146,19 +146,24 @@ def _records(task: TaskConfig, declared: RecordsConfig) -> list[str]:
 
 
 def _items(task: TaskConfig) -> list[str]:
-    """Whether the study says which items it ranks: were they any file of that name, a site with
-    other items would train another model, and which records fit would differ."""
+    """Refuses a recommendation study that does not state the hash of its items.
+
+    Otherwise two sites could have different files of the same name: they would train different
+    models, and different records would fit.
+    """
     if task.items_sha256 is not None:
         return []
     return [
-        "task.items_sha256: the study names none, so that nobody could tell whether all sites have "
-        "the same items: ask the coordinator to state it"
+        "task.items_sha256: the study states none, so it is not known whether all sites have the "
+        "same items; ask the coordinator to state it"
     ]
 
 
 def _scale(task: TaskConfig, declared: RecordsConfig) -> list[str]:
-    """Whether scores are on one scale: were the study's narrower, whether a record fits would be
-    found out by it."""
+    """Refuses a study whose scale of scores is not the one that the site declares.
+
+    With a narrower scale, the site's answer would reveal whether a record's score lies outside it.
+    """
     if (task.score_range, task.score_step) == (declared.score_range, declared.score_step):
         return []
     scales = [

@@ -72,7 +72,7 @@ def make_client_app(
         except Exception as error:
             _log(error, request.round)
             on_error(error)
-            return as_message(refused_by_nobody(request.round), message)
+            return as_message(anonymous_refusal(request.round), message)
         on_asked(request)
         admitted, begun = None, 0.0
         try:
@@ -82,7 +82,7 @@ def make_client_app(
         except Exception as error:
             _log(error, request.round)
             on_error(error)
-            reply = _told(
+            reply = _status_reply(
                 status_of(error, request.step), request, _who(admitted) or identify(context)
             )
         if admitted is not None and reply.status in (Status.TRAINED, Status.SPENT):
@@ -108,8 +108,8 @@ def left_at(stamp: float, question: Message) -> float:
     return question.metadata.created_at + question.metadata.ttl - stamp
 
 
-def refused_by_nobody(number: int) -> RoundReply:
-    """A refusal without name or signature, where the site cannot read its own name and key."""
+def anonymous_refusal(number: int) -> RoundReply:
+    """Makes a refusal without name or signature, if the site cannot read its own name and key."""
     return RoundReply("", number, Status.REFUSED, b"", 0.0, "")
 
 
@@ -117,9 +117,9 @@ def _who(admitted: Admitted | None) -> Identity | None:
     return Identity(admitted.site.name, admitted.site.ledger.sign) if admitted else None
 
 
-def _told(status: Status, request: RoundRequest, who: Identity | None) -> RoundReply:
+def _status_reply(status: Status, request: RoundRequest, who: Identity | None) -> RoundReply:
     if who is None:
-        return refused_by_nobody(request.round)
+        return anonymous_refusal(request.round)
     reply = RoundReply(who.name, request.round, status, b"", 0.0, "")
     return replace(reply, signature=who.sign(reply.statement(request.study)))
 

@@ -1,5 +1,4 @@
-"""The `[approvals]` section of `site.toml`: who must approve a study, and which studies need
-nobody.
+"""The `[approvals]` section of `site.toml`: who must approve a study, and which need no approval.
 
 Without the section every study waits for one person. A study that matches one
 `[[approvals.standing]]` in every condition is admitted without a person. No condition has a default
@@ -54,7 +53,7 @@ class StandingApproval:
     Attributes:
         base_sha256: SHA-256 of the accepted base models' weights.
         tasks: Kinds of task.
-        unit: Whose presence is hidden by the plan as this site runs it.
+        unit: The unit whose presence is hidden by the plan as this site runs it.
         max_epsilon: ε of the whole plan as this site runs it, at the plan's own δ; `inf`, which
             must be stated, for trials that protect nothing.
         max_rounds: Most rounds of the study, as the site runs it.
@@ -123,11 +122,11 @@ class ApprovalsConfig:
 
 
 def approvals_of(table: object, problems: list[str]) -> ApprovalsConfig | None:
-    """The section from its table; None where something is wrong.
+    """Builds the section from its TOML table; None if the table is not valid.
 
     Args:
-        table: As TOML has it.
-        problems: Gets one line for each thing wrong.
+        table: The value that TOML gives for `approvals`.
+        problems: Receives one line for each problem.
     """
     if not isinstance(table, Mapping):
         problems.append(f"approvals: {shortened(table)} given; a section [approvals] is needed")

@@ -1,4 +1,4 @@
-"""The `[records]` section of a `site.toml`: what a site says in public of its records."""
+"""The `[records]` section of a `site.toml`: what a site declares in public about its records."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ class RecordsConfig:
     answer would depend on whether a record has that label.
 
     Attributes:
-        task: The task that they are labelled for: a built-in kind, or a plug-in's name.
+        task: The task for which they are labelled: a built-in kind, or a plug-in's name.
         labels: Class names, entity types without their B-/I- prefix, or ids of public passages,
             from a public code book; none for conversations and scores.
-        score_range: Of scoring: the lowest and the highest score that there may be.
-        score_step: Of scoring: what parts two grades; absent: every number in the range is a score.
-        items: Of recommendation, needed: this site's copy of the public file of items, relative to
-            `site.toml`, or the generator `synthetic:shops` or `synthetic:shops-zh`. A study runs
-            on the same bytes alone.
+        score_range: For scoring: the lowest and the highest possible score.
+        score_step: For scoring: the distance of two grades; absent: every number in the range is
+            a score.
+        items: For recommendation, where it is needed: this site's copy of the public file of
+            items, relative to `site.toml`, or the generator `synthetic:shops` or
+            `synthetic:shops-zh`. A study runs only if its items have the same bytes.
     """
 
     task: TaskName
@@ -44,9 +45,13 @@ class RecordsConfig:
         if self.task not in BUILT_IN and not is_installed(self.task, GROUP):
             raise UsageError(f"task: {shortened(self.task)} given; {known_kinds()} needed")
         if self.task != "scoring" and (self.score_range, self.score_step) != (None, None):
-            raise UsageError(f"score_range: given for {self.task}; it is of scoring alone")
+            raise UsageError(
+                f"score_range: given for {self.task}; only scoring has it: leave it out"
+            )
         if self.task != "recommendation" and self.items is not None:
-            raise UsageError(f"items: given for {self.task}; it is of recommendation alone")
+            raise UsageError(
+                f"items: given for {self.task}; only recommendation has them: leave the key out"
+            )
         if self.task == "causal-lm":
             if self.labels:
                 raise UsageError("labels: conversations have none; leave the key out")
@@ -67,4 +72,4 @@ class RecordsConfig:
                 "label of the public code book, whether or not it occurs"
             )
         if len(set(self.labels)) != len(self.labels) or not all(map(str.strip, self.labels)):
-            raise UsageError("labels: one is empty or given twice; give each once")
+            raise UsageError("labels: a label is empty or duplicate; give each once")

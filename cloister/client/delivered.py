@@ -31,7 +31,7 @@ class Deliveries:
         folder: Folder of the study's adapter; made when the adapter comes.
         study: The study's digest.
         name: The study's name.
-        about: The facts that are stored with the adapter, for whoever loads it at this site.
+        about: The facts that are stored with the adapter, for programs that load it at this site.
     """
 
     folder: Path

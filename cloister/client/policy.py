@@ -34,8 +34,8 @@ class ProposedPlan:
     Attributes:
         plan: The constants that it proposes.
         task: Kind of task, as a recipe names it.
-        base_sha256: SHA-256 of the base's weights that the study states; None: not stated. Whoever
-            loads the weights checks them against it.
+        base_sha256: SHA-256 of the base's weights that the study states; None: not stated. The
+            code that loads the weights compares it.
         target_modules: Modules that get an adapter, as resolved for the base; empty: not named;
             None: they depend on a base that is not loaded yet, or there are none (prompts).
         message_bytes: Bytes of the longest message, in wire format; 0 where they are not known yet.

@@ -286,8 +286,10 @@ def _encoding_seconds(workspace: Workspace, record: Record) -> float:
 
 
 def _long(record: Record, length: int, names: tuple[str, ...]) -> Record:
-    """A record of at least `length` words, and so of at least as many tokens; of items, one of the
-    longest texts that there are, in `names` the last."""
+    """Returns a record of at least `length` words, and so of at least as many tokens.
+
+    For items it is a person with items of the longest text, which `names` has last.
+    """
     if isinstance(record, ItemsRecord):
         return replace(record, items=names[-MOST_ITEMS:])
     if isinstance(record, PairRecord):

@@ -2,8 +2,9 @@
 
 A folder that is restored from an older copy is consistent: chain, signatures and head agree. Only
 somebody outside can see that it is old. Every question names the last entry that the coordinator
-had from this site (`RoundRequest.seen`). A ledger without it lacks a release, and would make that
-round again with other noise.
+had from this site (`RoundRequest.seen`). A ledger without that entry lacks a release. The site
+would release that round a second time with other noise, and the mean of two noises hides less than
+the ledger states.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ ledger = "records.ledger"   # of this data set, for its lifetime
 # model = "/models/MiniLM"  # folder of the base model; absent: as the study names it
 # rank = 4                  # rank of its adapters in studies of mixed ranks
 # text = "note"             # column of the text, if it has another name
-# label_separator = ";"     # what parts several labels in one cell of text, as in a CSV
+# label_separator = ";"     # between several labels in one cell of text, as in a CSV
 # encoding = "gb18030"      # of the records' text; absent: UTF-8
 # separator = "semicolon"   # of a CSV or TSV; absent: comma or tab, as the ending says
 # agent_user = "cloister"   # user of the agent, if root starts the service
@@ -103,7 +103,7 @@ TEMPLATE = _blank(EXAMPLE)
 
 @dataclass(frozen=True, kw_only=True)
 class SiteConfig:
-    """The `[site]` section.
+    """The `[site]` section: the site's name, its private file, its ledger and the base.
 
     Attributes:
         name: The site's name in every study.
@@ -132,7 +132,7 @@ class SiteConfig:
             beside the file says: ε is then about the units of the file as it was written, and the
             ledger, certificates and cards say so.
         labels: Column of a text's labels, a list of them.
-        label_separator: What parts several labels in one cell of text, as in a CSV file (`";"`);
+        label_separator: The text between several labels in one cell, as in a CSV file (`";"`);
             absent: a list is needed.
         score: Column of a text's score.
         items: Column of what a person had, oldest first.
@@ -177,7 +177,7 @@ class SiteConfig:
 
 @dataclass(frozen=True)
 class SiteFile:
-    """A whole `site.toml`.
+    """A checked `site.toml`: all sections, and the paths that they name.
 
     Attributes:
         path: The file's path; relative paths in it start at its folder.
@@ -214,7 +214,7 @@ class SiteFile:
 
     @property
     def scale(self) -> ScoreScale | None:
-        """The scale of scores that the site declares; None where its records have none.
+        """Returns the scale of scores that the site declares; None: its records have no scores.
 
         Raises:
             RecipeError: Nothing is declared.
@@ -254,7 +254,7 @@ class SiteFile:
 
     @property
     def form(self) -> FileForm | None:
-        """How that file is written, as its ending and the section say; None: no known ending."""
+        """The format of that file, by its ending and the section; None: the ending is unknown."""
         site = self.site
         return declared_form(site.data, site.data, site.encoding, site.separator)
 

@@ -15,7 +15,7 @@ from cloister.files import open_file
 
 @dataclass(frozen=True)
 class ContentStamp:
-    """What identifies a file's content at one moment: size, time of change and hash.
+    """Identifies a file's content at one moment, by size, time of change and hash.
 
     Attributes:
         size: In bytes.

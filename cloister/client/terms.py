@@ -24,12 +24,13 @@ from cloister.tasks.template_rules import template_sha256
 
 @dataclass(frozen=True)
 class StudyTerms:
-    """A study that the site's policy accepts, as it would run here.
+    """A study that the site's policy accepts, with the plan that the site would run.
 
     Attributes:
         file: The site's file.
-        recipe: The study's.
-        plan: What the site would run, without the shapes of messages, which depend on the base.
+        recipe: The study's recipe.
+        plan: The plan that the site would run, without the shapes of messages, which depend on the
+            base.
     """
 
     file: SiteFile
@@ -38,7 +39,7 @@ class StudyTerms:
 
     @property
     def study(self) -> str:
-        """The study's digest."""
+        """Digest of the study's recipe, by which approvals name the study."""
         return self.recipe.digest()
 
     def facts(self) -> dict[str, Any]:

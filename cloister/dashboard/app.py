@@ -40,7 +40,7 @@ def make_app(source: Source, token: str | None) -> ASGIApp:
 
     def metrics(request: Request) -> Response:
         if source.metrics is None:
-            return PlainTextResponse("no metrics: a ledger has none\n", 404)
+            return PlainTextResponse("this dashboard shows ledgers, which have no metrics\n", 404)
         try:
             return Response(source.metrics(datetime.now(UTC)), media_type=METRICS)
         except CloisterError as error:

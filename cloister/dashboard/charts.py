@@ -38,7 +38,7 @@ def score_chart(rows: Sequence[Mapping[str, Any]], num_rounds: int) -> Markup:
         marks.append(svg.path(places, f"line s{index}"))
         for (number, value), place in zip(points, places, strict=True):
             said = f"{metric}, round {number}: {value:.4f}"
-            marks.append(svg.told(_dot(place, index), said))
+            marks.append(svg.with_tooltip(_dot(place, index), said))
     words = "; ".join(
         f"{metric.replace('_', ' ')} from {points[0][1]:.3f} in round {points[0][0]} to "
         f"{points[-1][1]:.3f} in round {points[-1][0]}"
@@ -64,7 +64,7 @@ def bytes_chart(rows: Sequence[Mapping[str, Any]], num_rounds: int) -> Markup:
             count = row.get(name, 0)
             left = x(number) + (side - 1) * (width + 0.5) + 0.25
             bar = _bar(left, y(count), width, y(0) - y(count), name)
-            marks.append(svg.told(bar, f"round {number}, {words}: {count:,} bytes"))
+            marks.append(svg.with_tooltip(bar, f"round {number}, {words}: {count:,} bytes"))
     up, down = (size_words(sum(row.get(name, 0) for row in rows)) for name, _ in both)
     return svg.picture(marks, f"Bytes by round: {up} from the sites and {down} to them in all.")
 

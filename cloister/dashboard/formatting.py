@@ -1,4 +1,4 @@
-"""Formatting of ε, bytes, durations and times for pages."""
+"""Formats ε, bytes, durations and times as text for pages."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ def gauge(facts: LedgerFacts) -> Markup:
 
     marks = [
         bar(0, cap, "room"),
-        svg.told(bar(spent, then, "ahead"), f"the forecast: ε = {shown(then)}"),
-        svg.told(bar(0, spent, "spent"), f"spent: ε = {shown(spent)}"),
+        svg.with_tooltip(bar(spent, then, "ahead"), f"the forecast: ε = {shown(then)}"),
+        svg.with_tooltip(bar(0, spent, "spent"), f"spent: ε = {shown(spent)}"),
         svg.path([(scale(cap), 14), (scale(cap), 50)], "cap"),
         svg.text(scale(cap), 10, cap_words(cap), "label cap", "end"),
     ]
@@ -99,7 +99,7 @@ def _steps(facts: LedgerFacts, spent: SpendingSeries, x: svg.Scale, y: svg.Scale
         marks.append(svg.path([before, place], f"line {style}", steps=True))
         dot = svg.tag("circle", cx=place[0], cy=place[1], r=size, _class=f"dot {style}")
         said = f"round {charged.round} of study {charged.study[:8]}: ε = {shown(value)}"
-        marks.append(svg.told(dot, said))
+        marks.append(svg.with_tooltip(dot, said))
         before = place
     return marks
 
@@ -130,5 +130,5 @@ def releases_chart(facts: LedgerFacts) -> Markup:
             rx=2,
             _class="bytes_up",
         )
-        marks.append(svg.told(bar, f"round {study_round}: {size:,} bytes"))
+        marks.append(svg.with_tooltip(bar, f"round {study_round}: {size:,} bytes"))
     return svg.picture(marks, f"Bytes of each release; {size_words(total)} left in all.")

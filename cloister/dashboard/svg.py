@@ -86,7 +86,7 @@ def path(points: Iterable[tuple[float, float]], _class: str, *, steps: bool = Fa
     return tag("path", d=drawn or "M0 0", _class=_class)
 
 
-def told(mark: Markup, words: str) -> Markup:
+def with_tooltip(mark: Markup, words: str) -> Markup:
     """Adds a tooltip to a mark."""
     return tag("g", Markup("{}{}").format(tag("title", words), mark))
 

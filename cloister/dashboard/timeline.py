@@ -90,7 +90,7 @@ def timeline_of(
         rows: Its closed rounds (metrics.jsonl).
         is_going: Whether the run may still receive answers.
     """
-    cells, retired, refused = _told(sites, events)
+    cells, retired, refused = _from_journal(sites, events)
     closed = {int(row["round"]): row for row in rows}
     rounds = tuple(sorted({*closed, *(number for _, number in cells)}))
     slowest = dict.fromkeys(rounds, 0.0)
@@ -110,7 +110,7 @@ def timeline_of(
     return Timeline(rounds, {site: tuple(settled(site, n) for n in rounds) for site in sites})
 
 
-def _told(
+def _from_journal(
     sites: Sequence[str], events: Iterable[Mapping[str, Any]]
 ) -> tuple[dict[tuple[str, int], Cell], dict[str, int], dict[str, str]]:
     """Reads from the journal the cells, when a site retired, and why a site does not take part."""

@@ -33,13 +33,14 @@ def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
         try:
             if file.stat().st_mode & 0o077:
                 raise BadFileError(
-                    f"{file}: others can read this token; chmod 600 {file}, and make a new one"
+                    f"{file}: other users can read this token; run chmod 600 {file}, and make a "
+                    "new token"
                 )
             token = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise BadFileError(f"{file}: no token can be read ({error}); {HOW}") from error
+            raise BadFileError(f"{file}: the token cannot be read ({error}); {HOW}") from error
     if token is not None and len(token) < FEWEST:
-        raise UsageError(f"a token of {len(token)} characters can be guessed; {HOW}")
+        raise UsageError(f"a token of {len(token)} characters is too short; {HOW}")
     return token
 
 

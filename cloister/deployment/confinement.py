@@ -4,8 +4,8 @@ A seccomp filter (Linux, linux/seccomp.h) lets this process and its children mak
 no connection to another machine, nor to a port of this one. It needs no privilege and cannot be
 removed. io_uring, which could bypass it, is refused.
 
-Guarantees: They cover this process and its children. They could still reach another process of the
-    same user by files or unix sockets; a user of its own (`site.agent_user`) or its own unit
+Guarantees: The filter covers this process and its children. They could still reach another process
+    of the same user by files or unix sockets; a user of its own (`site.agent_user`) or its own unit
     prevents that.
 """
 

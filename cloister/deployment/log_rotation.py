@@ -58,7 +58,7 @@ class RotatingLog:
             self._lost = 0
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the log's file; no further line is written."""
         with contextlib.suppress(OSError):
             os.close(self._file)
 

@@ -33,7 +33,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A program to run.
+    """A program that the supervisor keeps running: its command, user and log.
 
     Attributes:
         name: Shown in status and logs.
@@ -78,7 +78,7 @@ class Child:
         return self.process.pid if self.process else None
 
     def start(self) -> None:
-        """Starts the process."""
+        """Starts the program's process; on an error it is tried again later."""
         self.starts += 1
         self.since = time.monotonic()
         output = None
@@ -112,7 +112,7 @@ class Child:
         if self.process is None or self.process.poll() is None:
             return False
         self.exit_code = self.process.returncode
-        self.kill()  # processes that it may have left behind
+        self.kill()  # also kills processes that it started and that still run
         self.process = None
         self._wait_longer()
         return True

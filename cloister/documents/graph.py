@@ -1,8 +1,8 @@
-"""A graph of neighbouring vectors, for more passages than an exact search is for.
+"""Searches many passages approximately, by a graph of neighbouring vectors.
 
 usearch's HNSW (Malkov and Yashunin 2018, arXiv:1603.09320) finds most of the nearest passages
-without a look at all of them. Which it misses depends on the vectors, so its recall against an
-exact search is measured when an index is built and kept with it.
+without comparing all of them. How many it misses depends on the vectors, so its recall against an
+exact search is measured when the index is built and stored with it.
 
 Shapes: K passages, H coordinates.
 """
@@ -20,50 +20,51 @@ from cloister.documents.graph_file import check_graph_file
 from cloister.errors import UsageError
 from cloister.files import identity_of
 
-# Of a graph: M and ef of the paper's section 4.1, which calls M from 5 to 48 reasonable; ef of a
-# search is raised from usearch's 64, for recall.
+# Parameters M and ef of the graph (section 4.1 of the paper: M from 5 to 48 is reasonable). ef of a
+# search is larger than usearch's default of 64, for a better recall.
 NEIGHBOURS, EF_BUILD, EF_SEARCH = 16, 128, 256
-# Candidates of a search are at least so many; their cosines are then computed exactly.
+# Least number of candidates in a search; their cosines are then computed exactly.
 FEWEST = 64
-# Passages whose neighbours are looked for to measure recall, and how many neighbours.
+# To measure recall: number of sampled passages, and number of neighbours of each.
 MEASURED, TOP = 100, 10
 
 
 @dataclass(frozen=True)
 class NeighbourGraph:
-    """Neighbours among K vectors.
+    """A graph that links each of K vectors to its neighbours.
 
     Attributes:
-        index: usearch's.
-        recall: The share of the ten nearest passages that it found of passages of its own.
+        index: usearch's index.
+        recall: Share of the ten nearest passages that a search finds, measured on sampled
+            passages of the index.
     """
 
     index: Any
     recall: float
 
     def candidates(self, query: Vectors, top: int) -> list[int]:
-        """Places of passages that are probably nearest to a query, in ascending order.
+        """Returns the positions of passages that are probably nearest to a query, ascending.
 
         Args:
-            query: Its vector, [H].
-            top: How many are wanted; more are given, since the order is not exact.
+            query: The query's vector, [H].
+            top: How many are wanted. More are returned, because the graph's order is not exact.
         """
         found = self.index.search(query, max(FEWEST, 2 * top), threads=1)
         return sorted(int(place) for place in found.keys)
 
 
 def check_usearch(passages: int) -> None:
-    """Refuses so many passages where usearch is not installed.
+    """Refuses an index that needs a graph if usearch is not installed.
 
     Raises:
-        UsageError: It is not.
+        UsageError: usearch is not installed.
     """
     try:
         import usearch.index  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            f"more than {passages:,} passages are searched by a graph, and usearch is not "
-            "installed: pip install 'cloister[search]', or index a part of the documents"
+            f"searching more than {passages:,} passages needs usearch, which is not installed; "
+            "run pip install 'cloister[search]', or index a part of the documents"
         ) from error
 
 
@@ -72,7 +73,7 @@ def make_graph(vectors: Vectors, seed: int = 0) -> NeighbourGraph:
 
     Args:
         vectors: [K, H], rows of length 1; more than `TOP` of them.
-        seed: Of the choice of the passages that recall is measured with.
+        seed: Seed of the choice of passages with which recall is measured.
     """
     graph = _empty(vectors.shape[1])
     graph.add(np.arange(len(vectors), dtype=np.uint64), vectors, threads=1)
@@ -85,23 +86,23 @@ def _recall(graph: NeighbourGraph, vectors: Vectors, seed: int) -> float:
     shares = []
     for place in drawn:
         scores = vectors @ vectors[place]
-        scores[place] = -np.inf  # it finds itself
+        scores[place] = -np.inf  # a passage is its own nearest neighbour; leave it out
         best = np.argpartition(-scores, TOP)[:TOP]
         shares.append(len({*best.tolist()} & {*graph.candidates(vectors[place], TOP + 1)}) / TOP)
     return float(np.mean(shares))
 
 
 def read_graph(path: Path, vectors: Vectors, recall: float) -> NeighbourGraph:
-    """Reads a graph.
+    """Reads a graph from its file, after `check_graph_file` checked the file.
 
     Args:
-        path: Its file, which is not trusted.
-        vectors: [K, H].
-        recall: As it was measured.
+        path: The file, which is not trusted.
+        vectors: The index's vectors, [K, H].
+        recall: The recall that was measured when the index was built.
 
     Raises:
         UsageError: usearch is not installed.
-        ValueError: It is none, one of other vectors, or was changed meanwhile.
+        ValueError: The file is not a graph of these vectors, or was changed while it was read.
         OSError: It cannot be read.
     """
     passages, width = vectors.shape

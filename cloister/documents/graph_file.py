@@ -1,15 +1,15 @@
-"""Checks a graph's file before usearch reads it, which follows every number in it.
+"""Checks every number in a graph's file before usearch reads it.
 
-The numbers of a file are places in memory to usearch: one beyond the end is read all the same, and
-the process ends or goes on with whatever lies there. So every number is compared with the vectors
-here. The layout is that of usearch 2 (its `index_dense.hpp` and `index.hpp`), little-endian:
+usearch uses the numbers of the file as memory positions without checking them. A position beyond
+the end would crash the process or return arbitrary memory. The layout is that of usearch 2 (its
+`index_dense.hpp` and `index.hpp`), little-endian:
 
-    uint32 K, uint32 bytes a vector; K vectors
+    uint32 K, uint32 bytes of a vector; K vectors
     64 bytes: "usearch", version, kinds of metric, number, key and place; uint64 K, deleted, H
     uint64 K, links of a node, links at level 0, highest level, place of the entry
     int16 level of each node
-    of each node: uint64 key, int16 level, and for each level uint32 count and that many places of
-    the room for its links, uint32 each
+    for each node: uint64 key, int16 level, and for each level uint32 count and space for the
+    largest number of links, uint32 each, of which the first `count` are used
 
 Shapes: K vectors, H coordinates.
 """
@@ -30,7 +30,7 @@ _KINDS = b"i\x0b\x0e\x0f"
 _MAGIC, _HEAD, _FACTS = b"usearch", 64, 40
 # Bytes of a node before its links: its key and its level.
 _NODE = 10
-# Nodes that are looked at together: 3 MB.
+# Nodes that are checked together, which takes 3 MB.
 _BLOCK = 16384
 
 Places = NDArray[np.int64]
@@ -45,39 +45,39 @@ def check_graph_file(path: Path, vectors: Vectors, links: int) -> None:
         links: Most links of a node at each level above 0; at level 0 it has twice as many.
 
     Raises:
-        ValueError: A number of it is not what it must be.
+        ValueError: A number in it is invalid.
         OSError: It cannot be read.
 
     Guarantees:
-        What usearch reads of such a file lies in the file: each place is that of a node, which has
-        the level at which it is linked.
+        usearch reads only bytes inside of an accepted file: each link leads to a node that exists
+        at the link's level.
     """
     count, width = vectors.shape
     start = 8 + 4 * count * width
     after = start + _HEAD + _FACTS + 2 * count
     if path.stat().st_size < after:
-        raise _wrong(path, "is too short")
+        raise _invalid(path, "is too short")
     content = np.memmap(path, np.uint8, mode="r")
     if content[:8].tobytes() != struct.pack("<II", count, 4 * width):
-        raise _wrong(path, f"is not of {count} vectors of {width}")
+        raise _invalid(path, f"is not of {count} vectors of {width}")
     if not np.array_equal(content[8:start].view("<u4"), vectors.astype("<f4").view("<u4").ravel()):
-        raise _wrong(path, "has other vectors")
+        raise _invalid(path, "has other vectors")
     head = content[start : start + _HEAD].tobytes()
     if not head.startswith(_MAGIC) or head[13:17] != _KINDS:
-        raise _wrong(path, "has another kind of numbers")
+        raise _invalid(path, "has numbers of an unexpected type")
     if head[17:41] != struct.pack("<QQQ", count, 0, width):
-        raise _wrong(path, "has another head")
+        raise _invalid(path, "has another head")
     facts = struct.unpack("<QQQQQ", content[start + _HEAD : start + _HEAD + _FACTS].tobytes())
     *sizes, highest, entry = facts
     levels = content[after - 2 * count : after].view("<i2").astype(np.int64)
     if sizes != [count, links, 2 * links]:
-        raise _wrong(path, "has another number of links")
+        raise _invalid(path, "has another number of links")
     if entry >= count or levels.min() < 0 or not highest == levels.max() == levels[entry]:
-        raise _wrong(path, "has levels that do not fit together")
+        raise _invalid(path, "has levels that do not fit together")
     bytes_each = _NODE + 4 * (1 + 2 * links) + 4 * (1 + links) * levels
     places = after + np.cumsum(bytes_each) - bytes_each
     if len(content) != after + bytes_each.sum():
-        raise _wrong(path, "has another length")
+        raise _invalid(path, "has another length")
     _check_nodes(path, content, places, levels)
     _check_links(path, content, places + _NODE, levels, 0, 2 * links)
     first = places + _NODE + 4 * (1 + 2 * links)
@@ -93,7 +93,7 @@ def _check_nodes(path: Path, content: Any, places: Places, levels: Places) -> No
         for first in range(0, len(places), _BLOCK)
     ]
     if not np.array_equal(np.sort(np.concatenate(keys)), np.arange(len(places), dtype=np.uint64)):
-        raise _wrong(path, "has other keys than the vectors' places")
+        raise _invalid(path, "has other keys than the vectors' places")
     told = np.concatenate(
         [
             _numbers(content, places[first : first + _BLOCK] + 8, "<i2", 1).ravel()
@@ -101,26 +101,26 @@ def _check_nodes(path: Path, content: Any, places: Places, levels: Places) -> No
         ]
     )
     if not np.array_equal(told, levels):
-        raise _wrong(path, "has levels that do not fit together")
+        raise _invalid(path, "has levels that do not fit together")
 
 
 def _check_links(
     path: Path, content: Any, places: Places, levels: Places, level: int, most: int
 ) -> None:
-    """Checks the lists of links at one level, given where they begin."""
+    """Checks the lists of links at one level, given their positions in the file."""
     for first in range(0, len(places), _BLOCK):
         lists = _numbers(content, places[first : first + _BLOCK], "<u4", 1 + most)
         counts, linked = lists[:, :1], lists[:, 1:]
         used = linked[np.arange(most) < counts]
         if (counts > most).any() or (used >= len(levels)).any() or (levels[used] < level).any():
-            raise _wrong(path, "links to what is no node")
+            raise _invalid(path, "has a link to a node that does not exist")
 
 
 def _numbers(content: Any, places: Places, kind: str, many: int) -> Any:
-    """Numbers at places of the file, [len(places), many]."""
+    """Reads `many` numbers at each position of the file, [len(places), many]."""
     size = np.dtype(kind).itemsize * many
     return np.ascontiguousarray(content[places[:, None] + np.arange(size)]).view(kind)
 
 
-def _wrong(path: Path, what: str) -> ValueError:
+def _invalid(path: Path, what: str) -> ValueError:
     return ValueError(f"{path.name} {what}")

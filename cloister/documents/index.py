@@ -3,7 +3,7 @@
     index.json       the model's digest, the documents with their hashes, sizes
     passages.jsonl   one passage a line: its document, its place in it, its text
     vectors.f32      little-endian float32 [K, H], rows of length 1
-    graph.usearch    of more than 100,000 passages: a graph of neighbours (`documents.graph`)
+    graph.usearch    with more than 100,000 passages: a graph of neighbours (`documents.graph`)
 
 Up to 100,000 passages, search is exact: it multiplies a query with every vector. 100,000 passages
 of 384 coordinates are 154 MB and take one core about 20 ms. With more passages, a graph gives
@@ -34,11 +34,11 @@ from cloister.json_text import read_json
 from cloister.owner_only import FILE
 from cloister.staging import staging
 
-# Versions of an index without a graph and with one, which a reader of the first does not know.
+# Versions of an index without and with a graph; programs that know only the first refuse a graph.
 VERSION, WITH_GRAPH = 1, 2
 # Most passages that are searched exactly: more take one core over 20 ms a query, and over 154 MB.
 MOST_EXACT = 100_000
-# Vectors of 384 coordinates are then 1.5 GB, in memory as long as the index is used.
+# Most passages: their vectors of 384 coordinates take 1.5 GB of memory while the index is used.
 MOST_PASSAGES = 1_000_000
 # Longest index.json, in bytes: it has a row of about 150 bytes for each document.
 MOST_ABOUT = 2**24
@@ -52,11 +52,11 @@ _GRAPH_FACTS = ("graph", "recall")
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of a document.
+    """A passage: a piece of a document that is indexed and found as one.
 
     Attributes:
         source: The document's file.
-        row: Its row there, where the file has rows.
+        row: Its row in that file; None: the file has no rows.
         title: The document's title; may be empty.
         start: Position of its first character in the document's text.
         text: The passage's text, unchanged.
@@ -160,8 +160,8 @@ def build_index(
                 check_usearch(MOST_EXACT)
             if len(found) > MOST_PASSAGES:
                 raise UsageError(
-                    f"more than {MOST_PASSAGES:,} passages up to {document.source}: their vectors "
-                    "are meant to fit into memory; index a part of them"
+                    f"more than {MOST_PASSAGES:,} passages by {document.source}; their vectors "
+                    "must fit into memory: index a part of the documents"
                 )
     if not found:
         raise DataError("no document has a text, so there is nothing to search in")
@@ -207,7 +207,7 @@ def save_index(index: Index, out: Path) -> None:
 
 
 def load_index(folder: Path) -> Index:
-    """Reads an index.
+    """Reads an index from its folder, and checks every file before it is used.
 
     Raises:
         BadFileError: The index is missing or damaged, or the folder is not an index.
@@ -226,7 +226,7 @@ def load_index(folder: Path) -> Index:
             raise ValueError(f"vectors.f32 has another size than {count} vectors of {width}")
         vectors = np.fromfile(vectors_file, dtype="<f4").reshape(count, width)
         if not np.isfinite(vectors).all():
-            raise ValueError("vectors.f32 holds what is no number")
+            raise ValueError("vectors.f32 has NaN or infinite values")
         found = _passages(texts_file, count)
         if "graph" in about:
             graph = read_graph(graph_file, vectors, about["recall"])
@@ -234,7 +234,7 @@ def load_index(folder: Path) -> Index:
         raise bad_file(error, "read") from error
     except ValueError as error:
         raise BadFileError(
-            f"{folder}: no index, or a damaged one ({error}); build it again (cloister index build)"
+            f"{folder}: not an index, or damaged ({error}); build it again (cloister index build)"
         ) from error
     documents = {str(name): str(sha256) for name, sha256 in about["documents"].items()}
     return Index(about["model"], about["encoder"], documents, found, vectors, graph)
@@ -244,14 +244,14 @@ def _about(folder: Path) -> dict[str, Any]:
     with open_file(folder / "index.json") as file:
         about = read_json(file.read(MOST_ABOUT + 1), most_bytes=MOST_ABOUT)
     if not isinstance(about, dict):
-        raise ValueError("index.json is no object")
+        raise ValueError("index.json is not a JSON object")
     version = about.get("version")
     if type(version) is not int or version not in (VERSION, WITH_GRAPH):
         raise ValueError("written by another version of cloister")
     if set(about) != {*_FACTS, *(_GRAPH_FACTS if version == WITH_GRAPH else ())}:
         raise ValueError("index.json has other fields")
     if version == WITH_GRAPH and type(about["recall"]) is not float:
-        raise ValueError("recall is no number")
+        raise ValueError("recall is not a number")
     named = ("model", "encoder", "vectors", "texts", *(("graph",) if "graph" in about else ()))
     if not all(isinstance(about[name], str) for name in named) or not isinstance(
         about["documents"], dict

@@ -1,1 +1,1 @@
-"""Bundles of certificates, their verification by anybody, and audit reports."""
+"""Makes bundles of certificates, which anybody can verify, and audit reports."""

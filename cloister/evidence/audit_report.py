@@ -1,4 +1,4 @@
-"""The audit report, made from ledgers, bundles and audits of the mechanism."""
+"""Makes the audit report from ledgers, bundles and audits of the mechanism."""
 
 from __future__ import annotations
 

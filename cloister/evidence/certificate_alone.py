@@ -1,7 +1,8 @@
 """Checks a certificate without its ledger, as a coordinator does.
 
-What it states about the ledger is only claimed by the site, which signed it; every ε is recomputed.
-from the plans, events and budget that it names. With the ledger, `certificate.check` checks all.
+The site signed what the certificate states about the ledger, but nothing here proves it. Every ε is
+recomputed from the plans, events and budget in the certificate. With the ledger at hand,
+`certificate.check` checks everything.
 """
 
 from __future__ import annotations

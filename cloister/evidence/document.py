@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 
 @dataclass(frozen=True)
 class Heading:
-    """A section's heading."""
+    """The heading that starts a section of a document."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph of text.
+    """A paragraph of plain text, which may be marked as a warning.
 
     Attributes:
         text: Plain text.
@@ -68,7 +68,7 @@ Block = Heading | Paragraph | Bullets | Table | Picture
 
 @dataclass(frozen=True)
 class Document:
-    """A whole document.
+    """A document's title and blocks, independent of the output format.
 
     Attributes:
         title: Its title.

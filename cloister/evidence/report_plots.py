@@ -1,4 +1,4 @@
-"""The plots of an audit report."""
+"""Draws the plots of an audit report with matplotlib."""
 
 from __future__ import annotations
 

@@ -58,13 +58,13 @@ _PROMPTS = {"prompt_embeddings": "prompt_encoder.embedding.weight"}
 
 @dataclass(frozen=True)
 class Compressed:
-    """What a compressed model was made of (`export.compress`).
+    """The adapter and base that a compressed model was made from (`export.compress`).
 
     Attributes:
-        adapter_sha256: The finished adapter (`evidence.fingerprint`).
+        adapter_sha256: Fingerprint of the finished adapter (`evidence.fingerprint`).
         base: The base that it was trained on, as its recipe named it.
-        base_sha256: Of that base's weights.
-        run: The run's folder on the machine that compressed it; None: the adapter was alone.
+        base_sha256: SHA-256 of that base's weights.
+        run: The run's folder on the machine that compressed it; None: the adapter was not in one.
     """
 
     adapter_sha256: str
@@ -85,8 +85,8 @@ class ReleaseFacts:
         seed: Seed of the parts that were never trained.
         pooling: The pooling that `model.pooling` resolved to; None: nothing is pooled, or it is
             not known.
-        compressed: What it was made of, where its base is a compressed one in the folder above;
-            None: it is a study's own.
+        compressed: The model that it was made from, if its base is a compressed one in the folder
+            above; None: it is a study's own adapter.
     """
 
     model: ModelConfig
@@ -219,8 +219,8 @@ def read_released(folder: Path) -> ReleaseFacts:
         sections = {n: read_section(kind, document[n], n, problems) for n, kind in kinds.items()}
         sections["task"] = read_task(document["task"], problems, is_whole=False)
     if problems:
-        told = "; ".join(problems[:MOST_PROBLEMS])
-        raise AdapterFormatError(f"{folder}/cloister.json: {told}")
+        listed = "; ".join(problems[:MOST_PROBLEMS])
+        raise AdapterFormatError(f"{folder}/cloister.json: {listed}")
     return ReleaseFacts(
         **sections,
         seed=document["seed"],

@@ -96,7 +96,7 @@ class Card:
 
 
 # The reason that a card gives for a deployed site without a certificate.
-NO_CERTIFICATE = "no certificate: nothing is known of what it was promised"
+NO_CERTIFICATE = "no certificate, so what it was promised is not known"
 
 # What a card calls an adapter, by method.
 _KINDS: dict[Method, str] = {
@@ -158,21 +158,21 @@ def render(card: Card) -> str:
 def _known(site: SiteFacts | str) -> str:
     """Returns what a site's certificate says about its records."""
     if isinstance(site, str):
-        return f"Of its records nothing is known here ({site})."
-    told = [
+        return f"Nothing is known about its records ({site})."
+    sentences = [
         f"What is protected is one {_unit(plan)}; a step drew each with probability "
         f"{plan.sample_rate:.4g}, which the site declared and did not count."
         for plan in site.plans
     ]
-    return " ".join(dict.fromkeys(told))
+    return " ".join(dict.fromkeys(sentences))
 
 
 def _loading(loading: Loading) -> str:
     lines = ["## Loading\n"]
     if loading.layers is not None:
         lines.append(
-            f"The base ends after its first {counted(loading.layers, 'layer')}, with its final "
-            "norm where it has one: what lies above was never computed, and is not to be.\n"
+            f"Use only the base's first {counted(loading.layers, 'layer')}, then its final norm if "
+            "it has one: the study never computed the layers above, so the script removes them.\n"
         )
     if loading.pooling is not None:
         lines.append(f"A text is one vector by its {loading.pooling}.\n")
@@ -233,7 +233,7 @@ def _scores(card: Card) -> str:
     if is_no_better(card.test.get(card.metric), guessing(card.kind, card.majority)):
         lines.append("\n**This adapter scores no more: it has learnt nothing of use.**")
     if not plain and _is_private(card):
-        lines.append("\nNo plain twin was run, so what privacy cost is not stated.")
+        lines.append("\nThe study was not run without privacy, so the cost of privacy is unknown.")
     return "\n".join(lines) + "\n"
 
 
@@ -242,11 +242,11 @@ def _balance(card: Card) -> str:
     counts = {**dict.fromkeys(card.labels, 0), **card.label_counts}
     most = max(counts, key=lambda label: counts[label])
     least = min(counts, key=lambda label: counts[label])
-    told = f"Of the test set's labels `{most}` is the commonest ({counts[most]:,} records) and "
-    told += f"`{least}` the rarest ({counts[least]:,})"
+    text = f"Of the test set's labels, `{most}` is the most frequent ({counts[most]:,} records) "
+    text += f"and `{least}` the rarest ({counts[least]:,})"
     if counts[least] == 0:
-        return f"{told}: nothing here says how well that one is told."
-    return f"{told}, a ratio of {counts[most] / counts[least]:.1f}."
+        return f"{text}: no score here says how well the model recognizes that one."
+    return f"{text}, a ratio of {counts[most] / counts[least]:.1f}."
 
 
 def _is_private(card: Card) -> bool:
@@ -264,7 +264,7 @@ def _privacy(card: Card) -> str:
     if card.known:
         lines += [*_table(card.known), *_coupled(card.known), *_origin(card.known)]
     if missing:
-        lines += ["Of these sites nothing is promised here:\n", *missing, ""]
+        lines += ["These sites have no known promise:\n", *missing, ""]
     lines += [
         *_against(card.known),
         *_of_whole_sites(card),

@@ -31,7 +31,7 @@ def intended_use(kind: TaskKind, labels: Sequence[str]) -> str:
         kind: The task.
         labels: Names of its outputs; empty if it has none.
     """
-    gives = _GIVES.get(kind, f"what the task `{kind}` says")
+    gives = _GIVES.get(kind, f"the outputs that the task `{kind}` defines")
     among = f" ({', '.join(f'`{label}`' for label in labels)})" if labels else ""
     return (
         f"## {USE}\n\nIt was trained to give {gives}{among}, on records like those of the sites "
@@ -59,9 +59,10 @@ def limits(kind: TaskKind, max_length: int, *, is_private: bool) -> str:
         lines.append("- It has no answer but its own: a text of another kind gets one of them too.")
     if is_private:
         lines.append(
-            "- Noise hides what few records show: rare labels and rare wordings are learnt least."
+            "- Noise hides patterns that few records have: rare labels and rare wordings are "
+            "learnt least."
         )
-    lines.append("- What its base has learnt of the world, false or unfair, is in it too.")
+    lines.append("- It keeps what its base learnt before, including false and unfair statements.")
     return "## Limits\n\n" + "\n".join(lines) + "\n"
 
 

@@ -21,8 +21,8 @@ from cloister.printable import one_line
 MOST_CHARACTERS = 4800
 # The section that each kind of statement goes into.
 SECTIONS: Mapping[str, str] = {"use": USE, "bias": BIAS, "robustness": ROBUSTNESS}
-_STATED = "Whoever ran the study states:"
-_OWN = "In the site's own words, as it gave them to whoever ran the study:"
+_STATED = "The people who ran the study state:"
+_OWN = "In the site's own words, as it gave them to the people who ran the study:"
 
 
 def add_words(folder: Path, words: Mapping[str, str], statements: Mapping[str, str]) -> None:
@@ -48,7 +48,7 @@ def add_words(folder: Path, words: Mapping[str, str], statements: Mapping[str, s
     unknown = [site for site in statements if site not in sites]
     if unknown:
         raise UsageError(
-            f"--statement: no site {listed(unknown)} on the card, which has {listed(sites)}"
+            f"--statement: the card has no site {listed(unknown)}; its sites are {listed(sites)}"
         )
     for site, given in statements.items():
         text = _put(text, f"### {site}", _OWN, given, f"statement of {site}", card)
@@ -71,7 +71,7 @@ def read_words(path: Path) -> str:
         raise bad_file(error, "read") from error
     except UnicodeDecodeError as error:
         raise BadFileError(
-            f"{path}: byte {error.start} is no UTF-8; save the text as UTF-8"
+            f"{path}: byte {error.start} is not UTF-8; save the text as UTF-8"
         ) from error
 
 
@@ -87,8 +87,8 @@ def _put(text: str, heading: str, by: str, words: str, what: str, card: Path) ->
     body = _section(text, heading)
     if not body:
         raise BadFileError(
-            f"{card}: it has no section {heading!r}: another version wrote it; export the run "
-            "again, or write the words by hand"
+            f"{card}: no section {heading!r}, because another version wrote this card; export the "
+            "run again, or add the words by hand"
         )
     if not words.strip():
         raise UsageError(f"{what}: empty; give a text")

@@ -1,9 +1,9 @@
-"""A byte-level tokenizer as llama.cpp's GGUF files have it: tokens, merges, and how texts are cut.
+"""Converts a byte-level BPE tokenizer to the form of llama.cpp's GGUF files.
 
-A GGUF names the way in which a text is cut before its merges (`tokenizer.ggml.pre`), and llama.cpp
-has the code for each name. Here a tokenizer gets a name only if its own cutting is the one that
-transformers gives that name; a tokenizer of another kind is refused, because a wrong name would
-give the model tokens that it was never trained on.
+A GGUF names the rule that cuts a text into words before the merges (`tokenizer.ggml.pre`), and
+llama.cpp has the code for each name. A tokenizer gets a name only if its rule equals the rule that
+transformers uses for that name. Every other tokenizer is refused, because under a wrong name the
+model would read tokens that it was never trained on.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from transformers import PreTrainedTokenizerBase
 
 from cloister.models.splitting import named_splittings, takes_whole_words
 
-# What llama.cpp calls kinds of tokens (gguf's TokenType).
+# Kinds of tokens, numbered as in llama.cpp (gguf's TokenType).
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
 
 
 @dataclass(frozen=True)
 class GgufTokenizer:
-    """What a GGUF says of its tokenizer.
+    """The tokenizer's fields in a GGUF file.
 
     Attributes:
-        pre: The name of its cutting.
-        tokens: By id, spelt in GPT-2's alphabet for bytes; added ones as they are.
-        kinds: Of each token.
-        merges: In order, two tokens with a blank between them.
+        pre: Name of the rule that cuts a text before the merges.
+        tokens: Tokens by id, spelt in GPT-2's alphabet for bytes; added tokens as they are.
+        kinds: The kind of each token.
+        merges: Merges in order, each as two tokens with a blank between them.
     """
 
     pre: str
@@ -40,27 +40,27 @@ class GgufTokenizer:
 
 
 def tokenizer_problem(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Why a tokenizer has no such form; None where it has."""
+    """Returns the reason why a tokenizer cannot be converted; None: it can."""
     if not tokenizer.is_fast:
         return "its tokenizer has no tokenizer.json"
     model = _settings(tokenizer)["model"]
     if model["type"] != "BPE" or model.get("byte_fallback"):
         return (
-            "its tokenizer is not a byte-level BPE, of which alone tokenizer.json has all that "
-            "llama.cpp reads (SentencePiece's scores are not in it)"
+            "its tokenizer is not a byte-level BPE; for other kinds tokenizer.json lacks values "
+            "that llama.cpp needs (SentencePiece's scores)"
         )
     if _pre(tokenizer) is None:
-        return "its tokenizer cuts texts in a way for which llama.cpp's name is not known here"
+        return "its tokenizer cuts texts by a rule whose name in llama.cpp is not known here"
     return None
 
 
 def gguf_tokenizer(tokenizer: PreTrainedTokenizerBase, rows: int) -> GgufTokenizer:
-    """Reads a tokenizer without a `tokenizer_problem`.
+    """Converts a tokenizer that has no `tokenizer_problem`.
 
     Args:
-        tokenizer: The base's.
-        rows: Rows of its embedding; ids beyond the tokenizer's are named `[PAD…]`, as llama.cpp's
-            converter names them.
+        tokenizer: The base's tokenizer.
+        rows: Number of rows of the base's embedding. Ids beyond the tokenizer's are named
+            `[PAD…]`, as llama.cpp's converter names them.
     """
     model = _settings(tokenizer)["model"]
     by_id = {number: (token, _NORMAL) for token, number in model["vocab"].items()}
@@ -93,7 +93,7 @@ def _pre(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 
 def _plain(cutting: Any) -> Any:
-    """A cutting without what changes no token: offsets, and a sequence of one."""
+    """Simplifies a rule: removes offset options (they change no token), unwraps lists of one."""
     if isinstance(cutting, dict):
         if cutting.get("type") == "Sequence" and len(cutting["pretokenizers"]) == 1:
             return _plain(cutting["pretokenizers"][0])

@@ -65,12 +65,12 @@ def guess_warning(
     """
     if not is_no_better(score, majority):
         return None
-    told = (
+    text = (
         f"test {metric} {score:.4f} is not above {guess_words(kind)} "
         f"({majority:.4f}): the adapter has learnt nothing of use"
     )
     if pooling is not None:
-        told += f"; texts were pooled by {pooling}: try another model.pooling"
+        text += f"; texts were pooled by {pooling}: try another model.pooling"
     return (
-        f"{told}; or a learning rate that moves it, more rounds, more records a batch, a larger ε"
+        f"{text}; try a larger learning rate, more rounds, more records in a batch, or a larger ε"
     )

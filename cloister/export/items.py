@@ -52,7 +52,8 @@ def placed_items(folder: Path, task: TaskConfig) -> TaskConfig:
         return task
     if Path(task.items).name != task.items:
         raise BadFileError(
-            f"{folder}: cloister.json: task.items: {task.items} is no name of a file"
+            f"{folder}: cloister.json: task.items: {task.items} given; needed is a file name "
+            "without a path"
         )
     return replace(task, items=str(folder / task.items))
 

@@ -1,1 +1,1 @@
-"""What people say of a model's answers: kept at the site, reviewed there, exported as records."""
+"""Feedback on a model's answers: the site stores it, reviews it and exports it as records."""

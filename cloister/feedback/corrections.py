@@ -1,4 +1,4 @@
-"""What an answer said, what would have been right, and the record that follows from it."""
+"""Checks answers and corrections by the model's task, and turns a correction into a record."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from cloister.data.values import Number, Value
 from cloister.errors import DataError
 from cloister.tasks.score_scale import ScoreScale
 
-# What a text, a list of words or of ids, a pair, or turns are in JSON.
+# A model's input as JSON: a text, a list of words or ids, a pair of texts, or turns of a chat.
 Given = str | list[Any]
-# By name what was answered: one of label, labels, score, entities, item, items, reply.
+# An answer or correction as JSON: one field, named label, labels, score, entities, item, items or
+# reply.
 Answer = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What may be right, by a model's task.
+    """The answers that are valid for one model: corrections are checked against them.
 
     Attributes:
-        kind: What the task reads.
-        labels: Labels, types of entities, ids of passages or of items; empty: a score or a reply.
-        scale: Of scores; None: of another task.
+        kind: Kind of records that the task reads.
+        labels: Labels, entity types, or ids of passages or items; empty for scores and replies.
+        scale: The scale of scores; None for every other task.
     """
 
     kind: RecordKind
@@ -34,7 +35,7 @@ class Answers:
     scale: ScoreScale | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """What a page needs to ask for a correction."""
+        """Returns the JSON from which a page builds its correction form."""
         scale = self.scale
         scored: dict[str, Any] = {}
         if scale is not None:
@@ -44,13 +45,13 @@ class Answers:
         return {"kind": self.kind, "labels": list(self.labels), **scored}
 
     def said(self, prediction: Any) -> Answer:
-        """What a prediction said, without its probabilities.
+        """Returns the part of a prediction that the store keeps, without its probabilities.
 
         Args:
-            prediction: As `POST /v1/predict` gives it, or a part of it that has what is kept here.
+            prediction: The JSON that `POST /v1/predict` returned, or at least the kept part of it.
 
         Raises:
-            DataError: It is no prediction of this task.
+            DataError: It is not a prediction of this task.
         """
         try:
             if self.kind in ("text", "pairs"):
@@ -73,30 +74,34 @@ class Answers:
             return {"reply": _text(prediction["reply"])}
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise DataError(
-                'answer: give the prediction as this service gave it (of a chat {"reply": "…"})'
+                "answer: not a prediction of this model; send the prediction as this service "
+                'returned it (for a chat, {"reply": "…"})'
             ) from error
 
     def corrected(self, given: Any, asked: Given) -> Answer:
-        """Checks a correction.
+        """Checks a person's correction and returns it in the form that the store keeps.
 
         Args:
             given: `{"label": …}`, `{"labels": […]}`, `{"score": …}`, `{"entities": [{"type": …,
                 "words": [first, end]}]}`, `{"item": …}` or `{"reply": …}`, by the task.
-            asked: What the model was asked.
+            asked: The model's input; entities must lie within its words.
 
         Raises:
-            DataError: It is none, or the study has no such label, type, item or score.
+            DataError: It has another form, or the study has no such label, type, item or score.
         """
         name = _NAMES[self.kind]
         if not isinstance(given, dict) or set(given) != {name}:
-            raise DataError(f'correction: an object {{"{name}": …}} is needed for this model')
+            raise DataError(f'correction: needed for this model is an object {{"{name}": …}}')
         value = given[name]
         if name == "label" or name == "item":
             return {name: self._known(value)}
         if name == "labels":
             given_labels = _listed(value, name)
             if len(given_labels) > len(self.labels):
-                raise DataError(f"correction: {name}: more than the model has")
+                raise DataError(
+                    f"correction: {name}: {len(given_labels)} given; the model has only "
+                    f"{len(self.labels)}"
+                )
             known = {self._known(one) for one in given_labels}
             return {name: [label for label in self.labels if label in known]}
         if name == "score":
@@ -108,8 +113,10 @@ class Answers:
         return {name: value}
 
     def agreed(self, answer: Answer) -> Answer:
-        """The correction of an answer that was right: of a ranked list its first item, of a score
-        the nearest grade where the scale has grades.
+        """Returns the correction that says the same as an answer that a person called right.
+
+        A ranked list becomes its first item. A score becomes the nearest grade, if the scale has
+        grades.
 
         Raises:
             DataError: The list is empty.
@@ -120,7 +127,7 @@ class Answers:
         if self.kind != "items":
             return answer
         if not answer["items"]:
-            raise DataError("answer: items: no item, of which one could be right")
+            raise DataError("answer: items: the list is empty, so no item can be called right")
         return {"item": answer["items"][0]}
 
     def _known(self, value: Any) -> str:
@@ -174,13 +181,13 @@ _NAMES: Mapping[RecordKind, str] = {
 def row_of(
     kind: RecordKind, asked: Given, correction: Answer, columns: DataConfig
 ) -> dict[str, Value]:
-    """The row of a data file that a correction is.
+    """Returns a correction as a row of the site's data file.
 
     Args:
-        kind: Of the task.
-        asked: What the model was asked, as it is kept.
-        correction: As `Answers.corrected` gives it.
-        columns: Their names.
+        kind: Kind of records that the task reads.
+        asked: The model's input, as the store keeps it.
+        correction: The value that `Answers.corrected` returned.
+        columns: Names of the data file's columns.
 
     Returns:
         Values by column.

@@ -1,4 +1,4 @@
-"""One piece of feedback, as the site keeps it."""
+"""The values of the feedback store: what a person said, and the operator's decision on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cloister.feedback.corrections import Answer, Given
 
 
 class ReviewState(StrEnum):
-    """What the operator decided of a piece of feedback."""
+    """The operator's decision on a piece of feedback."""
 
     WAITING = "waiting"
     ACCEPTED = "accepted"
@@ -20,19 +20,20 @@ class ReviewState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What a person said of an answer.
+    """A person's statement about one answer of the model.
 
     Attributes:
-        kind: What the task reads.
-        version: Digest of the version that answered.
-        asked: What it was asked.
-        answer: What it said.
-        is_right: Whether the person says that this was right.
-        correction: What would have been right.
-        unit: The record's `cloister_unit` whose text it is; None: not given.
+        kind: Kind of records that the task reads.
+        version: Digest of the model version that answered.
+        asked: The model's input.
+        answer: The model's answer.
+        is_right: Whether the person called the answer right.
+        correction: The right answer, according to the person.
+        unit: `cloister_unit` of the record that the input came from; None: not given.
         person: The person's id; None: not given.
         drew_on: Private state without noise that the answer used: `documents` or `personal
-            adapter`; empty: none. With it, it is never trained on.
+            adapter`; empty: none. Feedback on such an answer is never trained on, because the
+            answer may repeat other records in clear.
     """
 
     kind: RecordKind
@@ -46,20 +47,20 @@ class Content:
     drew_on: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The content as JSON values."""
+        """Returns the content as JSON values, which the store writes."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """A content in the store.
+    """A row of the store: a statement, its sender and the operator's decision.
 
     Attributes:
-        id: Names it to the operator.
-        at: When it came, as ISO 8601 in UTC.
-        caller: Who sent it: a name of the token file, or `anyone`.
-        status: What was decided.
-        content: What was said.
+        id: The row's id, by which the operator accepts, rejects or erases it.
+        at: Time of arrival, ISO 8601 in UTC.
+        caller: The sender: a name from the token file, or `anyone`.
+        status: The operator's decision.
+        content: The person's statement.
     """
 
     id: str
@@ -69,6 +70,6 @@ class Feedback:
     content: Content
 
     def to_json(self) -> dict[str, Any]:
-        """The feedback as one JSON object."""
+        """Returns the row as one JSON object, for `cloister site feedback list --json`."""
         facts = {"id": self.id, "at": self.at, "caller": self.caller, "status": self.status.value}
         return {**facts, **self.content.to_json()}

@@ -1,4 +1,4 @@
-"""Accepted feedback as a data file of the task's own columns, each row in its unit."""
+"""Exports accepted feedback as training rows in the task's columns, each in its privacy unit."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ PERSON = "person"
 
 @dataclass(frozen=True)
 class FeedbackReport:
-    """True counts of an export, for the file's owner.
+    """Exact counts of an export. They are private: only the owner of the file may see them.
 
     Attributes:
-        written: Corrections that were written.
-        before: Rows of the file that they were put before.
-        most_rows: Most rows of a unit that has a correction.
-        unknown: Records that corrections name and that the file before does not have. One that it
-            has under no id, or another, would be two units.
-        left_out: Accepted feedback that was not written, by reason.
+        written: Number of corrections in the new file.
+        before: Number of the site's earlier records, which follow the corrections.
+        most_rows: Largest number of rows of any unit that has a correction.
+        unknown: Number of record ids that corrections name and the earlier records lack. If such
+            a record is there without an id or under another one, it counts as two units, and the
+            promised ε does not cover both together.
+        left_out: Number of accepted corrections that were not written, by reason.
     """
 
     written: int
@@ -47,7 +48,7 @@ class FeedbackReport:
     left_out: Mapping[str, int]
 
     def to_json(self) -> dict[str, Any]:
-        """The counts as JSON values."""
+        """Returns the counts as JSON values, for the log beside the new file."""
         return {
             "written": self.written,
             "rows_before": self.before,
@@ -65,38 +66,38 @@ def export_feedback(
     persons: bool = False,
     records: Detected | None = None,
 ) -> FeedbackReport:
-    """Writes accepted feedback as rows of training records.
+    """Writes accepted feedback as training rows into a new file.
 
     Args:
-        found: Feedback of a store; what is not accepted is left out.
-        out: The new file, `.jsonl`; its owner alone may read it.
-        columns: The columns' names, as the site's records have them.
-        persons: Whether the privacy unit is a person: then a row needs the person's id.
+        found: Rows of a store; those that are not accepted are skipped.
+        out: The new file, `.jsonl`; only its owner may read it.
+        columns: Names of the columns in the site's records.
+        persons: Whether the privacy unit is a person; then each row needs the person's id.
         records: The site's records so far, which follow the corrections in the new file; None:
-            corrections alone.
+            the file holds corrections only.
 
     Returns:
-        The counts, which the log beside `out` has too.
+        The counts, which are also in the log beside `out`.
 
     Raises:
-        UsageError: `out` exists or is no `.jsonl`, nothing can be written, or feedback is of
-            several tasks.
-        DataError: The records are damaged, or have corrections already.
+        UsageError: `out` exists or does not end in `.jsonl`, no row can be written, or the
+            feedback belongs to several tasks.
+        DataError: The records are damaged, or contain corrections already.
 
     Guarantees:
-        No units are coupled: each row follows from one piece of feedback and is in the unit of the
-        record or person that it names, and in no other. Corrections stand before the records, so
-        of a unit with more rows than count, the corrections do
-        (`cloister.training.units.encode_units`). Feedback that drew on private state without noise
-        is never written.
+        No two units are coupled: each row is computed from one piece of feedback and belongs only
+        to the unit of the record or person that it names. Corrections come before the records:
+        when a unit has more rows than are used in training, the first ones are used
+        (`cloister.training.units.encode_units`), so the corrections are. Feedback on an answer
+        that used private state without noise is never written.
     """
     check_new(out)
     if out.suffix.lower() != ".jsonl":
         raise UsageError(f"--out: {out} given; a file that ends in .jsonl is needed")
     if records is not None and _has_feedback(records.path):
         raise DataError(
-            f"{records.path}: has corrections already; give the file from before, as all accepted "
-            "ones are written again"
+            f"{records.path}: contains corrections already; give the file as it was before any "
+            "export, because every export writes all accepted corrections again"
         )
     rows, left_out = _rows(found, columns, persons=persons)
     if not rows:
@@ -123,7 +124,7 @@ def export_feedback(
                     units[own] += 1
                     unknown.discard(own)
             if identity_of(records.path) != stamp:
-                raise DataError(f"{records.path}: changed while it was read; run this again")
+                raise DataError(f"{records.path}: changed during the export; run the command again")
         writer.end()
         most_rows = max(units.values())
         report = FeedbackReport(len(rows), before, most_rows, len(unknown), left_out)
@@ -146,14 +147,14 @@ def _rows(
         if one.status is not ReviewState.ACCEPTED:
             continue
         if content.drew_on:
-            left_out["its answer drew on private state without noise"] += 1
+            left_out["its answer used private state without noise"] += 1
             continue
         if persons and content.person is None:
-            left_out["it names no person, where persons are the units"] += 1
+            left_out["it names no person, and the privacy unit is a person"] += 1
             continue
         kinds.add(content.kind)
         row: dict[str, Value] = row_of(content.kind, content.asked, content.correction, columns)
-        # A person's id is no record's: told apart where both stand in one column.
+        # A person's id may equal a record's id. The prefix keeps the two units apart.
         own = content.unit or (None if persons else f"person:{content.person}")
         if content.person is not None:
             row[columns.person or PERSON] = content.person
@@ -162,7 +163,7 @@ def _rows(
         rows.append(row)
     if len(kinds) > 1:
         raise UsageError(
-            f"the store has feedback of several tasks ({', '.join(sorted(kinds))}); keep one store "
+            f"the store has feedback on several tasks ({', '.join(sorted(kinds))}); use one store "
             "for each task"
         )
     return rows, dict(left_out)

@@ -1,8 +1,9 @@
-"""Receipts: by them a service knows an answer as its own, though it keeps none.
+"""Receipts, by which a service recognizes its own answers although it does not store them.
 
-A receipt names the version that answered and what private state it drew on, and is authenticated
-with HMAC-SHA256 (RFC 2104) under the store's secret together with question and answer. So nobody
-can attribute another answer to the model, or take the mark of private state off.
+A receipt names the version that answered and the private state that the answer used. It carries an
+HMAC-SHA256 (RFC 2104) over both, the question and the answer, under the store's secret. A caller
+without the secret can neither attribute another answer to the model nor remove the mark of private
+state; without that check, feedback could bring private text into the training data.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from dataclasses import dataclass
 from cloister.canonical import canonical
 from cloister.feedback.corrections import Answer, Given
 
-# What an answer may draw on beside the adapter, as letters of a receipt.
+# Private state that an answer may use besides the shared adapter, and its letter in a receipt.
 DOCUMENTS, PERSONAL = "documents", "personal adapter"
 _LETTERS = {"n": "", "d": DOCUMENTS, "p": PERSONAL}
 
 
 @dataclass(frozen=True)
 class AnswerOrigin:
-    """Where an answer comes from.
+    """The version that gave an answer, and the private state that the answer used.
 
     Attributes:
-        version: Digest of the version that gave it.
-        drew_on: `documents`, `personal adapter`, or nothing.
+        version: Digest of the model version.
+        drew_on: `documents`, `personal adapter`, or empty.
     """
 
     version: str
@@ -33,13 +34,13 @@ class AnswerOrigin:
 
 
 def receipt(secret: bytes, origin: AnswerOrigin, asked: Given, answer: Answer) -> str:
-    """The receipt of an answer.
+    """Makes the receipt that the service sends with an answer.
 
     Args:
-        secret: The store's.
-        origin: Where the answer comes from.
-        asked: What was asked, in the form in which it is kept.
-        answer: What was answered, likewise.
+        secret: The store's secret.
+        origin: The version that answered, and the private state that it used.
+        asked: The model's input, in the form that the store keeps.
+        answer: The answer, in the form that the store keeps.
     """
     letter = next(letter for letter, of in _LETTERS.items() if of == origin.drew_on)
     head = f"{origin.version}.{letter}"
@@ -48,7 +49,10 @@ def receipt(secret: bytes, origin: AnswerOrigin, asked: Given, answer: Answer) -
 
 
 def origin_of(secret: bytes, shown: str, asked: Given, answer: Answer) -> AnswerOrigin | None:
-    """Where an answer comes from, by its receipt; None: it is not this question's and answer's."""
+    """Checks a receipt and returns the answer's origin.
+
+    Returns None if the receipt was not made for this question and answer with this secret.
+    """
     version, _, rest = shown.partition(".")
     letter = rest[:1]
     if letter not in _LETTERS or not letter:

@@ -1,7 +1,7 @@
-"""Encrypts what a store keeps, under a key in a file of its own.
+"""Encrypts the values of a store under a key from a separate file.
 
-ChaCha20-Poly1305 (RFC 8439) with a random nonce of 96 bits each: of 2^32 values two nonces are
-alike with probability 2^-33, and a store has at most some millions.
+Each value is encrypted with ChaCha20-Poly1305 (RFC 8439) and a random nonce of 96 bits. Among 2^32
+values two nonces are equal with probability 2^-33, and a store has a few million values at most.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ _KEY, _NONCE = 32, 12
 
 
 class Seal:
-    """Seals and opens values under one key.
+    """Encrypts and decrypts values under one key.
 
     Args:
-        key: 32 bytes; None: values are kept as they are.
+        key: 32 bytes; None: values are stored in clear.
     """
 
     def __init__(self, key: bytes | None) -> None:
         self._box = None if key is None else ChaCha20Poly1305(key)
 
     def close(self, value: bytes, place: str) -> bytes:
-        """Seals a value.
+        """Encrypts a value for one place in the store.
 
         Args:
             value: Any bytes.
-            place: Where it is kept; opened at another place, it does not open.
+            place: The place's name. It is authenticated, so that a value that somebody moved to
+                another row does not decrypt.
         """
         if self._box is None:
             return value
@@ -43,17 +44,17 @@ class Seal:
         return nonce + self._box.encrypt(nonce, value, place.encode())
 
     def open(self, sealed: bytes, place: str) -> bytes:
-        """Opens what `close` gave.
+        """Decrypts a value that `close` encrypted.
 
         Raises:
-            ValueError: It was sealed under another key or at another place, or changed since.
+            ValueError: It was encrypted under another key or for another place, or was changed.
         """
         if self._box is None:
             return sealed
         try:
             return self._box.decrypt(sealed[:_NONCE], sealed[_NONCE:], place.encode())
         except (InvalidTag, ValueError) as error:
-            raise ValueError("another key, or changed since") from error
+            raise ValueError("wrong key, or the value was changed") from error
 
 
 def key_in(file: Path, *, make: bool) -> bytes:
@@ -61,16 +62,16 @@ def key_in(file: Path, *, make: bool) -> bytes:
 
     Args:
         file: Its path.
-        make: Whether a missing one is made, for its owner alone.
+        make: Whether to create a missing file, which only its owner may read.
 
     Raises:
-        BadFileError: It cannot be read, others may read it, or it is no key.
+        BadFileError: It cannot be read, other users may read it, or it does not hold a key.
     """
     try:
         if make and not os.path.lexists(file):
             write_whole(file, secrets.token_bytes(_KEY).hex().encode() + b"\n", FILE)
         if rights := rights_of_others(file):
-            raise BadFileError(f"{file}: others may {rights} this key; chmod 600 {file}")
+            raise BadFileError(f"{file}: other users may {rights} this key; run chmod 600 {file}")
         with open_file(file) as opened:
             text = opened.read(2 * _KEY + 3)
     except OSError as error:
@@ -80,5 +81,7 @@ def key_in(file: Path, *, make: bool) -> bytes:
     except ValueError:
         key = b""
     if len(key) != _KEY:
-        raise BadFileError(f"{file}: no key of feedback (64 hexadecimal digits); give another file")
+        raise BadFileError(
+            f"{file}: not a feedback key (64 hexadecimal digits); give the store's key file"
+        )
     return key

@@ -1,7 +1,7 @@
-"""The site's store of feedback: one SQLite file that its owner alone may read.
+"""The site's feedback store: one SQLite file that only its owner may read.
 
-Only the content is sealed where there is a key: its id, time, caller and status are readable, so
-that rows can be counted and listed in order.
+With a key, only the content of a row is encrypted. Its id, time, caller and status stay readable,
+so that SQLite can count rows and list them in order.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from cloister.files import bad_file, why_no_file
 from cloister.json_text import read_json
 from cloister.owner_only import FILE, rights_of_others
 
-# A conversation of 16,000 words. With the rows below a caller fills 640 MB at most.
+# Largest content in bytes: a conversation of 16,000 words. With the limit on rows, one caller can
+# fill at most 640 MB.
 MOST_CONTENT = 64 * 2**10
-# Feedback of one caller: thirty a day for a year.
+# Most rows of one caller: thirty a day for a year.
 MOST_ROWS = 10_000
-# Seconds that a writer waits for another.
+# How long a writer waits for another one, in seconds.
 _WAIT = 10.0
 _FORM = "cloister-feedback/1"
 _TABLES = (
@@ -41,23 +42,23 @@ _TABLES = (
 
 
 class StoreFullError(CloisterError):
-    """A caller has as much feedback in the store as it may."""
+    """A caller already has the largest number of rows that the store accepts from one caller."""
 
 
 class FeedbackStore:
-    """Feedback in a file; several processes may use it at a time.
+    """A feedback store in a file; several processes may use it at the same time.
 
     Args:
-        path: The file.
+        path: The store's file.
         key: A key file; None: the store is not encrypted.
-        make: Whether a missing store, and its key file, are made.
+        make: Whether to create a missing store and its key file.
 
     Attributes:
-        secret: 32 bytes, the same for the store's life, by which a service knows its own answers.
+        secret: 32 bytes that never change, under which the service authenticates its receipts.
 
     Raises:
-        UsageError: It is encrypted and no key is given, or the other way round.
-        BadFileError: It is missing, damaged, no store, or the key is another's.
+        UsageError: The store is encrypted and no key is given, or the other way round.
+        BadFileError: The file is missing, damaged or not a store, or the key does not fit.
     """
 
     def __init__(self, path: Path, key: Path | None = None, *, make: bool = False) -> None:
@@ -66,7 +67,7 @@ class FeedbackStore:
         self._seal = Seal(None if key is None else key_in(key, make=is_new))
         try:
             if is_new:
-                # SQLite gives its journal the rights of the file.
+                # Check before SQLite opens the file: its journal gets the same rights.
                 os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE))
             elif (why := why_no_file(path)) is not None:
                 todo = (
@@ -76,7 +77,9 @@ class FeedbackStore:
                 )
                 raise BadFileError(f"{path}: {why}; {todo}")
             if rights := rights_of_others(path):
-                raise BadFileError(f"{path}: others may {rights} this file; chmod 600 {path}")
+                raise BadFileError(
+                    f"{path}: other users may {rights} this file; run chmod 600 {path}"
+                )
             self._base = sqlite3.connect(
                 path, timeout=_WAIT, isolation_level=None, check_same_thread=False
             )
@@ -94,38 +97,39 @@ class FeedbackStore:
             raise
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the store's file; the store cannot be used afterwards."""
         with self._lock:
             self._base.close()
 
     def add(self, content: Content, caller: str, now: datetime) -> str:
-        """Keeps a piece of feedback, on disk when this returns.
+        """Stores a piece of feedback; it is on disk when this returns.
 
         Args:
-            content: What was said.
-            caller: Who sent it.
-            now: The time.
+            content: The person's statement.
+            caller: The sender's name.
+            now: Time of arrival.
 
         Returns:
-            Its id.
+            The new row's id.
 
         Raises:
-            DataError: It is larger than `MOST_CONTENT`.
-            StoreFullError: The caller has `MOST_ROWS` in the store.
+            DataError: The content is larger than `MOST_CONTENT`.
+            StoreFullError: The caller already has `MOST_ROWS` rows.
             BadFileError: The file cannot be written.
         """
         text = json.dumps(content.to_json(), ensure_ascii=False).encode()
         if len(text) > MOST_CONTENT:
             raise DataError(
-                f"the feedback has {len(text)} bytes; at most {MOST_CONTENT} are kept: shorten it"
+                f"the feedback has {len(text)} bytes; at most {MOST_CONTENT} are accepted: shorten "
+                "it"
             )
         identifier, at = secrets.token_hex(6), now.astimezone(UTC).isoformat(timespec="seconds")
         with self._writing():
             ((rows,),) = self._rows("SELECT COUNT(*) FROM feedback WHERE caller = ?", caller)
             if rows >= MOST_ROWS:
                 raise StoreFullError(
-                    f"{caller} has {rows} pieces of feedback here, as many as are kept of one "
-                    "caller; the operator may erase what was exported"
+                    f"{caller} already has {rows} pieces of feedback here, the most that one "
+                    "caller may have; the operator can erase those that were exported"
                 )
             self._base.execute(
                 "INSERT INTO feedback(id, at, caller, status, content) VALUES (?, ?, ?, ?, ?)",
@@ -140,13 +144,13 @@ class FeedbackStore:
         return identifier
 
     def all(self, status: ReviewState | None = None) -> list[Feedback]:
-        """The feedback in the order in which it came.
+        """Returns the stored feedback in order of arrival.
 
         Args:
-            status: Only what has it; None: all.
+            status: Only rows with this decision; None: all rows.
 
         Raises:
-            BadFileError: The file is damaged, or something in it was changed.
+            BadFileError: The file is damaged, or a row was changed.
         """
         with self._reading():
             rows = self._rows("SELECT id, at, caller, status, content FROM feedback ORDER BY place")
@@ -156,7 +160,8 @@ class FeedbackStore:
         """Accepts or rejects a piece of feedback; a later decision replaces an earlier one.
 
         Raises:
-            UsageError: There is none of this id; or it is to be accepted and drew on private state.
+            UsageError: No row has this id; or it shall be accepted although the answer used
+                private state without noise.
             BadFileError: The file is damaged or cannot be written.
         """
         with self._writing():
@@ -168,18 +173,18 @@ class FeedbackStore:
             drew_on = self._read(rows[0]).content.drew_on
             if status is ReviewState.ACCEPTED and drew_on:
                 raise UsageError(
-                    f"{identifier}: its answer drew on private state without noise ({drew_on}), so "
-                    "it is never trained on: reject or erase it"
+                    f"{identifier}: its answer used private state without noise ({drew_on}), so it "
+                    "is never trained on; reject or erase it"
                 )
             self._base.execute(
                 "UPDATE feedback SET status = ? WHERE id = ?", (status.value, identifier)
             )
 
     def erase(self, identifier: str) -> None:
-        """Deletes a piece of feedback, its bytes overwritten.
+        """Deletes a piece of feedback and overwrites its bytes in the file.
 
         Raises:
-            UsageError: There is none of this id.
+            UsageError: No row has this id.
             BadFileError: The file cannot be written.
         """
         with self._writing():
@@ -189,12 +194,12 @@ class FeedbackStore:
 
     def _unknown(self, identifier: str) -> UsageError:
         return UsageError(
-            f"{self._path}: no feedback {shortened(identifier)}; cloister site feedback list "
-            f"{self._path} has the ids"
+            f"{self._path}: no feedback has the id {shortened(identifier)}; cloister site feedback "
+            f"list {self._path} shows the ids"
         )
 
     def _begin(self, *, is_sealed: bool) -> None:
-        """Makes the tables, all or none."""
+        """Creates all tables in one transaction, so that a crash leaves none."""
         self._base.execute("BEGIN IMMEDIATE")
         for table in _TABLES:
             self._base.execute(table)
@@ -206,10 +211,10 @@ class FeedbackStore:
     def _opened(self, *, is_sealed: bool) -> bytes:
         about = dict(self._rows("SELECT name, value FROM about"))
         if about.get("form") != _FORM:
-            raise BadFileError(f"{self._path}: no store of feedback; give another file")
+            raise BadFileError(f"{self._path}: not a feedback store; give another file")
         if is_sealed != (about["sealed"] == "yes"):
             needed = (
-                "is not encrypted; leave the key out"
+                "is not encrypted; give no key"
                 if is_sealed
                 else "is encrypted; give its key file: cloister site feedback … --key FILE, "
                 "cloister serve … --feedback-key FILE"
@@ -219,7 +224,7 @@ class FeedbackStore:
             return self._seal.open(bytes(about["secret"]), "secret")
         except ValueError as error:
             raise BadFileError(
-                f"{self._path}: the key does not open it ({error}); give the store's own"
+                f"{self._path}: the key does not decrypt it ({error}); give this store's key file"
             ) from error
 
     def _read(self, row: tuple[str, str, str, str, bytes]) -> Feedback:
@@ -245,7 +250,7 @@ class FeedbackStore:
                 yield
             except sqlite3.Error as error:
                 raise BadFileError(
-                    f"{self._path}: cannot be used as a store of feedback ({error}); restore it, "
+                    f"{self._path}: cannot be used as a feedback store ({error}); restore it, "
                     "or give another file"
                 ) from error
 

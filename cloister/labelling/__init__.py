@@ -1,1 +1,1 @@
-"""Labels that people at an institution give to its records, and how far they agree."""
+"""Lets people at an institution label its records, and measures how far they agree."""

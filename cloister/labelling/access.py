@@ -1,8 +1,8 @@
-"""Who is answered: this machine, under its own names, by whoever knows the page's token.
+"""Access control of the labelling page: only requests from this machine, with the page's token.
 
-Other users of the machine reach loopback too, so records are shown to whoever has the token alone.
-It stands behind the # of the address, which no browser sends, and comes back as a header that no
-page of another site can set.
+Other users of the machine can also reach the loopback address, so a request for records needs the
+token. The token is in the part of the address after the #, which browsers never send. The page's
+script sends it as a header, which pages of other origins cannot set.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hmac
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# This page's own style, script and answers; nothing from elsewhere, and nobody may frame it.
+# Allow only this page's own style, script and requests, and forbid other pages to frame it.
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -26,18 +26,18 @@ HEADERS = {
     "cache-control": "no-store",
 }
 OWN_NAMES = {"localhost", "127.0.0.1"}
-# What holds no record, so that a browser can ask for it before the script knows the token.
+# Paths without records, which a browser requests before the script knows the token.
 OPEN = {"/", "/label.css", "/label.js", "/words.js"}
-# Of a posted answer: a tag of 62 characters for each word of a text of 10,000.
+# Largest posted answer in bytes: a tag of 62 characters for each of 10,000 words.
 MOST_POSTED = 2**20
 
 
 class LabelAccess:
-    """Lets requests through to an application, or answers them itself.
+    """Passes allowed requests on to an application and refuses all others.
 
     Args:
         app: The application.
-        token: What whoever asks for records, or answers, must show.
+        token: The token that a request for a record, or an answer, must have.
     """
 
     def __init__(self, app: ASGIApp, token: str) -> None:
@@ -45,7 +45,7 @@ class LabelAccess:
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+        """Passes a request on, or answers it with the reason for the refusal."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -62,7 +62,8 @@ class LabelAccess:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
         host = headers.get("host", b"").decode("latin-1")
-        # A page of another site could ask this machine under a name of its own (DNS rebinding).
+        # Check the host name: another site could let its own name point to this machine (DNS
+        # rebinding), and its page would then count as the same origin.
         if host.partition(":")[0] not in OWN_NAMES:
             return PlainTextResponse("not a name of this machine\n", 421)
         if scope["path"] in OPEN and scope["method"] == "GET":

@@ -1,6 +1,7 @@
-"""How far annotators agree about the same records, overall and by label, with intervals.
+"""Measures how far annotators agree on the same records, overall and by label, with intervals.
 
-What is computed here are true figures of private records: they stay at the institution.
+The results are exact figures of private records, without noise, so they must stay at the
+institution.
 """
 
 from __future__ import annotations
@@ -29,22 +30,22 @@ from cloister.labelling.scheme import Answer
 # Resamples of a bootstrap: the usual number for percentile intervals (Efron & Tibshirani 1993,
 # An Introduction to the Bootstrap, section 13.3).
 RESAMPLES = 1000
-# Resamples that are computed together, so that memory stays at some tens of megabytes.
+# Resamples that are computed together; it bounds the memory to some tens of megabytes.
 _TOGETHER = 100
-# Share of resamples in which a coefficient may be undefined before its interval is none.
+# Largest share of resamples with an undefined coefficient; above it no interval is reported.
 _MOST_UNDEFINED = 0.05
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One coefficient, with the interval that resampling records gives it.
+    """A coefficient of agreement, with an interval from resampled records.
 
     Attributes:
-        name: Which: `raw`, `Cohen's kappa`, `Fleiss' kappa` or `Krippendorff's alpha`.
-        label: Of which label alone; absent: of whole answers.
-        value: Absent where it is not defined: nobody ever gave another answer.
-        low: Of its 95 % interval; absent where that is not defined.
-        high: Likewise.
+        name: `raw`, `Cohen's kappa`, `Fleiss' kappa` or `Krippendorff's alpha`.
+        label: The label whose agreement it measures; None: it measures whole answers.
+        value: The estimate; None: undefined, because all answers are the same.
+        low: Lower end of its 95 % interval; None: undefined.
+        high: Upper end of its 95 % interval; None: undefined.
     """
 
     name: str
@@ -66,13 +67,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class AgreementReport:
-    """How far annotators agree.
+    """The agreement of several annotators.
 
     Attributes:
         annotators: Their names.
-        records: That at least two of them answered.
-        by_all: Of these, that all of them answered.
-        unanimous: Of these records, to which all answers are equal.
+        records: Number of records that at least two of them answered.
+        by_all: Number of these records that all of them answered.
+        unanimous: Number of these records to which all answers are equal.
         figures: The coefficients.
     """
 
@@ -94,23 +95,23 @@ class AgreementReport:
 
 
 def agreement(annotated: Annotated, seed: int = 0, resamples: int = RESAMPLES) -> AgreementReport:
-    """Computes how far annotators agree.
+    """Computes the coefficients of agreement and their bootstrap intervals.
 
     Args:
-        annotated: Their answers.
-        seed: Of the bootstrap.
-        resamples: Of the bootstrap, which draws records.
+        annotated: The annotators' answers.
+        seed: Seed of the bootstrap.
+        resamples: Number of resamples of the bootstrap, which draws records.
 
     Raises:
         UsageError: Fewer than two annotators, or no record that two of them answered.
     """
     if len(annotated.annotators) < 2:
-        raise UsageError("one file given; agreement is between two or more annotators' files")
+        raise UsageError("one file given; give the files of two or more annotators")
     both = [answers for answers in annotated.answers.values() if _given(answers) > 1]
     if not both:
         raise UsageError(
-            "no record is answered in two of the files; annotators label the same records of the "
-            "same file (with the same --sample and --seed)"
+            "no record has an answer in two of the files; let the annotators label the same "
+            "records of the same file (with the same --sample and --seed)"
         )
     figures: list[Figure] = []
     draws = _draws(len(both), seed, resamples)
@@ -135,12 +136,12 @@ def _given(answers: Sequence[Answer | None]) -> int:
     return sum(answer is not None for answer in answers)
 
 
-# Makes judgements of one record's answers: one, or one a word.
+# Turns one record's answers into judgements: one judgement, or one for each word.
 _Judge = Callable[[Sequence[Answer | None]], list[Answers]]
 
 
 def _views(annotated: Annotated) -> list[tuple[str | None, _Judge]]:
-    """Whole answers, and each label alone: whether it was given."""
+    """Returns how to judge whole answers, and for each label whether it was given."""
     if annotated.kind == "score":
         return [(None, lambda answers: [[_number(a) for a in answers]])]
     if annotated.kind == "entities":
@@ -171,7 +172,7 @@ def _set(answer: Answer) -> tuple[str, ...]:
 
 
 def _words(answers: Sequence[Answer | None]) -> list[Answers]:
-    """A judgement a word: its tag."""
+    """Returns one judgement for each word: the tags that annotators gave it."""
     length = max(len(_set(a)) for a in answers if a is not None)
     return [[None if a is None else _set(a)[at] for a in answers] for at in range(length)]
 
@@ -189,7 +190,7 @@ def _words_of(label: str) -> _Judge:
 def _coefficients(
     judgements: Sequence[Answers], is_number: bool
 ) -> list[tuple[str, np.ndarray[Any, Any], Coefficient]]:
-    """The coefficients that apply: each with the places of the judgements that it is of."""
+    """Returns the coefficients that apply, each with the positions of the judgements it uses."""
     everybody = len(judgements[0])
     every = np.arange(len(judgements))
     full = np.array([at for at, one in enumerate(judgements) if None not in one], dtype=int)
@@ -205,7 +206,7 @@ def _coefficients(
 
 
 def _draws(records: int, seed: int, resamples: int) -> Array:
-    """How often each record is drawn in each resample, [resamples, records]."""
+    """Draws how often each record is in each resample, [resamples, records]."""
     generator = np.random.default_rng(seed)
     return generator.multinomial(records, np.full(records, 1 / records), resamples).astype(float)
 
@@ -213,10 +214,10 @@ def _draws(records: int, seed: int, resamples: int) -> Array:
 def _figure(
     name: str, label: str | None, coefficient: Coefficient, draws: Array, owners: Any
 ) -> Figure:
-    """A coefficient with its percentile interval.
+    """Computes a coefficient with its percentile interval.
 
-    `draws` says how often each record is drawn, [B, records], and `owners` which record each
-    judgement is of, [N].
+    `draws` is how often each record is in each resample, [B, records]; `owners` is the record of
+    each judgement, [N].
     """
     parts = [
         coefficient.resampled(draws[start : start + _TOGETHER][:, owners])

@@ -1,4 +1,4 @@
-"""Several annotators' files, put beside each other record by record."""
+"""Reads several annotators' files and joins their answers by record."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Annotated:
     """Answers of several annotators to the same records.
 
     Attributes:
-        kind: Of answers.
-        column: Where they are in a row.
+        kind: Kind of the answers.
+        column: Column of a row that holds the answer.
         annotators: Their names, in the order of the files.
-        labels: Every label that somebody gave, or entity type.
-        answers: By record, one an annotator; None: none.
-        rows: By record, all but the answer, as the first file that has it says it.
+        labels: All labels or entity types in the answers.
+        answers: For each record one answer per annotator; None: the annotator gave none.
+        rows: For each record the other columns, from the first file that has the record.
     """
 
     kind: Kind
@@ -39,20 +39,21 @@ class Annotated:
 
 
 def read_annotated(files: Sequence[Path], column: str | None = None) -> Annotated:
-    """Reads annotators' files.
+    """Reads annotators' files and matches their rows by record number.
 
     Args:
-        files: One an annotator, as the page writes them; or any file with a column of numbers of
-            records (`cloister_row`).
-        column: Of answers; absent: as the first file's log says, or by its columns.
+        files: One file for each annotator, as the page writes them; or any files with a column of
+            record numbers (`cloister_row`).
+        column: Column of the answers; None: the one in the first file's log, or a usual name.
 
     Raises:
-        UsageError: A file is given twice, or holds no such column.
-        DataError: A file is damaged, its rows have no number, or one record differs between two.
+        UsageError: A file is given twice, or does not have the column.
+        DataError: A file is damaged, its rows have no record number, or a record's text differs
+            between two files.
     """
     for at, file in enumerate(files):
         if any(file.exists() and other.exists() and file.samefile(other) for other in files[:at]):
-            raise UsageError(f"{file} is given twice; one file an annotator is needed")
+            raise UsageError(f"{file} is given twice; give one file for each annotator")
     kind, column = _answer_column(files[0], column)
     answers: dict[int, list[Answer | None]] = {}
     rows: dict[int, Row] = {}
@@ -63,15 +64,15 @@ def read_annotated(files: Sequence[Path], column: str | None = None) -> Annotate
             where = f"{file.name}, record {number}"
             mine = answers.setdefault(number, [None] * len(files))
             if mine[at] is not None:
-                raise DataError(f"{where}: is there twice; one row a record is needed")
+                raise DataError(f"{where}: duplicate record; needed is one row for each record")
             mine[at] = answer
             name = written(row.get(ANNOTATOR)) or name
             rest = {k: v for k, v in row.items() if k not in (column, ANNOTATOR, ANSWERS)}
             first = rows.setdefault(number, rest)
             if json_text(first) != json_text(rest):
                 raise DataError(
-                    f"{where}: its text is another than in the files before; annotators label one "
-                    "file"
+                    f"{where}: its text differs from that in an earlier file; give files that "
+                    "label the same source"
                 )
             _compare_lengths(mine, kind, where)
         names.append(name)
@@ -83,10 +84,10 @@ def read_annotated(files: Sequence[Path], column: str | None = None) -> Annotate
 
 
 def _answer_column(file: Path, column: str | None) -> tuple[Kind, str]:
-    """The kind and the column of a file's answers."""
+    """Returns the kind and the column of a file's answers."""
     if column in (ROW, ANNOTATOR, ANSWERS):
         raise UsageError(
-            f"--column {column}: says which record or who, and is no answer; name the "
+            f"--column {column}: this column identifies the record or the annotator; name the "
             "column of answers"
         )
     form = detect_form(file)
@@ -101,8 +102,8 @@ def _answer_column(file: Path, column: str | None) -> tuple[Kind, str]:
         break
     held = ", ".join(shown(name) for name in names[:12])
     raise UsageError(
-        f"{file}: no answers in {column or 'label, labels, score or tags'} (found: {held}); name "
-        "their column by --column"
+        f"{file}: no column of answers ({column or 'label, labels, score or tags'}; found: "
+        f"{held}); name it with --column"
     )
 
 
@@ -117,8 +118,8 @@ def _rows(file: Path, kind: Kind, column: str) -> list[tuple[int, Answer, Row]]:
             number = number_of(row, -1)
             if number < 0:
                 raise DataError(
-                    f"{where}: no {ROW}, by which records are told in every file; label with "
-                    "cloister data label"
+                    f"{where}: no {ROW}, the record's number by which files are compared; use "
+                    "files that cloister data label wrote"
                 )
             found.append((number, answer, row))
     except OSError as error:
@@ -129,7 +130,9 @@ def _rows(file: Path, kind: Kind, column: str) -> list[tuple[int, Answer, Row]]:
 def _compare_lengths(answers: Sequence[Answer | None], kind: Kind, where: str) -> None:
     lengths = {len(a) for a in answers if isinstance(a, tuple)}
     if kind == "entities" and len(lengths) > 1:
-        raise DataError(f"{where}: {' and '.join(map(str, lengths))} tags; one a word is needed")
+        raise DataError(
+            f"{where}: {' and '.join(map(str, lengths))} tags; needed is one for each word"
+        )
 
 
 def _labels(answers: Mapping[int, Sequence[Answer | None]], kind: Kind) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""One annotator's file: each answer is a row in it before the page says that it is saved.
+"""One annotator's file of answers, durable before the page reports an answer as saved.
 
-A new answer is appended and synced; one that changes or is taken back writes the file anew, whole
-or not at all. So the file can be trained on at any moment, and a kill loses nothing.
+A new answer is appended and synced. When an answer is changed or removed, a new file replaces the
+old one atomically. So the file is valid training data at any moment, and a kill loses no answer.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from cloister.owner_only import FILE
 
 
 class AnswerFile:
-    """The answers of one annotator, on disk; use it as a context manager.
+    """The answers of one annotator on disk; use it as a context manager.
 
     Args:
-        path: A `.jsonl` file, there already or not.
-        scheme: What may be answered.
+        path: A `.jsonl` file, which may exist already.
+        scheme: The allowed answers.
         column: The column of answers.
-        annotator: Who answers.
-        items: What is asked about, by number.
+        annotator: The annotator's name.
+        items: The records by number.
 
     Raises:
-        UsageError: Another page writes it at this moment.
-        DataError: It holds what no page of this scheme wrote.
+        UsageError: Another page has the file open.
+        DataError: The file holds rows that a page with this scheme did not write.
         OSError: It cannot be read or written.
 
     Attributes:
-        answers: So far, by number, the one given last at the end.
+        answers: The answers so far by record number, in the order in which they were given.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class AnswerFile:
         """Saves an answer; it is durable on return.
 
         Raises:
-            OSError: It could not be written; what was saved before is still there.
+            OSError: It could not be written; earlier answers are still saved.
         """
         changed = {k: v for k, v in self.answers.items() if k != number} | {number: answer}
         if number in self.answers:
@@ -86,7 +86,7 @@ class AnswerFile:
         self.answers = changed
 
     def take_back(self, number: int) -> None:
-        """Removes an answer; it is gone from the disk on return.
+        """Removes an answer; the file no longer has it on return.
 
         Raises:
             OSError: It could not be written.
@@ -116,7 +116,7 @@ class AnswerFile:
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError:  # a full disk: half of a row would be no row
+        except OSError:  # on a full disk half a row may be written, which would not be valid JSON
             os.truncate(self.path, before)
             raise
 
@@ -139,15 +139,15 @@ class AnswerFile:
         answer = answer_of(row.get(self._column), self._scheme.kind)
         if number not in self._items or answer is None:
             raise DataError(
-                f"{where}: not written by this page (no record of it, or no {self._column}); give "
-                "another --out"
+                f"{where}: this page did not write the row (unknown record, or no valid "
+                f"{self._column}); give another --out"
             )
         listed = list(answer) if isinstance(answer, tuple) else answer
         return number, self._scheme.checked(listed, self._items[number].words)
 
 
 def _locked(path: Path) -> int:
-    """Opens the lock that one page holds, beside the file, which is replaced now and then."""
+    """Takes the lock of a file, in a file beside it, because the answers' file is replaced."""
     lock = path.with_name(f".{path.name}.lock")
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE)
     try:
@@ -155,13 +155,13 @@ def _locked(path: Path) -> int:
     except OSError as error:
         os.close(descriptor)
         raise UsageError(
-            f"--out: {path} is written by another page at this moment; end that, or give another"
+            f"--out: another page has {path} open; close that page, or give another --out"
         ) from error
     return descriptor
 
 
 def _drop_torn_line(path: Path) -> None:
-    """Cuts off a row that was not written to its end: the page had not said that it is saved."""
+    """Removes an incomplete last row, which the page had not reported as saved."""
     with open_file(path) as file:
         content = file.read()
     whole = content.rfind(b"\n") + 1

@@ -1,4 +1,4 @@
-"""The labelling page as a web application: records one at a time, answers saved at once."""
+"""The labelling page as a web application: it shows one record at a time and saves each answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cloister.labelling.session import LabelSession
 
 ASSETS = Path(__file__).parent / "assets"
 _MEDIA = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-# Why something was not saved: what the institution's disk said, or the page's own fault.
+# Status codes of an answer that was not saved: the disk failed, or the request is not valid.
 _NOT_SAVED, _INVALID = 507, 422
 _PLACE = re.compile(r"-1|[0-9]{1,9}")
 
@@ -35,10 +35,11 @@ def make_label_app(
     """Makes the web application, with its access checks.
 
     Args:
-        session: What it shows and does.
-        token: What must be shown for a record.
-        facts: What the page says of itself: source, annotator, file.
-        agreement: Makes what the page shows once all is answered; None: nothing.
+        session: The annotator's session.
+        token: The token that a request for a record must have.
+        facts: Facts that the page shows: source, annotator, file.
+        agreement: Computes the table that the page shows once all records are answered; None: it
+            shows none.
     """
 
     def begin(request: Request) -> Response:
@@ -55,21 +56,21 @@ def make_label_app(
 
     def save(posted: Any) -> Response:
         if not isinstance(posted, dict) or type(posted.get("at")) is not int:
-            return JSONResponse({"error": "no answer; load the page again"}, _INVALID)
+            return JSONResponse({"error": "not an answer; load the page again"}, _INVALID)
         return _saved(lambda: session.answer(posted["at"], posted.get("answer")))
 
     async def answer(request: Request) -> Response:
         try:
             posted = read_json(await request.body(), most_bytes=MOST_POSTED)
         except ValueError:
-            return JSONResponse({"error": "no answer; load the page again"}, _INVALID)
+            return JSONResponse({"error": "not an answer; load the page again"}, _INVALID)
         return await run_in_threadpool(save, posted)
 
     def undo(request: Request) -> Response:
         return _saved(session.undo)
 
     def compared(request: Request) -> Response:
-        # Before the end, what others answered would sway whoever labels.
+        # Show it only at the end: seeing the others' answers earlier would influence the annotator.
         if agreement is None or session.answered < len(session.items):
             return JSONResponse({"agreement": None})
         try:

@@ -1,9 +1,9 @@
-"""Coefficients of agreement, each a function of sums over judgements, so that it can be resampled.
+"""Coefficients of agreement, written as functions of sums over judgements for a fast bootstrap.
 
-Every coefficient is f(Σ_i w_i φ(i)): φ(i) are counts of judgement i, w_i how often it is drawn
-(1 each for the estimate itself). A bootstrap is then one product of matrices.
+Every coefficient is f(Σ_i w_i φ(i)), where φ(i) are counts of judgement i and w_i is how often it
+is drawn (1 for the estimate itself). So all resamples together are one product of matrices.
 
-Shapes: N judgements, A annotators, K categories, B resamples, D numbers a judgement.
+Shapes: N judgements, A annotators, K categories, B resamples, D counts of a judgement.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
-# One judgement's answers, one an annotator; None: that one gave none.
+# The answers to one judgement, one for each annotator; None: the annotator gave none.
 Answers = Sequence[str | float | None]
 
 
@@ -25,36 +25,36 @@ class Coefficient:
 
     Attributes:
         features: φ of each judgement, [N, D].
-        value: Makes of sums, [B, D], the coefficient, [B]; NaN where it is not defined.
+        value: Computes the coefficient [B] from the sums [B, D]; NaN where it is undefined.
     """
 
     features: Array
     value: Callable[[Array], Array]
 
     def estimate(self) -> float | None:
-        """The coefficient of all judgements; None where it is not defined."""
+        """Computes the coefficient of all judgements; None: it is undefined."""
         found = float(self._of(self.features.sum(axis=0, keepdims=True))[0])
         return found if np.isfinite(found) else None
 
     def resampled(self, weights: Array) -> Array:
-        """The coefficient of each resample.
+        """Computes the coefficient of each resample.
 
         Args:
             weights: How often each judgement is drawn, [B, N].
 
         Returns:
-            One number a resample, [B]; NaN where it is not defined.
+            One number for each resample, [B]; NaN where it is undefined.
         """
         return self._of(weights @ self.features)
 
     def _of(self, sums: Array) -> Array:
-        # A resample may hold nothing that a coefficient is of: 0/0, which is not defined.
+        # A resample may hold no judgement that a coefficient uses; then it is 0/0, so NaN.
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.value(sums)
 
 
 def counts_of(judgements: Sequence[Answers]) -> Array:
-    """How many annotators gave each answer, [N, K]."""
+    """Counts how many annotators gave each answer, [N, K]."""
     names = sorted({str(a) for answers in judgements for a in answers if a is not None})
     place = {name: at for at, name in enumerate(names)}
     counts = np.zeros((len(judgements), max(len(names), 1)))
@@ -66,7 +66,7 @@ def counts_of(judgements: Sequence[Answers]) -> Array:
 
 
 def raw(counts: Array) -> Coefficient:
-    """The share of pairs of answers to one judgement that are equal, judgements counted alike.
+    """Mean over judgements of the share of pairs of answers that are equal.
 
     Args:
         counts: Answers by category, [N, K], of which each row has at least two.
@@ -77,7 +77,7 @@ def raw(counts: Array) -> Coefficient:
 
 
 def _equal_pairs(counts: Array) -> Array:
-    """The share of a judgement's pairs that are equal, [N]."""
+    """Returns the share of each judgement's pairs of answers that are equal, [N]."""
     given = counts.sum(axis=1)
     shares: Array = (counts * (counts - 1)).sum(axis=1) / (given * (given - 1))
     return shares
@@ -87,7 +87,7 @@ def cohen(judgements: Sequence[Answers]) -> Coefficient:
     """κ of two annotators (Cohen 1960, Educational and Psychological Measurement 20(1), p. 40).
 
     Args:
-        judgements: Those that both answered.
+        judgements: The judgements that both answered.
     """
     names = sorted({str(a) for answers in judgements for a in answers})
     place = {name: at for at, name in enumerate(names)}
@@ -131,7 +131,7 @@ def alpha(counts: Array) -> Coefficient:
         counts: Answers by category, [N, K], of which each row has at least two.
     """
     given = counts.sum(axis=1)
-    # Pairs of different answers of a judgement, over its answers but one.
+    # Number of ordered pairs of different answers to a judgement, divided by its answers minus one.
     different = (given**2 - (counts**2).sum(axis=1)) / (given - 1)
     features = np.column_stack([different, given, counts])
 
@@ -162,7 +162,7 @@ def interval_alpha(judgements: Sequence[Answers]) -> Coefficient:
         total = sums[:, 1]
         observed = sums[:, 0] / total
         spread = 2 * (total * sums[:, 3] - sums[:, 2] ** 2) / (total * (total - 1))
-        # What rounding leaves of a spread of nothing is below this share of its terms.
+        # If all numbers are equal, the sum is 0 up to rounding, which is below this share of it.
         is_spread = spread > 1e-12 * np.abs(sums[:, 3])
         return np.where(is_spread, 1 - observed / spread, np.nan)
 
@@ -170,5 +170,5 @@ def interval_alpha(judgements: Sequence[Answers]) -> Coefficient:
 
 
 def _beyond_chance(observed: Array, expected: Array) -> Array:
-    """Agreement beyond chance over what there could be; NaN where chance explains all."""
+    """Returns (observed − expected) / (1 − expected), NaN where expected is 1."""
     return np.where(expected < 1, (observed - expected) / (1 - expected), np.nan)

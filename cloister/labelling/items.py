@@ -1,4 +1,4 @@
-"""The records that are shown, each by the number that tells it from the others everywhere."""
+"""Reads the records to label, each with a number that identifies it in every annotator's file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cloister.data.values import Number, Row, Value, is_integer
 from cloister.errors import DataError, MisfitError, UsageError
 from cloister.labelling.scheme import Kind
 
-# The column that tells which record a row is, in every annotator's file; not a person's unit.
+# Column with a record's number in every annotator's file. It is not a privacy unit.
 ROW = "cloister_row"
 ANNOTATOR = "cloister_annotator"
-# Disagreements carry the annotators' answers for whoever decides; they are no part of a record.
+# Columns with the annotators' answers in a file of disagreements; they are not part of a record.
 ANSWERS = "cloister_answers"
-# Records that one page holds in memory: what nobody labels by hand is sampled first.
+# Most records of a page, which holds them in memory; larger files are sampled first.
 MOST_ITEMS = 20_000
-# Texts are cut into these: a letter of a script without blanks, a word, or any other mark.
+# Pieces of a text: a letter of a script without blanks, a word, or any other mark.
 _SPACELESS = "".join(f"{chr(s.start)}-{chr(s.stop - 1)}" for s in SPACELESS)
 _WORDS = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+|[^\w\s]|_")
 
@@ -32,10 +32,10 @@ class LabelItem:
     """One record to be labelled.
 
     Attributes:
-        number: Which record of the source, in every annotator's file.
-        text: What is read.
-        words: What entities are made of; empty where whole texts are labelled.
-        row: All that the source says of it.
+        number: The record's number in the source and in every annotator's file.
+        text: The text that the annotator reads.
+        words: The words that entities are marked on; empty if whole texts are labelled.
+        row: All columns of the record in the source.
     """
 
     number: int
@@ -55,22 +55,24 @@ def read_items(
 
     Args:
         form: The file.
-        kind: What is answered about them.
-        given: Columns by role (`text`, `tokens`, `messages`), where somebody named them.
-        sample: How many are drawn at random; absent: all.
-        seed: Of that draw; the same one gives all annotators the same records.
+        kind: Kind of the answers.
+        given: Named columns by role (`text`, `tokens`, `messages`); others have usual names.
+        sample: How many records to draw at random; None: all.
+        seed: Seed of that draw; with the same seed all annotators get the same records.
 
     Returns:
-        The records, and how many rows the file has.
+        The records, and the number of rows in the file.
 
     Raises:
-        UsageError: There are too many for a page, or a column is not there.
-        DataError: The file is damaged, or a row holds nothing to read.
+        UsageError: There are too many records for a page, or a column is missing.
+        DataError: The file is damaged, or a row has no text.
     """
     roles = find_roles(form.rows(), given)
     refuse_items(roles, "label")
     if kind == "entities" and roles.kind == "messages":
-        raise UsageError("--answer entities: conversations given; a text or its words are needed")
+        raise UsageError(
+            "--answer entities: the file has conversations; needed is a column of texts or of words"
+        )
     rows = 0
     for _ in form.rows():
         rows += 1
@@ -79,8 +81,8 @@ def read_items(
         chosen = set(random.Random(seed).sample(range(rows), sample))
     elif rows > MOST_ITEMS:
         raise UsageError(
-            f"{form.path}: {rows:,} records, and a page takes {MOST_ITEMS:,}; draw some (--sample "
-            "300)"
+            f"{form.path}: {rows:,} records; a page shows at most {MOST_ITEMS:,}: draw a sample "
+            "(--sample 300)"
         )
     items = [
         _item(row, roles, kind, number, f"{form.path.name}, row {number}")
@@ -95,14 +97,14 @@ def _item(row: Row, roles: Roles, kind: Kind, number: int, where: str) -> LabelI
     if not text.strip():
         raise MisfitError(
             "an empty text",
-            f"{where}: its text is empty, so nobody can label it; leave empty texts out "
+            f"{where}: the text is empty and cannot be labelled; remove empty texts "
             "(cloister data clean)",
         )
     try:
         json_text(row).encode()
     except (DataError, UnicodeEncodeError) as error:
         raise DataError(
-            f"{where}: a column cannot be written to the new file ({error}); leave it out"
+            f"{where}: a column cannot be written to the new file ({error}); remove the column"
         ) from error
     words: tuple[str, ...] = ()
     if kind == "entities":
@@ -116,15 +118,15 @@ def _listed(value: Value) -> list[Value]:
 
 
 def words_in(text: str) -> tuple[str, ...]:
-    """The words of a text, as entities are marked on: Chinese characters are words of their own."""
+    """Cuts a text into the words on which entities are marked; each Chinese character is a word."""
     return tuple(_WORDS.findall(text))
 
 
 def number_of(row: Row, number: int) -> int:
-    """Which record a row is: as it says itself, where it comes from such a file, or its number."""
+    """Returns a row's record number: its own, if it is from such a file, else its position."""
     own = row.get(ROW)
     if isinstance(own, Number) and is_integer(own.written) and len(own.written) < 19:
         return int(own.written)
-    if isinstance(own, str) and is_integer(own) and len(own) < 19:  # a CSV holds texts alone
+    if isinstance(own, str) and is_integer(own) and len(own) < 19:  # a CSV holds only texts
         return int(own)
     return number

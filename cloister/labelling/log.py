@@ -1,4 +1,4 @@
-"""The log of a labelling: what it was made from and what could be answered, so that it goes on."""
+"""The log of a labelling: its source and settings, with which a later session continues it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ COMMAND = "label"
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSettings:
-    """What a labelling was told, for all of its days.
+    """Settings of a labelling, which stay the same in all its sessions.
 
     Attributes:
-        scheme: What may be answered.
+        scheme: The allowed answers.
         column: The column of answers.
-        annotator: Who answers.
-        sample: How many records are drawn; absent: all are shown.
-        seed: Of that draw.
-        columns: Columns by role, where somebody named them.
+        annotator: The annotator's name.
+        sample: How many records are drawn; None: all are shown.
+        seed: Seed of that draw.
+        columns: Named columns by role; others have usual names.
     """
 
     scheme: LabelScheme
@@ -52,19 +52,19 @@ class LabelSettings:
 
 
 def begin(out: Path, form: Detected) -> LabelSettings | None:
-    """What a labelling that is there was told; None: there is none yet.
+    """Returns the settings of an existing labelling; None: the labelling is new.
 
     Args:
         out: The annotator's file.
-        form: What is labelled.
+        form: The file to label.
 
     Raises:
-        UsageError: Something else is there, or it was begun on another content.
+        UsageError: `out` is another kind of file, or labels a file with another content.
     """
     if out.suffix.lower() != ".jsonl":
         raise UsageError(f"--out: {out} given; a file that ends in .jsonl is needed")
     if os.path.lexists(out) and out.exists() and out.samefile(form.path):
-        raise UsageError(f"--out: {out} is what is labelled; give a new file")
+        raise UsageError(f"--out: {out} is the file to label; give a new file")
     found = settings_of(out)
     if found is None:
         if not _is_just_begun(out):
@@ -74,49 +74,53 @@ def begin(out: Path, form: Detected) -> LabelSettings | None:
     settings, sha256 = found
     if sha256 != sha256_of(form.path):
         raise UsageError(
-            f"--out: {out} was begun on another content than {form.path} has now; label that one, "
-            "or give a new file"
+            f"--out: {out} labels another content than {form.path} has now; give the file that "
+            "was labelled, or a new --out"
         )
     return settings
 
 
 def make_file(out: Path) -> None:
-    """Makes the file of a labelling that begins, empty and its owner's alone.
+    """Creates the empty file of a new labelling, which only its owner may read.
 
     Raises:
-        OSError: Something else is there by now, or it cannot be made.
+        OSError: The file exists by now, or cannot be created.
     """
     if not _is_just_begun(out):
         os.close(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE))
 
 
 def _is_just_begun(out: Path) -> bool:
-    """Whether a labelling was ended by force between its empty file and that file's log."""
+    """Whether a kill left an empty file whose log was not written yet."""
     return out.is_file() and not out.is_symlink() and out.stat().st_size == 0
 
 
 def settings_of(out: Path) -> tuple[LabelSettings, str] | None:
-    """What the labelling of a file was told, and the hash of what it labels; None: no labelling."""
+    """Returns the settings of a file's labelling and the hash of its source; None: no labelling."""
     step = last_step(out)
     if not out.is_file() or step.get("command") != COMMAND:
         return None
-    told, source = step.get("settings"), step.get("source")
+    settings, source = step.get("settings"), step.get("source")
     try:
-        if not isinstance(told, dict) or not isinstance(source, dict) or told["kind"] not in KINDS:
+        if (
+            not isinstance(settings, dict)
+            or not isinstance(source, dict)
+            or settings["kind"] not in KINDS
+        ):
             return None
         scheme = LabelScheme(
-            kind=told["kind"],
-            labels=tuple(map(str, told["labels"])),
-            lowest=told["lowest"],
-            highest=told["highest"],
+            kind=settings["kind"],
+            labels=tuple(map(str, settings["labels"])),
+            lowest=settings["lowest"],
+            highest=settings["highest"],
         )
         settings = LabelSettings(
             scheme=scheme,
-            column=str(told["column"]),
-            annotator=str(told["annotator"]),
-            sample=told["sample"],
-            seed=int(told["seed"]),
-            columns=dict(told["columns"]),
+            column=str(settings["column"]),
+            annotator=str(settings["annotator"]),
+            sample=settings["sample"],
+            seed=int(settings["seed"]),
+            columns=dict(settings["columns"]),
         )
         return settings, str(source["sha256"])
     except (KeyError, TypeError, ValueError, UsageError) as error:
@@ -126,17 +130,17 @@ def settings_of(out: Path) -> tuple[LabelSettings, str] | None:
 
 
 def write_log(form: Detected, out: Path, settings: LabelSettings, answered: int, rows: int) -> None:
-    """Writes the log as things are now.
+    """Writes the log of a labelling at its present state.
 
-    Which records are in the file follows from how far a person came, and so from the other
-    records, until all are: up to then labelling couples units.
+    As long as some records have no answer, labelling couples units: which records are in the file
+    depends on how far the person came, and so on the other records.
 
     Args:
-        form: What is labelled.
+        form: The file to label.
         out: The annotator's file.
-        settings: What the labelling was told.
-        answered: Records with an answer.
-        rows: Records of the source.
+        settings: The labelling's settings.
+        answered: Number of records with an answer.
+        rows: Number of records in the source.
     """
     counts = {"answered": answered, "rows": rows}
     step = DataStep(COMMAND, settings.to_json(), counts, couples_units=answered < rows)

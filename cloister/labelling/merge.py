@@ -1,6 +1,6 @@
-"""One file of several annotators' answers: the majority's, and what is left for somebody to decide.
+"""Merges several annotators' answers by majority, and lists the disputed records for a decision.
 
-Each record's answer follows from the answers to that record alone.
+A record's merged answer depends only on the answers to that record, so merging couples no units.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from cloister.labelling.scheme import Answer, Kind, as_value
 
 @dataclass(frozen=True)
 class Merged:
-    """What came of several annotators' answers.
+    """The merged answers of several annotators.
 
     Attributes:
-        answers: By record, the answer that more than half of its annotators gave (of a score, the
-            median); None: there is none.
-        decided: Records whose answer somebody decided.
-        disputed: Records to which two annotators gave different answers, undecided.
+        answers: For each record, the answer that more than half of its annotators gave (for
+            scores, the median); None: there is no majority.
+        decided: Records whose answer a person decided.
+        disputed: Undecided records to which two annotators gave different answers.
     """
 
     answers: Mapping[int, Answer | None]
@@ -44,8 +44,8 @@ def merge(annotated: Annotated, decided: Annotated | None = None) -> Merged:
     """Merges answers by majority.
 
     Args:
-        annotated: The annotators'.
-        decided: Answers that replace the majority's; absent: none.
+        annotated: The annotators' answers.
+        decided: Answers that replace the majority's; None: there are none.
     """
     last = {} if decided is None else {k: v[0] for k, v in decided.answers.items()}
     answers: dict[int, Answer | None] = {}
@@ -62,12 +62,12 @@ def merge(annotated: Annotated, decided: Annotated | None = None) -> Merged:
 
 
 def majority(given: Sequence[Answer], kind: Kind) -> Answer | None:
-    """What more than half of the annotators of one record answered; None: there is no such answer.
+    """Returns the answer of more than half of a record's annotators; None: there is no majority.
 
     Args:
         given: Their answers, at least one.
-        kind: Of answers: of `several`, each label is counted alone; of `entities`, each word's tag;
-            of scores the median is taken.
+        kind: Kind of the answers. For `several`, each label is counted by itself; for `entities`,
+            each word's tag; for scores, the median is returned.
     """
     half = len(given) / 2
     if kind == "score":
@@ -93,16 +93,16 @@ def _most(given: Sequence[str], half: float) -> str | None:
 
 
 def read_decided(path: Path, annotated: Annotated) -> Annotated:
-    """Reads the answers that somebody decided on disputed records.
+    """Reads a file of decided answers to disputed records.
 
     Raises:
-        UsageError: It decides on records that no annotator answered.
+        UsageError: It has an answer to a record that no annotator answered.
     """
     found = read_annotated([path], annotated.column)
     if strange := [number for number in found.answers if number not in annotated.answers]:
         raise UsageError(
-            f"--decided: {path} decides on record {strange[0]}, which no annotator answered; give "
-            "the file that was made of their disagreements"
+            f"--decided: {path} decides record {strange[0]}, which no annotator answered; give "
+            "the decisions on these annotators' disagreements"
         )
     return found
 
@@ -112,12 +112,12 @@ def write_merged(annotated: Annotated, merged: Merged, out: Path, files: Sequenc
 
     Args:
         annotated: The annotators' answers.
-        merged: What came of them.
+        merged: The merged answers.
         out: A new file; its log is written beside it.
-        files: The annotators', for the log.
+        files: The annotators' files, for the log.
 
     Raises:
-        UsageError: Something is there already, or no record has an answer.
+        UsageError: `out` exists already, or no record has an answer.
     """
     rows = [
         {**annotated.rows[number], annotated.column: as_value(answer)}
@@ -125,11 +125,13 @@ def write_merged(annotated: Annotated, merged: Merged, out: Path, files: Sequenc
         if answer is not None
     ]
     if not rows:
-        raise UsageError(f"--out: no record has a majority, so {out} would be empty; leave it out")
+        raise UsageError(
+            f"--out: no record has a majority, so {out} would be empty; leave --out out"
+        )
     check_no_log(out)
     hashes = {file.name: sha256_of(file) for file in files}
     steps = (one for file in files for one in steps_of(file, sha256_of(file)))
-    # Which records are in a file follows from how far its annotator came.
+    # Until all records are answered, units are coupled: see `log.write_log`.
     coupled = any(bool(step.get("couples_units")) for step in steps)
     counts = {"answered": len(rows), "disputed": len(merged.disputed)}
     _write(rows, out, (detect_form(files[0]), DataStep("agreement", hashes, counts, coupled)))
@@ -137,10 +139,10 @@ def write_merged(annotated: Annotated, merged: Merged, out: Path, files: Sequenc
 
 
 def write_disputed(annotated: Annotated, merged: Merged, out: Path) -> int:
-    """Writes the disputed records with everybody's answers; returns how many.
+    """Writes the disputed records with all annotators' answers; returns their number.
 
     Raises:
-        UsageError: Something is there already.
+        UsageError: `out` exists already.
     """
     check_new(out)
     rows = []

@@ -1,4 +1,4 @@
-"""A labelling opened: begun with what it is told, or gone on with as it was begun."""
+"""Opens a labelling: starts a new one, or continues an existing one with its settings."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from cloister.labelling.session import LabelSession
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRequest:
-    """What somebody asks for; None: as it was begun, or the usual.
+    """The options of `cloister data label`; None: the labelling's own setting, or the default.
 
     Attributes:
-        kind: Of answers.
-        labels: Of the scheme.
-        lowest: Of a score.
-        highest: Of a score.
-        column: Of answers.
-        annotator: Who answers.
-        sample: How many records are drawn.
-        seed: Of that draw.
-        columns: Columns by role.
+        kind: Kind of the answers.
+        labels: Allowed labels.
+        lowest: Lowest score.
+        highest: Highest score.
+        column: Column of the answers.
+        annotator: The annotator's name.
+        sample: How many records to draw.
+        seed: Seed of that draw.
+        columns: Named columns by role.
     """
 
     kind: Kind | None = None
@@ -70,7 +70,7 @@ class LabelRequest:
 
     def _compare(self, out: Path, before: LabelSettings) -> None:
         scheme = before.scheme
-        told: list[tuple[str, Any, Any]] = [
+        options: list[tuple[str, Any, Any]] = [
             ("answer", self.kind, scheme.kind),
             ("labels", self.labels, scheme.labels),
             ("lowest", self.lowest, scheme.lowest),
@@ -80,13 +80,13 @@ class LabelRequest:
             ("sample", self.sample, before.sample),
             ("seed", self.seed, before.seed),
         ]
-        told += [(role, name, before.columns.get(role)) for role, name in self.columns.items()]
-        for name, given, was in told:
+        options += [(role, name, before.columns.get(role)) for role, name in self.columns.items()]
+        for name, given, was in options:
             if given is not None and given != was:
                 said = ",".join(was) if isinstance(was, tuple) else was
                 raise UsageError(
-                    f"--{name}: {out} was begun with {said!r}; leave the option out to go on, or "
-                    "give another --out"
+                    f"--{name}: {out} was started with {said!r}; leave the option out to continue "
+                    "it, or give another --out"
                 )
 
 
@@ -94,22 +94,22 @@ class LabelRequest:
 def open_labelling(
     form: Detected, out: Path, request: LabelRequest
 ) -> Iterator[tuple[LabelSession, LabelSettings]]:
-    """Opens a labelling, and writes its log when it begins and when it ends.
+    """Opens a labelling, and writes its log at the start and at the end.
 
     Args:
-        form: What is labelled.
+        form: The file to label.
         out: The annotator's file.
-        request: What is asked for.
+        request: The given options.
 
     Yields:
-        The session, and the settings in force.
+        The session, and its settings.
 
     Raises:
-        UsageError: What is asked for cannot be, or is not what the file was begun with.
+        UsageError: Options are invalid, or differ from those that the labelling was started with.
         DataError: A file is damaged, or a record cannot be labelled.
     """
     try:
-        # All that can be wrong is found before a new file is made.
+        # Check everything before the new file is created, so that a failed start leaves nothing.
         before = begin(out, form)
         settings = request.settled(out, before)
         _check_column(form, settings)
@@ -120,7 +120,7 @@ def open_labelling(
             make_file(out)
         by_number = {item.number: item for item in items}
         if len(by_number) < len(items):
-            raise UsageError(f"{form.path}: two rows have one {ROW}; leave that column out")
+            raise UsageError(f"{form.path}: two rows have the same {ROW}; remove that column")
         with AnswerFile(
             out, settings.scheme, settings.column, settings.annotator, by_number
         ) as file:
@@ -135,9 +135,9 @@ def open_labelling(
 
 
 def _check_column(form: Detected, settings: LabelSettings) -> None:
-    """Refuses a column of answers that the records have already: they would be lost."""
+    """Refuses a column of answers that the records have already, because it would be lost."""
     names = form.names()
-    # What somebody decides on disagreements is an answer in place of others.
+    # A file of disagreements may have the column: its decisions replace earlier answers.
     if ANSWERS in names:
         return
     if settings.column in names:
@@ -147,6 +147,6 @@ def _check_column(form: Detected, settings: LabelSettings) -> None:
         )
     if ANNOTATOR in names:
         raise UsageError(
-            f"{form.path}: an annotator's own file ({ANNOTATOR}); label the file that it was made "
-            "from, with another --out"
+            f"{form.path}: this is an annotator's file of answers ({ANNOTATOR}); label its source "
+            "instead, with another --out"
         )

@@ -1,4 +1,4 @@
-"""What an annotator may answer: one label, several, a score, or the types of words."""
+"""The answers that an annotator may give: one label, several, a score, or entity types of words."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from cloister.errors import DataError, UsageError
 
 Kind = Literal["one", "several", "score", "entities"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-# The column that each kind is written to, where the recipe's [data] looks for it.
+# The column of each kind's answers, where the recipe's [data] looks by default.
 COLUMNS: Mapping[Kind, str] = {
     "one": "label",
     "several": "labels",
     "score": "score",
     "entities": "tags",
 }
-# Keys that choose a label: 1 to 9, 0, then letters without those that mean something else.
+# Keys that choose a label: 1 to 9, 0, then letters that have no other meaning on the page.
 KEYS = "1234567890abcdefghijklmnopqrtvwxyz"
-# Characters of a label: what a button on a telephone shows in two lines.
+# Longest label in characters: a button on a telephone shows it in two lines.
 LONGEST = 60
-# An answer of text, a number or tags.
+# An answer: a label, labels or tags, or a number.
 Answer = str | float | tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelScheme:
-    """What an annotator may answer.
+    """The allowed answers of a labelling.
 
     Attributes:
-        kind: `one` label, `several` or none, a `score`, or `entities`: a type for words.
-        labels: Label or entity names, in the order of their keys; none of a score.
-        lowest: Of a score; absent: any.
-        highest: Of a score; absent: any.
+        kind: `one` label, `several` labels or none, a `score`, or `entities` (a type for words).
+        labels: Labels or entity types, in the order of their keys; empty for a score.
+        lowest: Lowest score; None: no limit.
+        highest: Highest score; None: no limit.
     """
 
     kind: Kind
@@ -52,19 +52,25 @@ class LabelScheme:
 
     def _check_score(self) -> None:
         if self.labels:
-            raise UsageError("--labels: a score has none; give --lowest and --highest, or neither")
+            raise UsageError(
+                "--labels: a score has no labels; leave them out (--lowest and --highest bound it)"
+            )
         for name in ("lowest", "highest"):
             bound = getattr(self, name)
             if bound is not None and not math.isfinite(bound):
                 raise UsageError(f"--{name}: {bound} given; a finite number is needed")
         if self.lowest is not None and self.highest is not None and self.lowest >= self.highest:
             raise UsageError(
-                f"--lowest {self.lowest:g} --highest {self.highest:g}: the lowest must be lower"
+                f"--lowest {self.lowest:g} --highest {self.highest:g}: --lowest must be below "
+                "--highest"
             )
 
     def _check_labels(self) -> None:
         if self.lowest is not None or self.highest is not None:
-            raise UsageError("--lowest, --highest: these bound a score; give --answer score")
+            raise UsageError(
+                "--lowest, --highest: only scores have bounds; give --answer score, or leave them "
+                "out"
+            )
         fewest = 2 if self.kind == "one" else 1
         if not fewest <= len(self.labels) <= len(KEYS):
             raise UsageError(
@@ -78,17 +84,19 @@ class LabelScheme:
                     "needed"
                 )
         if len(set(self.labels)) < len(self.labels):
-            raise UsageError(f"--labels: one is given twice ({', '.join(self.labels)}); once each")
+            raise UsageError(
+                f"--labels: a label is given twice ({', '.join(self.labels)}); give each once"
+            )
 
     def checked(self, given: Any, words: Sequence[str] = ()) -> Answer:
-        """What a page sent, as an answer of this scheme.
+        """Checks a value that a page sent and returns it as an answer.
 
         Args:
-            given: A label, a list of labels, a number, or a list of tags (BIO), one a word.
-            words: Of the record, for entities.
+            given: A label, a list of labels, a number, or a list of BIO tags, one for each word.
+            words: The record's words, for entities.
 
         Raises:
-            DataError: It is no answer of this scheme.
+            DataError: The scheme does not allow this answer.
         """
         match self.kind:
             case "one":
@@ -104,7 +112,7 @@ class LabelScheme:
                 types = {f"{mark}-{label}" for mark in "BI" for label in self.labels} | {"O"}
                 if _texts(given) and len(given) == len(words) and set(given) <= types:
                     return as_bio(given)
-        raise DataError(f"no answer of this page ({self.kind}); load the page again")
+        raise DataError(f"not an answer of this page ({self.kind}); load the page again")
 
     def _score(self, given: float) -> float:
         low = -math.inf if self.lowest is None else self.lowest
@@ -128,18 +136,18 @@ def _texts(given: Any) -> bool:
 
 
 def as_value(answer: Answer) -> Value:
-    """An answer as a cell of a row."""
+    """Converts an answer to a cell of a row."""
     if isinstance(answer, float):
         return Number(str(int(answer)) if answer.is_integer() else repr(answer))
     return answer if isinstance(answer, str) else list(answer)
 
 
 def answer_of(value: Value, kind: Kind) -> Answer | None:
-    """An answer that a cell holds; None: none of this kind.
+    """Reads an answer from a cell; None: the cell holds no answer of this kind.
 
     Args:
-        value: As the file has it; a label or a tag may be an integer there.
-        kind: What is looked for.
+        value: The cell's value; a label or tag may be an integer.
+        kind: The expected kind of answer.
     """
     if kind == "score":
         try:

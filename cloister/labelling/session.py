@@ -1,4 +1,4 @@
-"""One annotator's way through the records: which comes next, what was answered, what is undone."""
+"""One annotator's session: it chooses the next record, saves answers and undoes them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from cloister.labelling.scheme import Answer, LabelScheme
 
 @dataclass(frozen=True)
 class _Given:
-    """One answer that can be taken back: at which record, and what was there before."""
+    """An entry of the undo list: the record, and the answer that it had before."""
 
     place: int
     before: Answer | None
 
 
 class LabelSession:
-    """What the page shows and does; places count the shown records from 0.
+    """Answers the page's requests; a place is a record's position on the page, from 0.
 
     Args:
-        items: In the order in which they are shown.
-        scheme: What may be answered.
-        file: Where answers are saved.
+        items: The records, in the order in which the page shows them.
+        scheme: The allowed answers.
+        file: The file that stores the answers.
     """
 
     def __init__(self, items: Sequence[LabelItem], scheme: LabelScheme, file: AnswerFile) -> None:
@@ -35,22 +35,22 @@ class LabelSession:
         self.scheme = scheme
         self._file = file
         places = {item.number: place for place, item in enumerate(items)}
-        # Answers of earlier days can be taken back too, the last one first.
+        # Undo also reaches answers of earlier sessions, the last one first.
         self._given = [_Given(places[number], None) for number in file.answers]
-        # Requests are answered in threads; a file is written by one at a time.
+        # Requests run in several threads; the lock lets one of them write the file at a time.
         self._lock = Lock()
 
     @property
     def answered(self) -> int:
-        """How many records have an answer."""
+        """Number of records that have an answer."""
         return len(self._file.answers)
 
     def start(self) -> int:
-        """Where to go on: after the record that was answered last."""
+        """Returns the place at which to continue: after the record that was answered last."""
         return self._next_open(self._given[-1].place if self._given else -1)
 
     def at(self, place: int) -> dict[str, Any]:
-        """What the page shows at a place; one beyond the last is the end."""
+        """Returns what the page shows at a place; the place after the last record is the end."""
         place = max(0, min(place, len(self.items)))
         shown: dict[str, Any] = {
             "at": place,
@@ -69,15 +69,15 @@ class LabelSession:
         return shown
 
     def after(self, place: int) -> dict[str, Any]:
-        """What the page shows next of the records without an answer; none left: the end."""
+        """Returns what the page shows for the next record without an answer, or for the end."""
         return self.at(self._next_open(max(-1, min(place, len(self.items) - 1))))
 
     def answer(self, place: int, given: Any) -> dict[str, Any]:
-        """Saves an answer, and shows the next record without one.
+        """Saves an answer and returns the next record without one.
 
         Raises:
-            UsageError: There is no such place.
-            DataError: It is no answer of this scheme.
+            UsageError: The place does not exist.
+            DataError: The scheme does not allow the answer.
             OSError: It could not be saved; nothing has changed.
         """
         if not 0 <= place < len(self.items):
@@ -92,7 +92,7 @@ class LabelSession:
         return self.at(self._next_open(place))
 
     def undo(self) -> dict[str, Any]:
-        """Takes the last answer back, and shows its record.
+        """Undoes the last answer and returns its record.
 
         Raises:
             OSError: It could not be written; nothing has changed.
@@ -110,7 +110,7 @@ class LabelSession:
         return self.at(last.place)
 
     def _next_open(self, place: int) -> int:
-        """The next place without an answer, past the end again from the first; else the end."""
+        """Returns the next place without an answer, starting again at the first; else the end."""
         count = len(self.items)
         for step in range(1, count + 1):
             following = (place + step) % count

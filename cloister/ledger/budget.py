@@ -205,7 +205,7 @@ class Spending:
     kinds: frozenset[StepKind] = frozenset()
 
     def add(self, request: PlannedRound, terms: FirstCharge) -> None:
-        """Adds a charged round.
+        """Adds a charged round to the sums, under the terms of the first charge.
 
         Raises:
             ValueError: The terms differ from the first charge's, or are invalid.
@@ -278,11 +278,11 @@ def most_steps(request: PlannedRound, budget: Budget) -> int:
         below, step = min(below + step, MOST_SEARCHED), 2 * step
     above = min(below + step, MOST_SEARCHED + 1)
     while above - below > 1:
-        middle = (below + above) // 2
-        if _fits(kind, middle, budget, COARSE):
-            below = middle
+        midpoint = (below + above) // 2
+        if _fits(kind, midpoint, budget, COARSE):
+            below = midpoint
         else:
-            above = middle
+            above = midpoint
     return below
 
 
@@ -298,11 +298,11 @@ def _most_by_renyi(kind: StepKind, budget: Budget) -> int:
     there."""
     below, above = 0, MOST_SEARCHED + 1
     while above - below > 1:
-        middle = (below + above) // 2
-        if rdp_epsilon([kind.event(middle)], budget.delta / 2) <= budget.epsilon:
-            below = middle
+        midpoint = (below + above) // 2
+        if rdp_epsilon([kind.event(midpoint)], budget.delta / 2) <= budget.epsilon:
+            below = midpoint
         else:
-            above = middle
+            above = midpoint
     return below
 
 

@@ -1,11 +1,11 @@
-"""What a certificate states in each version; old versions keep their meaning for ever.
+"""The fields of a certificate in each version; old versions keep their meaning for ever.
 
-1, 2    `epsilon`: of the steps that were taken, at the plan's δ. An odometer reading: no
-        promise where the number of steps followed from what was released.
-3       `promise`: of the whole plan, or of the data set's budget; `spent`: of the steps that
-        were taken, and said to be an indication (`ledger.stated`).
-4       3, and `couples_units`: ε is about the units of the data's file as it was written, because
-        a step that made it looked at more than one. Written of such data alone.
+1, 2    `epsilon`: ε of the steps that were taken, at the plan's δ. This is an odometer reading: it
+        is not a promise if the number of steps depended on earlier releases.
+3       `promise`: ε of the whole plan, or of the data set's budget; `spent`: ε of the steps that
+        were taken, marked as an indication (`ledger.stated`).
+4       as 3, with `couples_units`: ε is about the units of the data's file as it was written,
+        because a step that made the file read more than one unit. Used only for such data.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Neighbouring
 
-# The versions that are written now: of data whose units were coupled, and of any other.
+# The versions that are written now: for data with coupled units, and for all other data.
 VERSION = 4
 UNCOUPLED = 3
 
@@ -90,7 +90,7 @@ COMPUTED = frozenset({"epsilon", "epsilon_alone", "epsilon_rdp"})
 
 
 def version_of(history: History) -> int:
-    """The version of a certificate that is written now of a ledger."""
+    """Returns the version in which a ledger's certificate is written now."""
     return VERSION if history.couples_units else UNCOUPLED
 
 
@@ -100,7 +100,7 @@ def statement(verdict: Verdict, study: str, version: int | None = None) -> dict[
     Args:
         verdict: The verdict on the ledger.
         study: Digest of the study's recipe.
-        version: Version of the certificate; None: that which is written now.
+        version: Version of the certificate; None: the one that is written now.
 
     Raises:
         UsageError: The ledger has no such study.

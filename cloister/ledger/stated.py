@@ -48,7 +48,7 @@ _IN_WORDS = {
     Basis.LIFETIME_BUDGET: "promised for everything that this data set ever releases",
     Basis.SPENT_SO_FAR: "spent so far: an indication, not a promise",
 }
-# Of a ledger of which a charge says `couples_units`.
+# The warning for a ledger with a charge that states `couples_units`.
 COUPLED = (
     "a step that made the data's file looked at more than one unit, so ε is about the units of the "
     "file as it was written, and not of what it was made from"

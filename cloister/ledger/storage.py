@@ -272,8 +272,7 @@ class LedgerFile:
         ):
             raise LedgerError(
                 f"{self.path}: entry {head.seq} existed and is missing or different now: the file "
-                "was "
-                "truncated, rolled back or replaced; restore the latest one"
+                "was truncated, rolled back or replaced; restore the latest one"
             )
 
     def _write_head(self, head: Head) -> None:

@@ -1,10 +1,10 @@
-"""Two texts in one row of tokens, neither of which reads the other: a bi-encoder.
+"""Encodes two texts in one row of tokens so that neither reads the other (a bi-encoder).
 
-A token attends to tokens of its own text alone, and positions begin again at the second text, so
-each text has the vector that the base gives it by itself (`check_apart` tries it). A pair is one
-row, as every record is: shapes, caches, per-record gradients and their proof are those of one text.
-The head reads u, v and |u − v| (Reimers & Gurevych 2019, arXiv:1908.10084, section 3), or their
-cosine alone.
+A token attends only to tokens of its own text, and positions start again at the second text. So
+each text gets the same vector as if the base read it by itself, which `check_apart` tests. A pair
+stays one row, like every record, so shapes, caches and per-record gradients need no second case.
+The head reads u, v and |u − v| (Reimers & Gurevych 2019, arXiv:1908.10084, section 3), or only
+their cosine.
 
 Shapes: B pairs, T tokens of both texts, H hidden units.
 """
@@ -26,7 +26,7 @@ from cloister.tasks.config import Comparison
 
 
 class TwoTexts(nn.Module):
-    """Makes a base read two texts apart, and compares their vectors.
+    """Makes a base encode two texts separately, and compares their vectors.
 
     Attributes:
         compare: `vectors`: u, v and |u − v|; `cosine`: the cosine of u and v.
@@ -36,8 +36,8 @@ class TwoTexts(nn.Module):
         """Prepares a base for rows of two texts.
 
         Args:
-            backbone: The base with its adapters. From now on it takes `second` among its inputs.
-            compare: See the attribute.
+            backbone: The base with its adapters. It is changed to accept the input `second`.
+            compare: What the head reads; see the attribute.
         """
         super().__init__()
         self.compare = compare
@@ -74,11 +74,11 @@ class TwoTexts(nn.Module):
     def _parted(
         self, _: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Replaces `second` by what a base reads: which token attends to which, and positions."""
+        """Replaces `second` by inputs that the base knows: an attention mask and positions."""
         if "second" not in keywords:
             return arguments, keywords
         second, mask = keywords["second"], keywords["attention_mask"]
-        # Padding reads the first text, so that no row of the attention is empty.
+        # Padding attends to the first text: an empty row of the mask would give NaN.
         allowed = (second[:, :, None] == second[:, None, :]) & (mask[:, None, :] == 1)
         if self._is_causal:
             allowed = allowed.tril()
@@ -94,7 +94,7 @@ class TwoTexts(nn.Module):
 
 
 def _first_place(base: nn.Module) -> int:
-    """The number of a text's first position: RoBERTa's follow the padding id."""
+    """Returns the number of a text's first position (RoBERTa starts after the padding id)."""
     tables = (m for n, m in base.named_modules() if isinstance(m, nn.Embedding) and TABLE.search(n))
     padding = next((table.padding_idx for table in tables), None)
     return 0 if padding is None else padding + 1

@@ -25,8 +25,7 @@ _END = ".lora_B.default.bias"
 
 
 def biased_modules(model: PreTrainedModel) -> tuple[str, ...]:
-    """Returns the full names of the modules that get a bias: all linear ones of the layers but
-    keys.
+    """Returns the full names of the modules that get a bias: the layers' linear ones, but not keys.
 
     Raises:
         UsageError: The base has no linear module that a text goes through once.

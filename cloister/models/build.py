@@ -55,7 +55,7 @@ def build_network(
         attention: `machine.attention`, the kernel of attention; None: transformers chooses.
         compares: Whether the outputs are cosines with public passages, whose vectors the network
             gets later (`models.passage_head`).
-        apart: For two texts that are read apart: what the head reads of their vectors.
+        apart: For two texts that are encoded separately: what the head reads of their vectors.
 
     Returns:
         The network on the device; the parameters of the section are set to be trained.
@@ -88,7 +88,7 @@ def build_network(
     if records in POOLED:
         pooling = choose_pooling(folder, backbone, model.pooling, model.normalize)
     rows = None
-    if records == "items":  # from a person's vector to one that items' vectors are compared with
+    if records == "items":  # the head maps a person's vector into the space of items' vectors
         outputs, rows = hidden, torch.eye(hidden)
     if head_kind == "label-words":
         rows = word_rows(backbone, words, lambda: load_backbone(folder, model, causal=True))
@@ -138,7 +138,7 @@ def trainable_names(network: Network, lora: LoraConfig, head: str) -> frozenset[
         head: `linear`, `lora`, `frozen` or `label-words`.
 
     Raises:
-        UsageError: A pattern of `lora.freeze` matches nothing that would train, or all of it.
+        UsageError: A pattern of `lora.freeze` matches no trained tensor, or nothing would train.
     """
     trains = adapter_trains(lora)
     names = set()

@@ -69,7 +69,7 @@ BaseType = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The frozen base model.
+    """The `[model]` section: the frozen base, and how its vectors are read.
 
     Attributes:
         base: A local folder, a GGUF file or a hub id.
@@ -227,9 +227,9 @@ class LoraConfig:
     def __post_init__(self) -> None:
         check_bounds(self)
         self._check_method()
-        odd = [rank for rank in self.ranks if not 1 <= rank <= self.r]
-        if odd:
-            raise UsageError(f"ranks: {odd[0]} given; 1 to lora.r = {self.r} is needed")
+        invalid = [rank for rank in self.ranks if not 1 <= rank <= self.r]
+        if invalid:
+            raise UsageError(f"ranks: {invalid[0]} given; 1 to lora.r = {self.r} is needed")
         self._check_pattern()
         if self.residual and self.use_dora:
             raise UsageError(
@@ -251,14 +251,14 @@ class LoraConfig:
         if self.method == "adalora":
             raise UsageError(
                 'method: "adalora" is not supported: it moves rank between modules by gradients '
-                "without noise, which no ledger would charge, and each site would choose other "
+                "without noise, which no ledger would charge, and each site would choose different "
                 "ranks, which cannot be averaged; leave it out, and set ranks by name with "
                 "rank_pattern"
             )
         if self.method == "bottleneck":
             raise UsageError(
-                'method: "bottleneck" given; peft and transformers have no form for layers between '
-                "a base's own (Houlsby et al. 2019), so nobody could load the adapter without "
+                'method: "bottleneck" given; peft and transformers cannot load layers between a '
+                "base's own layers (Houlsby et al. 2019), so the adapter would work only with "
                 "Cloister; leave it out: lora on up_proj and down_proj (or the base's names for "
                 "them) adapts the same place with as many parameters"
             )

@@ -63,8 +63,8 @@ def _found(asked: str | None) -> torch.device:
     device = torch.device(asked)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RefusedError(
-            f"machine.device: {asked} given, but torch {torch.__version__} can use no CUDA GPU "
-            f"here; {_remedy()} (the CPU is not used in its place)"
+            f"machine.device: {asked} given, but torch {torch.__version__} finds no usable CUDA "
+            f"GPU here; {_remedy()} (the CPU is not used instead)"
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RefusedError(

@@ -1,14 +1,14 @@
-"""Vectors of public items, as the frozen base reads them, and what their mean and scale are for.
+"""Computes the vectors of public items with the frozen base, centred and scaled.
 
-With c the mean vector of the items and h a person's, the network scores item j as
-(W·(h − c) + b)·e_j, where e_j has the direction of the item's centred vector and the length τ / m,
-m being the mean length of all centred vectors. W starts as the identity; so before training a score
-is about τ times the cosine of person and item: what resembles the items at hand comes first, and
-training changes that. Without c the part that all texts share would decide every product.
+Let c be the mean vector of the items and h a person's vector. The network scores item j as
+(W·(h − c) + b)·e_j, where e_j has the direction of the item's centred vector and the length τ / m;
+m is the mean length of all centred vectors. W starts as the identity, so before training a score is
+about τ times the cosine of person and item: items similar to the person's own rank first. c is
+subtracted because otherwise the part that all texts share would dominate every product.
 
 Guarantees:
-    They follow from the base and the public file. They depend on no record, so they cost no
-    privacy.
+    The vectors depend only on the base and the public file. They depend on no record, so they cost
+    no privacy.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from cloister.models.center import STEP
 from cloister.models.network import Network
 from cloister.tasks.recommendation import Recommendation
 
-# τ: a temperature of 1/16 lies between those that sentence encoders are trained with (1/20) and a
-# softmax that hardly tells items apart; a power of two, so that it rounds nothing.
+# τ, the inverse temperature: near the 20 with which sentence encoders are trained; a much smaller
+# one gives a softmax that hardly distinguishes items. A power of two, so that scaling is exact.
 SHARPNESS = 16.0
-# Coordinates of an item's vector are multiples of it (see `models.center.STEP`): unit vectors of
-# 384 coordinates have some of 1/20, of which rounding moves a hundredth.
+# Coordinates of an item's vector are multiples of it (see `models.center.STEP`). Unit vectors with
+# 384 coordinates have coordinates of about 1/20, which rounding changes by a hundredth.
 FINE = 2.0**-11
-# Items that the base reads at a time.
+# Items in a batch for the base.
 _BATCH = 64
 
 
 @dataclass(frozen=True)
 class ItemVectors:
-    """What a network needs to score items.
+    """The public items' vectors and their mean, with which a network scores items.
 
     Attributes:
         vectors: e, float32 [C, H].
-        center: c, float32 [H]; None: it is within the head already.
+        center: c, float32 [H]; None: the head contains it already.
     """
 
     vectors: Tensor
@@ -49,12 +49,12 @@ def item_vectors(network: Network, task: Recommendation) -> ItemVectors:
     """Computes the vectors of all items.
 
     Args:
-        network: With its adapters at their start, which changes nothing of the base.
-        task: With its items.
+        network: The network with adapters at their initial values, which leave the base unchanged.
+        task: The task, which has the items' texts.
 
     Returns:
-        The vectors on the network's device, rounded so that machines that sum in another order
-        nearly always get the same.
+        The vectors on the network's device. They are rounded, so that machines that sum in another
+        order nearly always get the same vectors.
     """
     places = range(len(task.catalogue.ids))
     found = []

@@ -6,7 +6,8 @@ Shapes: B records, T tokens, H hidden units, C outputs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -66,8 +67,8 @@ class Network(nn.Module):
         is_float32: Whether the whole base computes in float32: neither shorter floats nor
             quantized.
         center: The vector that is subtracted from a sequence's before the head, [H]; None: nothing.
-        two: How two texts are read apart and compared; None: a row is one text, or two that are
-            read together.
+        two: How two texts are encoded separately and compared; None: a row is one text, or two
+            texts that are read together.
         items: The vectors of the public items, by which the head's output is multiplied, [C, H];
             None: the head's outputs are the logits.
         prefix: The cache of its frozen layers' states; None: they are not cached.
@@ -75,6 +76,9 @@ class Network(nn.Module):
         is_prompted: Whether vectors are put before each text, so that all layers are adapted.
         virtual_tokens: The number of these vectors; each uses one of the base's positions.
         leading: The number of output states before a text's own.
+        adversarial_radius: How far training moves a record's embeddings up its loss, as a part of
+            their length (`cloister.training.adversary`); 0: they stay as they are.
+        unseen: A context that hides a pass from per-record hooks.
 
     Guarantees:
         Everything stays in evaluation mode except the modules that own trainable parameters
@@ -100,6 +104,8 @@ class Network(nn.Module):
         self.register_buffer("items", None, persistent=False)
         self.prefix: FrozenPrefix | None = None
         self.checkpoints: CheckpointedLayers | None = None
+        self.adversarial_radius = 0.0
+        self.unseen: Callable[[], AbstractContextManager[None]] = nullcontext
         self._token_head: TokenHead | Literal[False] | None = False  # not looked for yet
         config: Any = backbone.peft_config["default"]
         self.is_prompted = bool(config.is_prompt_learning)

@@ -68,7 +68,7 @@ class Paraphraser:
         return cls(model, load_tokenizer(folder), sha256)
 
     def __call__(self, text: str, seed: int) -> str | None:
-        """Paraphrases a text.
+        """Paraphrases a text by sampling a reply from the model.
 
         Args:
             text: A text in any language; a Chinese text gets a Chinese prompt.

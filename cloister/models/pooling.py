@@ -67,7 +67,7 @@ class Pooling:
         Args:
             hidden: The states of all tokens.
             part: 1 at the text's tokens, int64 [B, T]; a row that is no record may have none, and
-                then any vector that is finite.
+                then gets an arbitrary finite vector.
         """
         if self.mode == "mean":
             mask = part.unsqueeze(-1).to(hidden.dtype)
@@ -132,10 +132,10 @@ def _has_pooler(folder: Path, network: PreTrainedModel) -> bool:
 
 
 def _said(folder: Path, network: PreTrainedModel) -> Chosen | None:
-    """Returns the pooling that the folder states; None: it states none."""
-    config, told = network.config, folder_pooling(folder)
-    if told is not None:
-        return told
+    """Returns the pooling that the folder's files state; None: they state none."""
+    config, stated = network.config, folder_pooling(folder)
+    if stated is not None:
+        return stated
     saved = next(iter(getattr(config, "architectures", None) or ()), "")
     if is_decoder(config.model_type) or not saved.endswith(_POOLER_TRAINED):
         return None
@@ -157,9 +157,9 @@ def _usual(config: Any) -> Chosen:
 def _as_before(folder: Path, network: PreTrainedModel) -> Chosen:
     """Returns the pooling that `auto` meant before format 3 of a recipe."""
     why = "as a study of an earlier version pooled it"
-    told = folder_pooling(folder)
-    if told is not None:
-        return told
+    stated = folder_pooling(folder)
+    if stated is not None:
+        return stated
     kind = network.config.model_type
     if kind in _ONCE_POOLERS and has_pooler(folder):
         return "pooler", False, why

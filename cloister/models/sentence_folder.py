@@ -53,12 +53,12 @@ def folder_pooling(folder: Path) -> tuple[VectorMode, bool, str] | None:
 
 
 def _mode(path: Path) -> VectorMode:
-    told = _read(path)
-    if not isinstance(told, dict):
+    config = _read(path)
+    if not isinstance(config, dict):
         raise _unread(path)
-    named = told.get("pooling_mode")
+    named = config.get("pooling_mode")
     if named is None:
-        chosen = [k for k, v in told.items() if k.startswith("pooling_mode_") and v is True]
+        chosen = [k for k, v in config.items() if k.startswith("pooling_mode_") and v is True]
     else:
         chosen = [named] if isinstance(named, str) else list(named)
     if len(chosen) == 1 and chosen[0] in _MODES:

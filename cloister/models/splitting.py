@@ -72,7 +72,7 @@ def takes_whole_words(name: str | None) -> bool:
 def named_splittings() -> Iterator[tuple[str, Any]]:
     """Yields the known names with the splitting that each means, for writing a GGUF.
 
-    Of names with one meaning llama.cpp's own converters' choice comes first.
+    If several names mean the same splitting, the one that llama.cpp's converters write comes first.
     """
     from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 

@@ -76,34 +76,35 @@ def check_reads_backwards(network: Network, base: str) -> None:
 
 
 def check_apart(network: Network, base: str, max_length: int) -> None:
-    """Refuses a base that reads a text otherwise beside another text than by itself.
+    """Refuses a base that gives a text another vector beside a second text than by itself.
 
-    A base may take no mask of one's own (DeBERTa), or have layers that look back on so many tokens,
-    which such a mask replaces (Mistral, on texts that are longer).
+    A base may ignore a given attention mask (DeBERTa). Or its layers have a sliding window, which
+    the given mask replaces, so that texts longer than the window get other vectors (Mistral).
 
     Args:
-        network: A network of two texts that are read apart.
+        network: A network that encodes two texts separately.
         base: Its name in messages.
-        max_length: Most tokens of both texts; one of half of it and a shorter one are tried.
+        max_length: Most tokens of both texts; a text of half this length and a shorter one are
+            tried.
 
     Raises:
-        ModelFileError: The vector of one of the texts is another.
+        ModelFileError: The vector of one of the texts differs.
     """
     try:
         difference = _beside_another(network, max_length)
         why = f"a text's vector differs by {difference:.2g} of its length"
-    except Exception as error:  # a network that takes no such mask may raise any error
+    except Exception as error:  # a network that does not accept the mask may raise any error
         difference, why = float("inf"), (str(error).strip() or type(error).__name__).splitlines()[0]
     if not difference <= TOLERANCE[coarsest(network)]:
         raise ModelFileError(
-            f"model.base: {base} ({network.base.config.model_type}) reads a text otherwise beside "
-            f"another one than by itself ({why}); choose another base, or leave "
+            f"model.base: {base} ({network.base.config.model_type}) gives a text another vector "
+            f"beside a second text than by itself ({why}); choose another base, or leave "
             'task.encoder = "bi" out'
         )
 
 
 def _beside_another(network: Network, max_length: int) -> float:
-    """The largest relative difference of a text's vector, beside another text and by itself."""
+    """Returns the largest relative difference between a text's vectors beside another and alone."""
     two, pooling = network.two, network.pooling
     assert two is not None
     assert pooling is not None

@@ -42,8 +42,8 @@ __all__ = [
 
 # Both accountants carry numerical error of this order (measured against closed forms: 2·10⁻⁴).
 NUMERICAL_SLACK = 1e-3
-# An ε above this protects nobody, and the grids of its distributions fill the memory; it counts as
-# ∞.
+# An ε above this gives no protection, and the grids of its distributions fill the memory; it counts
+# as ∞.
 LARGEST_EPSILON = 500.0
 # PRV's upper bound lies 0.010…0.012 above PLD where both converge (measured on 24 settings): its
 # own error term is 0.01.
@@ -295,7 +295,7 @@ def _met_by_rdp(sample_rate: float, steps: int, target: float, delta: float) -> 
                 return None
             break
         ladder.append(ladder[-1] * 1.25)
-    # With the orders between, which take ten times as long, a rung or two less may do.
+    # Fractional orders take ten times as long; they may show that one or two steps less suffice.
     while len(ladder) > 1 and is_met(ladder[-2]):
         ladder.pop()
     return ladder[-1]

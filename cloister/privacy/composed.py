@@ -1,9 +1,9 @@
-"""The privacy loss distribution of many steps, and its δ: dp-accounting's own, found at once.
+"""Composes a privacy loss distribution with itself; reads δ and ε from it: dp-accounting, but fast.
 
 dp-accounting bounds the support of a composition by forty moments, each a `logsumexp` over the
-whole grid, which takes longer than the composition itself. Here the moments are sums of powers,
-each made of the one before; and the δ at many ε are differences of two running sums, which
-dp-accounting forms in a loop of Python's.
+whole grid, which takes longer than the composition itself. Here the moments are sums of powers, and
+each power is computed from the previous one. dp-accounting computes ε at a δ, and δ at many ε, in a
+Python loop; here they follow from two running sums.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# Of `dp_accounting.pld.common.compute_self_convolve_bounds` and `PLDPmf.self_compose`: orders of
-# the Chernoff bound, in units of one over the grid's points; and the mass that may lie outside of
-# it, which counts as an infinite loss.
+# Constants of `dp_accounting.pld.common.compute_self_convolve_bounds` and `PLDPmf.self_compose`:
+# orders of the Chernoff bound, divided by the number of grid points; and the largest mass outside
+# of the bound, which counts as an infinite loss.
 ORDERS, TRUNCATED = 20, 1e-15
 
 
@@ -31,8 +31,8 @@ def self_composed(one: Any, times: int) -> Any:
         times: Number of steps, at least 1.
 
     Guarantees:
-        What `one.self_compose(times)` returns, wherever a moment's last bits do not decide about a
-        point of the grid beyond which less than `TRUNCATED` lies.
+        Equals `one.self_compose(times)`, except that the last bits of a moment may move an end of
+        the support by one grid point, beyond which less than `TRUNCATED` of the mass lies.
     """
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
@@ -40,10 +40,10 @@ def self_composed(one: Any, times: int) -> Any:
 
 
 def deltas_at(distribution: Any, epsilons: Sequence[float]) -> Floats:
-    """Computes δ at each ε of at least 0, the larger one of adding and removing a unit.
+    """Computes δ at each ε ≥ 0: the larger one of adding and removing a unit.
 
     Guarantees:
-        What `distribution.get_delta_for_epsilon` returns, but for floats' last bits.
+        Equals `distribution.get_delta_for_epsilon` up to the last bits of floats.
     """
     at = np.asarray(epsilons, dtype=np.float64)
     found = [_deltas(side.to_dense_pmf(), at) for side in _sides(distribution)]
@@ -51,20 +51,56 @@ def deltas_at(distribution: Any, epsilons: Sequence[float]) -> Floats:
     return larger
 
 
+def epsilon_at(distribution: Any, delta: float) -> float:
+    """Computes the smallest ε whose δ is at most `delta`, for adding and for removing a unit.
+
+    Returns:
+        The larger ε of both; ∞ where more than `delta` lies at infinite losses.
+
+    Guarantees:
+        The result of `distribution.get_epsilon_for_delta`, up to rounding.
+    """
+    return max(_epsilon(side.to_dense_pmf(), delta) for side in _sides(distribution))
+
+
 def _sides(distribution: Any) -> tuple[Any, ...]:
-    """The losses of removing and of adding a unit; one where they are the same."""
+    """Returns the losses of removing and of adding a unit; only one if they are the same."""
     removing, adding = distribution._pmf_remove, distribution._pmf_add
     return (removing,) if adding is removing else (removing, adding)
 
 
 def _deltas(side: Any, epsilons: Floats) -> Floats:
     losses = (np.arange(len(side._probs)) + side._lower_loss) * side._discretization
-    # No loss below 0 is above an ε; there the power would leave the range of floats.
+    # Skip losses below 0: none is above an ε, and exp would overflow there.
     lower = side._probs * np.exp(-np.maximum(losses, 0.0))
     above = [np.append(np.cumsum(mass[::-1])[::-1], 0.0) for mass in (side._probs, lower)]
     first = np.searchsorted(losses, epsilons, side="right")
     found: Floats = side._infinity_mass + above[0][first] - np.exp(epsilons) * above[1][first]
     return np.clip(found, 0.0, 1.0)
+
+
+def _epsilon(side: Any, delta: float) -> float:
+    if side._infinity_mass > delta:
+        return math.inf
+    # From the largest loss down to 0. What is below 0 changes no ε: it counts only where
+    # δ(0) ≤ `delta`, and ε is then 0.
+    points = np.arange(len(side._probs) - 1, max(-side._lower_loss, 0) - 1, -1)
+    losses = (points + side._lower_loss) * side._discretization
+    mass = side._probs[points]
+    above = np.cumsum(np.concatenate([[side._infinity_mass], mass]))
+    lower = np.cumsum(np.concatenate([[0.0], mass * np.exp(-losses)]))
+    # Between two points δ(ε) = above - e^ε · lower, with all points from the upper one on: it is
+    # `delta` at `crossed`, if that lies above the lower one.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossed = np.log((above - delta) / lower)
+    ended = np.append(crossed[:-1] >= losses, True) & (above > delta) & (lower > 0)
+    ended[-1] = True
+    end = int(np.argmax(ended))
+    # Where e^-loss is 0 in floats, all of `delta` may lie at one loss.
+    vast = (above[1 : end + 1] >= delta) & (lower[1 : end + 1] == 0)
+    if vast.any():
+        return float(losses[np.argmax(vast)])
+    return float(crossed[end]) if above[end] > lower[end] + delta else 0.0
 
 
 def _composed(side: Any, times: int) -> Any:
@@ -84,7 +120,7 @@ def _composed(side: Any, times: int) -> Any:
 
 
 def _bounds(probabilities: Floats, times: int) -> tuple[int, int]:
-    """The first and the last point outside of which at most `TRUNCATED` lies, by Chernoff."""
+    """Returns the first and last grid point; outside lies at most `TRUNCATED` (Chernoff bound)."""
     count = len(probabilities)
     low, high = 0, (count - 1) * times
     factor = np.exp(np.arange(count) / count)

@@ -23,8 +23,8 @@ DEFAULT_EPSILON = 8.0
 Epsilon = Annotated[float, Between(1e-4, LARGEST_EPSILON)]
 # float32 sums and their grid hold these magnitudes with room to spare.
 Norm = Annotated[float, Between(SMALL, LARGE)]
-# A mechanism that publishes each record with probability δ meets δ (Dwork and Roth 2014, section
-# 2.3), so a δ of one in ten protects nobody; the search for its noise would also take long.
+# A mechanism that publishes each record with probability δ satisfies (0, δ)-DP (Dwork and Roth
+# 2014, section 2.3), so a δ of 0.1 gives no protection. The search for its noise is slow, too.
 LARGEST_DELTA = 0.1
 Delta = Annotated[float, Between(SMALLEST_DELTA, LARGEST_DELTA)]
 # Gradients of a person's records are held together before they are averaged.

@@ -1,7 +1,7 @@
-"""Rényi divergences of a subsampled Gaussian at many orders: dp-accounting's series, as arrays.
+"""Computes Rényi divergences of a subsampled Gaussian at many orders, vectorized.
 
-Mironov, Talwar, Zhang 2019, arXiv:1908.10530, section 3.3. dp-accounting adds a series' terms in a
-loop of Python's for each of its 156 orders, which takes most of the time of an ε by Rényi.
+Mironov, Talwar, Zhang 2019, arXiv:1908.10530, section 3.3. dp-accounting adds the series' terms in
+a Python loop for each of its 156 orders, which takes most of the time of an ε by Rényi DP.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# Of `dp_accounting.rdp.rdp_privacy_accountant._compute_log_a_frac`: most terms of a series, and by
-# how much in the logarithm the last ones lie below the sum.
+# Constants of `dp_accounting.rdp.rdp_privacy_accountant._compute_log_a_frac`: the largest number of
+# terms, and how far the logarithm of the last term must be below that of the sum.
 MOST_TERMS, NEGLIGIBLE = 1000, 30.0
-# Terms that are computed at once: most series end within them.
+# Terms that are computed together; most series need no more.
 BLOCK = 64
 
 
@@ -33,15 +33,15 @@ def divergences(
         orders: α, each above 1.
 
     Returns:
-        By order; ∞ where a series does not converge.
+        The divergence at each order; ∞ where a series does not converge.
 
     Guarantees:
-        What `RdpAccountant` computes, but for floats' last bits.
+        Equals what `RdpAccountant` computes, up to the last bits of floats.
     """
     if sample_rate == 0:
         return (0.0,) * len(orders)
     wanted = np.array(orders, dtype=np.float64)
-    with np.errstate(all="ignore"):  # what is no number is ∞ below
+    with np.errstate(all="ignore"):  # NaN and overflows become ∞ below
         found = wanted / (2 * noise_multiplier**2)
         if sample_rate < 1:
             found = _log_moments(sample_rate, noise_multiplier, wanted) / (wanted - 1)
@@ -58,14 +58,14 @@ def _log_moments(rate: float, noise: float, orders: Floats) -> Floats:
 
 
 def _whole(rate: float, noise: float, order: int) -> float:
-    """Log A of an order that is a whole number: a sum of so many terms and one."""
+    """Returns log A of an integer order: a finite sum of order + 1 terms."""
     i = np.arange(order + 1.0)
     terms = _log_binomial(float(order), i) + i * math.log(rate) + (order - i) * math.log1p(-rate)
     return float(np.logaddexp.reduce(terms + (i * i - i) / (2 * noise**2)))
 
 
 def _between(rate: float, noise: float, orders: Floats) -> Floats:
-    """Log A of other orders: two series each, added until both fall and are negligible."""
+    """Returns log A of fractional orders: two series, summed until their terms are negligible."""
     found = np.full(len(orders), math.inf)
     is_open = np.ones(len(orders), dtype=bool)
     sums, last = np.full((2, len(orders)), -math.inf), np.full((2, len(orders)), -math.inf)
@@ -86,7 +86,7 @@ def _between(rate: float, noise: float, orders: Floats) -> Floats:
 
 
 def _terms(rate: float, noise: float, order: Floats, i: Floats) -> Floats:
-    """Logarithms of both series' terms, [2, orders, terms]."""
+    """Returns the logarithms of both series' terms, [2, orders, terms]."""
     from scipy.special import log_ndtr
 
     border = noise**2 * math.log(1 / rate - 1) + 0.5

@@ -1,26 +1,27 @@
-"""Discrete Gaussians, drawn exactly, for one word of randomness each.
+"""Draws discrete Gaussians exactly, mostly with one random word for each.
 
     P(k) ∝ exp(−k² / 2 s²)        k integer, s in steps of the grid
 
-They are drawn from a table, and from the rest that it leaves (Marsaglia 1963, "Generating
-discrete random variables in a computer", here with cells of integers). The integers are cut into
-cells of H, a power of two, at most s / 64. Of 2¹⁶ equally likely entries cell j has c_j, the
-largest number with which no integer of the cell gets more than its probability:
+Most draws come from a table, the rest by rejection (Marsaglia 1963, "Generating discrete random
+variables in a computer", here with cells of integers). The integers are cut into cells of H
+integers, where H is a power of two and at most s / 64. Of the table's 2¹⁶ equally likely entries,
+cell j gets c_j: the largest number that gives no integer of the cell more than its probability,
 
     c_j / 2¹⁶ H ≤ P(k) for every k of the cell.
 
-One word of 64 bits gives an entry and a place in its cell. The remaining entries, about 1 %, stand
-for P(k) − c_j / 2¹⁶ H. That is drawn by rejection under a constant a cell, W_j / 2³² H.
+One word of 64 bits gives an entry and a place in its cell. The entries that no cell got, about 1 %,
+have the remaining probability P(k) − c_j / 2¹⁶ H. It is drawn by rejection, with the constant bound
+W_j / 2³² H in each cell.
 
 Math:
     Entries, weights and places are integers, drawn without error. Whether a proposal is kept is
     decided in float64, whose relative error here is below 450 · 2⁻⁵³ (five roundings of k² / 2 s²,
-    which is at most 85; 4 units in the last place of numpy's exp; the scale's). Where the two sides
-    are closer than `CLOSE`, or than two steps of a float64 uniform, which beyond 9 deviations are
-    more than all room there is, it is decided in decimals of 80 digits, against a uniform of 245
-    bits: about once in 10¹¹ proposals. So P(k) is off by at most 2⁻²⁴⁵ and 10⁻⁷⁰ of itself; draws
-    end at `REACH` deviations, beyond which lies less than 10⁻³⁷. Releases of 10⁸ values, 10⁴ times,
-    are within 10⁻²⁴ of their law in total variation: so much is added to δ.
+    which is at most 85; 4 units in the last place of numpy's exp; the scale's). If the two sides
+    are closer than `CLOSE`, or than two steps of a float64 uniform (always so beyond 9 deviations),
+    the decision is made in decimals of 80 digits, against a uniform of 245 bits: about once in 10¹¹
+    proposals. So the error of P(k) is at most 2⁻²⁴⁵ and 10⁻⁷⁰ of itself. Draws end at `REACH`
+    deviations, beyond which the probability is less than 10⁻³⁷. 10⁴ releases of 10⁸ values are
+    within 10⁻²⁴ of their exact distribution in total variation, which adds at most that to δ.
 """
 
 from __future__ import annotations
@@ -91,14 +92,14 @@ class DiscreteGaussian:
         near = np.where(self.cells >= 0, first, last)
         far = np.where(self.cells >= 0, last, first)
         ratio = 2 ** (WEIGHT_BITS - ENTRY_BITS)
-        # A billionth less, and one more, than float64 has it: bounds in spite of its rounding.
+        # Lower and upper bounds: a billionth below and above the float64 value covers its rounding.
         self.counts = np.floor(self.heights(far) * (1 - 2.0**-30) / ratio).astype(np.int64)
         self.weights = np.floor(self.heights(near)).astype(np.int64) + 2 - self.counts * ratio
         self._starts = np.zeros(2**ENTRY_BITS, dtype=np.int64)
         self._entries: int = int(self.counts.sum())
         self._starts[: self._entries] = np.repeat(first, self.counts)
         self._ends = np.cumsum(self.weights)
-        # Beyond the last cell lies one whose values are never kept: weights up to a power of two.
+        # One more cell, whose values are always rejected, fills the weights up to a power of two.
         self._rest_starts = np.append(first, first[-1])
         self._rest_weights = np.append(self.weights, 1)
         self._rest_covered = np.append(self.counts * ratio, 2 ** (WEIGHT_BITS + 1))
@@ -141,11 +142,11 @@ class DiscreteGaussian:
         return drawn
 
     def _rest(self, count: int, words: Callable[[int], Words]) -> Integers:
-        """Draws from the rest that the table leaves, by rejection, int64 [count]."""
+        """Draws from the probability that the table leaves over, by rejection, int64 [count]."""
         kept = [np.zeros(0, dtype=np.int64)]
         missing = count
         while missing:
-            # A tenth more than the average need, plus 64: one turn is usually enough.
+            # A tenth more proposals than needed on average, plus 64: one turn usually suffices.
             tries = math.ceil(1.1 * missing / self._kept) + 64
             which, place, height = words(3 * tries).reshape(3, -1)
             which >>= np.uint64(64 - self._weight_bits)

@@ -1,4 +1,4 @@
-"""The length of one step's noise over the longest gradient that the step can have."""
+"""Compares the length of one step's noise with the longest gradient that the step can have."""
 
 from __future__ import annotations
 

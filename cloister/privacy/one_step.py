@@ -1,8 +1,8 @@
-"""The privacy loss distribution of one step: dp-accounting's own, its points computed as arrays.
+"""Computes the privacy loss distribution of one step, with dp-accounting's formulas as arrays.
 
-dp-accounting inverts the privacy loss at each point of the grid in a loop of Python's, which takes
-most of an ε's time. Here the same formulas are evaluated for all points at once; everything else,
-what is truncated and how points are connected, is dp-accounting's.
+dp-accounting inverts the privacy loss at each grid point in a Python loop, which takes most of the
+time of an ε. Here the same formulas are evaluated for all points at once. Truncation and the
+connection of points are left to dp-accounting.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def one_step(noise_multiplier: float, sample_rate: float, grid: float) -> Any:
         dp-accounting's `PrivacyLossDistribution`, pessimistic, for adding and for removing a unit.
 
     Guarantees:
-        What `from_gaussian_mechanism` makes of the same values, but for floats' last bits.
+        Equals what `from_gaussian_mechanism` returns for the same values, up to the last bits.
     """
     from dp_accounting.pld.pld_pmf import create_pmf_pessimistic_connect_dots_fixed_gap as connect
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
@@ -50,7 +50,7 @@ def one_step(noise_multiplier: float, sample_rate: float, grid: float) -> Any:
 
 
 def _deltas(loss: GaussianPrivacyLoss, epsilons: Floats, removes: bool) -> Floats:
-    """δ at each ε, as `GaussianPrivacyLoss.get_delta_for_epsilon` computes it one by one."""
+    """Computes δ at each ε with the formula of `GaussianPrivacyLoss.get_delta_for_epsilon`."""
     rate = loss.sampling_prob
     if rate == 1:
         inside, deltas = np.ones(len(epsilons), dtype=bool), np.zeros(len(epsilons))
@@ -65,19 +65,19 @@ def _deltas(loss: GaussianPrivacyLoss, epsilons: Floats, removes: bool) -> Float
 
 
 def _inverse(losses: Floats, deviation: float, rate: float, removes: bool) -> Floats:
-    """The largest points at which the loss is at least these, each inside of its range."""
+    """Returns the largest points at which the loss is at least each value within its range."""
     sign = 1.0 if removes else -1.0
-    plain = sign * losses  # of the release without sampling, for removing
+    plain = sign * losses  # the losses of a release without sampling, when a unit is removed
     if rate < 1:
         above = plain + np.log(1 / rate)
         with np.errstate(divide="ignore", invalid="ignore"):
             plain = above + np.log1p(-np.exp(np.log(1 / rate - 1) - above))
         plain[losses == 0] = np.log(1 / rate + (1 - 1 / rate))
-        # So near the end of its range a loss has no inverse that floats could tell.
+        # At the end of its range the loss is so flat that floats cannot represent its inverse.
         edge = sign * math.log(1 - rate)
         near = 1e-9 * np.maximum(np.abs(losses), abs(edge))
         plain[np.abs(losses - edge) <= near] = -math.inf
         if np.isnan(plain).any():
-            raise ValueError(f"sample rate {rate}: a loss beyond the range of floats")
+            raise ValueError(f"sample rate {rate}: a loss is beyond the range of floats")
     points: Floats = -0.5 - sign * plain * deviation**2
     return points if removes else 1.0 + points

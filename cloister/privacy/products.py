@@ -41,7 +41,7 @@ class Products:
 
     @property
     def device(self) -> torch.device:
-        """Device of the factors."""
+        """Device that holds the factors."""
         return self.left.device
 
     def __len__(self) -> int:

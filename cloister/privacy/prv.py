@@ -1,9 +1,9 @@
 """Computes ε by Opacus' PRV accountant, with each event's Rényi orders computed once.
 
 The accountant (Gopi et al. 2021, arXiv:2106.02848) takes the bounds of its grid from Rényi DP, for
-all steps and for a single one, and computes every order again for each: half of its time at usual
-rates, and most of it where noise and rate are large. Its steps stand here in its own order, on its
-own parts, so that the result is the accountant's to the last bit.
+all steps and for a single one, and computes every order again for each. That is half of its time at
+usual rates, and most of it if noise and rate are large. This file repeats the accountant's steps in
+the same order with its own functions, so the result has the same bits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from cloister.privacy.pld import Composition
 
-# As in `PRVAccountant.get_epsilon`: the error in ε that is allowed for, and δ over that in δ.
+# As in `PRVAccountant.get_epsilon`: the allowed error in ε, and δ over the allowed error in δ.
 EPSILON_ERROR, DELTA_PARTS = 0.01, 1000
 
 

@@ -1,4 +1,4 @@
-"""Rényi differential privacy of releases: cross-checks ε, and is what the budget's filter adds up.
+"""Computes Rényi differential privacy, which cross-checks ε and which the budget's filter sums.
 
 Mironov 2017, arXiv:1702.07476; of subsampled Gaussians: Mironov, Talwar, Zhang 2019,
 arXiv:1908.10530; converted to (ε, δ) by Canonne, Kamath, Steinke 2020, arXiv:2004.00010, Prop. 12.

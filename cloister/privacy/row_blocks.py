@@ -25,7 +25,7 @@ BLOCK = 2**16
 
 @dataclass(frozen=True)
 class Scales:
-    """The factor of each unit's row.
+    """The factors that clip each unit's row, and the rows that contribute nothing.
 
     Attributes:
         factors: In grid steps, float32 [U]; 0 for a unit that contributes nothing.
@@ -108,9 +108,9 @@ def _long_squares(rows: Tensor, room: _Room) -> Tensor:
     """Squared norms of rows [U, n] in float32, [U].
 
     Math:
-        `sum_in_halves` of the squares, value by value, but made by blocks: what halving leaves of
-        the columns a … b after k turns is what k − 1 turns leave of a … b and, added to it, of the
-        columns one width further on. Blocks are as wide as what the last turn leaves.
+        The same additions as `sum_in_halves` of the squares, computed block by block. After k
+        turns of halving, columns a … b hold what they held after k − 1 turns plus what the columns
+        one width further on held. A block is as wide as the result of the last turn.
     """
     units, widths = len(rows), [rows.shape[1]]
     while units * widths[-1] > BLOCK and widths[-1] > 1:

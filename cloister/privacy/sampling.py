@@ -16,7 +16,7 @@ from cloister.privacy.entropy import UNIFORM_GRID, Entropy
 
 
 def poisson_sample(count: int, sample_rate: float, entropy: Entropy) -> NDArray[np.int64]:
-    """Draws one batch.
+    """Draws one Poisson batch from a private number of units.
 
     Args:
         count: Number of units to draw from; private.

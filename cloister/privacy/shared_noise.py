@@ -1,4 +1,4 @@
-"""The noise that the sites of a secure sum share: its size, its grid, and the proof of its cost.
+"""Computes the noise that the sites of a secure sum share, and proves what it costs.
 
 Math:
     Each site adds a discrete Gaussian of deviation s, in steps of the grid γ, to its sum of units'
@@ -26,12 +26,12 @@ from cloister.errors import RefusedError
 from cloister.privacy.discrete_noise import SMALLEST
 from cloister.privacy.sharing import Sharing
 
-# v₂ above, in squared steps: what a discrete Gaussian's variance is above the continuous one's.
+# v₂ above, in squared steps: by this a discrete Gaussian needs more variance than a continuous one.
 SMOOTHING = 4.0
-# One site's share of variance s² hides what continuous noise of s² − 4 does, and h s² − 4 is the σ²
-# of the whole: at least σ²/h times this, with s from 32 on.
+# One site's share of variance s² protects like continuous noise of variance s² − 4, while the whole
+# noise has σ² = h s² − 4. With s ≥ 32, s² − 4 is at least σ²/h times this.
 SHARE_LEFT = 1 - SMOOTHING / SMALLEST**2
-# Deviations of the whole noise that fit beside the signal: a normal is beyond 8 once in 10¹⁵.
+# Deviations of the whole noise that fit beside the signal: a normal exceeds 8 once in 10¹⁵.
 NOISE_ROOM = 8.0
 # The most that a coordinate of the sum may reach, as a fraction of K · expected batch · C, by bits;
 # a site's sum is cut to a K-th of it, so that nothing wraps. With 32 bits it is 4: batches four

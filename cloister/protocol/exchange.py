@@ -141,7 +141,7 @@ class RoundRequest:
 
 @dataclass(frozen=True, slots=True)
 class RoundReply:
-    """The answer of a site.
+    """A site's signed answer to one request.
 
     Attributes:
         site: Its name.
@@ -214,7 +214,10 @@ class RoundReply:
         if not (reply.site == "" or is_name(reply.site)) or not _HEAD.fullmatch(reply.head):
             raise AdapterFormatError("reply: the site's name or the head is not valid")
         if len(reply.signature) > SIGNATURE_BYTES:
-            raise AdapterFormatError(f"reply: a signature of {len(reply.signature)} bytes")
+            raise AdapterFormatError(
+                f"reply: the signature has {len(reply.signature)} bytes; at most {SIGNATURE_BYTES} "
+                "are allowed"
+            )
         return reply
 
 

@@ -121,6 +121,11 @@ def _training_rules(recipe: Recipe) -> Rules:
             f"training.warmup_steps: {training.warmup_steps} is more than the study's {steps} "
             "steps",
         ),
+        (
+            training.adversarial_radius is not None and recipe.task.loss == "dpo",
+            'training.adversarial_radius: not possible with task.loss = "dpo": a preference has '
+            "two replies, each with a loss and a move of its own; leave one of the two out",
+        ),
     ]
 
 

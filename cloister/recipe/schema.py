@@ -42,7 +42,7 @@ Seconds = Annotated[float, Between(1e-3, LONGEST_TIMEOUT)]
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """The `[study]` section.
+    """The `[study]` section: the study's name and its seed.
 
     Attributes:
         name: Name of the study in reports: letters, digits, `-` and `_`.

@@ -90,7 +90,7 @@ def read_candidate(place: Path) -> Candidate:
             "metrics": {} if run is None else _metrics(run),
             "norms": _norms(own),
         }
-        if about.compressed is not None:  # where it was compressed is of no use elsewhere
+        if about.compressed is not None:  # its path is valid only on the machine that compressed it
             lineage["compressed_from"] = asdict(replace(about.compressed, run=None))
     except OSError as error:
         raise bad_file(error, "read") from error
@@ -118,7 +118,7 @@ def _stated(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
             fields = read_json(row["body"], most_bytes=MOST_BYTES)
             found[str(fields["site"])] = dict(fields)
         except (ValueError, KeyError, TypeError) as error:
-            raise BadFileError(f"{name}: no certificate can be read ({error})") from error
+            raise BadFileError(f"{name}: the certificate cannot be read ({error})") from error
     return found
 
 
@@ -166,7 +166,7 @@ def _table(file: Path) -> dict[str, Any]:
     except ValueError as error:
         raise BadFileError(f"{file}: damaged ({error}); restore it") from error
     if not isinstance(found, dict):
-        raise BadFileError(f"{file}: damaged (no object); restore it")
+        raise BadFileError(f"{file}: damaged (not a JSON object); restore it")
     return found
 
 

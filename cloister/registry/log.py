@@ -158,8 +158,8 @@ def append(
     content = json.dumps({"body": body, "signature": signature}, indent=2).encode()
     if not store.create(_path(whole.model, whole.number), content):
         raise UsageError(
-            f"{whole.model}: somebody else promoted or rolled back meanwhile, so nothing was "
-            "changed; look (cloister model show), and say it again if you still mean it"
+            f"{whole.model}: another person promoted or rolled back meanwhile, so nothing was "
+            "changed; check with cloister model show, and repeat the command if it is still right"
         )
     return LoggedPromotion(whole, signature, hashlib.sha256(content).hexdigest())
 
@@ -174,14 +174,14 @@ def check_person(rule: PromotionRule, by: str, key: Ed25519PrivateKey | None) ->
     if not rule.approvers:
         if key is not None:
             raise UsageError(
-                "--key given, and the registry names no approvers: name them by cloister model "
+                "--key given, but the registry names no approvers; name them with cloister model "
                 "rule, or leave the key out"
             )
         return
     if key is None:
         raise UsageError(
-            f"the registry takes signed promotions alone ({', '.join(rule.approvers)}); give "
-            "--by NAME and --key FILE"
+            f"the registry accepts only promotions that an approver signed "
+            f"({', '.join(rule.approvers)}); give --by NAME and --key FILE"
         )
     if rule.approvers.get(by) != public_hex(key):
         raise RefusedError(

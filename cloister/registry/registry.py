@@ -47,7 +47,7 @@ LEAST = 4
 
 
 @dataclass(frozen=True)
-class Said:
+class Promoted:
     """The result of one person's promotion.
 
     Attributes:
@@ -67,7 +67,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Registry:
-    """An open registry.
+    """Reads and writes a registry: its versions, their logs, and which version is served.
 
     Attributes:
         store: Reads and writes its files.
@@ -133,7 +133,7 @@ class Registry:
         by: str,
         stage: str = PRODUCTION,
         key: Ed25519PrivateKey | None = None,
-    ) -> Said:
+    ) -> Promoted:
         """Stores a finished run as a version, and records that one person promotes it.
 
         Args:
@@ -187,7 +187,7 @@ class Registry:
         if there["recipe_sha256"] != own["recipe_sha256"] or there.get("promises") != promises:
             raise LedgerError(
                 f"version {candidate.sha256[:SHOWN]} in {self.place}: its lineage names another "
-                "study or another ε than this run; find out which is true, and restore it"
+                "study or another ε than this run; find out which is right, and restore it"
             )
         return False
 
@@ -199,7 +199,7 @@ class Registry:
         by: str,
         stage: str = PRODUCTION,
         key: Ed25519PrivateKey | None = None,
-    ) -> Said:
+    ) -> Promoted:
         """Records that one person wants the previously served version served again.
 
         Args:
@@ -232,7 +232,7 @@ class Registry:
         at: datetime,
         by: str,
         key: Ed25519PrivateKey | None,
-    ) -> Said:
+    ) -> Promoted:
         before = stages(log, rule).get(stage, StageState())
         if before.current == version:
             raise UsageError(f"{model}: version {version[:SHOWN]} is served at {stage} already")
@@ -252,7 +252,7 @@ class Registry:
         log = [*log, append(self.store, log, fields, key)]
         after = stages(log, rule)[stage]
         is_served = after.current == version and after.pending is None
-        return Said(version, stage, is_served, after.agreed or (by,), rule.needs)
+        return Promoted(version, stage, is_served, after.agreed or (by,), rule.needs)
 
     def version(self, model: str, digits: str) -> str:
         """Returns the version of a model whose SHA-256 begins with the given digits.

@@ -72,16 +72,16 @@ def write_rule(store: Store, rule: PromotionRule) -> None:
 
 def _check(rule: PromotionRule) -> None:
     if type(rule.needs) is not int or not 1 <= rule.needs <= MOST_NEEDED:
-        raise UsageError(f"needs: {rule.needs} given; a number from 1 to {MOST_NEEDED}")
+        raise UsageError(f"needs: {rule.needs} given; needed is a number from 1 to {MOST_NEEDED}")
     for name, key in rule.approvers.items():
         if not is_name(name):
-            raise UsageError(f"approver {name!r}: no name; letters and digits are needed")
+            raise UsageError(f"approver {name!r}: not a valid name; use letters and digits")
         if not isinstance(key, str) or len(key) != 64 or set(key) - set("0123456789abcdef"):
             raise UsageError(f"the key of {name}: 64 lower-case hex digits are needed")
     if len(set(rule.approvers.values())) != len(rule.approvers):
-        raise UsageError("approvers: two people have one key; each needs a key of their own")
+        raise UsageError("approvers: two people have the same key; give each a key of their own")
     if rule.needs > max(len(rule.approvers), 1):
         raise UsageError(
-            f"needs: {rule.needs} people must promote, and {len(rule.approvers)} have "
-            "keys; name each by --approver NAME=HEX"
+            f"needs: {rule.needs} people must promote, but only {len(rule.approvers)} have "
+            "keys; add --approver NAME=HEX for each"
         )

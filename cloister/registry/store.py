@@ -71,7 +71,7 @@ class FolderStore:
     root: Path
 
     def read(self, path: str) -> bytes | None:
-        """See `Store`."""
+        """Implements `Store.read`."""
         try:
             return (self.root / path).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -80,7 +80,7 @@ class FolderStore:
             raise bad_file(error, "read") from error
 
     def write(self, path: str, content: bytes) -> None:
-        """See `Store`."""
+        """Implements `Store.write`."""
         file = self.root / path
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ class FolderStore:
             raise bad_file(error, "written") from error
 
     def create(self, path: str, content: bytes) -> bool:
-        """See `Store`."""
+        """Implements `Store.create`."""
         file = self.root / path
         temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
         try:
@@ -107,7 +107,7 @@ class FolderStore:
         return True
 
     def names(self, folder: str) -> Sequence[str]:
-        """See `Store`."""
+        """Implements `Store.names`."""
         place = self.root / folder
         try:
             return sorted(p.name for p in place.iterdir() if not p.name.startswith("."))
@@ -130,7 +130,7 @@ class RemoteStore:
     root: str
 
     def read(self, path: str) -> bytes | None:
-        """See `Store`."""
+        """Implements `Store.read`."""
         try:
             return bytes(self.files.cat_file(f"{self.root}/{path}"))
         except FileNotFoundError:
@@ -139,11 +139,11 @@ class RemoteStore:
             raise self._bad(path, "read", error) from error
 
     def write(self, path: str, content: bytes) -> None:
-        """See `Store`."""
+        """Implements `Store.write`."""
         self._pipe(path, content, "overwrite")
 
     def create(self, path: str, content: bytes) -> bool:
-        """See `Store`."""
+        """Implements `Store.create`."""
         try:
             self._pipe(path, content, "create")
         except FileExistsError:
@@ -151,7 +151,7 @@ class RemoteStore:
         return True
 
     def names(self, folder: str) -> Sequence[str]:
-        """See `Store`."""
+        """Implements `Store.names`."""
         place = f"{self.root}/{folder}"
         try:
             self.files.invalidate_cache(place)

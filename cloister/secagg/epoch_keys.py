@@ -1,4 +1,4 @@
-"""A site's key pair of an epoch, and the signed advertisement of its public half.
+"""Makes and reads the signed advertisement of a site's public key for an epoch.
 
 X25519 (RFC 7748). The private half never leaves the process that made it. A missing site's masks
 are removed with the seeds of one round, never with a key, which would open all earlier rounds.
@@ -49,7 +49,7 @@ def agree(private: X25519PrivateKey, public_key: bytes) -> bytes:
     """Returns the shared secret of two sites (X25519).
 
     Raises:
-        RefusedError: The public key has a small order, so everybody would know the secret.
+        RefusedError: The public key has a small order, with which anybody could compute the secret.
     """
     try:
         return private.exchange(X25519PublicKey.from_public_bytes(public_key))

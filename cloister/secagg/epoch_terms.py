@@ -1,5 +1,4 @@
-"""The members and limits of an epoch of secure aggregation, in which members have each other's
-keys."""
+"""The terms of an epoch of secure aggregation: its members, their keys, and the threshold."""
 
 from __future__ import annotations
 

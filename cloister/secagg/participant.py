@@ -104,7 +104,8 @@ def mask_update(
         draw: Returns unpredictable bytes.
 
     Raises:
-        RefusedError: The round was masked before.
+        RefusedError: The round was masked before. A second masked update of one round would let the
+            coordinator combine the two.
     """
     if number <= member.masked:
         raise RefusedError(f"round {number} was masked before: an update is masked once")

@@ -52,7 +52,7 @@ class RunObserver(Observer):
 
 @dataclass(frozen=True)
 class Coordinator:
-    """What a coordinator has of a study; it has no records of the sites.
+    """A study at its coordinator: everything except the sites' records, which it never has.
 
     Attributes:
         recipe: The resolved recipe, with labels.
@@ -91,7 +91,7 @@ class Coordinator:
         )
 
     def study(self, participants: Participants, observer: Observer) -> ServerStudy:
-        """What the round loop needs, from the last closed round on.
+        """Returns everything that the round loop needs, from the last closed round on.
 
         Args:
             participants: The sites, and how they are asked.
@@ -166,17 +166,18 @@ class Coordinator:
 
 
 def majority(test: Sequence[Record], kind: TaskKind) -> float | None:
-    """What saying the same of every record reaches; None where records have no labels, or are
-    queries, of which rankings are scored.
+    """Returns the best score of one constant answer for all records.
+
+    None: records have no labels, or are queries, for which rankings are scored.
 
     Args:
         test: Public records.
         kind: The task.
 
     Returns:
-        Of texts with one label the share of the most frequent. Of texts with several the largest
-        micro F1 of any set of labels: it is of the k most frequent, for some k. Of people's items
-        NDCG of the items that came next most often in this very set.
+        For texts with one label, the share of the most frequent label. For texts with several, the
+        largest micro F1 of any constant set of labels (it consists of the k most frequent, for
+        some k). For persons' items, NDCG of the items that come next most often in this set.
     """
     persons = [record for record in test if isinstance(record, ItemsRecord)]
     if persons:
@@ -194,7 +195,7 @@ def majority(test: Sequence[Record], kind: TaskKind) -> float | None:
 
 
 def label_counts(test: Sequence[Record]) -> Counter[str]:
-    """How many public records have each label; none of those without labels."""
+    """Counts how many public records have each label; empty if records have no labels."""
     return Counter(label for record in test for label in _labels(record))
 
 

@@ -17,8 +17,8 @@ from cloister.server.voice import Voice, addressed, hear
 
 log = logging.getLogger(__name__)
 
-# Seconds between looks for sites and for their replies: far below the 3 s after which a SuperNode
-# looks for its next question. Each look costs the SuperLink a search of its database.
+# Seconds between checks for sites and for their replies: far below the 3 s after which a SuperNode
+# checks for its next question. Each check costs the SuperLink a search of its database.
 POLL = 0.25
 # Seconds between checks whether a node has connected again since it was asked.
 RECONNECTED_POLL = 1.0

@@ -9,7 +9,7 @@ LOWER_IS_BETTER = frozenset({"loss", "perplexity"})
 
 
 def is_best(scores: Sequence[float], metric: str) -> bool:
-    """Whether the last score is better than all before."""
+    """Whether the last score is better than all earlier ones."""
     sign = -1 if metric in LOWER_IS_BETTER else 1
     return all(sign * scores[-1] > sign * score for score in scores[:-1])
 

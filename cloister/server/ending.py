@@ -33,7 +33,7 @@ class Ending:
         workspace: Holds base and task.
         rounds: Rounds closed.
         test: Scores of the released adapter on the public test set.
-        majority: What always giving the same answer reaches on the test set.
+        majority: Score of one constant answer for every record of the test set.
         sites: By site, the facts of its certificate or ledger, or the reason why there is none.
         promises: The promised ε of each site for which it is known.
         untrained: Scores of the adapter before round 1 on it; empty where it was not scored.

@@ -42,8 +42,8 @@ def plot_run(
     drawn = [one for one in spending if one.pld]
     parts = 3 if drawn else 2
     figure = Figure(figsize=(4.5 * parts, 3.6), layout="constrained")
-    score, *middle, promised = figure.subplots(1, parts)
-    for axes in middle:
+    score, *others, promised = figure.subplots(1, parts)
+    for axes in others:
         draw_spending(axes, drawn)
         axes.set_title("ε spent so far (indication, at half of δ)")
     for name in ("test", "validation"):

@@ -1,4 +1,4 @@
-"""The two ports of a coordinator: the participants of a study, and the observer of its events."""
+"""The coordinator's two interfaces: a study's participants, and the observer of its events."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 A site that is asked to prepare accepts or refuses the study, finds and loads the base, proves its
 per-record gradients, and answers one word. A download may take long, so the question has a deadline
-of its own. A site that connects later is still asked for rounds, and prepares then. A run that goes
-on after a crash asks only the sites that had not said yet that they take part; otherwise frequent
-crashes could keep a run from ever closing a round. A site where nobody has approved the study yet
-says `unapproved`, which is not an error; it is asked again until the deadline.
+of its own. A site that connects later is still asked for rounds, and prepares then. A run that
+continues after a crash asks only the sites that have not agreed yet; otherwise frequent crashes
+could keep a run from ever closing a round. A site at which the study waits for an approval answers
+`unapproved`, which is not an error; it is asked again until the deadline.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Prepared:
         retired: Sites whose budget does not cover a round.
         refused: Sites that do not take part, with the word that they answered.
         nodes: Flower's ids of the nodes that answered but do not take part.
-        waiting: Sites where nobody had approved the study by the deadline; they do not take part
+        waiting: Sites at which the study was not approved by the deadline; they do not take part
             until the run is resumed.
         unfit: Refused sites whose answer could not be read; no round waits for them.
     """

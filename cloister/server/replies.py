@@ -48,7 +48,7 @@ class ReplyTerms:
 
 @dataclass(frozen=True)
 class Awaited(Generic[T]):
-    """What a site may answer to a question.
+    """The payload that a site may answer with: its largest size, and how it is parsed.
 
     Attributes:
         most_bytes: Longest payload; a longer one is neither hashed nor parsed.
@@ -74,8 +74,8 @@ class Replies:
             asked again.
         nodes: Flower's node id of each site that counts.
         came: Ids of the nodes that answered, except those whose budget is spent.
-        refused: Why a site's reply does not count, in words, by site; "a site" where it did not
-            say which.
+        refused: Why a reply does not count, in words, by site; the name is "a site" if the reply
+            did not state one.
     """
 
     counted: list[str] = field(default_factory=list)
@@ -106,8 +106,9 @@ def read_replies(
     """Sorts a round's replies; invalid ones are logged and left out.
 
     Args:
-        answers: As they arrived, each with the site whose node sent it; "" where nothing tells.
-        terms: What every reply is checked against.
+        answers: The answers in order of arrival, each with the site whose node sent it; "" if the
+            site is not known.
+        terms: The facts that every reply is checked against.
         number: The round.
         awaited: Returns what a site of the study may answer.
         take: Called with each answer that counts, as it arrives.
@@ -187,7 +188,7 @@ def _said(message: Message) -> _Said:
 
 @dataclass
 class _Sorting(Generic[T]):
-    """Sorts each message of a round into `Replies`."""
+    """Checks each message of a round and adds it to the right part of `Replies`."""
 
     terms: ReplyTerms
     number: int

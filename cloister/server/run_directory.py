@@ -13,7 +13,9 @@ certificates/      the sites' certificates: of a deployment SITE.certificate.jso
                    its own; of a simulation also bundle.zip and keys.json, with whole ledgers
                    (`cloister audit certificate`)
 data/              records of a study whose data were in memory, for resuming; readable by the owner
-only .begun             marks a folder that a run made tensorboard/       if the recipe asks for it
+                   only
+.begun             marks a folder that a run made
+tensorboard/       if the recipe asks for it
 *.png              plots
 """
 
@@ -35,7 +37,7 @@ from cloister.strategies.strategy import ServerState
 
 # The folder with records; leave it out of a copy that you pass on.
 RECORDS = "data"
-# The file of round 0: what the study's rounds start from.
+# The file of round 0, which has the scores before any training.
 UNTRAINED = "untrained.json"
 # The message about a folder that is not empty.
 TAKEN = (
@@ -51,7 +53,7 @@ def is_taken(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The folder of one run.
+    """Reads and writes the files in a run's folder.
 
     Attributes:
         path: Absolute.

@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SecureSum:
-    """The result of a round under secure aggregation.
+    """The result of a round under secure aggregation: the total, or why there is none.
 
     Attributes:
         replies: The replies to the MASK question, with the bytes of all exchanges.
@@ -56,7 +56,7 @@ class SecureRounds:
 
     Attributes:
         asker: Asks the sites.
-        terms: What every reply is checked against.
+        terms: The facts that every reply is checked against.
         keys: Public keys of the sites' ledgers.
         sharing: How the study's noise is shared.
         retired: Sites whose budget is spent.

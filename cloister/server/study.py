@@ -1,4 +1,4 @@
-"""A study as the round loop needs it."""
+"""The interface between a study and the round loop: all values and functions that the loop uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cloister.strategies.strategy import ServerState, Strategy
 
 @dataclass(frozen=True)
 class SecureStudy:
-    """What secure aggregation adds to a study.
+    """The settings of a study with secure aggregation.
 
     Attributes:
         sharing: How noise is shared among the sites.

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Signed:
-    """A coordinator's voice in one study.
+    """Signs a coordinator's questions in one study, and stores the heads in the answers.
 
     Attributes:
         key: The coordinator's private key.

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
@@ -23,8 +23,8 @@ from cloister.data.records import ChatRecord
 from cloister.documents.frame import question_of
 from cloister.errors import BadFileError, CloisterError, DataError, MisfitError
 from cloister.feedback.store import StoreFullError
-from cloister.service.batching import Batcher, ClosedError, QueueFullError, Rows, Talk
-from cloister.service.bodies import BodyError, chat_of, inputs_of, read_body
+from cloister.service.batching import Batcher, ClosedError, Predicted, QueueFullError, Rows, Talk
+from cloister.service.bodies import BodyError, chat_of, inputs_of, read_body, wants_reasons
 from cloister.service.callers import CallerRates, Callers
 from cloister.service.feedback_desk import FeedbackDesk, answers_of
 from cloister.service.figures import Figures
@@ -34,6 +34,7 @@ from cloister.service.openai_form import Completion, failure
 from cloister.service.reply_stream import Decoding, Reply, TooLongError, decode, prompt_of
 from cloister.service.sizes import size_of
 from cloister.service.versions import Served, Version
+from cloister.serving.inputs import Input
 from cloister.tasks.chat import CausalChat
 
 HERE = Path(__file__).parent
@@ -60,7 +61,7 @@ class Service:
         figures: The counters for Prometheus.
         seconds: Time limit until a request's answer begins.
         library: The documents that a chat answers from; None: there are none.
-        desk: Takes feedback; None: none is taken.
+        desk: Stores feedback; None: the service stores none.
     """
 
     served: Served
@@ -89,12 +90,12 @@ def make_app(service: Service, callers: Callers, rates: CallerRates) -> RequestG
 async def _no_such_route(request: Request, error: Exception) -> Response:
     """Answers requests that match no route: an unknown address, or a method that it lacks."""
     assert isinstance(error, HTTPException)
-    told = {
+    answer = {
         404: f"there is no {shortened(request.url.path)} here; POST /v1/predict asks the model",
-        405: f"{shortened(request.method)} is not taken here",
+        405: f"{shortened(request.method)} is not allowed here; POST /v1/predict asks the model",
     }
     headers = dict(error.headers or {})
-    return _failed(error.status_code, told.get(error.status_code, error.detail), headers)
+    return _failed(error.status_code, answer.get(error.status_code, error.detail), headers)
 
 
 def _answering(
@@ -115,7 +116,7 @@ def _answering(
         except (TooLongError, DataError, MisfitError) as error:
             return _failed(400, str(error))
         except QueueFullError:
-            return _failed(429, "as many requests wait as are taken; try again later", RETRY)
+            return _failed(429, "the queue of requests is full; try again later", RETRY)
         except ClosedError:
             return _failed(503, "the service ends", RETRY)
         except StoreFullError as error:
@@ -130,26 +131,44 @@ def _answering(
 
 async def predict(service: Service, request: Request) -> Response:
     """Answers `POST /v1/predict`."""
-    inputs = inputs_of(await read_body(request))
-    task = service.served.current.model.workspace.task
+    body = await read_body(request)
+    inputs, task = inputs_of(body), service.served.current.model.workspace.task
     rows = Rows(inputs, size_of(task.record_kind, inputs, task.max_length))
-    service.batcher.put(rows)
-    answered = await asyncio.wrap_future(rows.answer)
+    if wants_reasons(body, task.kind):
+        answered = await _reasoned(service, inputs)
+    else:
+        service.batcher.put(rows)
+        answered = await asyncio.wrap_future(rows.answer)
     version, found = answered.version, answered.predictions
-    told: dict[str, object] = {
+    answer: dict[str, object] = {
         **_named(version),
         "task": task.kind,
         "predictions": [one.to_json() for one in found],
     }
     if service.desk is not None:
-        told["receipts"] = service.desk.receipts(version, inputs, found)
-    return JSONResponse(told)
+        answer["receipts"] = service.desk.receipts(version, inputs, found)
+    return JSONResponse(answer)
+
+
+async def _reasoned(service: Service, inputs: Sequence[Input]) -> Predicted:
+    """Recommends with reasons, which take many passes, so the request is computed alone."""
+
+    def compute(version: Version) -> Predicted:
+        return Predicted(version.model.predict(inputs, reasons=True), version)
+
+    talk = Talk(compute)
+    service.batcher.put(talk)
+    found = await asyncio.wrap_future(talk.answer)
+    assert isinstance(found, Predicted)
+    return found
 
 
 async def feedback(service: Service, request: Request) -> Response:
-    """Answers `GET /v1/feedback`, what may be right, and `POST`, what was."""
+    """Answers `GET /v1/feedback` with the allowed corrections, and stores feedback on `POST`."""
     if service.desk is None:
-        raise BodyError(404, "no feedback is taken here; cloister serve --feedback FILE takes it")
+        raise BodyError(
+            404, "this service stores no feedback; start it as cloister serve --feedback FILE"
+        )
     version = service.served.current
     if request.method == "GET":
         return JSONResponse(answers_of(version).to_json())
@@ -158,8 +177,8 @@ async def feedback(service: Service, request: Request) -> Response:
         kept = await asyncio.to_thread(service.desk.take, body, version, request.scope[CALLER])
     except DataError:
         raise
-    except BadFileError:  # its message names places of this machine
-        return _failed(503, "the feedback cannot be kept now; tell whoever runs this service")
+    except BadFileError:  # its message contains paths of this machine, which a caller must not see
+        return _failed(503, "the feedback could not be stored; tell the operator of this service")
     return JSONResponse({"id": kept, "status": "waiting"}, 201)
 
 
@@ -167,9 +186,9 @@ async def complete(service: Service, request: Request) -> Response:
     """Answers `POST /v1/chat/completions`, whole or as a stream."""
     chat, how, is_streamed, with_usage = chat_of(await read_body(request))
     if not isinstance(service.served.current.model.workspace.task, CausalChat):
-        raise BodyError(400, "this model does not chat; POST /v1/predict asks it")
+        raise BodyError(400, "this model is not a chat model; use POST /v1/predict")
     if service.library is not None and not question_of(chat).strip():
-        raise BodyError(400, "messages: no question of the user's, which documents could answer")
+        raise BodyError(400, "messages: no turn of the user; needed is a question")
     talk = ReplyPieces(service, chat, how)
     service.batcher.put(talk.waiting)
     try:
@@ -241,7 +260,7 @@ class ReplyPieces:
         return Completion(identifier, int(time.time()), version.name, version.digest)
 
     def receipt(self, reply: Reply) -> str | None:
-        """The receipt of the whole reply; None: no feedback is taken."""
+        """Returns the receipt of the whole reply; None: this service stores no feedback."""
         desk = self._service.desk
         if desk is None or self._version is None:
             return None
@@ -292,12 +311,12 @@ async def health(service: Service, request: Request) -> Response:
     """Answers `GET /healthz`."""
     version = service.served.current
     task = version.model.workspace.task
-    told: dict[str, object] = {"status": "ok", **_named(version), "task": task.kind}
+    answer: dict[str, object] = {"status": "ok", **_named(version), "task": task.kind}
     if service.library is not None:
-        told["documents"] = len(service.library.index.documents)
+        answer["documents"] = len(service.library.index.documents)
     if service.desk is not None:
-        told["feedback"] = True
-    return JSONResponse(told)
+        answer["feedback"] = True
+    return JSONResponse(answer)
 
 
 async def metrics(service: Service, request: Request) -> Response:

@@ -19,6 +19,9 @@ from cloister.serving.inputs import Input
 MOST_BYTES = 2**20
 # Most inputs of one request: about one batch, at a few dozen tokens each.
 MOST_INPUTS = 256
+# Most people whose reasons one request asks for: each takes a pass for each item that is read, at
+# most 32 (`serving.reasons`), so this is about two batches.
+MOST_REASONED = 16
 # OpenAI's own limits: the highest temperature, and the number of stop texts.
 MOST_TEMPERATURE, MOST_STOPS = 2.0, 4
 _USED = {
@@ -63,7 +66,7 @@ class BodyError(Exception):
 
 
 async def read_body(request: Request) -> Any:
-    """Reads a JSON body.
+    """Reads a request's body as JSON, up to a limit of bytes.
 
     Raises:
         BodyError: The body is longer than `MOST_BYTES`, or not valid JSON.
@@ -77,23 +80,46 @@ async def read_body(request: Request) -> Any:
     try:
         return read_json(bytes(content), most_bytes=MOST_BYTES)
     except ValueError as error:
-        raise BodyError(400, f"the body is no JSON that is taken here ({error})") from error
+        raise BodyError(400, f"the body is not valid JSON ({error})") from error
 
 
 def inputs_of(body: Any) -> list[Input]:
-    """Returns the inputs of a request to `/v1/predict`: `{"inputs": [ … ]}`.
+    """Returns the inputs of a request to `/v1/predict`: `{"inputs": [ … ], "reasons": true}`.
 
     Raises:
         BodyError: The body has another form, or too many inputs.
     """
     if not isinstance(body, dict) or not isinstance(body.get("inputs"), list):
         raise BodyError(400, 'an object {"inputs": [ … ]} is needed')
-    if others := sorted(set(body) - {"inputs"}):
-        raise BodyError(400, f"{shortened(others[0])}: not known; inputs alone is taken")
+    if others := sorted(set(body) - {"inputs", "reasons"}):
+        raise BodyError(
+            400, f"{shortened(others[0])}: unknown field; only inputs and reasons are allowed"
+        )
     inputs: list[Input] = body["inputs"]
     if not 1 <= len(inputs) <= MOST_INPUTS:
-        raise BodyError(400, f"{len(inputs)} inputs given; 1 to {MOST_INPUTS} a request are taken")
+        raise BodyError(400, f"{len(inputs)} inputs given; a request must have 1 to {MOST_INPUTS}")
     return inputs
+
+
+def wants_reasons(body: Mapping[str, Any], kind: str) -> bool:
+    """Returns whether a request to `/v1/predict` asks which items a recommendation follows from.
+
+    Args:
+        body: Whose inputs `inputs_of` has read.
+        kind: The served model's task.
+
+    Raises:
+        BodyError: It is not true or false, or asked of another task or for too many people.
+    """
+    if not _flag(body, "reasons"):
+        return False
+    if kind != "recommendation":
+        raise BodyError(400, f"reasons: asked of {kind}; they are of recommendation: leave it out")
+    if len(body["inputs"]) > MOST_REASONED:
+        raise BodyError(
+            400, f"reasons: given for at most {MOST_REASONED} people a request; send fewer"
+        )
+    return True
 
 
 def chat_of(body: Any) -> tuple[ChatRecord, Decoding, bool, bool]:
@@ -112,7 +138,7 @@ def chat_of(body: Any) -> tuple[ChatRecord, Decoding, bool, bool]:
         if body.get(name) is not None and body[name] not in neutral:
             raise BodyError(400, f"{name}: this service has no {name}; leave it out")
     if others := sorted(set(body) - {*_USED, *_NEUTRAL, *_UNUSED}):
-        raise BodyError(400, f"{shortened(others[0])}: not known here; leave it out")
+        raise BodyError(400, f"{shortened(others[0])}: unknown field; leave it out")
     options = body.get("stream_options")
     options = {} if options is None else options
     if not isinstance(options, dict):

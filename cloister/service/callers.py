@@ -52,14 +52,14 @@ class Callers:
 
 
 def read_callers(file: Path) -> Callers:
-    """Reads a token file.
+    """Reads the hashed tokens of a service's callers from a file.
 
     Raises:
         BadFileError: The file cannot be read, is not a token file, or can be written by others.
     """
     try:
         if file.stat().st_mode & 0o022:
-            raise BadFileError(f"{file}: others may write this file; chmod 600 {file}")
+            raise BadFileError(f"{file}: other users may write this file; run chmod 600 {file}")
         with file.open("rb") as opened:
             content = opened.read(MOST_FILE + 1)
     except OSError as error:
@@ -68,9 +68,11 @@ def read_callers(file: Path) -> Callers:
     try:
         table = read_json(content, most_bytes=MOST_FILE)
     except ValueError as error:
-        raise BadFileError(f"{file}: no token file ({error}); {how}") from error
+        raise BadFileError(f"{file}: not a token file ({error}); {how}") from error
     if not isinstance(table, dict) or not table:
-        raise BadFileError(f"{file}: no token file (a table of names and hashes needed); {how}")
+        raise BadFileError(
+            f"{file}: not a token file (needed is a table of names and hashes); {how}"
+        )
     for name, value in table.items():
         if not _NAME.fullmatch(name) or not isinstance(value, str) or not _HASH.fullmatch(value):
             raise BadFileError(f"{file}: {shortened(name)} has no SHA-256 of a token; {how}")

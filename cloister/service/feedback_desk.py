@@ -1,4 +1,4 @@
-"""Takes what callers say of answers: checks that the answer is this service's, and keeps it."""
+"""Receives callers' feedback, checks that this service gave the answer, and stores it."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ FIELDS = {
 }
 _ID = Text(MOST_NAME, least=1)
 NO_CONSENT = (
-    "consent: true is needed: whoever the text is about agrees that question, answer and "
-    "correction are kept at this institution and may train its next model; nothing was kept"
+    "consent: true is needed, which states that the person whom the text is about agrees that "
+    "question, answer and correction are stored at this institution and may train its next "
+    "model; nothing was stored"
 )
 
 
 @dataclass(frozen=True)
 class FeedbackDesk:
-    """Gives receipts for answers, and takes feedback for them.
+    """Makes receipts for answers, and stores feedback on them.
 
     Attributes:
-        store: The site's.
+        store: The site's feedback store.
     """
 
     store: FeedbackStore
@@ -50,7 +51,7 @@ class FeedbackDesk:
     def receipts(
         self, version: Version, inputs: Sequence[Input], predictions: Sequence[Prediction]
     ) -> list[str]:
-        """The receipts of one request's predictions, in order."""
+        """Makes the receipts of one request's predictions, in their order."""
         answers = answers_of(version)
         origin = AnswerOrigin(version.digest, PERSONAL if version.is_personal else "")
         return [
@@ -66,40 +67,40 @@ class FeedbackDesk:
     def reply_receipt(
         self, version: Version, chat: ChatRecord, reply: str, *, with_documents: bool
     ) -> str:
-        """The receipt of a reply to a conversation."""
+        """Makes the receipt of a reply to a conversation."""
         drew_on = DOCUMENTS if with_documents else PERSONAL if version.is_personal else ""
         origin = AnswerOrigin(version.digest, drew_on)
         return receipt(self.store.secret, origin, _turns(chat), {"reply": reply})
 
     def take(self, body: Any, version: Version, caller: str) -> str:
-        """Checks and keeps a piece of feedback.
+        """Checks and stores a piece of feedback.
 
         Args:
-            body: What the caller sent.
-            version: The one that is served now; its task says what may be right.
-            caller: Its name.
+            body: The JSON that the caller sent.
+            version: The version that is served now; its task decides which corrections are valid.
+            caller: The caller's name.
 
         Returns:
             The feedback's id.
 
         Raises:
-            BodyError: It cannot be kept as it is.
-            DataError: Input, answer or correction are not of the model's task.
-            StoreFullError: The caller has as much there as it may.
+            BodyError: A field is missing, unknown or invalid.
+            DataError: Input, answer or correction do not fit the model's task.
+            StoreFullError: The caller already has the largest allowed number of rows.
             BadFileError: The store cannot be written.
         """
         if not isinstance(body, dict) or not isinstance(body.get("is_right"), bool):
             raise BodyError(400, 'an object with "is_right": true or false is needed')
         if unknown := sorted(set(body) - FIELDS):
-            raise BodyError(400, f"{unknown[0]!r:.60}: no field of feedback")
+            raise BodyError(400, f"{unknown[0]!r:.60}: unknown field; leave it out")
         if body.get("consent") is not True:
             raise BodyError(400, NO_CONSENT)
         unit, person = _identifier(body, "unit"), _identifier(body, "person")
         if unit is None and person is None:
             raise BodyError(
                 400,
-                "unit, person: give the id of the record whose text it is (its cloister_unit), or "
-                "of the person: without one, nobody could be protected as one",
+                "unit, person: both missing; give the id of the record that the text is from (its "
+                "cloister_unit), or the person's id, since ε protects records or persons by it",
             )
         answers = answers_of(version)
         asked = kept(answers.kind, body.get("input"))
@@ -111,12 +112,12 @@ class FeedbackDesk:
         if origin is None:
             raise BodyError(
                 400,
-                "receipt: not that of this input and answer; send receipt, input and answer as "
-                "they were given and received",
+                "receipt: not made for this input and answer; send input, answer and receipt "
+                "unchanged",
             )
         is_right = body["is_right"]
         if is_right and body.get("correction") is not None:
-            raise BodyError(400, "correction: given of an answer that was right; leave it out")
+            raise BodyError(400, "correction: given with is_right = true; leave it out")
         right = answers.agreed(answer) if is_right else answer
         correction = answers.corrected(right if is_right else body.get("correction"), asked)
         content = Content(
@@ -134,7 +135,7 @@ class FeedbackDesk:
 
 
 def answers_of(version: Version) -> Answers:
-    """What may be right of a version's answers."""
+    """Returns the answers that are valid for a version, by which corrections are checked."""
     task, model = version.model.workspace.task, version.model
     if isinstance(task, Recommendation):
         return Answers(task.record_kind, tuple(task.catalogue.ids))
@@ -143,14 +144,14 @@ def answers_of(version: Version) -> Answers:
 
 
 def kept(kind: RecordKind, given: Any) -> Given:
-    """An input in the form in which it is kept.
+    """Returns an input in the form that the store keeps.
 
     Args:
-        kind: What the task reads.
-        given: As a caller sends it to be predicted for.
+        kind: Kind of records that the task reads.
+        given: The input as a caller sends it for a prediction.
 
     Raises:
-        DataError: It is empty or of another kind.
+        DataError: The input is empty or of another kind.
     """
     if kind == "tokens":
         return list(as_sentence(given, 1).words)
@@ -164,7 +165,7 @@ def kept(kind: RecordKind, given: Any) -> Given:
 
 
 def _turns(chat: ChatRecord) -> list[Any]:
-    """The turns before the place of the reply."""
+    """Returns the turns of a conversation before the reply."""
     return [{"role": turn.role, "content": turn.content} for turn in chat.messages[:-1]]
 
 
@@ -172,7 +173,7 @@ def _identifier(body: dict[str, Any], name: str) -> str | None:
     value = body.get(name)
     if value is None:
         return None
-    # With a blank more it would be somebody else, and one person two units.
+    # A blank at an end would make another id, so one person would be two units.
     if not isinstance(value, str) or value != value.strip() or not _ID(value):
-        raise BodyError(400, f"{name}: a text {_ID} is needed, without blanks around it")
+        raise BodyError(400, f"{name}: needed is a text {_ID}, without blanks at its ends")
     return value

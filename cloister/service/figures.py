@@ -70,7 +70,7 @@ class Figures:
         self._tokens.labels("inputs").inc(tokens)
 
     def reply(self, prompt_tokens: int, reply_tokens: int) -> None:
-        """Counts a reply."""
+        """Counts a reply, and the tokens of its prompt and of its text."""
         self._tokens.labels("inputs").inc(prompt_tokens)
         self._tokens.labels("replies").inc(reply_tokens)
 

@@ -100,7 +100,9 @@ class RequestGate:
             return _refused(415, "content-type: application/json is needed")
         if wait := self._rates.wait(caller):
             later = {"retry-after": str(math.ceil(wait))}
-            return _refused(429, "more requests than this caller has; try again later", later)
+            return _refused(
+                429, "this caller's limit of requests is reached; try again later", later
+            )
         return None
 
 

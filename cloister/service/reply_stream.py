@@ -48,7 +48,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole reply.
+    """A complete reply, why it ended, and its numbers of tokens.
 
     Attributes:
         text: Its text.
@@ -108,7 +108,7 @@ def decode(
     give: Callable[[str], None],
     is_left: Callable[[], bool],
 ) -> Reply:
-    """Decodes one reply.
+    """Decodes one reply and hands out its text while it is decoded.
 
     Args:
         model: A chat model.

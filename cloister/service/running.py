@@ -80,7 +80,7 @@ def run_service(
         place: A listening socket.
         say: Called with messages for the operator.
         library: The documents that a chat answers from; None: there are none.
-        desk: Takes feedback; None: none is taken.
+        desk: Stores feedback; None: the service stores none.
 
     Raises:
         OSError: The certificate or its key cannot be read.
@@ -118,7 +118,7 @@ async def _run(
     server = _DrainingServer(config)
 
     def end() -> None:
-        say("… ends when the requests that were taken are answered")
+        say("… shutting down when all accepted requests are answered")
         server.should_exit = True
 
     def exchange() -> None:
@@ -126,7 +126,7 @@ async def _run(
             version = served.exchange()
         except CloisterError as error:
             figures.exchange("failed")
-            say(f"not exchanged, the version before is served on: {error}")
+            say(f"the new version was not loaded, the old one stays in service: {error}")
         else:
             figures.exchange("done")
             say(f"serves version {version.digest} now")

@@ -23,7 +23,7 @@ CPU_TOKENS = 512
 
 @dataclass(frozen=True)
 class Version:
-    """A loaded model.
+    """A loaded model under the name and digest by which callers see it.
 
     Attributes:
         name: The model's name for callers: the name of the given folder.
@@ -119,7 +119,7 @@ def open_promoted(
 
 
 def _in_small_passes(model: Model) -> Model:
-    """On a CPU: passes of few tokens, each of texts of like length."""
+    """Lowers the tokens of a pass on a CPU, so that a pass holds texts of similar length."""
     if model.workspace.network.device.type != "cpu":
         return model
     return replace(model, max_tokens=min(model.max_tokens, CPU_TOKENS))

@@ -70,7 +70,7 @@ def check_threshold(kind: TaskKind, threshold: float) -> None:
     if kind not in HELD:
         raise UsageError(
             f"--threshold {threshold:g}: given for {kind}, whose predictions have no probability; "
-            f"of {', '.join(HELD)} alone"
+            f"leave it out (it is for {', '.join(HELD)})"
         )
 
 

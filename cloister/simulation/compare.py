@@ -129,7 +129,7 @@ class Comparison:
 
 
 def compare(paths: Sequence[Path]) -> Comparison:
-    """Compares runs.
+    """Compares finished runs, grouped by the settings in which they differ.
 
     Args:
         paths: Folders of runs, or folders with several runs, as `simulate --sweep` makes them.

@@ -53,8 +53,8 @@ def held_out(
     for number, record in enumerate(records, 1):
         if unit is Unit.PERSON and record.person is None:
             raise DataError(
-                f"record {number} names no person, but privacy.unit is person: name the column as "
-                "data.person"
+                f"record {number} names no person, but privacy.unit is person; set data.person to "
+                "the column that does"
             )
         (test if _part(record, unit, parts, seed) == part else train).append(record)
     if not train or not test:

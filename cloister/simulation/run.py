@@ -179,7 +179,7 @@ def open_coordinator(
     return SimulatedCoordinator(simulated, coordinator_of(simulated, workspace, run), events)
 
 
-class Teller(RunObserver):
+class SimulationObserver(RunObserver):
     """Writes each closed round into the run's folder, and calls the simulation's callbacks.
 
     Args:
@@ -226,9 +226,9 @@ class SimulatedCoordinator:
     started: float = field(default_factory=time.monotonic)
 
     @property
-    def observer(self) -> Teller:
+    def observer(self) -> SimulationObserver:
         """Returns the observer that writes and reports events."""
-        return Teller(self.coordinator.recipe, self.coordinator.run, self.events)
+        return SimulationObserver(self.coordinator.recipe, self.coordinator.run, self.events)
 
     def study(self) -> ServerStudy:
         """Returns what the round loop needs, from the last closed round on."""

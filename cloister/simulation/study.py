@@ -40,6 +40,7 @@ from cloister.simulation.plans import plans_of
 from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.tasks.items_hash import with_items_sha256
 from cloister.tasks.public_labels import study_labels
+from cloister.training.config import TrainingConfig
 from cloister.training.machine import on_machine
 from cloister.training.memory import kept_moments
 from cloister.training.units import EncodedUnits, encode_units
@@ -106,11 +107,11 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     public = {data.test or data.train: [*test, *validation, *old_test]}
     labels = study_labels(recipe.task.labels, recipe.task.kind, {data.train: whole}, public)
     sites = partition(train, data, recipe.study.seed)
-    odd = [name for name in sites if not is_name(name)]
-    if odd:
+    invalid = [name for name in sites if not is_name(name)]
+    if invalid:
         raise DataError(
-            f"data.site: {odd[0]!r} is not valid as a site's name: files are named after it, so it "
-            "must not contain / or \\ or begin with a dot; rename it in the records"
+            f"data.site: {invalid[0]!r} is not valid as a site's name: files are named after it, "
+            "so it must not contain / or \\ or begin with a dot; rename it in the records"
         )
     task = with_items_sha256(dataclasses.replace(recipe.task, labels=labels))
     resolved = dataclasses.replace(recipe, task=task)
@@ -124,7 +125,7 @@ def _refuse_training_file(name: str, public: str | None, train: str) -> None:
     if public is not None and public != train and is_same_file(public, train):
         raise DataError(
             f"data.{name}: {public} is the training file ({train}); scores on private records "
-            "would be releases that no ledger charges:  give a public set"
+            "would be releases that no ledger charges: give a public set"
         )
 
 
@@ -141,6 +142,7 @@ def _open(recipe: Recipe) -> Workspace:
         attention=recipe.machine.attention,
         processes=recipe.machine.processes,
         gradient_checkpointing=bool(recipe.machine.gradient_checkpointing),
+        adversarial_radius=recipe.training.adversarial_radius,
     )
 
 
@@ -158,6 +160,7 @@ def workspace_of(study: SimulatedStudy) -> Workspace:
             model=recipe.model,
             lora=recipe.lora,
             task=recipe.task,
+            training=TrainingConfig(adversarial_radius=recipe.training.adversarial_radius),
             machine=recipe.machine,
         )
     )

@@ -28,7 +28,7 @@ MOST_RUNS = 1000
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of a sweep.
+    """One run of a sweep: its folder's name and its recipe.
 
     Attributes:
         name: The folder's name.
@@ -41,7 +41,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A grid of runs.
+    """The runs of a sweep or cross-validation, and the fields in which they differ.
 
     Attributes:
         swept: The fields that are swept.

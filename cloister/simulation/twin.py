@@ -42,7 +42,7 @@ def simulate_with_twin(
     result = simulate(recipe, run, engine, events)
     twin = plain_twin(recipe)
     folder = run.path / "twin"
-    events.on_stage("the same without privacy, untuned")
+    events.on_stage("the same study without privacy, untuned")
     twin_run = RunDirectory.reopen(folder) if folder.exists() else RunDirectory.create(folder, twin)
     plain = simulate(twin, twin_run, engine, events)
     both = dataclasses.replace(

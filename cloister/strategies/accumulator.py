@@ -1,4 +1,4 @@
-"""Takes a round's updates as they arrive: keeps them until it closes, or adds them to a sum."""
+"""Receives a round's updates as they arrive, and keeps them or adds them to a sum."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cloister.strategies.strategy import MeanStrategy, ServerState, Strategy
 
 
 class Accumulator(Protocol):
-    """Takes updates one at a time and closes the round."""
+    """Receives a round's updates one at a time, and closes the round with them."""
 
     @property
     def held(self) -> Mapping[str, Adapter]:
@@ -48,7 +48,8 @@ class Streaming:
     """Adds each update to a running mean and keeps none.
 
     Guarantees:
-        Bit for bit what `Buffered` gives, in any order. Memory does not grow with the sites.
+        The result has the same bits as that of `Buffered`, for any order of updates. Memory does
+        not grow with the number of sites.
     """
 
     held: Mapping[str, Adapter] = {}
@@ -67,10 +68,10 @@ class Streaming:
 
 
 def accumulator_of(strategy: Strategy, *, keep: bool) -> Accumulator:
-    """Returns what takes a round's updates as they arrive: a buffer or a sum.
+    """Returns the accumulator for a round's updates: a buffer or a running sum.
 
     Args:
-        strategy: Its traits say whether it needs no more than the mean.
+        strategy: Its traits state whether it needs only the mean.
         keep: Whether another part (figures, an audit) needs each update.
     """
     if keep or not strategy.traits.is_linear:

@@ -1,10 +1,10 @@
-"""The distance of a round's model from the mean of the sites' models.
+"""Measures how far a round's model is from the mean of the sites' models.
 
     ‖Σ w_k B_k A_k + R₀ − B A − R‖ / ‖Σ w_k B_k A_k + R₀‖      Frobenius, over all adapted modules
 
-B_k and A_k are what site k holds after its update, R₀ the residual that it held beside them, where
-the method keeps one, and B, A, R what the round ended with. The mean of factors is not the mean of
-products (Sun et al. 2024, arXiv:2403.12313; Singhal et al. 2024, arXiv:2410.09432).
+B_k and A_k are site k's factors after its update, R₀ is the residual beside them (if the method has
+one), and B, A, R are the factors and the residual after the round. The mean of factors is not the
+mean of products (Sun et al. 2024, arXiv:2403.12313; Singhal et al. 2024, arXiv:2410.09432).
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ def aggregation_error(
     weights: Mapping[str, float],
     frozen: Adapter,
 ) -> float | None:
-    """The relative error of a round.
+    """Computes the relative aggregation error of a round.
 
     Args:
         before: The global adapter that sites started from.
         updates: Their updates that count, by site.
         after: The global adapter that the round ended with.
         weights: Declared weights by site; a site without one weighs 1.
-        frozen: Factors that no adapter holds because they never change: A, where B trains alone.
+        frozen: Factors that no adapter has because they never change: A, if only B trains.
 
     Returns:
-        The error; 0 where all products are zero. None where no product moved: in rounds of the
-        head alone, or without updates.
+        The error; 0 if all products are zero. None: no product moved, because only the head
+        trained or there was no update.
     """
     pairs = find_pairs(next(iter(updates.values()), ()))
     if not pairs:

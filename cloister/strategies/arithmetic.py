@@ -1,4 +1,4 @@
-"""What strategies share: means, stacks and steps of named tensors."""
+"""Arithmetic that several strategies use: means, stacks and steps of named tensors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def weighted_mean(updates: Mapping[str, Adapter], weights: Mapping[str, float]) 
 def mean_beside_pairs(
     before: Adapter, updates: Mapping[str, Adapter], weights: Mapping[str, float]
 ) -> Adapter:
-    """The tensors that are no factor of a product (the head), moved by the sites' mean update."""
+    """Returns the tensors outside of pairs (the head), moved by the sites' mean update."""
     first = next(iter(updates.values()))
     factors = {name for pair in find_pairs(first) for name in pair}
     names = sorted(first.keys() - factors)
@@ -59,7 +59,7 @@ def each(rule: Callable[..., Array], *adapters: Adapter) -> Adapter:
 def stepped(
     state: ServerState, step: Adapter, memory: Mapping[str, Adapter] | None = None
 ) -> ServerState:
-    """The state after a round whose adapter moves by `step`; tensors that did not travel stay."""
+    """Returns the state after a round that moves the adapter by `step`; other tensors stay."""
     moved = state.adapter.select(step) + step
     kept = {**state.memory, **(memory or {})}
     return replace(state, adapter=state.adapter.replace(moved), round=state.round + 1, memory=kept)

@@ -45,7 +45,7 @@ def effective(config: StrategyConfig) -> StrategyConfig:
 
 
 def make_strategy(config: Strategies, sites: Sequence[str]) -> Strategy:
-    """Makes a strategy.
+    """Makes the strategy that a recipe's section describes.
 
     Args:
         config: The section.

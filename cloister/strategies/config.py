@@ -1,4 +1,4 @@
-"""The `[strategy]` section of a recipe."""
+"""The `[strategy]` section of a recipe, built in, from a plug-in, or carried unread."""
 
 from __future__ import annotations
 

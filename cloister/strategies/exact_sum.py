@@ -1,4 +1,4 @@
-"""Weighted means of updates as they arrive, in one running sum for any number of sites.
+"""Computes weighted means of updates as they arrive, with one running sum for all sites.
 
     Σ w_k Δ_k / Σ w_k
 
@@ -74,7 +74,7 @@ class RunningMean:
         self._total = ExactSum()
 
     def add(self, site: str, update: Adapter) -> None:
-        """Adds a site's update.
+        """Adds one site's update, times its weight, to the sum.
 
         Raises:
             ValueError: Its names or shapes are not those of the others.

@@ -38,7 +38,7 @@ class FedAvg:
         return ServerState(adapter)
 
     def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
-        """Adds the mean delta."""
+        """Adds the weighted mean of the sites' deltas to the adapter."""
         return self.step(state, weighted_mean(updates, self.weights))
 
     def step(self, state: ServerState, mean: Adapter) -> ServerState:

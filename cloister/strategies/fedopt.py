@@ -7,8 +7,8 @@ algorithm 2).
         v − (1 − β₂) Δ̄² sign(v − Δ̄²)           Yogi
     x ← x + η m / (√v + τ)
 
-Under privacy every coordinate of the mean has the same noise, and so has v: with much noise these
-rules come close to momentum with a smaller step.
+Under privacy every coordinate of the mean has noise of the same size, so v becomes nearly equal in
+all coordinates: with much noise these rules are close to momentum with a smaller step.
 """
 
 from __future__ import annotations

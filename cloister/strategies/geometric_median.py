@@ -24,7 +24,7 @@ STEPS, SMOOTHING = 100, 1e-6
 
 @dataclass(frozen=True)
 class GeometricMedian:
-    """The point that is nearest to all updates; survives fewer than half of the sites."""
+    """Moves by the point nearest to all updates; fewer than half of the sites cannot control it."""
 
     @property
     def traits(self) -> Traits:
@@ -38,15 +38,15 @@ class GeometricMedian:
     def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
         """Adds the geometric median of the deltas."""
         enough(updates, self.traits.fewest)
-        middle = coordinate_medians(updates)
+        center = coordinate_medians(updates)
         for _ in range(STEPS):
-            distances = {site: (middle - update).norm() for site, update in updates.items()}
+            distances = {site: (center - update).norm() for site, update in updates.items()}
             nearness = {site: 1 / max(SMOOTHING, far) for site, far in distances.items()}
             closer = weighted_mean(updates, nearness)
-            if (closer - middle).norm() <= SMOOTHING * max(1.0, middle.norm()):
+            if (closer - center).norm() <= SMOOTHING * max(1.0, center.norm()):
                 break
-            middle = closer
-        return stepped(state, middle)
+            center = closer
+        return stepped(state, center)
 
 
 METHODS = (Method(name="geometric-median", make=lambda weights, options: GeometricMedian()),)

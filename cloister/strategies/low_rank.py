@@ -1,4 +1,4 @@
-"""Arithmetic of products that are never multiplied out.
+"""Arithmetic of low-rank matrices that stay factored and are never multiplied out.
 
 A product is kept as its factors, left [m, k] and right [k, n], in float64. A sum of
 products is one product of stacked factors: Σ B_i A_i = [B_1 … B_K] [A_1; …; A_K].

@@ -16,7 +16,7 @@ from cloister.strategies.strategy import ServerState, Traits
 
 @dataclass(frozen=True)
 class Median:
-    """The median delta of each coordinate; survives fewer than half of the sites."""
+    """Moves by each coordinate's median; fewer than half of the sites cannot control it."""
 
     @property
     def traits(self) -> Traits:
@@ -28,7 +28,7 @@ class Median:
         return ServerState(adapter)
 
     def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
-        """Adds the median delta."""
+        """Adds the median of each coordinate's deltas to the adapter."""
         enough(updates, self.traits.fewest)
         return stepped(state, coordinate_medians(updates))
 

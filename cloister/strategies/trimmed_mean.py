@@ -37,7 +37,7 @@ class TrimmedMean:
         return ServerState(adapter)
 
     def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
-        """Adds the trimmed mean."""
+        """Adds the trimmed mean of each coordinate's deltas to the adapter."""
         enough(updates, self.traits.fewest)
         return stepped(state, across_sites(updates, self._trimmed))
 

@@ -1,1 +1,1 @@
-"""Tasks: how a record becomes tokens, the loss of a record, and the scores of a model."""
+"""Tasks: each encodes records as tokens, computes a record's loss, and scores a model."""

@@ -1,4 +1,4 @@
-"""Conversations: the assistant's tokens are learnt, everything else is context."""
+"""The chat task: the assistant's tokens are learnt, and all other tokens are context."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ class CausalChat:
     def encode(self, record: Record) -> Example:
         """Tokenizes a conversation and marks the tokens of the assistant's turns.
 
-        Where preferences are learnt, both conversations of a pair are encoded whole: the turns that
-        they share cancel in the loss.
+        If preferences are learnt, both conversations of a pair are encoded completely: the turns
+        that they share cancel in the loss.
 
         Raises:
             MisfitError: The template does not render the conversation, or not so that the
                 assistant's turns can be found in it (`cloister.tasks.turns`); or preferences are
-                learnt and it is no pair.
+                learnt and the record is not a pair.
         """
         assert isinstance(record, ChatRecord)
         if self.dpo_beta is None:
@@ -131,8 +131,7 @@ class CausalChat:
         return Example(ids or (self.pad_id,), tuple(target[kept]) or (IGNORE,))
 
     def _whole(self, record: ChatRecord) -> Rendered:
-        """A record as text, with the characters that are learnt; raw text is learnt whole, with its
-        end."""
+        """Renders a record, with the characters that are learnt; of raw text, all of them."""
         is_left = self.truncation_side == "left"
         if record.text is None:
             cut = last_turns if is_left else cut_turns
@@ -143,21 +142,23 @@ class CausalChat:
 
     @property
     def frames(self) -> bool:
-        """Whether the tokenizer adds its special tokens. A template writes its own; only the plain
-        one leaves the first token to the tokenizer."""
+        """Whether the tokenizer adds its special tokens.
+
+        Most templates write them; only the plain one leaves the first token to the tokenizer.
+        """
         return self.template.text == PLAIN_TEMPLATE and not _ends_itself(self.tokenizer)
 
     def prompt(self, record: ChatRecord) -> tuple[int, ...]:
-        """Token ids up to where the last assistant turn begins, the latest `max_length` of them."""
+        """Returns the last `max_length` token ids before the last assistant turn."""
         return self.whole_prompt(record)[-self.max_length :]
 
     def whole_prompt(self, record: ChatRecord) -> tuple[int, ...]:
-        """Token ids up to where the last assistant turn begins, however many."""
+        """Returns all token ids before the last assistant turn."""
         text = self.prompt_text(record)
         return tuple(self._tokens(text, offsets=False, frame=self.frames)["input_ids"])
 
     def prompt_text(self, record: ChatRecord) -> str:
-        """The rendered conversation up to where the last assistant turn begins, without a cut."""
+        """Returns the whole rendered text before the last assistant turn."""
         return before(self._apply, record.messages, _last_assistant(record))
 
     def last_turn(

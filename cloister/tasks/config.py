@@ -1,4 +1,4 @@
-"""The `[task]` section of a recipe."""
+"""The `[task]` section of a recipe: its fields, their bounds and their checks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ ClassWeight = tuple[
     Annotated[str, Text(LONGEST_LABEL, lines=True, least=1)],
     Annotated[float, Between(LEAST_WEIGHT, MOST_WEIGHT)],
 ]
-# What a head reads of two texts that are read apart (`models.apart`).
+# What a head reads of two texts that are encoded separately (`models.apart`).
 Comparison = Literal["vectors", "cosine"]
 Score = Annotated[float, Between(-LARGE, LARGE)]
 # A passage of retrieval: half a page, more than today's encoders read of it (512 tokens).
@@ -64,17 +64,18 @@ Passage = tuple[
 # Characters of all passages: an adapter's facts state them, at most six bytes a character in JSON,
 # and are read up to 1 MiB (`evidence.fingerprint.MOST_TOLD`).
 MOST_PASSAGE_TEXT = 2**17
-# Of cosines; Gao et al. 2021, arXiv:2104.08821, appendix D, chose it for sentence encoders.
+# Temperature of cosines: the value that Gao et al. 2021 (arXiv:2104.08821, appendix D) chose for
+# sentence encoders.
 TEMPERATURE = 0.05
-# A person's last items that are read as one text: of 128 tokens ten titles fill most.
+# A person's last items that are read as one text: ten titles fill most of 128 tokens.
 LAST_ITEMS, MOST_LAST = 10, 1000
-# Options of a plug-in: a few numbers and words.
+# Largest options of a plug-in: a few numbers and words.
 MOST_OPTIONS = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPlugin:
-    """Which code a plug-in's `task.kind` stands for; plain data, nothing imported.
+    """The code that a plug-in's `task.kind` stands for, as plain data; nothing is imported.
 
     The table `[task.plugin]` of a document. It is there for plug-ins alone, and all of it is
     covered by the study's digest.
@@ -97,7 +98,7 @@ class TaskPlugin:
         check_bounds(self)
 
     def table(self) -> dict[str, object]:
-        """The table as a document states it."""
+        """Returns the facts as the table `[task.plugin]` of a document."""
         return {**whole_table(self), "options": json.loads(self.options)}
 
 
@@ -208,13 +209,15 @@ class TaskConfig:
         if self.plugin is None and self.kind not in BUILT_IN:
             raise UsageError(f"kind: {shortened(self.kind)} given; {known_kinds()} needed")
         if self.plugin is not None and (self.kind in BUILT_IN or not is_plugin_name(self.kind)):
-            raise UsageError(f"kind: {shortened(self.kind)} given; the name of a plug-in needed")
+            raise UsageError(
+                f"kind: {shortened(self.kind)} given; needed is a built-in task or a plug-in's name"
+            )
         if len(set(self.labels)) != len(self.labels):
-            raise UsageError("labels: each may be named once only")
+            raise UsageError("labels: duplicate label; name each once")
         if self.loss is not None and self.kind != "causal-lm":
-            raise UsageError(f"loss: {self.loss} given; it is of causal-lm alone")
+            raise UsageError(f"loss: {self.loss} given; only causal-lm has it: leave it out")
         if self.dpo_beta is not None and self.loss != "dpo":
-            raise UsageError('dpo_beta: given without loss = "dpo", whose β it is')
+            raise UsageError('dpo_beta: given without loss = "dpo", which needs it; leave it out')
         if self.prompt is not None and self.prompt.count(SLOT) != 1:
             raise UsageError(
                 f"prompt: {self.prompt.count(SLOT)} times {SLOT} in it; it is needed once, where "
@@ -222,23 +225,23 @@ class TaskConfig:
             )
         if self.prompt is not None and self.kind != "sequence-classification":
             raise UsageError(
-                f"prompt: given for {shortened(self.kind)}; of sequence-classification alone: a "
-                "sentence's tags and a conversation's turns have no place in it, and a plug-in "
-                "reads texts in its own way"
+                f"prompt: given for {shortened(self.kind)}; only sequence-classification has it, "
+                "because other tasks do not read one text, and a plug-in reads texts in its own "
+                "way: leave it out"
             )
 
         if self.truncation_side is not None and self.kind != "causal-lm":
             raise UsageError(
-                f"truncation_side: given for {shortened(self.kind)}; of causal-lm alone: other "
-                "tasks cut a record at its end"
+                f"truncation_side: given for {shortened(self.kind)}; only causal-lm has it, other "
+                "tasks cut a record at its end: leave it out"
             )
         if self.encoder is not None and self.kind != "text-pairs":
             raise UsageError(
-                f"encoder: given for {shortened(self.kind)}; it is of text-pairs alone"
+                f"encoder: given for {shortened(self.kind)}; only text-pairs has it: leave it out"
             )
         if self.compare is not None and self.encoder != "bi":
             raise UsageError(
-                f'compare: {self.compare} given without encoder = "bi", whose vectors it compares'
+                f'compare: {self.compare} given without encoder = "bi"; set that, or leave it out'
             )
         self._check_weights()
         self._check_scale()
@@ -250,8 +253,8 @@ class TaskConfig:
             return
         if self.kind not in WEIGHTED:
             raise UsageError(
-                f"class_weights: given for {shortened(self.kind)}; of {', '.join(WEIGHTED)} alone, "
-                "which have classes"
+                f"class_weights: given for {shortened(self.kind)}; only {', '.join(WEIGHTED)} have "
+                "classes: leave it out"
             )
         if not self.class_weights:
             raise UsageError("class_weights: an empty table given; leave it out")
@@ -266,7 +269,8 @@ class TaskConfig:
             for name in ("score_range", "score_step"):
                 if getattr(self, name) is not None:
                     raise UsageError(
-                        f"{name}: given for {shortened(self.kind)}; it is of scoring alone"
+                        f"{name}: given for {shortened(self.kind)}; only scoring has it: leave it "
+                        "out"
                     )
             return
         if self.labels:
@@ -282,15 +286,16 @@ class TaskConfig:
     def _check_passages(self) -> None:
         if self.negatives == "in-batch":
             raise UsageError(
-                "negatives: in-batch given; then a record's loss depends on the other records of "
-                "its batch, so no clip of single records bounds what one of them adds, and ε would "
-                'be false: leave it out, for "public", all other public passages'
+                "negatives: in-batch given; a record's loss would depend on the other records of "
+                "its batch, so clipping would not bound one record's influence, and ε would be "
+                'false: leave it out, which means "public", all other public passages'
             )
         if self.kind != "retrieval":
             for name in ("passages", "negatives", "temperature"):
                 if getattr(self, name) is not None:
                     raise UsageError(
-                        f"{name}: given for {shortened(self.kind)}; it is of retrieval alone"
+                        f"{name}: given for {shortened(self.kind)}; only retrieval has it: leave "
+                        "it out"
                     )
             return
         if self.negatives not in (None, "public"):
@@ -307,9 +312,11 @@ class TaskConfig:
                 "read: shorten them, or train on a part (cloister index searches any number)"
             )
         if blank := [name for name, text in found.items() if not (name.strip() and text.strip())]:
-            raise UsageError(f"passages: {shortened(blank[0])} has no text, or no id")
+            raise UsageError(f"passages: {shortened(blank[0])}: its id or its text is empty")
         if self.labels and set(self.labels) != set(found):
-            raise UsageError("labels: not the ids of passages, which they are; leave them out")
+            raise UsageError(
+                "labels: differ from the ids of passages, which are the labels; leave them out"
+            )
         object.__setattr__(self, "labels", tuple(sorted(found)))
 
     def _check_items(self) -> None:
@@ -317,7 +324,8 @@ class TaskConfig:
             for name in ("items", "items_sha256", "last_items"):
                 if getattr(self, name) is not None:
                     raise UsageError(
-                        f"{name}: given for {shortened(self.kind)}; it is of recommendation alone"
+                        f"{name}: given for {shortened(self.kind)}; only recommendation has it: "
+                        "leave it out"
                     )
             return
         if self.labels:
@@ -327,23 +335,23 @@ class TaskConfig:
             )
         if self.items is None:
             raise UsageError(
-                "items: none given; recommendation needs the public file of what there is to "
-                "recommend, with columns item and text"
+                "items: none given; recommendation needs a public file of the items, with columns "
+                "item and text"
             )
         if self.items_sha256 is not None and not is_sha256(self.items_sha256):
             raise UsageError("items_sha256: 64 lower-case hexadecimal digits are needed")
 
     @property
     def records(self) -> RecordKind:
-        """Which records it reads; of a plug-in, as the recipe states it."""
+        """Kind of records that the task reads; for a plug-in, as the recipe states it."""
         return self.plugin.records if self.plugin is not None else BUILT_IN[self.kind].records
 
     def table(self) -> dict[str, object]:
-        """The table as a document states it: every field, and `plugin` for plug-ins alone."""
+        """Returns the section as a document has it: every field, and `plugin` only for plug-ins."""
         stated = whole_table(self)
         return stated if self.plugin is None else {**stated, "plugin": self.plugin.table()}
 
 
 def known_kinds() -> str:
-    """What `task.kind` may be, for messages."""
+    """Returns the possible values of `task.kind`, for messages."""
     return " or ".join(f'"{kind}"' for kind in BUILT_IN) + ", or a plug-in's module:Class,"

@@ -55,7 +55,7 @@ class GuardedTask:
         except SystemExit:  # not an Exception: one record could end the site's process
             raise TypeError("SystemExit") from None
         if not isinstance(example, Example) or not 0 < len(example.input_ids) <= self.max_length:
-            raise TypeError("no Example of 1 to max_length tokens")
+            raise TypeError("not an Example of 1 to max_length tokens")
         target = example.target  # NumPy's and torch's integers become Python's
         return replace(
             example,
@@ -84,7 +84,7 @@ class GuardedTask:
         return losses
 
     def meter(self) -> Meter:
-        """A new, empty meter."""
+        """Returns the plug-in's new meter, whose calls are checked too."""
         return _GuardedMeter(self, self._call("meter", self._made.meter))
 
     def _call(self, what: str, call: Callable[[], Given]) -> Given:
@@ -97,8 +97,8 @@ class GuardedTask:
 
     def _fail(self, what: str, why: str, cause: BaseException | None = None) -> NoReturn:
         raise PluginError(
-            f"task.kind: {self.kind} failed in {what}: {why}; mend the plug-in, and try it with "
-            "cloister.testing.check_task"
+            f"task.kind: {self.kind} failed in {what}: {why}; correct the plug-in, and test it "
+            "with cloister.testing.check_task"
         ) from cause
 
 

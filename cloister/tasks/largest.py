@@ -32,11 +32,11 @@ def largest_records(
     """Makes records with the largest number of characters, words and turns that are read.
 
     Args:
-        kind: What the task reads.
-        labels: Class names or tags; the last is used everywhere, because a search finds it last,
-            and all of them where a text may have several; or items' ids, the longest texts last.
+        kind: Kind of records that the task reads.
+        labels: Class names or tags: records get the last one, because a search finds it last, or
+            all of them if a text may have several labels. Or items' ids, the longest texts last.
         max_length: Longest record in tokens.
-        score: Of each record, where the task reads scores.
+        score: Score of each record, if the task reads scores.
     """
     draw, size = random.Random(0), most_characters(max_length)
     texts = [

@@ -1,4 +1,4 @@
-"""One label for two texts: entailment, or whether an answer fits a question.
+"""The task of giving two texts one label, such as entailment, or whether an answer fits.
 
 In a cross-encoder, the tokenizer writes both texts as one sequence, so every token of one text can
 attend to the other, and a head reads the one vector of the sequence (Devlin et al. 2019,
@@ -91,13 +91,13 @@ class TextPairs:
         max_length: Longest pair in tokens. In a longer pair, the longer text is cut at its end
             until both are equally long; then both are cut. A bi-encoder gives each text half.
         pad_id: Token id of padding.
-        before: What is written before the second text (`separator`).
-        compare: For texts that are read apart: what the head reads of their vectors; None: they are
-            read together.
+        before: Text that is written before the second text (`separator`).
+        compare: For texts that are encoded separately: what the head reads of their vectors; None:
+            they are read together.
 
     Guarantees:
-        A pair's example and loss are functions of the pair alone. The tokens of a text that is read
-        apart are a function of that text alone.
+        A pair's example and loss are functions of the pair alone. The tokens of a text that is
+        encoded separately are a function of that text alone.
     """
 
     labels: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Tasks of other packages: named in a recipe and in `site.toml`, imported only then.
+"""Loads tasks from other packages, after a recipe and `site.toml` named them.
 
 A site imports a task because its own `site.toml` names it (`accept.tasks`, `records.task`), never
 because a coordinator does: `installed_problem` looks the study's plug-in up without importing, and
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 GROUP = "cloister.tasks"
 KEY = "task.kind"
-# What a task is bound to; its class's other fields are its options.
+# Fields of a task's class that the study sets; the class's other fields are its options.
 BOUND = ("labels", "tokenizer", "max_length", "pad_id")
 
 
@@ -53,7 +53,7 @@ def read_task(
     Args:
         table: Its table. For a plug-in it holds a table `plugin`; a user's own recipe need state
             only its `options`.
-        problems: Gets one line for each thing wrong.
+        problems: Receives one line for each problem.
         is_whole: Whether every field must be there.
         imports: Whether a plug-in may be imported, to check and complete its options. True for a
             user's own recipe; a recipe from elsewhere, or of a run that has begun, is read as it
@@ -65,10 +65,10 @@ def read_task(
     if plugin is None and not (imports and is_named):
         return read_section(TaskConfig, rest, "task", problems, is_whole=is_whole)
     if not isinstance(plugin, dict | None) or not isinstance(kind, str):
-        problems.append(f"task.plugin: {shortened(plugin)} given; a table beside kind is needed")
+        problems.append(f"task.plugin: {shortened(plugin)} given; needed is a table [task.plugin]")
         return None
     if kind in BUILT_IN:
-        problems.append(f"task.plugin: {kind} is built in and has none; take the table out")
+        problems.append(f"task.plugin: given, but the task {kind} is built in; remove the table")
         return None
     stated = (_imported if imports else _carried)(kind, plugin or {}, problems)
     reads = "text" if stated is None else stated.records
@@ -84,7 +84,7 @@ def read_task(
 
 
 def named(kind: type, **options: object) -> tuple[str, TaskPlugin]:
-    """`task.kind` and its plug-in's facts for a class that was made in Python.
+    """Returns `task.kind` and the plug-in's facts for a class that was defined in Python.
 
     Args:
         kind: The class. A class of a script or notebook gets a name that only this process can use.
@@ -102,18 +102,18 @@ def named(kind: type, **options: object) -> tuple[str, TaskPlugin]:
 
 
 def installed_problem(config: TaskConfig) -> str | None:
-    """Why a study's plug-in cannot run here, or None. Nothing is imported.
+    """Returns why a study's plug-in cannot run here; None: it can. Nothing is imported.
 
     Args:
-        config: The study's, whose `kind` the site's own file names.
+        config: The study's `[task]` section, whose `kind` the site's own file names.
     """
     plugin = config.plugin
     if plugin is None:
         return None
     if not plugin.distribution:
         return (
-            f"task.plugin: {config.kind} is in no package, so this site cannot tell which code it "
-            "is; ask the coordinator to publish it as one"
+            f"task.plugin: {config.kind} is not in a package, so this site cannot check which code "
+            "it is; ask the coordinator to publish it as a package"
         )
     try:
         found = _find(config.kind)
@@ -121,10 +121,10 @@ def installed_problem(config: TaskConfig) -> str | None:
         return str(error)
     if (found.distribution, found.version) == (plugin.distribution, plugin.version):
         return None
-    here = f"{found.distribution} {found.version}" if found.distribution else "none"
+    here = f"{found.distribution} {found.version}" if found.distribution else "no package"
     return (
-        f"task.plugin: the study runs {config.kind} of {plugin.distribution} {plugin.version}, "
-        f"installed at this site is {here}; install that version, once somebody here has read it"
+        f"task.plugin: the study runs {config.kind} of {plugin.distribution} {plugin.version}, but "
+        f"{here} is installed at this site; review that version, then install it"
     )
 
 
@@ -185,7 +185,7 @@ def make_plugin(
 
 
 def plugin_records(kind: str) -> RecordKind:
-    """Which records a plug-in's task reads; imports it.
+    """Imports a plug-in and returns the kind of records that its task reads.
 
     Raises:
         UsageError: It cannot be used.
@@ -232,7 +232,7 @@ def _find(name: str) -> Origin:
 
 
 def _carried(kind: str, table: Mapping[str, object], problems: list[str]) -> TaskPlugin | None:
-    """A plug-in's facts as a document states them."""
+    """Returns a plug-in's facts as a document states them."""
     options = table.get("options")
     if not isinstance(options, dict):
         problems.append("task.plugin.options: missing; a table is needed")
@@ -242,7 +242,7 @@ def _carried(kind: str, table: Mapping[str, object], problems: list[str]) -> Tas
 
 
 def _imported(kind: str, table: Mapping[str, object], problems: list[str]) -> TaskPlugin | None:
-    """The facts of the installed plug-in; facts that are given must equal them."""
+    """Imports a plug-in and returns its facts; facts in the recipe must equal them."""
     try:
         found = _find(kind)
         here = _stated(found, load(found.path, KEY), table.get("options", {}), problems)
@@ -263,13 +263,13 @@ def _same(kind: str, here: TaskPlugin, table: Mapping[str, object]) -> None:
         if table.get(key, has[key]) != has[key]:
             raise UsageError(
                 f"task.plugin.{key}: the recipe was written with {shortened(table[key])} of "
-                f"{kind}, here is {shortened(has[key])}; install that one, or take "
-                "[task.plugin] out and start a new run"
+                f"{kind}, but {shortened(has[key])} is installed; install the recipe's, or remove "
+                "[task.plugin] and start a new run"
             )
 
 
 def _stated(found: Origin, kind: type, options: object, problems: list[str]) -> TaskPlugin | None:
-    """The facts of a class, with each option's value; None where an option is invalid."""
+    """Returns the facts of a class, with each option's value; None: an option is invalid."""
     records = _records(found.path, kind)
     values = _own_options(kind, options, problems)
     if problems:
@@ -290,7 +290,7 @@ def _stated(found: Origin, kind: type, options: object, problems: list[str]) -> 
 
 
 def _own_options(kind: type, given: object, problems: list[str]) -> dict[str, Any]:
-    """A class's options with the values in force, as its fields' types and bounds take them."""
+    """Returns a class's options with their values, checked against its fields' types and bounds."""
     if not isinstance(given, Mapping):
         problems.append(f"task.plugin.options: {shortened(given)} given; a table is needed")
         return {}
@@ -313,7 +313,7 @@ def _own_options(kind: type, given: object, problems: list[str]) -> dict[str, An
 
 
 def _records(name: str, kind: type) -> RecordKind:
-    """Which records a class reads; it must be a task.
+    """Returns the kind of records that a class reads, and checks that the class is a task.
 
     Raises:
         UsageError: It is not a task.

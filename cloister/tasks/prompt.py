@@ -51,8 +51,7 @@ class Prompt:
             max_length: Most tokens, more than the prompt itself takes.
 
         Returns:
-            At most `max_length` token ids: where there are more, the text's last tokens are left
-            out.
+            At most `max_length` token ids; if there are more, the text's last tokens are removed.
         """
         looked_at = cut_text(text, max_length)
         encoded: Mapping[str, Any] = tokenizer(

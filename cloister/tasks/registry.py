@@ -19,14 +19,14 @@ _TABLE = re.compile(r"^TASK = (\{.*?\})$", re.MULTILINE | re.DOTALL)
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """What is known of a task before it is imported.
+    """The facts of a built-in task that are read without importing it.
 
     Attributes:
         kind: `task.kind` in a recipe.
         records: Which records it reads. It decides the network too: one output row for a text, one
             for each token of a sentence, the base's own vocabulary for a conversation.
         module: Its module, which has a function `make(config, labels, tokenizer, pad_id)`.
-        usual: Whether such records are taken to be for it where nobody says what is learnt.
+        usual: Whether it is the default task for such records.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class BuiltIn:
 
 
 def find_tasks(folder: Path = Path(__file__).parent) -> dict[str, BuiltIn]:
-    """Tasks by kind, in order of their modules' names.
+    """Returns the built-in tasks by kind, in order of their modules' names.
 
     Raises:
         ValueError: Two modules declare the same kind.
@@ -49,7 +49,7 @@ def find_tasks(folder: Path = Path(__file__).parent) -> dict[str, BuiltIn]:
         values = ast.literal_eval(table[1])
         kind = values["kind"]
         if kind in found:
-            raise ValueError(f"two tasks are called {kind}")
+            raise ValueError(f"two tasks have the kind {kind}")
         records = cast(RecordKind, values["records"])
         module = f"cloister.tasks.{file.stem}"
         found[kind] = BuiltIn(kind, records, module, values.get("usual", True))
@@ -57,7 +57,7 @@ def find_tasks(folder: Path = Path(__file__).parent) -> dict[str, BuiltIn]:
 
 
 def usual_task(records: RecordKind) -> str | None:
-    """The kind of task that such records are for where nobody says; None: there is none."""
+    """Returns the default kind of task for records; None: there is none."""
     fitting = (one for one in BUILT_IN.values() if one.records == records and one.usual)
     return next((one.kind for one in fitting), None)
 

@@ -16,7 +16,7 @@ _CLOSE = 1e-6
 
 @dataclass(frozen=True)
 class ScoreScale:
-    """A range of scores.
+    """A range of scores, with equal steps if scores are grades.
 
     Attributes:
         low: The lowest score.
@@ -48,7 +48,7 @@ class ScoreScale:
         steps = (self.high - self.low) / self.step
         if not 1 <= round(steps) < MOST_GRADES or abs(steps - round(steps)) > _CLOSE:
             return (
-                f"score_step: {self.step:g} given; it must part {self.low:g} to {self.high:g} into "
+                f"score_step: {self.step:g} given; it must cut {self.low:g} to {self.high:g} into "
                 f"equal steps, at most {MOST_GRADES - 1} of them"
             )
         return None

@@ -2,12 +2,12 @@
 
 Loss: the fractional logit (Papke and Wooldridge 1996, J. Applied Econometrics 11). With
 y = (score − low) / (high − low) and p = σ(z) it is −y·log p − (1 − y)·log(1 − p). Its minimum over
-p is the mean of y given the text, as with squared error, and the score that is read off p lies in
-the range whatever z is. Why this one under a clip: a record's gradient at the head is (p − y)·f,
-never longer than the text's vector f, while squared error's grows with z, and through a sigmoid
-(Taghipour and Ng 2016, EMNLP) vanishes where the network is surely wrong. Why no cumulative links
-(CORAL, Cao et al. 2020, arXiv:1901.07884): they need K − 1 thresholds on one shared row, a head of
-another form for each K, and a range without steps has no K.
+p is the mean of y given the text, as with squared error, and the score that p gives lies in the
+range for every z. Why this loss under clipping: a record's gradient at the head is (p − y)·f, never
+longer than the text's vector f. The gradient of squared error grows with z; through a sigmoid
+(Taghipour and Ng 2016, EMNLP) it vanishes where the network is confidently wrong. Why not
+cumulative links (CORAL, Cao et al. 2020, arXiv:1901.07884): they need K − 1 thresholds on one
+shared row, so the head would have another form for each K, and a range without steps has no K.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One label for a whole text."""
+"""The task of giving a whole text one label."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -110,7 +109,7 @@ class SequenceClassification:
 
 @dataclass
 class SequenceMeter:
-    """Collects predicted and true classes of a task with one label a record."""
+    """Collects predicted and true classes of a task with one label for each record."""
 
     task: Task
     _predicted: list[int] = field(default_factory=list)
@@ -149,6 +148,9 @@ class SequenceMeter:
         }
 
     def _scores(self, classes: list[int]) -> tuple[Sequence[float], ...]:
+        # Loading it takes half a second, and pandas: a site's agent scores nothing.
+        from sklearn.metrics import precision_recall_fscore_support
+
         scores: tuple[Sequence[float], ...] = precision_recall_fscore_support(
             self._true, self._predicted, labels=classes, zero_division=0.0
         )

@@ -22,7 +22,7 @@ UNKNOWN_LABEL = "its label is not among the study's"
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One encoded record.
+    """A record after encoding: its token ids, and the target that is learnt.
 
     Attributes:
         input_ids: Token ids, at most `max_length`.
@@ -38,7 +38,7 @@ class Example:
             (`training.preferences`); None: the mean of the token losses is taken.
         wanted: Where a record has a number for each of C outputs: those that are not 0, as pairs
             of an output and a number from 0 to 1; `target` is 0 then.
-        seen: Outputs that are no candidates for this record: what a person has already.
+        seen: Outputs that are not candidates for this record, because the person has them already.
     """
 
     input_ids: tuple[int, ...]
@@ -112,11 +112,11 @@ class Task(Protocol):
 
     @property
     def kind(self) -> TaskKind:
-        """Its name in a recipe."""
+        """The value of `task.kind` in a recipe that selects this task."""
 
     @property
     def record_kind(self) -> RecordKind:
-        """Which records it reads."""
+        """Kind of records that it reads, which decides how files are loaded."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -147,4 +147,4 @@ class Task(Protocol):
         """One float32 loss per row, [B]; 0 for a record in which nothing is to be learnt."""
 
     def meter(self) -> Meter:
-        """A new, empty meter."""
+        """Returns a new meter, which has no predictions yet."""

@@ -1,7 +1,7 @@
 """Renders a chat template: it gets the messages, returns bounded text and reaches nothing else.
 
 A conversation that cannot be rendered raises `MisfitError`: the record is left out of its unit, and
-only the site itself is told.
+only the site itself gets the message.
 """
 
 from __future__ import annotations

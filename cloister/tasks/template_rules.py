@@ -29,7 +29,7 @@ MOST_SAID = 200
 # surrogate, or more nested blocks than Python's compiler takes.
 UNREADABLE = (ValueError, ArithmeticError, MemoryError, SyntaxError)
 
-# None of the following lengthens text, and each reads its operand alone.
+# Each of the following reads only its operand and returns no longer text.
 METHODS = frozenset(
     {
         "strip",

@@ -1,4 +1,4 @@
-"""Base class for a task of your own: a text with labels, for which the network gives one row."""
+"""The base class for a task of your own on texts; the network gives each text C outputs."""
 
 from __future__ import annotations
 

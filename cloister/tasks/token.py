@@ -1,4 +1,4 @@
-"""One tag for each word: entities in BIO."""
+"""The task of giving each word of a sentence one tag: entities in BIO."""
 
 from __future__ import annotations
 

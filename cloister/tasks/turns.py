@@ -1,13 +1,13 @@
 """Finds the characters of a rendered conversation that the assistant would write.
 
-What is learnt is exactly what a model has to generate after the template's generation prompt:
+Exactly the text that a model must generate after the template's generation prompt is learnt:
 
-1. Where the template has `{% generation %}` marks, what they mark.
-2. Where it renders turn by turn, so that a conversation's beginning is the beginning of the whole:
-   every turn of the assistant, from its generation prompt to its end.
-3. Where it renders an earlier turn differently once others follow (Qwen 3 and gpt-oss leave earlier
-   thinking out): the last turn alone, with the rest as its context, which is rendered as it is when
-   a model is to answer. So a conversation stays one sequence.
+1. If the template has `{% generation %}` marks: the marked text.
+2. If it renders turn by turn, so that the beginning of a conversation is rendered like the
+   beginning of the whole: every turn of the assistant, from its generation prompt to its end.
+3. If it renders an earlier turn differently once others follow (Qwen 3 and gpt-oss leave earlier
+   thinking out): only the last turn. The earlier turns are its context, rendered as when a model
+   is to answer. So a conversation stays one sequence.
 
 A generation prompt may open a block that the rendered turn lacks (DeepSeek-R1's `<think>`). Then
 the learnt turn begins by closing it, after the record's own thinking where it has some.
@@ -37,11 +37,11 @@ Render = Callable[[Sequence[Message], bool], str]
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as text.
+    """A conversation as text, with the parts that are learnt.
 
     Attributes:
-        text: All of it.
-        spans: The characters that are learnt, from and to, in order.
+        text: The whole text.
+        spans: The characters that are learnt, as first and end positions, in order.
     """
 
     text: str
@@ -49,11 +49,11 @@ class Rendered:
 
 
 def rendered(render: Render, messages: Sequence[Message], marked: Rendered | None) -> Rendered:
-    """A conversation, with the assistant's turns found in it.
+    """Renders a conversation and finds the assistant's turns in it.
 
     Args:
         render: The template.
-        messages: The turns, as many as are looked at.
+        messages: The turns that are read.
         marked: The spans that the template itself marks; None or empty: it marks none.
 
     Raises:
@@ -74,8 +74,7 @@ def rendered(render: Render, messages: Sequence[Message], marked: Rendered | Non
 
 
 def _without_prompts(render: Render, messages: Sequence[Message], marked: Rendered) -> Rendered:
-    """The marked spans without what the generation prompt writes, where each span holds one
-    turn."""
+    """Removes the generation prompt from the marked spans, if each span has one turn."""
     places = [n for n, message in enumerate(messages) if message.role == "assistant"]
     if len(places) != len(marked.spans):
         return marked
@@ -88,7 +87,7 @@ def _without_prompts(render: Render, messages: Sequence[Message], marked: Render
 
 
 def before(render: Render, messages: Sequence[Message], place: int) -> str:
-    """The text up to where a turn of the assistant begins."""
+    """Returns the text before a turn of the assistant."""
     if place > 0:
         return render(messages[:place], True)
     # An empty conversation cannot be rendered: an opening turn begins where its content does.
@@ -97,7 +96,7 @@ def before(render: Render, messages: Sequence[Message], place: int) -> str:
 
 
 def _last_turn(render: Render, messages: Sequence[Message]) -> Rendered:
-    """A conversation up to its last assistant turn; only that turn is learnt."""
+    """Renders a conversation up to its last assistant turn, and marks only that turn as learnt."""
     start = before(render, messages, len(messages) - 1)
     whole = render(messages, False)
     if not whole.startswith(start):
@@ -110,7 +109,7 @@ def _after_prompt(render: Render, messages: Sequence[Message], start: str, whole
     shared = _shared(start, whole)
     opened, turn = start[shared:], whole[shared:]
     content = messages[-1].content
-    # Learn what the template writes around the content from a word that it has no reason to change.
+    # A made-up word, which a template has no reason to change, shows the text around a content.
     unique = _unlike(messages)
     probe = render([*messages[:-1], replace(messages[-1], content=unique)], False)
     lead, found, close = probe[shared:].partition(unique)
@@ -155,7 +154,7 @@ def _closing(opening: re.Match[str]) -> str:
 
 
 def _unlike(messages: Sequence[Message]) -> str:
-    """A word that no turn holds."""
+    """Returns a word that is in no turn."""
     number = 0
     while any(f"reply{number}" in message.content for message in messages):
         number += 1

@@ -1,4 +1,4 @@
-"""The contracts that every strategy and every task keeps, to run over one of your own.
+"""Contract suites: check in one line that your own strategy or task keeps every rule.
 
     from cloister.testing import check_strategy, check_task
 
@@ -8,7 +8,8 @@
     def test_my_task():
         check_task(MyTask, [TextRecord("chest pain", "a"), TextRecord("an itchy rash", "b")])
 
-Each raises AssertionError with what was expected, and why it matters. They need no test framework.
+Each check raises AssertionError with the broken rule and why it matters. They need no test
+framework.
 """
 
 from __future__ import annotations

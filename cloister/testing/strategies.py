@@ -1,4 +1,4 @@
-"""What every strategy keeps to, whatever it does with the updates.
+"""Checks the rules that every strategy must keep.
 
 The adapter is a head and one LoRA pair, with a residual pair where the strategy keeps one; updates
 are drawn from a seed.
@@ -37,18 +37,18 @@ CLOSE = 1e-5
 
 
 def check_strategy(strategy: Strategy | type[Strategy], *, adaptive: bool = False) -> None:
-    """Holds a strategy to the contract; its options are those of the object, or the defaults.
+    """Checks a strategy against every rule, with the options of the object or with the defaults.
 
     Args:
         strategy: A class, or an object of one.
-        adaptive: Whether its steps follow the updates' signs rather than their lengths, as Adam's
-            do. Only such a one may move by something else than Δ when all sites send Δ: see
-            `cloister.strategies.strategy.Strategy` on a default rate of 1.
+        adaptive: Whether its steps follow the signs of the updates and not their lengths, as
+            Adam's do. Only an adaptive strategy may move by something other than Δ when all sites
+            send Δ: see `cloister.strategies.strategy.Strategy` on a default rate of 1.
 
     Raises:
-        AssertionError: It breaks a rule; the message says which.
-        CloisterError: It cannot be a recipe's: its options cannot be stated, or its traits are
-            invalid.
+        AssertionError: It breaks a rule; the message names the rule.
+        CloisterError: It cannot be used in a recipe: its options cannot be written down, or its
+            traits are invalid.
     """
     method = _method(strategy)
     for check in CHECKS:
@@ -57,7 +57,7 @@ def check_strategy(strategy: Strategy | type[Strategy], *, adaptive: bool = Fals
 
 
 def _method(strategy: Strategy | type[Strategy]) -> Strategy:
-    """What runs in a study: a plug-in behind its checks, a built-in one as it is."""
+    """Returns the object that a study would run: a plug-in with its checks, or a built-in one."""
     kind = strategy if isinstance(strategy, type) else type(strategy)
     if kind.__module__.startswith("cloister.strategies."):
         return cast(Strategy, strategy)
@@ -65,7 +65,7 @@ def _method(strategy: Strategy | type[Strategy]) -> Strategy:
 
 
 def start(method: Strategy) -> Adapter:
-    """The adapter that a strategy begins with."""
+    """Returns the adapter with which the checks start a strategy."""
     if not method.traits.keeps_residual:
         return START
     rng = np.random.default_rng(12)
@@ -74,7 +74,7 @@ def start(method: Strategy) -> Adapter:
 
 
 def model(adapter: Adapter) -> Adapter:
-    """What an adapter computes with: its head, and its products multiplied out."""
+    """Returns what an adapter adds to the base: its head, and the product of each pair."""
     product = adapter[B] @ adapter[A]
     if RESIDUAL[0] in adapter:
         product = product + adapter[RESIDUAL[0]] @ adapter[RESIDUAL[1]]
@@ -82,7 +82,7 @@ def model(adapter: Adapter) -> Adapter:
 
 
 def updates(rng: np.random.Generator, sites: tuple[str, ...] = SITES) -> dict[str, Adapter]:
-    """An update of each site, of size 1."""
+    """Draws an update of size 1 for each site."""
     return {
         site: Adapter({name: rng.normal(size=array.shape) for name, array in START.items()})
         for site in sites
@@ -98,7 +98,7 @@ def same(one: ServerState, other: ServerState) -> bool:
 
 
 def check_order(method: Strategy) -> None:
-    """The order in which updates arrive changes no bit: sites answer in any."""
+    """Checks that the order in which updates arrive changes no bit: sites answer in any order."""
     state = method.init(start(method))
     for seed in SEEDS:
         came = updates(np.random.default_rng(seed))
@@ -110,38 +110,39 @@ def check_order(method: Strategy) -> None:
 
 
 def check_equal_updates(method: Strategy) -> None:
-    """Equal updates are taken as one: the default learning rate is 1."""
+    """Checks that equal updates count as one update: the default learning rate is 1."""
     before, delta = start(method), updates(np.random.default_rng(1))["a"]
     after = method.aggregate(method.init(before), dict.fromkeys(SITES, delta)).adapter
     wanted = before.replace(before.select(delta) + delta)
     assert (model(after) - model(wanted)).norm() < CLOSE, (
-        "all sites sent one update, and the adapter moved by something else; at its defaults a "
-        "strategy's learning rate is 1 (see Strategy), or it is adaptive: adaptive=True"
+        "all sites sent the same update, but the adapter did not move by it; with its defaults a "
+        "strategy's learning rate must be 1 (see Strategy), or the strategy is adaptive: pass "
+        "adaptive=True"
     )
 
 
 def check_signs(method: Strategy) -> None:
-    """An adaptive strategy moves every value to the side to which all sites move it."""
+    """Checks that an adaptive strategy moves every value in the direction of all sites."""
     before, delta = start(method), updates(np.random.default_rng(1))["a"]
     moved = method.aggregate(method.init(before), dict.fromkeys(SITES, delta)).adapter - before
     assert all((np.sign(moved[n]) == np.sign(delta[n])).all() for n in delta), (
-        "all sites sent one update, and the adapter moved to another side"
+        "all sites sent the same update, but the adapter moved in another direction"
     )
 
 
 def check_zero(method: Strategy) -> None:
-    """Zero updates move nothing, and count as a round."""
+    """Checks that zero updates move nothing and count as a round."""
     before = start(method)
     after = method.aggregate(method.init(before), dict.fromkeys(SITES, START.zeros()))
     traits = method.traits
     rewrites = traits.keeps_residual or traits.mixes_ranks or "b-moving" in traits.trains
     moved = (model(after.adapter) - model(before)).norm()
     assert moved < CLOSE if rewrites else moved == 0.0, "zero updates moved the adapter"
-    assert after.round == 1, f"a round was closed and round is {after.round}, not 1"
+    assert after.round == 1, f"one round was closed, but round is {after.round} instead of 1"
 
 
 def check_fewest(method: Strategy) -> None:
-    """As many updates as it declares are a round, and fewer are refused."""
+    """Checks that `traits.fewest` updates close a round and fewer are refused."""
     state, fewest = method.init(start(method)), method.traits.fewest
     assert 1 <= fewest <= len(SITES), f"traits.fewest is {fewest}; 1 to {len(SITES)} are tried"
     came = updates(np.random.default_rng(2))
@@ -150,11 +151,11 @@ def check_fewest(method: Strategy) -> None:
         method.aggregate(state, {s: came[s] for s in SITES[: fewest - 1]})
     except (ValueError, CloisterError):
         return
-    raise AssertionError(f"{fewest - 1} updates were taken, and traits.fewest is {fewest}")
+    raise AssertionError(f"{fewest - 1} updates were accepted, but traits.fewest is {fewest}")
 
 
 def check_travel(method: Strategy) -> None:
-    """Tensors that did not travel in a round stay, with what is remembered of them."""
+    """Checks that tensors that were not sent in a round stay, and so does their memory."""
     rng = np.random.default_rng(3)
     first = method.aggregate(method.init(start(method)), updates(rng))
     part = {site: update.select(["head.w"]) for site, update in updates(rng).items()}
@@ -163,37 +164,37 @@ def check_travel(method: Strategy) -> None:
     assert same(
         replace(after, adapter=after.adapter.select(stayed), memory={}),
         replace(first, adapter=first.adapter.select(stayed), memory={}, round=2),
-    ), "a tensor moved in a round in which it did not travel"
+    ), "a tensor moved in a round in which it was not sent"
     for kept in first.memory:
         assert after.memory[kept][B].tobytes() == first.memory[kept][B].tobytes(), (
-            f"memory {kept} of a tensor moved in a round in which it did not travel"
+            f"memory {kept} of a tensor moved in a round in which it was not sent"
         )
 
 
 def check_resume(method: Strategy) -> None:
-    """A resumed run is an unbroken one bit for bit: the state is all that there is."""
+    """Checks that a resumed run has the same bits as an unbroken one: all state is in the state."""
     rng = np.random.default_rng(4)
     unbroken = broken = method.init(start(method))
     for came in [updates(rng) for _ in range(4)]:
         unbroken = method.aggregate(unbroken, came)
         broken = _stored(method.aggregate(broken, came))
     assert same(unbroken, broken), (
-        "a run that was saved and loaded after each round ends elsewhere; keep nothing on the "
-        "object: all that the next round depends on is ServerState"
+        "a run that was saved and loaded after each round gives another result; keep nothing on "
+        "the object: the next round may depend on ServerState only"
     )
     again = method.aggregate(_stored(unbroken), came)
     assert same(again, method.aggregate(unbroken, came)), "the same round gave two results"
 
 
 def _stored(state: ServerState) -> ServerState:
-    """A state as a run's folder gives it back."""
+    """Returns a state after it was saved in a run's folder and loaded."""
     shapes = state.adapter.shapes
     memory = {name: decode(encode(part), shapes) for name, part in state.memory.items()}
     return ServerState(decode(encode(state.adapter), shapes), state.round, memory)
 
 
 def check_linear(method: Strategy) -> None:
-    """A linear strategy needs the mean alone, all at once or as a stream."""
+    """Checks that a linear strategy needs only the mean, computed at once or as a stream."""
     if not method.traits.is_linear:
         return
     linear, state = cast(MeanStrategy, method), method.init(start(method))
@@ -205,24 +206,29 @@ def check_linear(method: Strategy) -> None:
         for site in rng.permutation(list(came)):
             summed.add(site, came[site])
         assert same(summed.close(state), linear.aggregate(state, came)), (
-            "traits say that it is linear, and its step over a mean is not its step over updates"
+            "traits.is_linear is true, but its step with the mean differs from its step with the "
+            "updates"
         )
     came = updates(np.random.default_rng(6), ("a", "b"))
     mean = (came["a"] + came["b"]).scale(0.5)
     both = linear.aggregate(state, came).adapter
     one = linear.aggregate(state, {"a": mean, "b": mean}).adapter
-    assert (model(both) - model(one)).norm() < CLOSE, "traits say that it is linear, and it is not"
-    assert method.traits.survives == 0, "a mean survives no site that sends anything at all"
+    assert (model(both) - model(one)).norm() < CLOSE, (
+        "traits.is_linear is true, but it is not linear"
+    )
+    assert method.traits.survives == 0, (
+        "one site can move a mean anywhere: traits.survives must be 0"
+    )
 
 
 def check_survives(method: Strategy) -> None:
-    """As many sites as it declares may send anything without deciding the result."""
+    """Checks that `traits.survives` sites that send anything cannot control the result."""
     traits = method.traits
     if not traits.survives:
         return
     assert traits.fewest > 2 * traits.survives, (
-        f"traits.survives is {traits.survives} of traits.fewest = {traits.fewest}: no rule "
-        "survives half of the sites"
+        f"traits.survives is {traits.survives} with traits.fewest = {traits.fewest}; no rule can "
+        "survive half of the sites"
     )
     center = updates(np.random.default_rng(7))["a"]
     sites = SITES[: traits.fewest]
@@ -236,8 +242,8 @@ def check_survives(method: Strategy) -> None:
         }
         moved = method.aggregate(method.init(START), attacked).adapter - START
         assert (moved - center).norm() <= 2 * reach, (
-            f"{traits.survives} sites sent {factor:g} times an update and decided the result; "
-            "traits.survives says that they cannot"
+            f"{traits.survives} sites sent {factor:g} times an update and controlled the result, "
+            f"but traits.survives is {traits.survives}"
         )
 
 

@@ -1,7 +1,8 @@
-"""What every task keeps to: a record's loss is its own, whoever is beside it.
+"""Checks the rules that every task must keep: a record's loss depends on that record alone.
 
-Logits are made up, so no base is needed; what only a network can show (gradients of parameters,
-equal bits on a machine) each site's preflight and proof try before anything is charged.
+Logits are made up, so no base is needed. Properties that only a network can show (gradients of
+parameters, equal bits on a machine) are tested by each site's preflight and proof before anything
+is charged.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ class Case:
     """A task with encoded records and made-up logits.
 
     Attributes:
-        task: Bound to labels and tokenizer.
-        again: The same task, bound afresh.
+        task: The task with its labels and tokenizer.
+        again: A second object of the same task.
         records: At least two, of different length.
         examples: The records, encoded in order by `task`.
-        outputs: C.
+        outputs: C, the number of outputs.
     """
 
     task: Task
@@ -59,7 +60,7 @@ class Case:
     outputs: int
 
     def logits(self, batch: Batch, seed: int = 0) -> Tensor:
-        """Normal logits, the same for the same tokens whatever the padding: [B, C] or [B, T, C]."""
+        """Draws normal logits, [B, C] or [B, T, C], which are the same for any padding."""
         generator = torch.Generator().manual_seed(seed)
         size = max(int(batch.input_ids.max()) + 1, 1000)
         logits = torch.randn(size, self.outputs, generator=generator)[batch.input_ids]
@@ -68,7 +69,7 @@ class Case:
         return (logits * batch.attention_mask[..., None]).sum(dim=1)
 
     def losses(self, group: Sequence[Example]) -> Tensor:
-        """Losses of some examples in one batch."""
+        """Computes the losses of some examples in one batch."""
         batch = self.task.collate(group)
         return self.task.record_losses(self.logits(batch), batch)
 
@@ -82,19 +83,20 @@ def check_task(
     tokenizer: PreTrainedTokenizerBase | None = None,
     **options: object,
 ) -> None:
-    """Holds a task to the contract.
+    """Checks a task against every rule.
 
     Args:
         task: A class, or the kind of a built-in task.
         records: At least two that differ in length and, where possible, in label.
-        labels: The study's; absent: those of the records.
+        labels: The study's labels; None: those of the records.
         max_length: `task.max_length`.
-        tokenizer: A base's; absent: one whose tokens are the records' words.
-        options: The task's own, for its dataclass fields; of a built-in task, fields of `[task]`.
+        tokenizer: A base's tokenizer; None: one whose tokens are the records' words.
+        options: The task's own options (its dataclass fields); for a built-in task, fields of
+            `[task]`.
 
     Raises:
-        AssertionError: It breaks a rule; the message says which.
-        CloisterError: It cannot be a recipe's, or a record does not fit it.
+        AssertionError: It breaks a rule; the message names the rule.
+        CloisterError: It cannot be used in a recipe, or a record does not fit it.
     """
     case = case_of(task, records, labels, max_length, tokenizer, **options)
     for check in CHECKS:
@@ -109,7 +111,7 @@ def case_of(
     tokenizer: PreTrainedTokenizerBase | None = None,
     **options: object,
 ) -> Case:
-    """A task with its records encoded; see `check_task`."""
+    """Makes a task and encodes its records; see `check_task`."""
     if len(records) < 2:
         raise UsageError(f"{len(records)} records given; at least 2 are needed")
     config = TaskConfig(max_length=max_length)
@@ -126,7 +128,7 @@ def case_of(
 
 
 def word_tokenizer(records: Sequence[Record]) -> PreTrainedTokenizerFast:
-    """A fast tokenizer whose tokens are the words of some records."""
+    """Makes a fast tokenizer whose tokens are the words of some records."""
     words = sorted({word for record in records for word in _text(record).split()})
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*special, *words]))}
@@ -161,45 +163,45 @@ def _text(record: Record) -> str:
 
 
 def check_encoding(case: Case) -> None:
-    """An example follows from its record alone, whatever was encoded before it."""
+    """Checks that an example depends on its record alone and not on earlier ones."""
     backwards = [case.again.encode(record) for record in reversed(case.records)]
     twice = [case.task.encode(record) for record in case.records]
     assert backwards[::-1] == list(case.examples) == twice, (
-        "a record is encoded otherwise after others; keep nothing on the object or the class that "
-        "encode changes, or one record is part of another's gradient"
+        "a record is encoded differently after other records; encode must change nothing on the "
+        "object or the class, otherwise one record is part of another's gradient"
     )
 
 
 def check_memory(case: Case) -> None:
-    """Losses are a function of their batch: none of an earlier batch is remembered."""
+    """Checks that losses depend on their batch alone and not on earlier batches."""
     first = case.losses(case.examples[:1])
     for group in (case.examples[1:], case.examples):
         case.losses(group)
     assert torch.equal(first, case.losses(case.examples[:1])), (
-        "the same batch has another loss after others; keep nothing that record_losses changes, "
-        "as a running mean does"
+        "the same batch has another loss after other batches; record_losses must change nothing "
+        "on the object (such as a running mean)"
     )
 
 
 def check_alone(case: Case) -> None:
-    """A record's loss is that of the record alone, whoever is beside it."""
+    """Checks that a record's loss is the same for any other records in the batch."""
     together = case.losses(case.examples)
     alone = torch.cat([case.losses([example]) for example in case.examples])
     assert torch.allclose(together, alone, rtol=CLOSE, atol=CLOSE), (
-        "a record's loss changes with its companions, so that no clip bounds what it adds; average "
-        "within the record, never over the batch"
+        "a record's loss changes with its companions, so clipping does not bound its influence; "
+        "average within the record, never over the batch"
     )
     assert alone.max() - alone.min() > CLOSE, (
-        "all records have one loss, which shows nothing: give records that differ"
+        "all records have the same loss, so the check shows nothing; give records that differ"
     )
 
 
 def check_gradients(case: Case) -> None:
-    """The gradient of a record's loss is zero at every other record's logits."""
+    """Checks that the gradient of a record's loss is zero at every other record's logits."""
     batch = case.task.collate(case.examples)
     logits = case.logits(batch).requires_grad_()
     losses = case.task.record_losses(logits, batch)
-    assert losses.requires_grad, "losses do not follow from the logits: nothing could be learnt"
+    assert losses.requires_grad, "losses have no gradient at the logits: nothing could be learnt"
     for row in range(len(losses)):
         (found,) = torch.autograd.grad(losses[row], logits, retain_graph=True)
         others = [other for other in range(len(losses)) if other != row]
@@ -208,7 +210,7 @@ def check_gradients(case: Case) -> None:
 
 
 def check_padding(case: Case) -> None:
-    """Padding and dummy rows change no loss, and are all that is beyond the examples."""
+    """Checks that padding and dummy rows change no loss."""
     batch = case.task.collate(case.examples)
     lengths = [len(example.input_ids) for example in case.examples]
     assert batch.attention_mask.sum(dim=1).tolist() == lengths, (
@@ -225,27 +227,29 @@ def check_padding(case: Case) -> None:
 
 
 def check_float32(case: Case) -> None:
-    """Logits of half precision give float32 losses, cast before anything is computed."""
+    """Checks that losses of half-precision logits are float32, cast before anything is computed."""
     batch = case.task.collate(case.examples)
     half = case.logits(batch).bfloat16()
     found = case.task.record_losses(half, batch)
     assert found.dtype == torch.float32, f"losses are {found.dtype}; float32 is needed"
-    assert found.shape == (len(case.examples),), f"losses are {tuple(found.shape)}; one a record"
+    assert found.shape == (len(case.examples),), (
+        f"losses have the shape {tuple(found.shape)}; one for each record is needed"
+    )
     assert torch.equal(found, case.task.record_losses(half.float(), batch)), (
-        "the logits are cast to float32 after something was computed; cast them first"
+        "the logits are cast to float32 after a computation; cast them first"
     )
 
 
 def check_length(case: Case) -> None:
-    """No example is longer than `max_length`; targets of tokens are one a token."""
+    """Checks that no example is longer than `max_length`, and that each token has one target."""
     for example in case.examples:
         assert 0 < len(example.input_ids) <= case.task.max_length, "an example is empty or too long"
         if isinstance(example.target, tuple):
-            assert len(example.target) == len(example.input_ids), "one target a token is needed"
+            assert len(example.target) == len(example.input_ids), "each token needs one target"
 
 
 def check_total(case: Case) -> None:
-    """The loss is a finite number for every class and for logits of any size: no record ends it."""
+    """Checks that the loss is finite for every class and for logits of any size."""
     like = case.examples[0]
     classes = range(len(case.task.labels))
     targets = [
@@ -262,7 +266,7 @@ def check_total(case: Case) -> None:
 
 
 def check_meter(case: Case) -> None:
-    """Scores follow from the records alone: neither batches nor order change them."""
+    """Checks that scores do not depend on how records are batched or ordered."""
     examples = list(case.examples)
     whole = _score(case, [examples])
     assert case.task.primary_metric in whole, f"no {case.task.primary_metric} among the scores"

@@ -1,2 +1,1 @@
-"""What a site computes in a round: batches, per-record gradients and steps, without
-communication."""
+"""Computes a site's round: batches, per-record gradients and steps, without communication."""

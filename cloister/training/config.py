@@ -64,6 +64,12 @@ class TrainingConfig:
             2022, arXiv:2206.07902): it trains its own, which `proximal` pulls towards the shared
             one, and sends the difference, so the shared adapter is the mean of all sites'.
         probe_rounds: Number of first rounds in which only the head trains, as a private warm start.
+        adversarial_radius: Adversarial training: each record's token embeddings are moved one step
+            up the record's own loss before its gradient is taken, by this part of their length
+            (Miyato et al. 2017, arXiv:1605.07725). Each record's move depends on that record and
+            the adapter only and is inside of its clip, so ε does not change. A step takes two
+            passes through the whole base, so no states of frozen layers are cached. Absent: nothing
+            moves.
         physical_batch_tokens: A setting of the machine (`cloister.training.machine`), not of the
             recipe. None: for private passes from `cloister.training.room`, else `plain_tokens`.
         frozen_cache_gib: A setting of the machine, too.
@@ -90,6 +96,9 @@ class TrainingConfig:
     proximal: Annotated[float, Between(0.0, LARGE)] = 0.0
     personal: bool = False
     probe_rounds: Annotated[int, Between(0, MOST_ROUNDS)] = 0
+    adversarial_radius: Annotated[float, Between(1e-6, 1.0)] | None = field(
+        default=None, metadata=LATER
+    )
     physical_batch_tokens: Annotated[int, Between(1, MOST_TOKENS)] | None = field(
         default=None, metadata=ELSEWHERE
     )

@@ -1,4 +1,4 @@
-"""Evaluation of a network on public records."""
+"""Scores a network on public records."""
 
 from __future__ import annotations
 

@@ -46,10 +46,10 @@ def available(root: Path = Path("/")) -> int | None:
         The smallest of the kernel's figure and of the rest in the process's control groups; None on
         systems without `/proc/meminfo`.
     """
-    told = _number(root / "proc" / "meminfo", "MemAvailable:")
-    if told is None:
+    reported = _number(root / "proc" / "meminfo", "MemAvailable:")
+    if reported is None:
         return None
-    return max(min([told * _KIB, *_groups(root)]), 0)
+    return max(min([reported * _KIB, *_groups(root)]), 0)
 
 
 def _groups(root: Path) -> list[int]:

@@ -30,7 +30,7 @@ from cloister.training.layer_gradients import known_layers, per_record_layers
 from cloister.training.numerics import check_pinned, pinned
 from cloister.training.passes import Pass, Row, fits, passes
 from cloister.training.preferences import weighted_units
-from cloister.training.record_losses import record_losses
+from cloister.training.record_losses import trained_losses
 from cloister.training.shapes import BatchShapes
 from cloister.training.units import UnitExamples
 
@@ -81,25 +81,29 @@ def opacus_hooks(network: Network) -> Iterator[None]:
 
 @contextmanager
 def seen_once(network: Network, hooks: GradSampleHooks) -> Iterator[None]:
-    """Keeps the hooks from recording a layer's inputs twice when the layer is computed again."""
+    """Keeps the hooks from recording a layer's inputs twice when the layer is computed again, and
+    from seeing passes that train nothing (`network.unseen`)."""
 
     @contextmanager
     def unseen() -> Iterator[None]:
+        were_on = hooks.hooks_enabled  # one such context may be inside of another
         hooks.disable_hooks()
         try:
             yield
         finally:
-            hooks.enable_hooks()
+            if were_on:
+                hooks.enable_hooks()
 
     layers = network.checkpoints
-    if layers is None:
-        yield
-        return
-    layers.while_again = unseen
+    network.unseen = unseen
+    if layers is not None:
+        layers.while_again = unseen
     try:
         yield
     finally:
-        layers.while_again = nullcontext
+        network.unseen = nullcontext
+        if layers is not None:
+            layers.while_again = nullcontext
 
 
 def clipped_gradient_sum(
@@ -249,7 +253,7 @@ def record_gradients(
 ) -> list[Gradient]:
     """Gradients of a pass's records, [B, …] per parameter; rows beyond the records are dummies."""
     batch = task.collate([row.example for row in group.rows], group.shape)
-    losses = record_losses(network, task, batch)
+    losses = trained_losses(network, task, batch)
     # Dummies have weight 0, and their rows are never read.
     counts = (torch.arange(len(losses)) < len(group.rows)).to(losses)
     (losses * counts).sum().backward()
@@ -265,7 +269,7 @@ def plain_gradient_sum(
         parameter.grad = None
     for group in physical_batches(weighted_units(network, task, units, max_tokens), max_tokens):
         batch = task.collate([example for unit in group for example in unit])
-        losses = record_losses(network, task, batch)
+        losses = trained_losses(network, task, batch)
         shares = torch.tensor([1 / len(unit) for unit in group for _ in unit], device=losses.device)
         (losses * shares).sum().backward()
     sums = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)

@@ -1,4 +1,4 @@
-"""The layers whose per-record gradients are computed here, without Opacus' hooks."""
+"""Chooses which layers' per-record gradients are computed here, without Opacus' hooks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cloister.training.linear_gradients import per_record
 from cloister.training.prompt_gradients import per_record_prompts
 from cloister.training.scaling_gradients import per_record_scalings
 
-# By their very type: a layer that derives from one may compute otherwise.
+# Compared by exact type: a subclass may override `forward` and compute something else.
 _KNOWN = (nn.Linear, ScaledLinear)
 
 
 def known_layers(network: Network) -> list[nn.Module] | None:
-    """The layers that compute with what trains; None where one of them is of no known type."""
+    """Returns the layers that own the trained tensors; None if one of them has an unknown type."""
     tables = {id(table) for table in prompt_tables(network)}
     found = [module for _, module in trained_owners(network)]
     is_known = all(type(module) in _KNOWN or id(module) in tables for module in found)
@@ -28,11 +28,11 @@ def known_layers(network: Network) -> list[nn.Module] | None:
 
 @contextmanager
 def per_record_layers(network: Network, layers: list[nn.Module]) -> Iterator[None]:
-    """Lets every backward pass leave `grad_sample` [B, …] on what trains in these layers.
+    """Makes every backward pass leave `grad_sample` [B, …] on these layers' trained tensors.
 
     Args:
-        network: That they are in.
-        layers: As `known_layers` gave them.
+        network: The network that contains the layers.
+        layers: The layers that `known_layers` returned.
     """
     linears = [layer for layer in layers if type(layer) is nn.Linear]
     scaled = [layer for layer in layers if type(layer) is ScaledLinear]

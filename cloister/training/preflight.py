@@ -34,7 +34,7 @@ from cloister.seeds import child_seed
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.task import Example, Task
 from cloister.training.gradients import per_record_hooks
-from cloister.training.record_losses import record_losses
+from cloister.training.record_losses import trained_losses
 from cloister.training.unchanged import checksums, restored
 
 # B starts at zero, where A's gradient vanishes; the check runs from a start moved by this much,
@@ -87,6 +87,12 @@ def refuse_known(network: Network) -> None:
         raise PreflightError(
             "preflight: mps has no float64, which the sums of clipped gradients need; set "
             'machine.device = "cpu", or train without privacy (Apple GPUs are untested)'
+        )
+    if network.adversarial_radius and network.prefix is not None:
+        raise PreflightError(
+            "preflight: training.adversarial_radius moves the embeddings, but states of frozen "
+            "layers are cached, which follow from embeddings that stay; set "
+            "machine.frozen_cache_gib = 0, or leave the radius out"
         )
     for name, _ in trained_parameters(network):
         if "lora_magnitude_vector" in name:
@@ -184,7 +190,7 @@ def _refuse_calls(name: str, shapes: list[tuple[int, ...]], batch: tuple[int, in
 
 def _losses(network: Network, task: Task, examples: Sequence[Example]) -> Tensor:
     batch = task.collate(examples)
-    return record_losses(network, task, batch)
+    return trained_losses(network, task, batch)
 
 
 def _check_prefix(network: Network, task: Task, examples: Sequence[Example]) -> None:

@@ -1,8 +1,8 @@
-"""Each record's gradient of vectors that stand before every record: those of its own copy.
+"""Computes each record's gradient of the vectors before its text (prompt and prefix tuning).
 
-    G_i = g_i        of record i: the gradient of what the table gave for it
+    G_i = g_i        for record i: the gradient of the copy of the vectors that it read
 
-Shapes: B records, v vectors, F features of one.
+Shapes: B records, v vectors, F features of a vector.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from cloister.training.linear_gradients import leave
 
 @contextmanager
 def per_record_prompts(tables: list[nn.Embedding]) -> Iterator[None]:
-    """Lets every backward pass leave `grad_sample` [B, v, F] on these tables.
+    """Makes every backward pass leave `grad_sample` [B, v, F] on these tables.
 
-    Each is called with the same row numbers for every record, none twice: as peft calls a prompt's.
-    The loss must be a sum over records. No `.grad` is left.
+    Each table must be called with the same row numbers for every record and each number once, as
+    peft calls a prompt's. The loss must be a sum over records. No `.grad` is left.
     """
     for table in tables:
         table.forward = partial(_forward, table)  # type: ignore[method-assign]
@@ -43,7 +43,7 @@ def _forward(table: nn.Embedding, rows: Tensor) -> Tensor:
 
 
 class _Copies(torch.autograd.Function):
-    """Rows [B, n] of a table [v, F] as [B, n, F]."""
+    """Looks up rows [B, n] of a table [v, F] as [B, n, F], and keeps each record's gradient."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor) -> Tensor:

@@ -181,6 +181,7 @@ def depends_on(
         **({"weights": weights} if (weights := getattr(task, "weights", None)) else {}),
         **_public_layer(task),
         **({"log-ratios": True} if getattr(task, "dpo_beta", None) is not None else {}),
+        **({"adversarial": radius} if (radius := network.adversarial_radius) else {}),
         "shapes": shapes_to_try(workspace, config).to_json(),
         "records": records_at_an_edge(config.expected_batch_size, task.max_length),
         "bound": plan.max_grad_norm,
@@ -195,7 +196,7 @@ def depends_on(
 
 
 def _public_layer(task: Task) -> dict[str, Any]:
-    """What a layer of public vectors is made of, beside the base; empty where there is none."""
+    """Identifies the public texts of a layer of fixed vectors; empty if there is no such layer."""
     if isinstance(task, Recommendation):
         return {"items": task.catalogue.sha256}
     if isinstance(task, Retrieval):
@@ -206,8 +207,8 @@ def _public_layer(task: Task) -> dict[str, Any]:
 
 def _pooling(network: Network) -> str:
     """The pooling as text, in the words of older proofs, so that their keys stay equal."""
-    told = str(network.pooling and (network.pooling.mode, network.pooling.normalize))
-    return told if network.center is None else f"{told}, centred"
+    described = str(network.pooling and (network.pooling.mode, network.pooling.normalize))
+    return described if network.center is None else f"{described}, centred"
 
 
 def shapes_to_try(workspace: Workspace, config: TrainingConfig) -> BatchShapes:
@@ -336,8 +337,8 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return platform.processor()
-    told = sorted({" ".join(line.split()) for line in lines if _PROCESSOR.match(line)})
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+    described = sorted({" ".join(line.split()) for line in lines if _PROCESSOR.match(line)})
+    return hashlib.sha256("\n".join(described).encode()).hexdigest()
 
 
 def _peak(network: Network) -> int:

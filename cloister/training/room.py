@@ -101,7 +101,8 @@ def kept_values(network: Network, longest: int) -> int:
     found = layer_list(network.backbone, int(config.num_hidden_layers))
     layers = list(found[1]) if found is not None else [network.base]
     adapted = [n for n, layer in enumerate(layers) if network.is_prompted or is_adapted(layer)]
-    first = min(adapted, default=len(layers))
+    # An adversarial step goes back to the embeddings.
+    first = 0 if network.adversarial_radius else min(adapted, default=len(layers))
     of_each = [sum(_of_module(module) for module in layer.modules()) for layer in layers[first:]]
     if getattr(config, "_attn_implementation", None) != "sdpa":
         heads = int(getattr(config, "num_attention_heads", 1))

@@ -1,6 +1,6 @@
-"""Each record's gradient of a vector that scales a layer's features: all of IA³.
+"""Computes each record's gradient of a vector that scales a layer's features (IA³).
 
-    G_i = Σ_t g_it ⊙ x_it       of record i, over its tokens t: gradients beside what was scaled
+    G_i = Σ_t g_it ⊙ x_it       for record i, over its tokens t: output gradient times input
 
 Shapes: B records, T tokens, F features.
 """
@@ -21,9 +21,9 @@ from cloister.training.linear_gradients import leave
 
 @contextmanager
 def per_record_scalings(layers: list[ScaledLinear]) -> Iterator[None]:
-    """Lets every backward pass leave `grad_sample` [B, …] on these layers' vectors.
+    """Makes every backward pass leave `grad_sample` [B, …] on these layers' vectors.
 
-    The loss must be a sum over records, and the records the inputs' rows. No `.grad` is left.
+    The loss must be a sum over records, and records must be the rows of inputs. No `.grad` is left.
     """
     for layer in layers:
         layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
@@ -35,7 +35,7 @@ def per_record_scalings(layers: list[ScaledLinear]) -> Iterator[None]:
 
 
 def _forward(layer: ScaledLinear, inputs: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
-    """As peft computes it, to the bit; it has one adapter."""
+    """Computes the layer's output with the same bits as peft does; the layer has one adapter."""
     (vector,) = layer.ia3_l.values()
     if layer.disable_adapters or not torch.is_grad_enabled() or not vector.requires_grad:
         plain: Tensor = type(layer).forward(layer, inputs, *arguments, **keywords)
@@ -48,7 +48,7 @@ def _forward(layer: ScaledLinear, inputs: Tensor, *arguments: Any, **keywords: A
 
 
 class _Scaled(torch.autograd.Function):
-    """`values * vector` in the vector's type, given back in the values' own."""
+    """Computes `values * vector` in the vector's type and returns it in the values' type."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, vector: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ class Opening:
     frozen_cache_gib: float
     attention: str | None
     gradient_checkpointing: bool
+    adversarial_radius: float | None = None
     device: str = "cpu"
     threads: int = 1
 
@@ -158,7 +159,7 @@ class Worker:
         return found
 
     def end(self) -> None:
-        """Kills the process."""
+        """Kills the worker's process without waiting for an answer."""
         self.process.kill()
         self.process.wait()
         for held in (self._ask, self._answers, self.process.stdin):

@@ -58,8 +58,8 @@ class Machine:
         plan: Whose bound and grid clipping has.
         largest: The largest value that an adapter may have.
         seconds: Longest time of a pass by (length, rows); filled here.
-        records: Of a batch at one edge, about: among row counts that do not agree, those are kept
-            that such batches are computed with most cheaply.
+        records: About the number of a batch's records at one edge. If row counts disagree, the
+            agreeing ones with which such batches are cheapest are kept.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Machine:
         return BatchShapes(tuple(kept))
 
     def _edge(self, edge: int, counts: tuple[int, ...], previous: int) -> tuple[int, ...]:
-        """The cheapest set of row counts with equal contributions; empty: none stands alone."""
+        """Returns the cheapest row counts with equal contributions; empty: not even one passes."""
         probes = self._batches.probes(BatchShape(counts[0], edge, counts), previous)
         with self._moved(MOVED, signs=False):
             groups = self._groups(edge, counts, probes)
@@ -145,8 +145,8 @@ class Machine:
             return True
         prefix = self._network.prefix
         with prefix.apart() if prefix is not None else nullcontext():
-            # From few rows to fewer, so that the later use the states that the first kept; two
-            # records and dummies, then each probe beside companions alone.
+            # Descending row counts: later passes then use the states that the first one cached.
+            # First two records and dummies, then each probe with random companions only.
             few = next((c for c in counts if c >= 4), counts[-1])
             passes: list[tuple[int, int, int | None]] = [(few, 2, None)]
             passes += [(c, c, only) for c in (few, counts[1 % len(counts)]) for only in (0, 1)]

@@ -78,16 +78,16 @@ def encode_units(
         cannot be joined with the person's other records, so it becomes an empty unit: as a unit
         with content it would protect less than a person.
 
-        Copies cost nothing. Let records be the units, r a record and A(r) the rows made of it, r
-        among them, all of one `Record.unit` and each a function of r and of public randomness. Here
-        A(r) is one unit: it is drawn as one, with the plan's q, and what is summed of it is
-        clip(mean of the rows' gradients, C), a vector of norm at most C that depends on r alone. A
-        file with r and one without it therefore give lists of units that differ in that one, and
-        sums that differ by at most C, as without copies (by 2C where r is another record instead).
-        Sampler, sensitivity and noise are those that the accountant has, so ε and δ are the same
-        for every number of copies. Where copies are units of their own, or summed and clipped one
-        by one, r moves the sum by up to |A(r)|·C, and ε is wrong. Where persons are the units, the
-        argument is the same with all rows of a person for A(r).
+        Copies cost no privacy. Let records be the units, r a record and A(r) the rows made from it
+        (r is one of them). They share one `Record.unit`, and each is a function of r and of public
+        randomness. A(r) is one unit: it is drawn as a whole, with the plan's q, and its
+        contribution is clip(mean of the rows' gradients, C), a vector of norm at most C that
+        depends on r alone. So a file with r and one without it give lists of units that differ in
+        one unit, and sums that differ by at most C, as without copies (by 2C if r is replaced by
+        another record). Sampler, sensitivity and noise are those of the accountant, so ε and δ are
+        the same for any number of copies. If copies were units of their own, or clipped one by
+        one, r could change the sum by |A(r)|·C, and the stated ε would be false. If persons are
+        the units, the argument is the same with all rows of a person as A(r).
     """
     units = PackedUnits()
     problems: list[tuple[int, str, str]] = []
@@ -189,8 +189,8 @@ def unit_examples(
     for place, record in enumerate(records):
         if unit is Unit.PERSON and record.person is None:
             raise DataError(
-                f"record {place + 1} names no person, but privacy.unit is person: name the column "
-                "as data.person"
+                f"record {place + 1} names no person, but privacy.unit is person; set data.person "
+                "to the column that does"
             )
         groups.setdefault(_owner(record, place, unit), []).append(record)
     return tuple(tuple(encode(record) for record in group[:most]) for group in groups.values())

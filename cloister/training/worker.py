@@ -63,6 +63,7 @@ def _opened(opening: Opening) -> Workspace:
         device=opening.device,
         attention=opening.attention,
         gradient_checkpointing=opening.gradient_checkpointing,
+        adversarial_radius=opening.adversarial_radius,
     )
 
 

@@ -100,7 +100,7 @@ class Workspace:
 
     @property
     def frozen_factors(self) -> Adapter:
-        """Returns the factors that are neither trained nor sent, of pairs of which the other is."""
+        """Returns the factors that are neither trained nor sent although their partners are."""
         names = {name for pair in find_pairs(self.start) for name in pair}
         return read_tensors(self.network, names - self.start.keys() - self.carried.keys())
 
@@ -140,6 +140,7 @@ def open_workspace(
     attention: str | None = None,
     processes: int | None = None,
     gradient_checkpointing: bool = False,
+    adversarial_radius: float | None = None,
     items: ItemVectors | None = None,
 ) -> Workspace:
     """Finds, checks and loads the base, and attaches adapters and head.
@@ -160,6 +161,8 @@ def open_workspace(
         processes: `machine.processes`; the cache of frozen layers is divided among them. None:
             one.
         gradient_checkpointing: Whether activations are recomputed in the backward pass.
+        adversarial_radius: `training.adversarial_radius`; with one, no states of frozen layers are
+            cached, since they follow from embeddings that each step moves. None: nothing moves.
         items: For recommendation: the items' vectors, if they are known; None: the base computes
             them.
 
@@ -202,7 +205,7 @@ def open_workspace(
         check_apart(network, model.base, task.max_length)
     is_probe = lora.train == "none" and not lora.residual
     adapted = 0 if is_probe or lora.is_prompt else lora.top_layers
-    if frozen_cache_gib and (is_probe or adapted):
+    if frozen_cache_gib and not adversarial_radius and (is_probe or adapted):
         computed = f"{model.dtype} {model.quantization} {network.device} {attention}"
         computed += "" if network.two is None else " apart"
         kept = _kept(sha256, computed, model.layers, adapted)
@@ -219,13 +222,22 @@ def open_workspace(
     if gradient_checkpointing:
         layers = int(network.base.config.get_text_config().num_hidden_layers)
         network.checkpoints = CheckpointedLayers(network.backbone, layers)
+    network.adversarial_radius = adversarial_radius or 0.0
     start = read_adapter(network)
     carried = read_tensors(network, carried_names(network, lora.train))
     team = None
     if processes is not None and processes > 1:
         check_devices(network.device, processes)
         opening = Opening(
-            model, lora, task, labels, seed, frozen_cache_gib, attention, gradient_checkpointing
+            model,
+            lora,
+            task,
+            labels,
+            seed,
+            frozen_cache_gib,
+            attention,
+            gradient_checkpointing,
+            adversarial_radius,
         )
         team = Team(opening, processes, frozenset(start.keys() | carried.keys()))
     return Workspace(

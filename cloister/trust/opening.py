@@ -49,22 +49,6 @@ def recipe_of(run: Path) -> tuple[Path, Recipe | None]:
     return folder, None if file is None else read_run_recipe(file)
 
 
-def refuse_kinds(run: Path, refused: dict[TaskKind, str], command: str) -> None:
-    """Refuses a task before its base is loaded.
-
-    Args:
-        run: A run or its adapter.
-        refused: By task, why the command does not apply.
-        command: For messages.
-
-    Raises:
-        UsageError: It is such a task.
-    """
-    kind = about_adapter(run).task.kind
-    if kind in refused:
-        raise UsageError(f"{command}: {run} is a model of {kind}: {refused[kind]}")
-
-
 def open_run(run: Path, base: str | None = None) -> Opened:
     """Loads a finished run.
 

@@ -16,6 +16,7 @@ import torch
 
 from cloister.data.records import (
     ChatRecord,
+    ItemsRecord,
     LabelsRecord,
     PairRecord,
     Record,
@@ -27,12 +28,15 @@ from cloister.serving.model import Model
 from cloister.serving.predictions import Classified, Labelled, Prediction, Retrieved, Scored, Tagged
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskKind
+from cloister.tasks.ranking import SHOWN
+from cloister.tasks.recommendation import Recommendation
 from cloister.tasks.scoring import Scoring
 from cloister.tasks.task import IGNORE
 from cloister.tasks.token import spans_of
 from cloister.training.batches import physical_batches
 from cloister.training.units import singles
 from cloister.trust.answers import answer_of
+from cloister.trust.items import ItemsInTexts, next_items
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ METRICS: dict[TaskKind, Metric] = {
     "multi-label-classification": Metric("micro-F1"),
     "token-classification": Metric("entity F1"),
     "scoring": Metric("mean absolute error", is_error=True),
+    "recommendation": Metric(f"hit rate@{SHOWN}", is_share=True),
     "causal-lm": Metric("loss per token (nats)", is_error=True),
 }
 
@@ -67,8 +72,9 @@ class Outcomes:
 
     Attributes:
         parts: Numerator and denominator of each record, float64 [2, N].
-        predictions: Of each record; empty for a chat, whose replies' losses are measured.
-        answers: In words, likewise.
+        predictions: Of each record; empty for a chat, whose replies' losses are measured, and for
+            recommendation.
+        answers: In words; of recommendation the item that ranks first; empty for a chat.
     """
 
     parts: np.ndarray
@@ -86,6 +92,10 @@ def outcomes(model: Model, records: Sequence[Record]) -> Outcomes:
     task = model.workspace.task
     if isinstance(task, CausalChat):
         return Outcomes(_losses(model, task, records), (), ())
+    if isinstance(task, Recommendation):
+        persons = [record for record in records if isinstance(record, ItemsRecord)]
+        parts, first = next_items(model, task, persons)
+        return Outcomes(parts, (), first)
     scale = task.scale if isinstance(task, Scoring) else None
     predictions = tuple(model.stream([input_of_record(one) for one in records]))
     pairs = zip(records, predictions, strict=True)
@@ -101,6 +111,10 @@ def input_of_record(record: Record) -> Any:
         return (record.text, record.text_b)
     if isinstance(record, ChatRecord):
         return record.messages or record.text
+    if isinstance(record, ItemsInTexts):
+        return record.texts
+    if isinstance(record, ItemsRecord):
+        return record.items
     assert isinstance(record, TextRecord | LabelsRecord | ScoreRecord)
     return record.text
 

@@ -64,7 +64,7 @@ def test_the_command_serves_a_page_and_ends_well(tmp_path: Path) -> None:
     [
         ("", (), 3, "empty"),
         ('{"text": "a"}\n', ("--labels", "one"), 2, "--labels: 1 given"),
-        ('{"text": "a"}\n', ("--labels", "a,b", "--answer", "score"), 2, "a score has none"),
+        ('{"text": "a"}\n', ("--labels", "a,b", "--answer", "score"), 2, "a score has no labels"),
         ('{"text": "a"}\n', ("--text", "body", "--labels", "a,b"), 2, "no such column"),
         (
             '{"text": "a\\u0000"}\n{"text": 3}\n',
@@ -75,7 +75,12 @@ def test_the_command_serves_a_page_and_ends_well(tmp_path: Path) -> None:
         ('{"text": "a", "label": "x"}\n', ("--labels", "a,b"), 2, "--column"),
         ('{"text": "a"\n', ("--labels", "a,b"), 3, "no valid JSON"),
         ('{"text": "a"}\n', ("--labels", "a,b", "--with", "none.jsonl"), 3, "no such file"),
-        ('{"messages": [{"role": "user", "content": "x"}]}\n', ENTITIES, 2, "conversations given"),
+        (
+            '{"messages": [{"role": "user", "content": "x"}]}\n',
+            ENTITIES,
+            2,
+            "the file has conversations",
+        ),
     ],
 )
 def test_what_cannot_be_labelled_ends_in_one_message(

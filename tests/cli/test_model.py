@@ -96,7 +96,7 @@ def test_one_message_and_its_code(
     out = str(tmp_path / "out")
     asked = [
         (["--format", "merged"], 2, "these fit: sentence-transformers, onnx, int8, int4"),
-        (["--format", "tflite"], 2, "not known; choose from merged"),
+        (["--format", "tflite"], 2, "unknown format; choose from merged"),
         (["--format", "onnx", "--test", str(tmp_path / "none")], 2, "no such file"),
     ]
     for options, code, said in asked:
@@ -207,7 +207,7 @@ def test_a_version_names_the_certificates_of_its_run(
     assert lineage["promises"] == {body["site"]: body["promise"] for body in bodies}
     files[0].write_text("[]")
     assert run(["model", "promote", str(certified), "--as", "bank", *where]) == 3
-    assert "no certificate can be read" in capsys.readouterr().err
+    assert "the certificate cannot be read" in capsys.readouterr().err
 
 
 def test_a_smaller_model_is_written_measured_and_used_by_other_commands(

@@ -568,7 +568,7 @@ def test_what_a_policy_tightens_is_shown_with_its_consequence(
     said = {change["field"]: change["consequence"] for change in document["changes"]}
     assert "never used" in said["unit"]
     assert run(["site", "policy", "show", site]) == 0
-    assert "one record of each person then counts" in capsys.readouterr().out
+    assert "only one record of each person is used" in capsys.readouterr().out
     assert run(["site", "doctor", site, study]) == 0
     told = capsys.readouterr().out
     assert "40 records of 10 persons (privacy units); the largest has 4" in told
@@ -654,15 +654,15 @@ def test_the_doctor_says_what_the_site_computes_on(
     asked = read_site(folder / "site.toml")
     missing = next(row for row in doctor.examine(asked, None) if row.name == "device")
     assert missing.level is CheckLevel.FAIL
-    assert "can use no CUDA GPU here" in missing.detail
-    assert "the CPU is not used in its place" in missing.remedy
+    assert "finds no usable CUDA GPU here" in missing.detail
+    assert "the CPU is not used instead" in missing.remedy
 
 
 def test_the_policy_is_said_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["site", "policy", "show", str(folder / "site.toml")]) == 0
     told = capsys.readouterr().out
     assert "ε = 20 at δ = 2e-05 for one record" in told
-    assert "nothing else does" in told
+    assert "only these words may leave" in told
 
 
 def test_the_budget_is_shown_and_foreseen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

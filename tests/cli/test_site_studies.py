@@ -138,7 +138,7 @@ def test_an_operator_sees_in_plain_words_what_they_are_asked(site: Path, capsys:
         "of the lifetime ε = 12 at δ = 2e-05, spent so far: ε = 0.0000 of the budget's 12",
         "all of this study fits",
         "12 rounds of 1 step",
-        "at most 20,000,000 bytes a round and 240,000,000 in all",
+        "at most 20,000,000 bytes in a round and 240,000,000 in all",
         "factor B of adapters of rank 4",
         "no coordinator: this site has not joined one",
         "max_grad_norm: 8 asked, 2 by this site's policy: more is clipped",

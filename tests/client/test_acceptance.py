@@ -262,7 +262,7 @@ def test_a_study_of_items_states_their_hash_and_a_site_names_its_own_copy() -> N
     assert declared.items == str(NOWHERE / "copy/items.jsonl")
     stated = recipe(*SHOP, "task.items_sha256=" + "ab" * 32)
     assert accept(stated, declared).public_records == 1200
-    assert "task.items_sha256: the study names none" in refused(recipe(*SHOP), declared)
+    assert "task.items_sha256: the study states none" in refused(recipe(*SHOP), declared)
     assert shop(items="synthetic:shops").items == "synthetic:shops"
 
 
@@ -271,11 +271,11 @@ def test_a_study_of_items_states_their_hash_and_a_site_names_its_own_copy() -> N
     [
         ({"task": "recommendation"}, "items: none given"),
         ({"task": "recommendation", "items": "a", "labels": LABELS}, "leave them out"),
-        ({"task": "causal-lm", "items": "a"}, "of recommendation alone"),
+        ({"task": "causal-lm", "items": "a"}, "only recommendation has them"),
         ({"task": "scoring"}, "score_range: none given"),
         ({"task": "scoring", "score_range": (0.0, 6.0), "labels": LABELS}, "leave the key out"),
         ({"task": "scoring", "score_range": (6.0, 0.0)}, "lower end"),
-        ({"task": "causal-lm", "score_range": (0.0, 6.0)}, "of scoring alone"),
+        ({"task": "causal-lm", "score_range": (0.0, 6.0)}, "only scoring has it"),
         ({"task": "multi-label-classification"}, "at least 1"),
     ],
 )

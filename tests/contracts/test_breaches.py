@@ -1,4 +1,4 @@
-"""Each rule of the contract suites is broken once: a suite that lets one pass holds nobody."""
+"""Breaks each rule of the contract suites once: the suite must notice every breach."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -92,14 +92,14 @@ def test_a_sound_strategy_passes(method: type[Strategy]) -> None:
     ("method", "word"),
     [
         (First, "order in which updates arrive"),
-        (Timid, "learning rate is 1"),
+        (Timid, "learning rate must be 1"),
         (Drifting, "zero updates moved"),
-        (Lying, "decided the result"),
-        (Restless, "in which it did not travel"),
+        (Lying, "controlled the result"),
+        (Restless, "in which it was not sent"),
         (Remembering, "keep nothing on the object"),
     ],
 )
-def test_a_broken_strategy_is_told_the_rule(method: type[Strategy], word: str) -> None:
+def test_the_error_of_a_broken_strategy_names_the_rule(method: type[Strategy], word: str) -> None:
     with pytest.raises(AssertionError, match=word):
         check_strategy(method)
 
@@ -211,16 +211,16 @@ def test_a_sound_task_passes_with_its_options() -> None:
         (Late, "cast them first|losses are"),
         (Dead, "nothing could be learnt"),
         (Infinite, "is not finite"),
-        (Numbering, "encoded otherwise after others"),
-        (Averaging, "another loss after others"),
+        (Numbering, "encoded differently after other records"),
+        (Averaging, "another loss after other batches"),
     ],
 )
-def test_a_broken_task_is_told_the_rule(task: type, word: str) -> None:
+def test_the_error_of_a_broken_task_names_the_rule(task: type, word: str) -> None:
     with pytest.raises(AssertionError, match=word):
         check_task(task, RECORDS)
 
 
-def test_records_that_show_nothing_are_told() -> None:
+def test_records_that_cannot_show_a_breach_are_refused() -> None:
     with pytest.raises(UsageError, match="at least 2"):
         check_task(Plain, RECORDS[:1])
     with pytest.raises(AssertionError, match="give records that differ"):

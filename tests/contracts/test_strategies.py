@@ -1,4 +1,4 @@
-"""What every strategy keeps to, and what each declares of itself."""
+"""Every strategy keeps the contract, and its declared traits are true."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What every task guarantees: a record's loss and gradient are its own, whoever is beside it."""
+"""Every task keeps the contract: a record's loss and gradient depend on that record alone."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -129,7 +129,7 @@ def test_the_token_comes_from_the_environment_or_a_file_of_its_owner_s(tmp_path:
         read_token(file, {})
     with pytest.raises(BadFileError, match="openssl rand"):
         read_token(tmp_path / "none", {})
-    with pytest.raises(UsageError, match="guessed"):
+    with pytest.raises(UsageError, match="too short"):
         read_token(None, {VARIABLE: "short"})
 
 

@@ -86,7 +86,7 @@ def test_what_a_pair_cannot_have_is_refused_with_the_reason() -> None:
     for field, told in (
         ("model.center=english", "pairs have another mean"),
         ("lora.head=label-words", "it is for sequence-classification"),
-        ("task.prompt='{text} ?'", "of sequence-classification alone"),
+        ("task.prompt='{text} ?'", "only sequence-classification has it"),
     ):
         with pytest.raises(RecipeError, match=told):
             parse_recipe("", ["task.kind=text-pairs", field])

@@ -92,7 +92,7 @@ CRAFTED = {
     "the highest level": (_HEAD + 24, struct.pack("<Q", 9)),
     "room for links": (_HEAD + 8, struct.pack("<Q", 8)),
     "how many vectors": (_HEAD, struct.pack("<Q", 2001)),
-    "kind of numbers": (14, b"\x0c"),
+    "numbers of an unexpected type": (14, b"\x0c"),
     "width": (33, struct.pack("<Q", 2**40)),
     "a level": (_LEVELS, struct.pack("<h", 7)),
     "a level below 0": (_LEVELS, struct.pack("<h", -1)),
@@ -168,5 +168,5 @@ def test_a_link_to_a_node_of_a_lower_level_is_refused(many: Index, tmp_path: Pat
     assert struct.unpack_from("<I", content, upper)[0] > 0
     struct.pack_into("<I", content, upper + 4, int(np.flatnonzero(levels == 0)[0]))
     file.write_bytes(content)
-    with pytest.raises(ValueError, match="links to what is no node"):
+    with pytest.raises(ValueError, match="has a link to a node that does not exist"):
         read_graph(file, many.vectors, 1.0)

@@ -110,7 +110,7 @@ def test_texts_that_are_read_apart_are_trained_on_and_predicted_for(
     assert (
         cli(["model", "export", str(folder), "--format", "onnx", "--out", str(tmp_path / "o")]) == 2
     )
-    assert "no form has a place for the comparison" in capsys.readouterr().err
+    assert "no format can hold the comparison" in capsys.readouterr().err
 
 
 def test_a_prediction_needs_two_texts(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,7 +116,7 @@ def test_bad_words_are_named_and_change_nothing(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (folder / "README.md").read_bytes()
-    with pytest.raises(UsageError, match="no site north on the card, which has east, west"):
+    with pytest.raises(UsageError, match="the card has no site north; its sites are east, west"):
         add_words(folder, {"use": "x"}, {"north": "x"})
     with pytest.raises(UsageError, match=r"at most 4,800 are kept"):
         add_words(folder, {"use": "x" * (MOST_CHARACTERS + 1)}, {})
@@ -125,7 +125,7 @@ def test_bad_words_are_named_and_change_nothing(
     words = tmp_path / "words.txt"
     words.write_bytes(b"\xff\xfe")
     assert run(["model", "card", str(folder), "--use", str(words)]) == 3
-    assert "byte 0 is no UTF-8" in capsys.readouterr().err
+    assert "byte 0 is not UTF-8" in capsys.readouterr().err
     assert run(["model", "card", str(folder), "--use", str(tmp_path / "none")]) == 3
     told = capsys.readouterr().err
     assert "cannot be read (no such file)" in told
@@ -139,5 +139,5 @@ def test_bad_words_are_named_and_change_nothing(
     assert run(["model", "card", str(folder), *asked]) == 0
     assert (folder / "README.md").read_text().count("> Triage.") == 2
     (folder / "README.md").write_text("# An older card\n")
-    with pytest.raises(BadFileError, match="another version wrote it"):
+    with pytest.raises(BadFileError, match="another version wrote this card"):
         add_words(folder, {"use": "x"}, {})

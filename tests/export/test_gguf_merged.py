@@ -183,7 +183,7 @@ def test_a_cutting_has_its_own_name_and_no_other() -> None:
 def test_a_cutting_without_a_name_is_refused(pre: Any, whole: bool) -> None:
     problem = tokenizer_problem(byte_level(pre, whole_words=whole))
     assert problem is not None
-    assert "name is not known here" in problem
+    assert "name in llama.cpp is not known here" in problem
 
 
 def test_what_a_file_cannot_hold_is_refused_by_name(
@@ -198,7 +198,7 @@ def test_what_a_file_cannot_hold_is_refused_by_name(
     refused(words, "not a byte-level BPE")
     refused(exported(tmp_path / "gpt2", tiny(tmp_path / "b2", "gpt2"), CHAT), "a whole gpt2")
     labels = TaskConfig(labels=("x", "y"), max_length=12)
-    refused(exported(tmp_path / "head", bert, labels), "a head's of its own")
+    refused(exported(tmp_path / "head", bert, labels), "it has its own head")
     prefix = {"method": "prefix", "tokens": 2}
     tokenizer = byte_level(DIGITS)
     base = tiny(tmp_path / "b3", "llama", tokenizer=tokenizer)
@@ -217,7 +217,7 @@ def test_a_file_whose_tokens_differ_is_not_written(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cloister.export.gguf_tokenizer._pre", lambda tokenizer: "gpt-2")
-    with pytest.raises(UsageError, match=r"cuts texts otherwise than the base's \('12345"):
+    with pytest.raises(UsageError, match=r"cuts texts differently from the base's \('12345"):
         export_model(llama, "gguf-merged", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -225,7 +225,7 @@ def test_a_file_whose_tokens_differ_is_not_written(
 def test_a_file_that_transformers_reads_otherwise_is_not_written(tmp_path: Path) -> None:
     base = tiny(tmp_path / "base", "qwen3", tokenizer=byte_level(named("qwen2")))  # 8 wide
     adapter = exported(tmp_path / "adapter", base, CHAT)
-    with pytest.raises(UsageError, match="does not read the file of this qwen3 back"):
+    with pytest.raises(UsageError, match="cannot read the file of this qwen3"):
         export_model(adapter, "gguf-merged", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -67,7 +67,7 @@ def test_a_correction_is_a_record_of_its_sources_unit_and_comes_first(
     ]
     assert (report.written, report.before, report.most_rows) == (2, 2, 2)
     assert report.unknown == 0
-    assert report.left_out == {"its answer drew on private state without noise": 1}
+    assert report.left_out == {"its answer used private state without noise": 1}
     assert out.stat().st_mode & 0o777 == 0o600
     assert last_step(out)["command"] == "feedback"
     assert not couples_units(out)
@@ -80,7 +80,7 @@ def test_of_persons_a_correction_is_one_more_record_of_its_person(
     found = [kept(replace(CONTENT, unit=None, person="p2")), kept(CONTENT)]
     report = export_feedback(found, out, COLUMNS, persons=True, records=detect_form(before))
     assert [one.person for one in records(out)] == ["p2", "p1", "p2"]
-    assert report.left_out == {"it names no person, where persons are the units": 1}
+    assert report.left_out == {"it names no person, and the privacy unit is a person": 1}
     assert report.most_rows == 2
 
 

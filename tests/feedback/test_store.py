@@ -52,7 +52,7 @@ def test_a_sealed_store_holds_no_word_of_it_and_opens_by_its_own_key_alone(tmp_p
     assert FeedbackStore(file, key).all()[0].content == CONTENT
     other = tmp_path / "other.key"
     FeedbackStore(tmp_path / "other.db", other, make=True)
-    with pytest.raises(BadFileError, match="does not open"):
+    with pytest.raises(BadFileError, match="does not decrypt"):
         FeedbackStore(file, other)
     with pytest.raises(UsageError, match="give its key"):
         FeedbackStore(file)
@@ -75,7 +75,7 @@ def test_a_key_for_a_store_without_one_is_refused(tmp_path: Path) -> None:
         FeedbackStore(tmp_path / "plain.db", key)
     (tmp_path / "short").write_text("abc")
     (tmp_path / "short").chmod(0o600)
-    with pytest.raises(BadFileError, match="no key"):
+    with pytest.raises(BadFileError, match="not a feedback key"):
         FeedbackStore(tmp_path / "new.db", tmp_path / "short", make=True)
     assert not (tmp_path / "new.db").exists()
     key.chmod(0o644)

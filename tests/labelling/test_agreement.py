@@ -48,7 +48,7 @@ def test_two_annotators_have_cohen_s_kappa_overall_and_by_label(tmp_path: Path) 
 
 @pytest.mark.parametrize("column", ["cloister_row", "cloister_annotator", "cloister_answers"])
 def test_a_column_of_the_page_s_own_is_no_answer(tmp_path: Path, column: str) -> None:
-    with pytest.raises(UsageError, match="is no answer"):
+    with pytest.raises(UsageError, match="identifies the record or the annotator"):
         read_annotated(annotators(tmp_path, ["yes", "no"], ["no", "no"]), column)
 
 
@@ -188,15 +188,15 @@ def test_files_that_cannot_be_compared_are_refused_with_the_record(tmp_path: Pat
         return path
 
     for cells, words in (
-        ({"text": "another"}, "record 1: its text is another"),
+        ({"text": "another"}, "record 1: its text differs"),
         ({"label": None}, "row 1: no answer in 'label'"),
         ({"cloister_row": "x"}, "row 1: no cloister_row"),
     ):
         with pytest.raises(DataError, match=words):
             read_annotated([first, changed(**cells)])
-    with pytest.raises(UsageError, match="no record is answered in two"):
+    with pytest.raises(UsageError, match="no record has an answer in two"):
         agreement(read_annotated([first, changed(cloister_row=7)]))
-    with pytest.raises(UsageError, match="no answers in label, labels"):
+    with pytest.raises(UsageError, match=r"no column of answers \(label, labels"):
         read_annotated([tmp_path / "notes.jsonl", first])
 
 

@@ -170,10 +170,10 @@ def test_two_pages_do_not_write_one_file(tmp_path: Path) -> None:
         ({"labels": ("a", " ")}, "visible characters"),
         ({"labels": ("a", "b\x1b[0m")}, "visible characters"),
         ({"labels": tuple(map(str, range(35)))}, "35 given"),
-        ({"kind": "score", "labels": LABELS}, "a score has none"),
-        ({"kind": "score", "lowest": 5.0, "highest": 1.0}, "must be lower"),
+        ({"kind": "score", "labels": LABELS}, "a score has no labels"),
+        ({"kind": "score", "lowest": 5.0, "highest": 1.0}, "must be below"),
         ({"kind": "score", "lowest": float("nan")}, "finite"),
-        ({"labels": LABELS, "lowest": 1.0}, "bound a score"),
+        ({"labels": LABELS, "lowest": 1.0}, "only scores have bounds"),
         ({"labels": LABELS, "column": "person"}, "has a column 'person' already"),
         ({"labels": LABELS, "columns": {"text": "body"}}, "--text body"),
     ],
@@ -191,7 +191,7 @@ def test_a_labelling_goes_on_as_it_was_begun_or_not_at_all(tmp_path: Path) -> No
     source, out = records(tmp_path / "notes.jsonl"), tmp_path / "ann.jsonl"
     labelled(source, out, ["yes"])
     for asked in ({"labels": ("a", "b")}, {"annotator": "bo"}, {"sample": 2}, {"kind": "several"}):
-        with pytest.raises(UsageError, match="was begun with"), opened(source, out, **asked):
+        with pytest.raises(UsageError, match="was started with"), opened(source, out, **asked):
             pass
     source.write_text(source.read_text().replace("头晕", "头痛"))
     with pytest.raises(UsageError, match="another content"), opened(source, out):
@@ -216,8 +216,8 @@ def test_what_is_there_is_never_written_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"text": "x", "label": "yes", "cloister_row": 99}', "no record of it"),
-        ('{"text": "x", "label": "perhaps", "cloister_row": 2}', "no answer of this page"),
+        ('{"text": "x", "label": "yes", "cloister_row": 99}', "unknown record"),
+        ('{"text": "x", "label": "perhaps", "cloister_row": 2}', "not an answer of this page"),
         ('{"text": "x", "label": "yes", "cloister_row": 1}', "is there twice"),
         ("not JSON", "no valid JSON"),
     ],
@@ -236,7 +236,7 @@ def test_a_file_that_somebody_changed_is_refused_with_its_row(
 
 def test_records_that_nobody_can_read_are_named(tmp_path: Path) -> None:
     source = records(tmp_path / "notes.jsonl", ["fine", "  "])
-    with pytest.raises(DataError, match="row 2: its text is empty"):
+    with pytest.raises(DataError, match="row 2: the text is empty"):
         labelled(source, tmp_path / "a.jsonl", [])
     source.write_text('{"text": "fine", "note": "\\ud800"}\n')
     with pytest.raises(DataError, match="row 1: a column cannot be written"):
@@ -263,9 +263,9 @@ def test_entities_are_written_as_words_and_tags(tmp_path: Path) -> None:
     with opened(source, out, labels=("DRUG", "SIGN"), kind="entities") as (session, _):
         words = session.at(0)["words"]
         assert words == ["服", "用", "aspirin", "100mg", "，", "头", "痛"]
-        with pytest.raises(DataError, match="no answer"):
+        with pytest.raises(DataError, match="not an answer"):
             session.answer(0, ["O"] * 6)
-        with pytest.raises(DataError, match="no answer"):
+        with pytest.raises(DataError, match="not an answer"):
             session.answer(0, ["O"] * 6 + ["B-DOSE"])
         # An entity that begins without a beginning gets one.
         session.answer(0, ["O", "O", "B-DRUG", "I-DRUG", "O", "I-SIGN", "I-SIGN"])

@@ -82,7 +82,7 @@ def test_the_cosine_is_that_of_the_two_vectors(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["deberta", "mistral"])
 def test_a_base_that_cannot_read_them_apart_is_refused(name: str, tmp_path: Path) -> None:
     """DeBERTa takes no such mask; the layers of this Mistral look back on fewer tokens."""
-    with pytest.raises(ModelFileError, match="otherwise beside another one than by itself"):
+    with pytest.raises(ModelFileError, match="another vector beside a second text than by itself"):
         opened(tmp_path, name)
 
 
@@ -153,7 +153,7 @@ def test_a_text_s_tokens_do_not_depend_on_the_other() -> None:
     [
         (
             ["task.kind=scoring", "task.score_range=[0, 1]", "task.encoder=bi"],
-            "of text-pairs alone",
+            "only text-pairs has it",
         ),
         (["task.kind=text-pairs", "task.compare=cosine"], 'without encoder = "bi"'),
         (

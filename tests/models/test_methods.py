@@ -291,7 +291,7 @@ def test_a_pattern_of_nothing_and_one_of_all_are_refused(bert: Path) -> None:
         ({"tokens": 5}, "tokens: for method"),
         ({"method": "prompt", "target_modules": ("query",)}, "target_modules: given for prompt"),
         ({"method": "adalora"}, "gradients without noise"),
-        ({"method": "bottleneck"}, "have no form for layers between"),
+        ({"method": "bottleneck"}, "cannot load layers between"),
     ],
 )
 def test_what_a_method_has_no_use_for_is_refused(fields: dict[str, object], said: str) -> None:

@@ -115,7 +115,7 @@ def test_nobody_promotes_for_another(registry: Registry, adapters: list[Path]) -
     for by, key in (("cy", PEOPLE["cy"]), ("ann", PEOPLE["bo"]), ("cy", PEOPLE["ann"])):
         with pytest.raises(RefusedError, match="the approvers are ann, bo"):
             registry.promote(adapters[0], "triage", NOW, by=by, key=key)
-    with pytest.raises(UsageError, match="signed promotions alone"):
+    with pytest.raises(UsageError, match="only promotions that an approver signed"):
         registry.promote(adapters[0], "triage", NOW, by="ann")
     with pytest.raises(RefusedError, match="the approvers are ann, bo"):
         registry.rollback("triage", NOW, by="cy", key=PEOPLE["cy"])
@@ -196,7 +196,7 @@ def test_of_two_at_once_one_wins_and_the_other_is_told(
     for thread in threads:
         thread.join()
     assert sorted(one == "done" for one in told) == [False, True]
-    assert any("somebody else promoted or rolled back meanwhile" in one for one in told)
+    assert any("another person promoted or rolled back meanwhile" in one for one in told)
     assert len(registry.log("triage")) == 2
     assert read("models/triage/log/000003.json") is None
 
@@ -344,11 +344,11 @@ def test_what_two_versions_differ_in(registry: Registry, adapters: list[Path]) -
 @pytest.mark.parametrize(
     ("needs", "people", "said"),
     [
-        (2, {"ann": "ab" * 32}, "2 people must promote, and 1 have keys"),
+        (2, {"ann": "ab" * 32}, "2 people must promote, but only 1 have keys"),
         (0, {}, "a number from 1"),
         (1, {"ann": "AB" * 32}, "64 lower-case hex digits"),
-        (1, {"../ann": "ab" * 32}, "no name"),
-        (2, {"ann": "ab" * 32, "bo": "ab" * 32}, "two people have one key"),
+        (1, {"../ann": "ab" * 32}, "not a valid name"),
+        (2, {"ann": "ab" * 32, "bo": "ab" * 32}, "two people have the same key"),
     ],
 )
 def test_a_rule_that_nobody_could_meet_or_one_could_alone_is_refused(

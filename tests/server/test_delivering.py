@@ -9,7 +9,7 @@ from flwr.clientapp import ClientApp
 
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
-from cloister.client.app import as_message, refused_by_nobody
+from cloister.client.app import anonymous_refusal, as_message
 from cloister.protocol.delivery import Claim
 from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.server.delivering import Delivered, deliver
@@ -75,7 +75,7 @@ def test_only_those_that_took_part_are_asked() -> None:
 
 def test_a_site_of_an_older_version_ends_nothing() -> None:
     """It does not know the step, and answers as to any message that it cannot read."""
-    old = lambda site, asked: refused_by_nobody(0) if site == "east" else ready(site, asked)  # noqa: E731
+    old = lambda site, asked: anonymous_refusal(0) if site == "east" else ready(site, asked)  # noqa: E731
     delivered, _ = offered(old)
     assert delivered.taken == {"north", "west"}
     assert "refused" in delivered.refused["east"]

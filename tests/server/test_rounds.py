@@ -212,7 +212,7 @@ def test_a_site_may_send_each_rank_that_it_may_have_and_no_other() -> None:
         ),
     )
     assert set(reports[0].received) == {"a", "b"}
-    assert "other tensors than the study trains" in reports[0].refused["c"]
+    assert "its tensors are not those that the study trains" in reports[0].refused["c"]
 
 
 def test_a_gated_update_is_refused_with_its_reason_and_the_round_goes_on() -> None:

@@ -68,7 +68,7 @@ def test_a_person_corrects_a_label_without_a_mouse(
     tab.press(" ", "ArrowRight")  # the other of the two
     tab.wait("document.querySelector('#correction select')")
     tab.press("Tab", "z" if said != "z" else "y")
-    assert "kept at this institution" in sent(tab)
+    assert "stored at this institution" in sent(tab)
     assert tab.value("document.activeElement.id") == "feedback-said"
     (found,) = kept(house)
     assert found["asked"] == HOSTILE

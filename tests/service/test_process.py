@@ -78,7 +78,7 @@ def test_no_request_is_lost_when_the_model_is_exchanged_or_the_service_ends(
         second = httpx.get(f"{address}/healthz", trust_env=False).json()["version"]
         link.unlink()
         process.send_signal(signal.SIGHUP)
-        said(process, "not exchanged")
+        said(process, "the new version was not loaded")
         assert httpx.get(f"{address}/healthz", trust_env=False).json()["version"] == second
         ends.set()
         process.send_signal(signal.SIGTERM)

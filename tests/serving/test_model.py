@@ -223,7 +223,7 @@ def test_the_base_may_lie_elsewhere(classifier: Path, bert: Path, tmp_path: Path
     [
         ("tpu", "cpu, cuda, cuda:N or mps"),
         ("cuda:99", "this machine has"),
-        ("mps", "no Mac whose GPU"),
+        ("mps", "no usable GPU of a Mac"),
     ],
 )
 def test_a_device_that_is_none_is_refused(
@@ -298,6 +298,6 @@ def test_a_plug_in_s_task_is_refused_before_anything_of_it_is_imported(
     plugin = {"distribution": "", "version": "1", "records": "text", "options": {}}
     task = {"kind": "told_by_an_adapter:Task", "plugin": plugin}
     folder = changed(classifier, tmp_path / "plugged", task=task)
-    with pytest.raises(UsageError, match="only built-in tasks are predicted for"):
+    with pytest.raises(UsageError, match="Cloister predicts for built-in tasks only"):
         load(folder)
     assert run(["predict", str(folder), "--text", "fever"]) == 2

@@ -1,4 +1,4 @@
-"""A standing approval for sites of tests that are about something else."""
+"""A standing approval for sites, in tests that do not test approvals."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ def standing(
     labels: Sequence[str] | None = None,
     shared_noise: bool = False,
 ) -> str:
-    """Lines of a `site.toml` that let in studies on a base; `labels` None: those of [records]."""
+    """Lines of a `site.toml` that approve studies on a base; `labels` None: those of [records]."""
     lines = [
         "",
         "[[approvals.standing]]",

@@ -59,7 +59,7 @@ class Tab:
         self._ask("Page.navigate", url=address)
 
     def value(self, expression: str) -> Any:
-        """What an expression gives in the page."""
+        """Evaluates an expression in the page and returns its value."""
         found = self._ask(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
@@ -67,7 +67,7 @@ class Tab:
         return found["result"].get("value")
 
     def wait(self, condition: str) -> None:
-        """Until an expression is true; the browser waits, not the test."""
+        """Waits until an expression is true; the page polls it, not the test."""
         met = self.value(
             "new Promise((done) => { const look = (left) => { let is = false; "
             f"try {{ is = Boolean({condition}); }} catch {{}} "
@@ -89,7 +89,7 @@ class Tab:
             self._ask("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def look(self, width: int, height: int, *, dark: bool = False) -> None:
-        """Another size of window, and the reader's wish for dark colours."""
+        """Sets the size of the window, and whether the reader prefers dark colours."""
         self._ask(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -133,7 +133,7 @@ class Tab:
 
 @contextmanager
 def browser_tab(folder: Path) -> Iterator[Tab]:
-    """A tab of a browser of its own, which ends with it."""
+    """Starts a browser with one tab, and ends the browser with the block."""
     to_read, write = os.pipe()
     read, to_write = os.pipe()
     # The browser reads commands from descriptor 3 and answers on 4.

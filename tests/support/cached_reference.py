@@ -1,7 +1,7 @@
-"""dp-accounting's accountant, which makes a step's distribution once for each noise and rate.
+"""Caches dp-accounting's distribution of one step, for each noise and rate.
 
-It makes it anew for every ε, in a loop of Python's that takes most of the time; what it composes
-and reads from it stays its own.
+dp-accounting computes it for every ε again, in a Python loop that takes most of the time. Composing
+the distribution and reading ε from it is still dp-accounting's own code.
 """
 
 from functools import cache
@@ -11,6 +11,6 @@ from dp_accounting.pld import privacy_loss_distribution
 
 
 def made_once(patch: pytest.MonkeyPatch) -> None:
-    """Has dp-accounting keep the distributions of Gaussian steps."""
+    """Patches dp-accounting so that it keeps the distributions of Gaussian steps."""
     make = cache(privacy_loss_distribution.from_gaussian_mechanism)
     patch.setattr(privacy_loss_distribution, "from_gaussian_mechanism", make)

@@ -1,4 +1,4 @@
-"""Time that passes when somebody waits, and a Grid whose sites answer by a timetable."""
+"""A clock that advances when somebody waits, and a Grid whose sites answer at given times."""
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +14,7 @@ from cloister.protocol.exchange import RECORD, RoundReply, Status
 
 @dataclass
 class Clock:
-    """Seconds from 0; waiting makes them pass."""
+    """Seconds from 0; `wait` advances them."""
 
     now: float = 0.0
 
@@ -103,7 +103,7 @@ class TimedGrid(Grid):
 
 
 def reply_to(message: Message, node: int, with_content: bool = True) -> Message:
-    """What a node answers, or Flower's error in its place."""
+    """Returns a node's answer to a message, or Flower's error."""
     if not with_content:
         return Message(Error(8, "gone"), reply_to=message)
     fields = RoundReply(f"site {node}", 1, Status.FAILED, b"", 0.0, "").fields()

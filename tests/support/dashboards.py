@@ -1,4 +1,4 @@
-"""A coordinator's and a site's folder as a study leaves them, written without training anything."""
+"""Writes a coordinator's and a site's folder as after a study, without training anything."""
 
 import json
 from dataclasses import asdict, replace

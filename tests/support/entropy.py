@@ -1,4 +1,4 @@
-"""Entropies of the tests' own: the operating system's coins, and normals of any law."""
+"""Sources of randomness for tests: the operating system's uniforms with any noise distribution."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Small bundles, made without training; and an insider who writes a site's ledger anew."""
+"""Small bundles, made without training, and forged ones of an insider with the site's key."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -133,7 +133,7 @@ def certified_as(version: int, entries: Sequence[Entry], number: int) -> Evidenc
 
 
 def bundle_of(sites: int = 2, rounds: int = 2, *, plan: Plan | None = None) -> Bundle:
-    """Sites that each released so many rounds of one study."""
+    """Makes a bundle of sites that each released `rounds` rounds of one study."""
     chosen = plan or small_plan()
     evidence = {
         f"site-{number}": certified(
@@ -151,7 +151,7 @@ def bundle_of(sites: int = 2, rounds: int = 2, *, plan: Plan | None = None) -> B
 
 
 def received_of(evidence: Evidence, number: int) -> Received:
-    """What a coordinator notes of one released round of `study`."""
+    """Returns the coordinator's record of one released round of `study`."""
     charges = {}
     for entry in evidence.ledger:
         fields = entry.fields
@@ -170,7 +170,7 @@ def keys_of(sites: int = 2) -> dict[str, str]:
 def rechained(
     entries: Sequence[Entry], key: Ed25519PrivateKey, change: Callable[[int, dict[str, Any]], None]
 ) -> list[Entry]:
-    """A ledger as an insider with the site's key writes it anew."""
+    """Rewrites a ledger as an insider with the site's key could."""
     written: list[Entry] = []
     for number, entry in enumerate(entries):
         fields = {k: v for k, v in entry.fields.items() if k not in ("seq", "prev")}
@@ -181,6 +181,6 @@ def rechained(
 
 
 def resigned(evidence: Evidence, key: Ed25519PrivateKey, **changes: Any) -> Evidence:
-    """A certificate with other claims, signed anew."""
+    """Changes a certificate's claims and signs it again."""
     body = canonical({**evidence.fields, **changes})
     return Evidence(Entry(body, key.sign(body)), evidence.ledger)

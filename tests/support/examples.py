@@ -1,4 +1,4 @@
-"""How many examples a property is tried on: an eighth in `make test`, all in `make nightly`."""
+"""Number of examples of a property test: an eighth in `make test`, all in `make nightly`."""
 
 import os
 
@@ -10,7 +10,7 @@ FEWEST = 10
 
 
 def tries(count: int) -> int:
-    """As many examples as are tried in this run, of those that a property is worth."""
+    """Returns how many of a property's `count` examples this run tries."""
     return count if ALL else max(FEWEST, count // 8)
 
 

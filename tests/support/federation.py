@@ -1,4 +1,4 @@
-"""A federation of real processes on loopback: a coordinator, its sites, and what they left."""
+"""A federation of real processes on loopback: a coordinator, its sites, and their files."""
 
 import json
 import os
@@ -110,7 +110,7 @@ PATIENCE = 900.0
 
 
 def wait_for(what: str, ready: Callable[[], object], patience: float = PATIENCE) -> None:
-    """Looks until something is so; fails where it never is."""
+    """Polls until a condition is true; fails if it does not become true in time."""
     deadline = time.monotonic() + patience
     while not ready():
         assert time.monotonic() < deadline, f"waited {patience:.0f} s for: {what}"
@@ -218,7 +218,7 @@ class Federation:
         return read_run(self.server.run(name)).standing
 
     def wait_closed(self, name: str, rounds: int) -> None:
-        """Until so many rounds are closed."""
+        """Waits until this number of rounds is closed."""
         run = RunDirectory(self.server.run(name))
 
         def closed() -> bool:
@@ -230,7 +230,7 @@ class Federation:
         wait_for(f"round {rounds} of {name}", closed)
 
     def wait_answered(self, name: str, number: int) -> None:
-        """Until a site has answered a round."""
+        """Waits until a site has answered a round."""
 
         def answered() -> bool:
             told = (event for _, event in events(self.server.run(name)))
@@ -307,7 +307,7 @@ def federation(
 
 
 def admit(server: ServerFolder, site: SiteFile, now: datetime) -> None:
-    """Carries the three papers between a coordinator and a site."""
+    """Exchanges the three enrolment documents between a coordinator and a site."""
     folder, authority, name = site.path.parent, server.authority, site.site.name
     with changing(server.members) as write:
         members = invited(read_members(server.members), name, now)
@@ -336,7 +336,7 @@ def admit(server: ServerFolder, site: SiteFile, now: datetime) -> None:
 
 
 def check_history(made: Federation, *names: str) -> dict[str, int]:
-    """Checks what a federation left, whatever happened to it; returns counts.
+    """Checks the files of a federation after any faults; returns counts.
 
     - no release without a durable reservation before it (the ledger's chain, signatures and order);
     - at most one distinct release per (study, round, site);

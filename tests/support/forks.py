@@ -1,4 +1,4 @@
-"""Programs that run in forks of one process, which has loaded once what they import."""
+"""Runs programs in forks of one process that has already imported what they need."""
 
 import json
 import subprocess

@@ -1,3 +1,3 @@
-"""The formats in which the tests of readers write the same rows."""
+"""File formats in which the readers' tests write the same rows."""
 
 FORMATS = (".jsonl", ".json", ".csv", ".parquet")

@@ -1,7 +1,7 @@
-"""What every fuzzer shares: hostile bytes and values, and what a parser must make of them.
+"""Helpers of all fuzzers: hostile bytes and values, and the rules for a parser.
 
-A parser of what another party wrote gives a value, or raises one CloisterError with a message of
-bounded length in which no character acts on a terminal; in bounded memory, and nothing else ever.
+A parser of another party's bytes returns a value, or raises one CloisterError with a message of
+bounded length and without control characters; in both cases it uses bounded memory.
 """
 
 import json
@@ -45,7 +45,7 @@ tried = 0
 
 
 def must_read(read: Callable[[], object], size: int = 0, *, spare: int = SPARE) -> object:
-    """What a parser gives; None where it refuses as it must.
+    """Calls a parser; returns its value, or None if it refused correctly.
 
     Args:
         read: Calls it.
@@ -70,7 +70,7 @@ def must_read(read: Callable[[], object], size: int = 0, *, spare: int = SPARE) 
 
 
 def must_account(read: Callable[[], object], size: int = 0) -> object:
-    """`must_read`, for what computes ε anew."""
+    """Does the same as `must_read`, for parsers that compute ε."""
     return must_read(read, size, spare=SPARE_OF_PLD)
 
 
@@ -107,7 +107,7 @@ PIECES = [
 
 @st.composite
 def mutated(draw: st.DrawFn, whole: bytes) -> bytes:
-    """Bytes near to sound ones: cut, doubled, overwritten or with something put in."""
+    """Draws bytes that differ a little from valid ones: cut, doubled, overwritten or extended."""
     found = bytearray(whole)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(found)))
@@ -127,7 +127,7 @@ def mutated(draw: st.DrawFn, whole: bytes) -> bytes:
 
 
 def hostile_bytes(whole: bytes) -> st.SearchStrategy[bytes]:
-    """Bytes of any kind, most of them near to sound ones."""
+    """Draws bytes of any kind; most of them differ only a little from valid ones."""
     return st.one_of(
         mutated(whole),
         mutated(whole),
@@ -211,7 +211,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @st.composite
 def reshaped(draw: st.DrawFn, document: Any) -> Any:
-    """A structure near to a sound one: values replaced, left out, added or of another place."""
+    """Draws a valid structure with some values replaced, removed or added."""
     found = deepcopy(document)
     for _ in range(draw(st.integers(1, 3))):
         places = [place for place in _places(found) if place]
@@ -244,12 +244,12 @@ def reshaped(draw: st.DrawFn, document: Any) -> Any:
 
 
 def as_json(value: Any) -> bytes:
-    """JSON as a sender writes it who minds no rule: NaN, infinities, halves of pairs."""
+    """Writes JSON without any rule: NaN, infinities and lone surrogates are allowed."""
     return json.dumps(value).encode()
 
 
 def canonical_or_json(value: Any) -> bytes:
-    """Canonical where it can be, so that a parser comes to what is in it."""
+    """Writes canonical JSON if possible, so that a parser gets as far as the content."""
     try:
         return json.dumps(
             value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False

@@ -1,4 +1,4 @@
-"""A gate on loopback with a SuperLink behind it that only listens, and what nodes say to it."""
+"""A gate on loopback in front of a fake SuperLink, and the requests that nodes send to it."""
 
 import base64
 import contextlib
@@ -168,7 +168,7 @@ def behind(folder: ServerFolder, link: FakeSuperLink) -> Iterator[None]:
         yield
 
 
-# What nodes say; each with a field of another's, or another's id, is a case of a test.
+# Valid requests of nodes; tests replace a field by another node's.
 
 
 def call_of(said: Any) -> str:

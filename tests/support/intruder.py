@@ -1,7 +1,7 @@
-"""Somebody at the coordinator's machine who puts rounds of their own into its SuperLink.
+"""An attacker on the coordinator's machine who puts rounds of their own into its SuperLink.
 
-The intruder has all that Flower asks for, the socket and even the executor's secret; what it lacks
-is the coordinator's key.
+The attacker has everything that Flower requires (the socket and the executor's secret), but not the
+coordinator's key.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Bases wide enough for real matrix kernels, and what one unit does to a clipped sum, exactly."""
+"""Bases wide enough for real matrix kernels, and the exact influence of a unit on a clipped sum."""
 
 import random
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Labellings that tests begin, go on with and compare."""
+"""Labellings that tests start, continue and compare."""
 
 import json
 from collections.abc import Sequence

@@ -62,5 +62,5 @@ def run_round(ledger: Ledger, number: int, plan: Plan | None = None) -> Released
 
 
 def odometer(ledger: Ledger, delta: float, grid: float = FINE) -> float:
-    """ε of the steps that a ledger charged so far, whatever they followed from."""
+    """Computes ε of the steps that a ledger charged so far (an odometer reading)."""
     return epsilon(ledger._history.spent.events, delta, grid)

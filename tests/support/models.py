@@ -1,4 +1,4 @@
-"""Tiny base models on disk, made on the spot: random weights, real architectures."""
+"""Writes tiny base models to disk: random weights, real architectures."""
 
 from pathlib import Path
 

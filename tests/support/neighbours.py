@@ -1,4 +1,4 @@
-"""Rows and a study for wards whose records differ in one."""
+"""Rows and a study for pairs of sites whose records differ in one record."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,7 @@ def study(base: Path, *assignments: str) -> Recipe:
     )
 
 
-# What a record could be, beside 20 that are as they are.
+# Kinds of a 21st record, added to 20 fixed ones.
 RECORDS: dict[str, Row] = {
     "a record more": {"text": "mild knee pain", "label": "orthopaedics", "person": "p0"},
     "a label that nobody names": {"text": "pain", "label": "oncology", "person": "q"},

@@ -1,4 +1,4 @@
-"""What may lie at a path beside a file: one of each kind, and what it is called."""
+"""Paths that are not regular files: one of each kind, with the words of the error message."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ ODD_KINDS = {
 
 
 def odd_path(kind: str, path: Path) -> Path:
-    """Puts something of a kind at a path."""
+    """Creates a pipe, device, folder or link at a path."""
     match kind:
         case "pipe":
             os.mkfifo(path)

@@ -1,4 +1,4 @@
-"""Papers, keys and coordinators for tests; made once, as keys take their time."""
+"""Enrolment documents, keys and coordinators for tests; cached, because making keys is slow."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

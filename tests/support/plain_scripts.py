@@ -1,4 +1,4 @@
-"""Scripts that users run, in forks that have loaded torch and in which nothing of cloister is."""
+"""Runs users' scripts in forks that have loaded torch but cannot import cloister."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Packages of other people, as if pip had installed them."""
+"""Plug-in packages for tests, laid out as if pip had installed them."""
 
 import sys
 from collections.abc import Mapping
@@ -48,5 +48,5 @@ class Site:
 
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """Where a test installs what it needs."""
+    """Yields a folder of packages into which a test installs its plug-ins."""
     return Site(tmp_path / "packages", monkeypatch)

@@ -1,4 +1,4 @@
-"""Ports of this machine for tests that run side by side."""
+"""Chooses free ports for tests that run in parallel."""
 
 import os
 import random

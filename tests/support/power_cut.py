@@ -1,8 +1,8 @@
 """A disk that loses power, fills up or fails, as an SQLite file system in memory.
 
-What POSIX leaves open, it draws: a write, a truncation, a creation or a removal that was not synced
-survives or does not, sector by sector and name by name. A file's sync keeps its content; names are
-kept by a sync of the folder, which SQLite asks for with a new journal and with a journal's removal.
+Where POSIX allows several outcomes, one is drawn: a write, truncation, creation or removal that was
+not synced survives or is lost, sector by sector and name by name. Syncing a file keeps its content.
+Syncing the folder keeps names, which SQLite does for a new journal and for a journal's removal.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""Processes of a test, ended by their numbers, however far they went from their parents."""
+"""Finds and ends all processes that a test started, including detached ones, by their ids."""
 
 import contextlib
 import uuid

@@ -1,4 +1,4 @@
-"""A proxy on loopback that records what is sent to it, and the variables that name one."""
+"""A proxy on loopback that records the bytes sent to it, and the variables that name it."""
 
 import socket
 import threading

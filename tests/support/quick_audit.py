@@ -1,4 +1,4 @@
-"""Audits by the same checks with fewer draws; `cloister audit run` has production's numbers."""
+"""Audits with the same checks and fewer draws; `cloister audit run` uses the full numbers."""
 
 import pytest
 

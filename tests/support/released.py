@@ -1,4 +1,4 @@
-"""Finished adapters of tiny bases, for what is done with a study's result."""
+"""Finished adapters of tiny bases, for tests of export, prediction and reports."""
 
 from pathlib import Path
 from typing import Any

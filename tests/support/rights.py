@@ -1,4 +1,4 @@
-"""Who else than its owner could read or write what lies in a folder."""
+"""Finds files in a folder that other users could read or write."""
 
 import os
 import stat
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def open_umask() -> Iterator[None]:
-    """While it holds, whoever makes a file and says no mode makes it everybody's."""
+    """Sets a umask under which new files without a stated mode are open to everybody."""
     before = os.umask(0)
     try:
         yield
@@ -18,7 +18,7 @@ def open_umask() -> Iterator[None]:
 
 
 def open_to_others(root: Path) -> dict[str, int]:
-    """What others can reach in a folder and read or write, with its mode; links aside.
+    """Returns the paths in a folder that others can reach and read or write, with their modes.
 
     A folder that they cannot enter hides all that is in it.
     """

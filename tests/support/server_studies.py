@@ -1,4 +1,4 @@
-"""A coordinator's study for tests of the round loop, each field changed by its name."""
+"""A coordinator's study for tests of the round loop; a test changes fields by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -31,7 +31,7 @@ class Listed(Participants):
 
 @dataclass(frozen=True, kw_only=True)
 class Telling(Observer):
-    """An observer that hands on what it is told to a test's functions."""
+    """An observer that passes its events on to a test's functions."""
 
     on_note: Callable[[str], None] = lambda text: None
     on_event: Callable[[str, int, str], None] = lambda what, number, site: None

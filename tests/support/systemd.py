@@ -1,7 +1,7 @@
-"""A systemd of its own, in namespaces of its own, that runs given units and nothing else.
+"""Runs a separate systemd in its own namespaces, with only the given units.
 
-Where the machine's first process is another one, units could else only be read. Root alone can do
-it, on Linux with systemd installed.
+Without it, units could only be parsed on machines whose first process is not systemd. It needs root
+on Linux with systemd installed.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Tables in the documentation that come from what tests run."""
+"""Compares tables in the documentation with the results of tests."""
 
 import os
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""A ward whose agent answers without a SuperNode, by a clock that records move: what is seen of it.
+"""A site ("ward") whose agent answers without a SuperNode, with a clock that records advance.
 
-All that an onlooker sees of an answer is in `Seen`: its fields, its bytes up to the noise, what
-Flower adds, and when it leaves.
+`Seen` holds everything that an observer can see of an answer: its fields, its bytes except for the
+noise, Flower's envelope, and the time at which it leaves.
 """
 
 import json
@@ -75,7 +75,7 @@ READ, CHARACTER, TURN, TRAIN = 2e-8, 1e-6, 1e-5, 2e-3
 
 @dataclass(frozen=True)
 class Seen:
-    """One answer, as the coordinator sees it; equal where nobody can tell two apart."""
+    """One answer as the coordinator sees it; equal if two answers cannot be distinguished."""
 
     said: tuple[object, ...]
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
@@ -85,7 +85,7 @@ class Seen:
 
 @dataclass
 class Carried:
-    """A task as Flower would hand it over; takes the reply."""
+    """A task as Flower would hand it to the agent; it stores the reply."""
 
     question: Message
     context: Context
@@ -253,7 +253,7 @@ _KEPT: dict[str, Any] = {}
 
 
 def _prove_once(patch: pytest.MonkeyPatch) -> None:
-    """Has wards share proofs and measured times, by all that these depend on."""
+    """Lets sites share proofs and measured times with an equal key."""
     kept = proving.KeptProofs._kept
 
     def remembered(
@@ -270,7 +270,7 @@ def _prove_once(patch: pytest.MonkeyPatch) -> None:
 
 
 def _charge_time(clock: Clock, patch: pytest.MonkeyPatch) -> None:
-    """Makes what touches records take time by them."""
+    """Advances the clock by the cost of each function that touches records."""
 
     def timed(owner: object, name: str, cost: Callable[..., float]) -> None:
         work = getattr(owner, name)

@@ -1,4 +1,4 @@
-"""The other side of `support.worker_forks`: a copy of a worker, and programs that are its forks."""
+"""The process side of `support.worker_forks`: a copy of a worker that forks for each program."""
 
 import atexit
 import faulthandler
@@ -103,7 +103,7 @@ def _become(job: dict[str, Any], streams: list[int], told: int) -> NoReturn:
         how, what, *words = job["words"]
         sys.argv = [how, *words]
         if how == "-m":
-            sys.modules.pop(what, None)  # it is run anew, as what it is called
+            sys.modules.pop(what, None)  # run it again, under the name `__main__`
             runpy.run_module(what, run_name="__main__", alter_sys=True)
         else:
             assert how == "-c"

@@ -1,4 +1,4 @@
-"""Python programs in forks of this worker, which has loaded torch and all that tests import.
+"""Runs Python programs in forks of this worker, which has loaded torch and all that tests import.
 
 Loading it takes six seconds of processor time; what a program does afterwards is what a user's
 does. The worker forks once, when all tests are collected and none has run (`tests/conftest.py`).

@@ -194,12 +194,12 @@ def test_another_version_or_none_is_refused_with_both_named(packages: Site, tmp_
     packages.package("multi", TRAP, "1.1", ENTRIES)
     said = refused(text, file)
     assert "of multi-dist 1.0" in said
-    assert "installed at this site is multi-dist 1.1" in said
+    assert "multi-dist 1.1 is installed at this site" in said
     for old in packages.folder.glob("*.dist-info/*"):
         old.unlink()
     for old in packages.folder.glob("*.dist-info"):
         old.rmdir()
-    assert "installed at this site is none" in refused(text, file)
+    assert "no package is installed at this site" in refused(text, file)
 
 
 def test_a_module_that_is_part_of_no_package_is_no_site_s_task(
@@ -208,7 +208,7 @@ def test_a_module_that_is_part_of_no_package_is_no_site_s_task(
     packages.module("multi", SOURCE)
     text = sent_document(recipe())
     sys.modules.pop("multi")
-    assert "is in no package" in refused(text, site(tmp_path))
+    assert "is not in a package" in refused(text, site(tmp_path))
 
 
 def test_a_study_of_other_records_is_refused(packages: Site, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_study_of_other_records_is_refused(packages: Site, tmp_path: Path) -> 
         (("kind",), "multi.MultiLabel", ""),  # of the form of an entry point: another name
         (("kind",), "x" * 300, "task.kind"),
         (("kind",), "os:system(1)", "task.kind"),
-        (("kind",), "causal-lm", "task.plugin: causal-lm is built in"),
+        (("kind",), "causal-lm", "task.plugin: given, but the task causal-lm is built in"),
         (("kind",), 3, "task.plugin"),
         (("plugin",), None, "task.kind"),
         (("plugin",), [], "task.plugin"),
@@ -444,5 +444,5 @@ def test_a_new_task_is_one_file(tmp_path: Path) -> None:
     assert found.keys() - registry.BUILT_IN.keys() == {"r"}
     assert found["r"].module == "cloister.tasks.regression"
     (tmp_path / "again.py").write_text('TASK = {"kind": "r", "records": "text"}\n')
-    with pytest.raises(ValueError, match="two tasks are called r"):
+    with pytest.raises(ValueError, match="two tasks have the kind r"):
         registry.find_tasks(tmp_path)

@@ -83,7 +83,7 @@ def test_other_braces_are_text_as_any_other() -> None:
 
 @pytest.mark.parametrize("kind", ["token-classification", "causal-lm"])
 def test_other_tasks_have_none(kind: str) -> None:
-    with pytest.raises(UsageError, match="of sequence-classification alone"):
+    with pytest.raises(UsageError, match="only sequence-classification has it"):
         TaskConfig(kind=kind, prompt="{text}")
 
 

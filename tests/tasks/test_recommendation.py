@@ -158,8 +158,8 @@ def test_the_hash_of_the_items_is_the_file_s_and_another_file_is_refused(shelf: 
         ({"kind": "recommendation"}, "items: none given"),
         ({"kind": "recommendation", "items": "a", "labels": ("x",)}, "leave them out"),
         ({"kind": "recommendation", "items": "a", "items_sha256": "AB"}, "64 lower-case"),
-        ({"items": "a"}, "of recommendation alone"),
-        ({"last_items": 3}, "of recommendation alone"),
+        ({"items": "a"}, "only recommendation has it"),
+        ({"last_items": 3}, "only recommendation has it"),
     ],
 )
 def test_a_section_that_does_not_fit_is_refused(options: dict[str, object], why: str) -> None:

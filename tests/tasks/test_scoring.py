@@ -147,7 +147,7 @@ def test_a_scale_that_is_none_is_refused(fields: dict[str, object], said: str) -
 
 
 def test_a_scale_is_of_scoring_alone() -> None:
-    with pytest.raises(UsageError, match="of scoring alone"):
+    with pytest.raises(UsageError, match="only scoring has it"):
         TaskConfig(score_range=(0.0, 1.0))
 
 

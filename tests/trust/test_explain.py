@@ -175,14 +175,6 @@ def test_what_does_not_apply_is_refused_by_name(
     (tmp_path / "why").mkdir()
     assert run([*asked, "--text", TEXT, *out]) == 2
     assert "not overwritten" in capsys.readouterr().err
-    changed = tmp_path / "run"
-    shutil.copytree(finished, changed)
-    facts = changed / "adapter" / "cloister.json"
-    document = json.loads(facts.read_text())
-    document["task"] = {"kind": "recommendation", "items": "synthetic:shops"}
-    facts.write_text(json.dumps(document))
-    with pytest.raises(UsageError, match="recommendation: its inputs are ids of items"):
-        cl.explain_model(changed, tmp_path / "other", texts=[TEXT])
 
 
 class Words:

@@ -1,1 +1,1 @@
-"""Programs and files of a coordinator: service, gate, executor, members, runs."""
+"""What a coordinator's machine runs and stores: service, gate, executor, members and runs."""

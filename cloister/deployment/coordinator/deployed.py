@@ -218,6 +218,7 @@ class DeployedStudy:
             device=recipe.machine.device,
             attention=recipe.machine.attention,
             gradient_checkpointing=bool(recipe.machine.gradient_checkpointing),
+            adversarial_radius=recipe.training.adversarial_radius,
         )
         if workspace.network.pooling is not None:
             note(run.path, "note", text=f"pooling: {workspace.network.pooling}")

@@ -14,7 +14,7 @@ heads/             the last entries that came from each site's ledger
 state/             Flower's files, the gate's, and the SuperLink's socket; disposable, for the
                    owner only
 logs/              logs of every process
-runs/              one folder a run
+runs/              one folder for each run
 service.json       the running service: its pid, its children
 """
 
@@ -71,9 +71,9 @@ class ServerConfig:
         for field in ("address", "listen"):
             if getattr(self, field) or field == "address":
                 split_address(getattr(self, field), field)
-        odd = [host for host in self.also if not is_host(host)]
-        if odd:
-            raise UsageError(f"also: {odd[0]!r} given; a DNS name or an IP address is needed")
+        invalid = [host for host in self.also if not is_host(host)]
+        if invalid:
+            raise UsageError(f"also: {invalid[0]!r} given; a DNS name or an IP address is needed")
 
     @property
     def hosts(self) -> tuple[str, ...]:

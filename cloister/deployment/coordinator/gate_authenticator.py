@@ -35,7 +35,7 @@ class MemberAuthenticator:
         self._until: datetime | None = None
 
     def site_of(self, header: str) -> str | None:
-        """Returns the member whose key a request shows; None if the key is no member's."""
+        """Returns the member whose key a request shows; None if no member has that key."""
         try:
             key = base64.b64decode(header, validate=True).decode()
         except ValueError:

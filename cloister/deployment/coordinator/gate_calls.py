@@ -108,7 +108,7 @@ def parse(call: str, body: bytes) -> Message | None:
 
 
 def judge(request: Message, caller: Caller) -> Refusal | None:
-    """Why a member may not make a call; None if it may."""
+    """Returns why a member may not make a call; None if it may."""
     if isinstance(request, ActivateNodeRequest):
         own = request.public_key == caller.key.encode()
         return None if own else Refusal(403, "another node's key")
@@ -159,11 +159,11 @@ def _judge_reply(request: PushMessagesRequest, caller: Caller) -> Refusal | None
     if tree.object_id != said.message_id or parts_of(tree) is None:
         return Refusal(400, f"not the tree of one message of at most {MOST_OBJECTS} objects")
     if said.src_node_id != caller.page.node:
-        return Refusal(403, "sent in another's name")
+        return Refusal(403, "sent in another node's name")
     if said.dst_node_id != SUPERLINK_NODE_ID:
         return Refusal(403, "not to the coordinator")
     if said.reply_to_message_id not in _asked(caller.page, said.run_id, caller.now):
-        return Refusal(403, "no reply to a question to this member in this run")
+        return Refusal(403, "not a reply to a question to this member in this run")
     question = caller.page.questions[said.reply_to_message_id]
     if said.message_type != question.kind:
         return Refusal(403, "not of the question's type")
@@ -173,7 +173,7 @@ def _judge_reply(request: PushMessagesRequest, caller: Caller) -> Refusal | None
     if said.message_id in question.objects or any(
         said.message_id == one.reply or said.message_id in one.objects for one in others
     ):
-        return Refusal(403, "a message that was another one before")
+        return Refusal(403, "the same message id was announced with other content before")
     return None
 
 

@@ -64,14 +64,14 @@ class Conversation(H11Protocol):
         """Takes bytes of a request and counts them."""
         self._received += len(data)
         if self._received > self.most + HEAD_BYTES + READ_AT_ONCE:
-            self.abort("more than a request may have")
+            self.abort("more bytes than a request may have")
             return
         if self.conn.their_state is h11.IDLE and self._head is None:
             self._await_head()
         try:
             super().data_received(data)
         except Exception as error:  # what a stranger sends may end only its own connection
-            self.abort(f"{type(error).__name__} at what it sent")
+            self.abort(f"{type(error).__name__} while its bytes were parsed")
             return
         self._look_for_head()
 

@@ -36,7 +36,7 @@ from cloister.deployment.coordinator.gate_authenticator import (
 )
 from cloister.deployment.coordinator.gate_book import Book
 from cloister.deployment.coordinator.gate_calls import CALLS, Caller, judge, largest_body, parse
-from cloister.deployment.coordinator.gate_lessons import READ_WHOLE, WRONG_ANSWER, Lesson
+from cloister.deployment.coordinator.gate_lessons import INVALID_ANSWER, READ_WHOLE, Lesson
 from cloister.deployment.coordinator.gate_turns import Turns
 from cloister.deployment.flower.sockets import BASE_URL, AsyncSocketTransport
 
@@ -199,7 +199,7 @@ class Gate:
             if call in READ_WHOLE or not answer.is_success:
                 content = await _whole(answer)
             if not lesson.after(answer.is_success, content):
-                return _refusal(502, WRONG_ANSWER, visitor.site)
+                return _refusal(502, INVALID_ANSWER, visitor.site)
         except httpx.HTTPError:  # it may have processed the call: the node repeats it
             return _refusal(
                 503,
@@ -210,7 +210,7 @@ class Gate:
             name: value
             for name, value in answer.headers.items()
             if name in ("content-type", "content-length") or name.startswith("flwr-")
-        } | _told(visitor.site)
+        } | _member_headers(visitor.site)
         if content is None:
             return Passing(answer, headers)
         headers.pop("content-length", None)
@@ -323,14 +323,14 @@ def _declared(request: Request) -> int:
     return int(request.headers.get("content-length", 0))
 
 
-def _told(site: str) -> dict[str, str]:
+def _member_headers(site: str) -> dict[str, str]:
     """Returns the headers of every answer to a member."""
     return {**VERSION, "cloister-member": quote(site, safe=" ")}
 
 
 def _refusal(code: int, why: str, site: str | None = None) -> Response:
     """A refusal with its reason; it ends the connection, so that the place is free."""
-    headers = {**(VERSION if site is None else _told(site)), "connection": "close"}
+    headers = {**(VERSION if site is None else _member_headers(site)), "connection": "close"}
     return Response(json.dumps({"detail": why}), code, headers, media_type="application/json")
 
 

@@ -22,7 +22,7 @@ from cloister.deployment.coordinator.gate_objects import parts_of
 READ_WHOLE = ("activate-node", "pull-messages", "push-messages")
 # Most objects of a question: a bound against an endless tree.
 MOST_IN_QUESTION = 100_000
-WRONG_ANSWER = "the SuperLink's answer cannot be read"
+INVALID_ANSWER = "the SuperLink's answer cannot be read"
 
 
 @dataclass

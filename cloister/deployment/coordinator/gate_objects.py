@@ -92,7 +92,7 @@ def _why_another(body: bytes, question_id: str, question: PendingQuestion, node:
         return "not a message"
     said, parts = message.metadata, question.announced[question.reply]
     if message.HasField("content") or len(parts) != (not message.HasField("error")):
-        return "a message has content, as one part, or an error"
+        return "a message without an error must have its content as one part"
     same = (
         said.src_node_id == node
         and said.dst_node_id == SUPERLINK_NODE_ID
@@ -100,7 +100,7 @@ def _why_another(body: bytes, question_id: str, question: PendingQuestion, node:
         and said.reply_to_message_id == question_id
         and said.message_type == question.kind
     )
-    return None if same else "a message that says other than its announcement"
+    return None if same else "a message that differs from its announcement"
 
 
 def _is_id(text: str) -> bool:

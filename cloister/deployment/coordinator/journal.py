@@ -23,7 +23,7 @@ from cloister.files import write_whole
 
 
 class RunStatus(StrEnum):
-    """The status of a run."""
+    """The states of a run: it waits, runs, was interrupted, or has ended."""
 
     SUBMITTED = "submitted"
     RUNNING = "running"

@@ -28,7 +28,7 @@ class Journal(RunObserver):
         note(self.run.path, "note", text=text)
 
     def warning(self, text: str) -> None:
-        """Writes a warning."""
+        """Writes a warning of the study, such as a score no better than guessing."""
         note(self.run.path, "note", text=f"warning: {text}")
 
     def untrained(self, scores: SetScores) -> None:

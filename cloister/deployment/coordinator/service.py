@@ -1,5 +1,4 @@
-"""The coordinator's service: keeps SuperLink, gate and executor running, and members and runs in
-sync.
+"""The coordinator's service: keeps SuperLink, gate and executor running, and registers members.
 
 sites --TLS--> gate --unix socket--> SuperLink <--unix socket-- executor
 """
@@ -49,7 +48,7 @@ MOST_RESUMES = 20
 
 
 class CoordinatorService:
-    """A running coordinator.
+    """Runs a coordinator: starts and watches its processes, and resumes interrupted runs.
 
     Args:
         folder: Its folder.
@@ -82,7 +81,7 @@ class CoordinatorService:
         self._renew(starting=True)
         self._shown = self._certificate()
         for run in all_runs(self._folder.runs):
-            if run.standing is RunStatus.STOPPING:  # nothing is left that could stop it
+            if run.standing is RunStatus.STOPPING:  # no process is left that could set STOPPED
                 change_run(self._folder.run(run.name), standing=RunStatus.STOPPED)
         self.supervisor.end_on_signals()
         with private_umask():
@@ -167,7 +166,7 @@ class CoordinatorService:
         for run in all_runs(self._folder.runs):
             if run.standing is not RunStatus.INTERRUPTED:
                 continue
-            if run.resumed >= MOST_RESUMES:  # watchers wait for an end
+            if run.resumed >= MOST_RESUMES:  # set an end state, because watchers wait for one
                 change_run(
                     self._folder.run(run.name),
                     standing=RunStatus.FAILED,

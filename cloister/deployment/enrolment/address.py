@@ -1,4 +1,4 @@
-"""Parsing of network addresses."""
+"""Parses `host:port` addresses and host names."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The coordinator's key, which signs every question to a site. Its public half is a text.
 
 Ed25519 (RFC 8032). It is in the coordinator's folder, readable by its owner only, and signs
-automatically; the authority's key, which every site pins, is not needed for a round. The public
-half comes in the welcome document, signed by the authority, or by any means with its fingerprint
-told over another channel.
+automatically; the authority's key, which every site pins, is not needed for a round. A site gets
+the public half in the welcome document, which the authority signed, or by any other means if its
+fingerprint is compared over another channel.
 """
 
 from __future__ import annotations

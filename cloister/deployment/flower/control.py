@@ -161,7 +161,7 @@ class Control:
         }
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection to the SuperLink; no further call is possible."""
         self._client.close()
 
     def _call(self, call: Callable[[], Answer]) -> Answer:

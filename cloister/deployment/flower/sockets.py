@@ -181,5 +181,5 @@ class SocketClient(ProtobufClient):
 
 
 def _nobody() -> ssl.SSLContext:
-    """An empty TLS context: these transports use no TLS, so no authorities need to be loaded."""
+    """Returns an empty TLS context, so that httpx loads no authorities: sockets use no TLS."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

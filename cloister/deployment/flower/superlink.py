@@ -66,7 +66,7 @@ def make_server(secret: Path, database: Path) -> uvicorn.Server:
 
 
 def main() -> None:
-    """Serves until SIGTERM."""
+    """Serves the SuperLink's interfaces at the socket until SIGTERM."""
     parser = argparse.ArgumentParser()
     for name in ("socket", "secret", "database"):
         parser.add_argument(f"--{name}", type=Path, required=True)

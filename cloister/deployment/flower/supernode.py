@@ -48,7 +48,7 @@ def main() -> None:
     secret = read_secret(given.secret)
     key = load_ssh_private_key(given.key.read_bytes(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        sys.exit(f"{given.key}: not the key of a node; cloister site join --rotate makes one")
+        sys.exit(f"{given.key}: not a node's key; cloister site join --rotate makes a new one")
     states = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
     _serve(make_server(states, secret), given.socket)
     start_client_internal(

@@ -1,4 +1,4 @@
-"""Claims Flower's tasks in our own process, in place of `flower-superexec`.
+"""Claims Flower's tasks in our own process, instead of `flower-superexec`.
 
 A SuperNode or SuperLink in process isolation offers tasks on its Runtime API. A process with the
 executor's secret claims one and keeps it by heartbeats. The app bundle of a task is dropped unread:

@@ -1,1 +1,1 @@
-"""Programs for a site's operator: agent and service, approvals, backup, doctor."""
+"""What a site's operator runs: the agent and its service, approvals, backups, and checks."""

@@ -1,4 +1,4 @@
-"""The site's agent: a process that answers rounds, in place of Flower's executor.
+"""The site's agent: the process that answers rounds, instead of Flower's executor.
 
 It claims the SuperNode's tasks, answers only questions that its coordinator signed, checks each
 question against the site's policy, approvals and ledger, and runs the installed trainer, with the
@@ -22,7 +22,7 @@ import torch
 from flwr.app import Context, Message
 
 from cloister.client.admission import Admitted
-from cloister.client.app import Identity, as_message, make_client_app, refused_by_nobody
+from cloister.client.app import Identity, anonymous_refusal, as_message, make_client_app
 from cloister.client.changes import as_rows, changes
 from cloister.client.egress import check_outgoing
 from cloister.client.moments import Moments, period_of
@@ -162,7 +162,7 @@ class Agent:
         self._app = make_client_app(
             self._sites,
             self._trusted,
-            on_error=self._wrong,
+            on_error=self._note_error,
             identify=self._identity,
             moments=self.moments,
             on_asked=self._is_asked,
@@ -232,8 +232,8 @@ class Agent:
         try:
             reply = self._app(message, context)
         except Exception as error:  # an error of Flower, for a kind of message that no app answers
-            self._wrong(error)
-            reply = as_message(refused_by_nobody(0), message)
+            self._note_error(error)
+            reply = as_message(anonymous_refusal(0), message)
         asked: RoundRequest | None = self._question
         # A question that the coordinator did not sign is answered without a name.
         admitted = self._sites.admitted[1] if asked and self._sites.admitted else None
@@ -246,7 +246,7 @@ class Agent:
         except CloisterError as error:
             log.error("a reply was kept back")
             self._refused(error)
-            return as_message(refused_by_nobody(self._asked[1]), message)
+            return as_message(anonymous_refusal(self._asked[1]), message)
         prepared = asked is not None and asked.step is Step.PREPARE
         if prepared and admitted is not None and admitted.site.study == self._asked[0]:
             self._activity["leaves_every"] = admitted.period
@@ -318,7 +318,7 @@ class Agent:
         except CloisterError:
             return None
 
-    def _wrong(self, error: Exception) -> None:
+    def _note_error(self, error: Exception) -> None:
         """Notes the error of a question; of strangers' questions only the first ones."""
         own = isinstance(error, CloisterError) and not isinstance(
             error, StrangerError | AdapterFormatError

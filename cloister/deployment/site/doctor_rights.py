@@ -1,4 +1,4 @@
-"""Access rights of other users to a site's files."""
+"""Checks that other users have no access rights to a site's files."""
 
 from __future__ import annotations
 

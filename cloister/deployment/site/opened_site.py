@@ -117,6 +117,7 @@ def _loaded(file: SiteFile, recipe: Recipe, base: str) -> Workspace:
         attention=file.machine.attention,
         processes=file.machine.processes,
         gradient_checkpointing=bool(file.machine.gradient_checkpointing),
+        adversarial_radius=recipe.training.adversarial_radius,
     )
 
 

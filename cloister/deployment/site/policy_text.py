@@ -1,4 +1,4 @@
-"""A site's policy in plain words, for the person who is responsible for it."""
+"""Describes a site's policy in plain words, for the person who is responsible for it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def approvals_in_words(approvals: ApprovalsConfig) -> list[str]:
         labels = "those of [records]" if one.labels is None else listed(one.labels)
         bases = ", ".join(f"{digest[:12]}…" for digest in one.base_sha256)
         lines.append(
-            f"Standing approval {number} lets in without asking: {', '.join(one.tasks)} on base "
+            f"Standing approval {number} admits without asking: {', '.join(one.tasks)} on base "
             f"{bases}, of at most {counted(one.max_rounds, 'round')} and ε of at most "
             f"{one.max_epsilon:g} for one {one.unit}, with no labels beside {labels}, until "
             f"{one.until}" + (", noise shared or not." if one.shared_noise else ".")
@@ -36,25 +36,26 @@ def in_words(policy: SitePolicy) -> list[str]:
     budget, privacy, accept = policy.budget, policy.privacy, policy.accept
     unit = privacy.unit.value
     life = (
-        "Nothing is protected: the budget is infinite, which is for simulations alone."
+        "Nothing is protected: the budget is infinite, which is for simulations only."
         if math.isinf(budget.epsilon)
         else f"All studies together may cost ε = {budget.epsilon:g} at δ = {budget.delta:g} for "
-        f"one {unit} added or removed, over the data set's life; then the site takes part no more."
+        f"one {unit} added or removed, over the data set's lifetime. After that the site takes no "
+        "further part."
     )
     lines = [life]
     if budget.study_epsilon is not None:
         lines.append(f"One study may cost ε = {budget.study_epsilon:g} of it.")
     lines += [
         f"At least the presence of one {unit} is hidden"
-        + (f", told apart by the column {privacy.person}." if privacy.person else "."),
+        + (f", identified by the column {privacy.person}." if privacy.person else "."),
         f"Noise is at least {privacy.min_noise_multiplier:g} times the clip bound, each {unit} is "
         f"in a batch with probability at most {privacy.max_sample_rate:g}, and the clip bound is "
         f"at most {privacy.max_grad_norm:g}: a study that asks for less is tightened.",
         f"A study states δ of at most {privacy.max_delta:g}.",
         *(
             [
-                "A study for single records is tightened to persons: one record of each person "
-                "then counts, and the others never do."
+                "A study for single records is tightened to persons: then only one record of each "
+                "person is used."
             ]
             if privacy.unit is Unit.PERSON
             else []
@@ -74,21 +75,19 @@ def in_words(policy: SitePolicy) -> list[str]:
         + "." * (not accept.templates),
     ]
     lines.append(
-        f"It shares noise with {len(accept.noise_partners)} institutions that it names, where a "
-        f"study's ε holds though {accept.min_colluding} of them work with the coordinator."
+        f"It shares noise with the {len(accept.noise_partners)} institutions that it names, if a "
+        f"study's ε holds even when {accept.min_colluding} of them collude with the coordinator."
         if accept.noise_partners
-        else "It joins no study in which sites share the noise: all of its own is added here."
+        else "It joins no study in which sites share the noise: it adds all of its noise itself."
     )
     if privacy.isolate_units:
-        lines.append(f"Every {unit} is computed for itself.")
+        lines.append(f"Every {unit} is computed in a separate pass.")
     words = ", ".join(sorted(frozenset().union(*WORDS.values()) - {Status.TRAINED}))
     lines.append(
-        f"Beside updates, these words may leave: {words}; nothing else does. None of them depends "
-        "on a record."
+        f"Besides updates, only these words may leave: {words}. None of them depends on a record."
     )
     if policy.status.allowed:
         lines.append(
-            "The section [status] has no effect any more: take it out of the file when you next "
-            "edit it."
+            "The section [status] has no effect any more: remove it when you next edit the file."
         )
     return lines

@@ -37,7 +37,7 @@ NOT_LISTED = "it has an item that is not in records.items"
 
 @dataclass(frozen=True)
 class Misfit:
-    """A row that is in no unit.
+    """A row that fits no declaration, so that it is in no privacy unit.
 
     Attributes:
         row: Its number in the file, counted as in editors.

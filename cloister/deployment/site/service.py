@@ -42,7 +42,7 @@ BUSY = ("preparing", "training")
 
 
 class SiteService:
-    """A running site.
+    """Runs a site: starts and watches its SuperNode and its agent.
 
     Args:
         file: The site's.
@@ -87,8 +87,8 @@ class SiteService:
                     environment=environment,
                     log=logs / "supernode.log",
                 ),
-                # An agent that dies between claiming a task and taking its message leaves the
-                # SuperNode waiting for ever: it starts anew with the agent.
+                # If an agent dies between claiming a task and taking its message, the SuperNode
+                # would wait for ever, so it is restarted together with the agent.
                 Program(
                     name="agent",
                     command=agent,

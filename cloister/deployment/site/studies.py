@@ -1,4 +1,4 @@
-"""The studies that asked at a site, each with its approval, for the operator's decision."""
+"""Lists the studies that asked at a site, each with its approval, and records decisions."""
 
 from __future__ import annotations
 

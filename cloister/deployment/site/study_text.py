@@ -1,7 +1,7 @@
-"""A study in plain words, for the person who approves it: what it is, what it costs, who asks.
+"""Describes a study in plain words for the person who approves it: contents, cost and asker.
 
 Everything here comes from the study's document, `site.toml`, the ledger and the enrolment
-documents. The base is not looked for, and no record is read.
+documents. The base is not loaded, and no record is read.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def in_words(facts: dict[str, Any]) -> list[str]:
     if unit == "person":
         hidden += f", of whom {counted(most, 'record')} may count"
     elif most > 1:
-        hidden += f", of which {most} rows may count: itself and copies made of it"
+        hidden += f", of which at most {most} rows are used: the record and copies made of it"
     lines = [
         f"study      {facts['name']}, {facts['study']}",
         f"asks       {asks['in_words']}",
@@ -113,9 +113,9 @@ def in_words(facts: dict[str, Any]) -> list[str]:
         f"budget     {budget['in_words']}",
         f"records    {facts['data']}, declared as {facts['public_records']:,} {unit}s",
         f"length     {steps}",
-        f"leaves     at most {facts['most_bytes_a_round']:,} bytes a round and "
+        f"leaves     at most {facts['most_bytes_a_round']:,} bytes in a round and "
         f"{facts['most_bytes']:,} in all (accept.max_message_bytes; --exact loads the base "
-        "and says it exactly)",
+        "and gives the exact numbers)",
     ]
     changed = [
         f"{row['field']}: {_short(row['asked'])} asked, {_short(row['accepted'])} by this site's "
@@ -161,14 +161,14 @@ def _passages(passages: dict[str, str]) -> str:
     """Describes the number and length of the study's public passages."""
     size = sum(map(len, passages.values()))
     return (
-        f"{len(passages):,} public ones of {size:,} characters in all, which the base alone "
-        "encodes here (--json has them)"
+        f"{len(passages):,} public ones with {size:,} characters in all, which the base encodes "
+        "without the adapter (--json has them)"
     )
 
 
 def _labels(labels: list[str]) -> str:
     if not labels:
-        return "none: what is learnt are the assistant's words in conversations"
+        return "none: the assistant's words in conversations are learnt"
     shown = ", ".join(labels[:LABELS])
     more = f" and {len(labels) - LABELS} more (--json lists all)" if len(labels) > LABELS else ""
     return f"{len(labels)}: {shown}{more}"
@@ -216,7 +216,7 @@ def _trains(terms: StudyTerms) -> str:
     head = lora.head or ("frozen" if terms.recipe.task.records == "messages" else "linear")
     said = "a frozen head" if head == "frozen" else f"a head ({head})"
     what = said if lora.train == "none" else f"{adapters}, and {said}"
-    kept = "; each site keeps an adapter of its own besides" if training.personal else ""
+    kept = "; each site also keeps an adapter of its own" if training.personal else ""
     return f"{what}; {training.mode}, by {training.optimizer}{kept}; the base stays as it is"
 
 

@@ -1,8 +1,8 @@
 """Decides which authorities of its coordinator a site trusts: the invite's and its successors.
 
 Beside the invite, `succession-N.json` are the accepted documents in order, and `authority.crt` has
-every trusted certificate: two during an overlap, else one. It depends on invite, documents and
-clock only, so it can be made again.
+every trusted certificate: two during an overlap, else one. That file depends only on invite,
+documents and clock, so it can be recomputed.
 """
 
 from __future__ import annotations

@@ -64,16 +64,16 @@ def trust(file: SiteFile, given: str, fingerprint: str | None) -> str:
     place = SiteMembership.of(file)
     assert place.invite  # raises if the site joined no federation
     key = read_public_key(given)
-    told = key_fingerprint(key)
+    own = key_fingerprint(key)
     if fingerprint is None:
         raise UsageError(
             "--fingerprint: missing; ask the coordinator over another channel (telephone) for its "
-            f"key's and compare: this one's is {told}"
+            f"key's and compare: this one's is {own}"
         )
     compare_fingerprints(
         fingerprint,
-        told,
-        f"{given[:64]}: the key's fingerprint is {told}, but {fingerprint} was given; somebody "
+        own,
+        f"{given[:64]}: the key's fingerprint is {own}, but {fingerprint} was given; somebody "
         "changed it on its way, or it is another coordinator's: do not accept it",
     )
     try:

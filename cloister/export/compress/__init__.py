@@ -1,1 +1,1 @@
-"""A finished model made smaller: fewer layers and heads, fewer weights, a student taught by it."""
+"""Makes a finished model smaller: prunes layers, heads and weights, or distils into a student."""

@@ -1,4 +1,4 @@
-"""The README of a compressed model: what was done, why ε is the same, and what it cost."""
+"""Writes the README of a compressed model: the steps, why ε is unchanged, and the loss of score."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ base, head = AutoModel.from_pretrained("."), load_file("adapter/head.safetensors
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """What was done to a model.
+    """The record of a compression, from which its card is written.
 
     Attributes:
-        settings: What was asked.
-        layers: Dropped layers, from 0, in the order in which they went.
-        heads: Dropped groups of heads of each layer that was left, from 0.
-        losses: Of distillation, each epoch's.
-        texts: What the public texts are, in words.
-        records: How many of them a student learnt from, or a choice was made by.
+        settings: The settings of the compression.
+        layers: Numbers of the dropped layers, from 0, in the order in which they were dropped.
+        heads: For each layer that was left, the numbers of its dropped groups of heads, from 0.
+        losses: The distillation's mean loss in each epoch.
+        texts: Description of the public texts.
+        records: Number of public texts that layers and heads were chosen by, or that the student
+            learnt from.
     """
 
     settings: Compression
@@ -53,7 +54,7 @@ def compressed_card(
     rows: Sequence[CompressedRow],
     public: PublicTest | None,
 ) -> str:
-    """Renders the card as Markdown."""
+    """Returns the compressed model's card as Markdown."""
     task, own = source.task, own_card(source)
     metric = task.primary_metric
     after = rows[-1].score
@@ -90,14 +91,14 @@ def compressed_card(
         lines.append(carried_card(own))
     else:
         lines.append(
-            "## Not known\n\nThe adapter's folder had no card, so scores, ε and sites are not "
-            "stated here: ask whoever ran the study for the card of its run.\n"
+            "## Not known\n\nThe adapter's folder had no card, so this card states no scores, ε or "
+            "sites: ask the people who ran the study for the card of its run.\n"
         )
     return "\n".join(lines)
 
 
 def why_epsilon_stays(done: Done) -> str:
-    """Why a compressed model has the ε of the model that it was made of."""
+    """Returns the paragraph that explains why compression leaves every promised ε unchanged."""
     return (
         "No record of a site entered the computation: the result is a function of the trained "
         f"model, which the sites had released, and of public texts ({done.texts}). So every ε that "
@@ -109,7 +110,7 @@ def why_epsilon_stays(done: Done) -> str:
 
 
 def steps(done: Done) -> list[str]:
-    """What was done, a sentence each."""
+    """Describes the steps of the compression, one phrase for each."""
     settings, found = done.settings, []
     chosen = f"on {done.records:,} public texts ({done.texts})"
     if settings.student is not None:
@@ -146,7 +147,7 @@ def steps(done: Done) -> list[str]:
 def table_lines(
     rows: Sequence[CompressedRow], metric: str, public: PublicTest | None, done: Done
 ) -> list[str]:
-    """The table in Markdown, with what its figures are."""
+    """Returns the table of measurements as Markdown, and a paragraph that explains its figures."""
     lines = [
         f"| model | MB | MB as .gz | million numbers | zeros | ms for one text | {metric} | "
         "nats from the trained |",
@@ -175,7 +176,7 @@ def table_lines(
 def compressed_section(
     rows: Sequence[CompressedRow], metric: str, public: PublicTest | None, done: Done
 ) -> str:
-    """What the study's own card says of the compression, before its scores."""
+    """Returns the section that precedes the scores of the trained model on the copied card."""
     return "\n".join(
         [
             "## Compressed\n",

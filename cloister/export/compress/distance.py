@@ -1,4 +1,4 @@
-"""How far the outputs of a compressed model are from those of the trained one.
+"""Measures how far a compressed model's outputs are from the trained model's.
 
 Shapes: B records, T tokens, C outputs.
 """
@@ -19,31 +19,32 @@ from cloister.training.batches import physical_batches
 from cloister.training.config import PLAIN_TOKENS
 from cloister.training.units import singles
 
-# Texts that a model is compared on; each choice of a layer or head reads them once. The mean of 512
-# divergences has a 23rd of one's spread.
+# Most texts for a comparison; each choice of a layer or head reads all of them. The standard error
+# of a mean of 512 divergences is 1/23 of one divergence's standard deviation (√512 = 22.6).
 MOST_COMPARED = 512
-# Logits that are kept to be compared with: 256 MiB in float32.
+# Most logits of the trained model that are kept in memory: 256 MiB in float32.
 MOST_KEPT = 2**26
-# Tasks whose outputs are probabilities of their own, each with its complement.
+# Tasks with one sigmoid for each output, so that each output is a distribution over two outcomes.
 _SIGMOID = ("multi-label-classification", "scoring")
 
 
 def divergence(
     task: Task, own: Tensor, other: Tensor, mask: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    """Kullback-Leibler divergence of other outputs from a model's own, a mean over records.
+    """Returns the mean over records of the Kullback-Leibler divergence KL(own ‖ other).
 
     Args:
-        task: Says what its logits mean: of one label a softmax, of several and of scores sigmoids,
-            of tags and of a chat a softmax for each token.
+        task: Decides what logits mean: one softmax for one label; a sigmoid for each output for
+            several labels and for scores; a softmax for each token for tags and for a chat.
         own: Logits of the trained model, [B, C] or [B, T, C].
-        other: Those that are compared with it.
+        other: Logits of the compressed model, of the same shape.
         mask: 1 at tokens, 0 at padding, [B, T].
-        temperature: Logits are divided by it, and the result multiplied by its square, so that
+        temperature: Logits are divided by it, and the result is multiplied by its square, so that
             gradients keep their size (Hinton et al. 2015, section 2).
 
     Returns:
-        In nats, never negative but for rounding: a scalar with `other`'s gradient.
+        A scalar in nats, through which gradients flow to `other`. Rounding may make it slightly
+        negative.
     """
     scale = temperature * (task.temperature if isinstance(task, Retrieval) else 1.0)
     own, other = own.float() / scale, other.float() / scale
@@ -65,12 +66,12 @@ def divergence(
 
 @dataclass(frozen=True)
 class ComparedBatch:
-    """A batch of public texts.
+    """A batch of public texts with the trained model's logits.
 
     Attributes:
-        places: Of its texts in the list of all.
-        batch: As a network reads them.
-        logits: The trained model's.
+        places: Positions of its texts in the list of all texts.
+        batch: The texts as the compared network reads them.
+        logits: The trained model's logits for them.
     """
 
     places: tuple[int, ...]
@@ -80,32 +81,32 @@ class ComparedBatch:
 
 @dataclass(frozen=True)
 class Reference:
-    """The trained model's outputs on public texts, which smaller ones are compared with.
+    """The trained model's outputs on public texts, with which smaller models are compared.
 
     Attributes:
-        task: Of the network that is compared.
-        kept: The batches.
+        task: The task of the networks that are compared.
+        kept: The batches of texts.
     """
 
     task: Task
     kept: tuple[ComparedBatch, ...]
 
     def distance(self, network: Network) -> float:
-        """Mean divergence of a network's outputs, in nats a record."""
+        """Returns the mean divergence of a network's outputs, in nats for each record."""
         total = 0.0
         with torch.no_grad():
             for one in self.kept:
                 found = network(**network.inputs(one.batch))
                 gap = divergence(self.task, one.logits, found, one.batch.attention_mask)
                 total += len(one.places) * float(gap)
-        return max(0.0, total / self.records)  # rounding may give less than nothing
+        return max(0.0, total / self.records)  # rounding may make it slightly negative
 
     def read_by(self, task: Task, examples: Sequence[Example]) -> Reference:
-        """The same texts as another base's tokenizer cuts them.
+        """Returns the same reference for a network whose base has another tokenizer.
 
         Args:
-            task: With that tokenizer.
-            examples: All texts, in their order.
+            task: The task with that tokenizer.
+            examples: All texts, encoded with it, in their order.
         """
         return Reference(
             task,
@@ -117,12 +118,12 @@ class Reference:
 
     @property
     def records(self) -> int:
-        """How many texts are compared."""
+        """Number of texts that are compared."""
         return sum(len(one.places) for one in self.kept)
 
 
 def reference(network: Network, task: Task, examples: Sequence[Example]) -> Reference:
-    """Computes a model's outputs on the texts, or on an even part of many, in their order."""
+    """Computes a model's outputs on the texts, or on evenly spaced ones if there are too many."""
     chosen = _even_part(network, task, examples)
     places = {id(examples[place]): place for place in chosen}
     kept: list[ComparedBatch] = []
@@ -135,7 +136,7 @@ def reference(network: Network, task: Task, examples: Sequence[Example]) -> Refe
 
 
 def _even_part(network: Network, task: Task, examples: Sequence[Example]) -> range:
-    """Places of the texts that are compared: each, or every second, third, … of many."""
+    """Returns the positions of the texts that are compared: all, or every second, third, …"""
     is_by_token = task.record_kind in ("tokens", "messages")
     outputs = len(task.labels) or network.vocabulary
     step = -(-len(examples) // MOST_COMPARED)

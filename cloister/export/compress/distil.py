@@ -1,12 +1,13 @@
-"""Teaches a smaller model the outputs of the trained one, on public texts.
+"""Distils the trained model into a smaller one on public texts.
 
 Hinton et al. 2015 (arXiv:1503.02531): the student learns the teacher's whole distribution over the
 classes, softened by a temperature, and needs no labels. As in DistilBERT (Sanh et al. 2019,
-arXiv:1910.01108) a student of fewer layers begins with the teacher's own. Of several labels and of
-scores each output is a distribution over two; of tags and of a chat there is one for each token.
+arXiv:1910.01108) a student with fewer layers starts from the teacher's remaining layers. For
+several labels and for scores, each output is a distribution over two outcomes; for tags and for a
+chat, there is one distribution for each token.
 
-No dropout runs, so that the same seed gives the same student. Embeddings stay as they are: they
-hold most of a small base's numbers, and few of their rows are in the public texts.
+Dropout is off, so that the same seed gives the same student. Embeddings are not trained: they hold
+most of a small base's parameters, and the public texts contain few of their rows.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ from cloister.models.network import Network
 from cloister.seeds import child_seed
 from cloister.tasks.task import Example, Task
 
-# Texts of a step: usual for fine-tuning (Devlin et al. 2019, appendix A.3: 16 or 32).
+# Texts in a step: usual for fine-tuning (Devlin et al. 2019, appendix A.3: 16 or 32).
 BATCH = 32
-# Part of the steps in which the learning rate rises, as BERT's and DistilBERT's does.
+# Share of the steps in which the learning rate rises, as for BERT and DistilBERT.
 WARM_UP = 0.1
-# Longest gradient of a step, as BERT's.
+# Largest norm of a step's gradient, as for BERT.
 MOST_GRADIENT = 1.0
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A model and the public texts as it reads them.
+    """A model, and the public texts encoded for it.
 
     Attributes:
-        network: Without adapters.
-        task: With its tokenizer.
-        examples: The texts, encoded.
+        network: The model, without adapters.
+        task: The task with the model's tokenizer.
+        examples: The encoded texts.
     """
 
     network: Network
@@ -48,7 +49,7 @@ class Reader:
     examples: Sequence[Example]
 
     def logits(self, places: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Logits of some of the texts, and the mask of their tokens."""
+        """Computes the logits of the texts at these positions; also returns their token mask."""
         batch = self.task.collate([self.examples[place] for place in places])
         found: Tensor = self.network(**self.network.inputs(batch))
         return found, batch.attention_mask
@@ -63,21 +64,21 @@ def distil(
     *,
     trains_head: bool,
 ) -> tuple[float, ...]:
-    """Trains the student.
+    """Trains the student in place on the teacher's outputs.
 
     Args:
         teacher: The trained model.
-        student: It learns in place; the texts are the teacher's, in the same order.
+        student: The smaller model, with the same texts in the same order.
         settings: Epochs, temperature, learning rate and seed.
-        masks: By a matrix's name in the base: weights at 0 stay zero.
-        on_stage: Called with each epoch that begins, and what the one before it gave.
-        trains_head: Whether the head learns too; one that is the teacher's own stays.
+        masks: By name of a matrix in the base, a mask of 0 and 1; weights at 0 stay zero.
+        on_stage: Called at the start of each epoch with its number and the previous epoch's loss.
+        trains_head: Whether the head is trained too; a head that is the teacher's is not.
 
     Returns:
-        The mean loss of each epoch, in nats a record.
+        The mean loss of each epoch, in nats for each record.
 
     Raises:
-        UsageError: The loss is no number: the learning rate is too large.
+        UsageError: The loss is not a number, because the learning rate is too large.
     """
     network, count = student.network, len(student.examples)
     trained = _trained(network, trains_head=trains_head)
@@ -88,8 +89,8 @@ def distil(
     generator = torch.Generator().manual_seed(child_seed(settings.seed, "distillation"))
     losses: list[float] = []
     for epoch in range(settings.epochs):
-        told = f", loss {losses[-1]:.4f}" if losses else ""
-        on_stage(f"teaching the student, epoch {epoch + 1} of {settings.epochs}{told}")
+        before = f", loss {losses[-1]:.4f}" if losses else ""
+        on_stage(f"teaching the student, epoch {epoch + 1} of {settings.epochs}{before}")
         total = 0.0
         order = torch.randperm(count, generator=generator).tolist()
         for first in range(0, count, BATCH):
@@ -110,15 +111,15 @@ def distil(
         losses.append(total / count)
         if not math.isfinite(losses[-1]):
             raise UsageError(
-                f"learning_rate: {settings.learning_rate:g} given, with which the student's loss "
-                "is no number; give a smaller one"
+                f"learning_rate: {settings.learning_rate:g} given, and the student's loss became "
+                "NaN or infinite; give a smaller one"
             )
     network.requires_grad_(False)
     return tuple(losses)
 
 
 def _trained(network: Network, *, trains_head: bool) -> list[nn.Parameter]:
-    """The parameters that learn: all of the base but its embeddings, in and out."""
+    """Returns the parameters to train: all of the base's, except input and output embeddings."""
     base = network.base
     frozen = [base.get_input_embeddings(), base.get_output_embeddings()]
     still = {id(p) for module in frozen if module is not None for p in module.parameters()}
@@ -131,6 +132,6 @@ def _trained(network: Network, *, trains_head: bool) -> list[nn.Parameter]:
 
 
 def _pace(step: int, steps: int) -> float:
-    """The learning rate's factor: up over the first tenth of the steps, then down to zero."""
+    """Returns the learning rate's factor: up in the first tenth of the steps, then down to zero."""
     rise = max(1, round(WARM_UP * steps))
     return min((step + 1) / rise, (steps - step) / max(1, steps - rise))

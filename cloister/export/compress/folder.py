@@ -1,8 +1,8 @@
-"""The folder of a compressed model: transformers loads it, and Cloister its adapter inside.
+"""Writes a compressed model's folder, which transformers loads; Cloister loads the adapter in it.
 
-config.json, model.safetensors, tokenizer…   base and head in the first of these forms that holds
-                                             the head: `merged`, `sentence-transformers`; else the
-                                             base alone (`AutoModel`)
+config.json, model.safetensors, tokenizer…   base and head in the first of these forms that can
+                                             hold the head: `merged`, `sentence-transformers`; else
+                                             the base alone (`AutoModel`)
 adapter/                                     the head for Cloister, and an adapter of zeros whose
                                              base is the folder above
 README.md, card.html, compress.json          the card, as a page, and for programs
@@ -45,15 +45,15 @@ from cloister.models.state import read_adapter
 from cloister.printable import one_line
 from cloister.training.workspace import open_workspace
 
-# The form of a folder whose head no class of transformers holds.
+# Name of the form without a head, for a head that no class of transformers can hold.
 BASE_ALONE = "base alone"
 ADAPTER = "adapter"
-# Characters of a library's own message that are shown: two sentences of it.
+# Longest quotation of another library's message, in characters: about two sentences.
 MOST_SAID = 200
 
 
 def root_form(finished: Finished) -> str:
-    """The form in which transformers loads the model."""
+    """Returns the name of the form in which transformers loads the model."""
     for name, form in (("merged", merged), ("sentence-transformers", sentence)):
         if form.problem(finished) is None:
             return name
@@ -61,19 +61,19 @@ def root_form(finished: Finished) -> str:
 
 
 def write_folder(finished: Finished, source: Finished, folder: Path) -> Logits:
-    """Writes the model and its adapter, and reads both back.
+    """Writes the model and its adapter, reads both back and compares the outputs.
 
     Args:
         finished: The compressed model.
         source: The finished model that it was made of.
-        folder: Empty.
+        folder: An empty folder.
 
     Returns:
-        What Cloister computes from the written folder.
+        The function from inputs to logits that Cloister loads from the written folder.
 
     Raises:
-        UsageError: What was written computes something else: transformers cannot hold this
-            architecture so.
+        UsageError: The written files compute other logits, because transformers cannot hold this
+            architecture with fewer layers or heads.
         BadFileError: It cannot be written.
     """
     kind = finished.network.base.config.model_type
@@ -96,9 +96,10 @@ def write_folder(finished: Finished, source: Finished, folder: Path) -> Logits:
             gap = 0.0 if logits is None else difference(finished, expected, logits)
             if not gap <= CLOSE:
                 raise UsageError(
-                    f"of this {kind} the written folder gives other logits (to {name} by {gap:.1e} "
-                    f"of the largest; at most {CLOSE:g} is rounding), so nothing is written; "
-                    "compress otherwise, and report this architecture"
+                    f"the folder written for this {kind} gives other logits to {name} (a "
+                    f"difference of {gap:.1e} of the largest; rounding explains at most "
+                    f"{CLOSE:g}), so nothing is written; use other compression options, and report "
+                    "this architecture"
                 )
     except SafetensorError as error:  # a full disk among its reasons
         raise BadFileError(f"{folder}: weights cannot be written ({error})") from error
@@ -107,8 +108,8 @@ def write_folder(finished: Finished, source: Finished, folder: Path) -> Logits:
     except Exception as error:  # transformers' own, of a configuration that it cannot read again
         said = one_line(" ".join(str(error).split()) or type(error).__name__, MOST_SAID)
         raise UsageError(
-            f"of this {kind} transformers cannot load the smaller model ({said}), so nothing is "
-            "written; compress otherwise"
+            f"transformers cannot load the smaller {kind} ({said}), so nothing is written; use "
+            "other compression options"
         ) from error
     return own
 
@@ -143,7 +144,7 @@ def _write_adapter(finished: Finished, source: Finished, folder: Path) -> None:
     )
     made = folder / ADAPTER
     export(made, workspace, read_adapter(network), facts)
-    # PEFT alone finds the base by this name: from the adapter's folder, the one above.
+    # PEFT by itself finds the base under this relative name: the folder above the adapter's.
     config = made / "adapter_config.json"
     table = json.loads(config.read_text(encoding="utf-8"))
     table["base_model_name_or_path"] = ".."
@@ -151,8 +152,11 @@ def _write_adapter(finished: Finished, source: Finished, folder: Path) -> None:
 
 
 def _head(finished: Finished, source: Finished) -> nn.Module:
-    """The head as an adapter's folder has it: a student's own, or the study's, which pruning leaves
-    as it was (a recommender's is folded in `finished`)."""
+    """Returns the head as an adapter's folder stores it.
+
+    A student has its own head. Pruning leaves the study's head unchanged; it is taken from
+    `source`, because in `finished` a recommender's head is merged with its items' vectors.
+    """
     if finished.network.head is not source.network.head:
         assert finished.network.head is not None
         return copy.deepcopy(finished.network.head)

@@ -1,14 +1,14 @@
-"""Drops attention heads: rows of q, k and v and columns of o are removed, the matrices smaller.
+"""Drops attention heads: removes their rows of q, k and v and their columns of o.
 
 Michel et al. 2019 (arXiv:1905.10650) rank heads by how much the loss changes when one is masked,
-estimated by a gradient; here each is masked and the change of the outputs on public texts is
-computed. transformers' folder states one number of heads for all layers, so each layer loses as
-many: its least important ones. Where key and value heads are shared by several query heads
-(grouped-query attention), a group goes as a whole.
+estimated by a gradient. Here each head is masked in turn, and the change of the outputs on public
+texts is computed. A configuration of transformers states one number of heads for all layers, so
+every layer loses the same number: its least important heads. Where several query heads share a key
+and value head (grouped-query attention), a group is dropped as a whole.
 
-Only architectures whose configuration states a head's width (`head_dim`) beside the number of heads
-can be written so. In BERT and its descendants the width is the model's divided by the number of
-heads, so that fewer heads would be wider ones.
+This works only for architectures whose configuration states a head's width (`head_dim`) as well as
+the number of heads. BERT and its descendants compute the width as the model's width divided by the
+number of heads, so with fewer heads each would become wider.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from cloister.export.compress.distance import Reference
 from cloister.models.layers import layer_list
 from cloister.models.network import Network
 
-# By transformers' `model_type`: attention is `self_attn` with q_proj, k_proj, v_proj and o_proj,
-# and norms of queries and keys, where there are any, are of one head's width.
+# By transformers' `model_type`: architectures whose attention is `self_attn` with q_proj, k_proj,
+# v_proj and o_proj, and whose norms of queries and keys, if any, have the width of one head.
 FAMILIES = (
     "llama",
     "mistral",
@@ -42,13 +42,13 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class AttentionHeads:
-    """The heads of a base.
+    """The attention heads of a base: how many each layer has, and how wide they are.
 
     Attributes:
-        layers: Its layers' attention modules.
-        groups: Key and value heads of each.
-        queries: Query heads that read one of them.
-        width: Of a head.
+        layers: The attention module of each layer.
+        groups: Number of key and value heads in each layer.
+        queries: Number of query heads that share one key and value head.
+        width: Width of a head.
     """
 
     layers: tuple[Any, ...]
@@ -57,7 +57,7 @@ class AttentionHeads:
     width: int
 
     def rows(self, group: int, *, is_query: bool) -> range:
-        """Rows of q (of k and v) that belong to a group; of q also columns of o."""
+        """Returns a group's rows in q (which are also its columns in o), or its rows in k and v."""
         count = self.width * (self.queries if is_query else 1)
         return range(group * count, (group + 1) * count)
 
@@ -66,15 +66,14 @@ def heads_of(network: Network) -> AttentionHeads:
     """Finds the heads of a base without adapters.
 
     Raises:
-        UsageError: Its architecture has no place for fewer heads.
+        UsageError: Its architecture cannot be configured with fewer heads.
     """
     config: Any = network.base.config.get_text_config()
     if config.model_type not in FAMILIES:
         raise UsageError(
-            f"drop_heads: transformers reads the width of a head of {config.model_type} off the "
-            "model's width and the number of heads, or keeps its heads in other matrices, so a "
-            f"folder cannot hold fewer heads; possible for {', '.join(FAMILIES)}. Drop layers "
-            "instead"
+            f"drop_heads: a {config.model_type} cannot have fewer heads: transformers computes a "
+            "head's width from the model's width and the number of heads, or stores the heads in "
+            f"other matrices; possible for {', '.join(FAMILIES)}. Drop layers instead"
         )
     found = layer_list(network.base, int(config.num_hidden_layers))
     assert found is not None  # these families have one list
@@ -88,25 +87,25 @@ def heads_of(network: Network) -> AttentionHeads:
 def drop_heads(
     network: Network, count: int, reference: Reference, on_stage: Callable[[str], None]
 ) -> tuple[tuple[int, ...], ...]:
-    """Drops groups of heads from each layer.
+    """Drops the same number of groups of heads from each layer, the least important ones.
 
     Args:
-        network: Without adapters.
-        count: Groups that go from each layer.
+        network: The network, without adapters; it is changed.
+        count: Number of groups to drop from each layer.
         reference: The trained model's outputs on public texts.
-        on_stage: Called with what begins.
+        on_stage: Called with a description of each stage when it begins.
 
     Returns:
-        Of each layer the dropped groups' numbers, from 0, ascending.
+        For each layer, the numbers of its dropped groups, from 0, ascending.
 
     Raises:
-        UsageError: There are not as many, or the architecture cannot have fewer.
+        UsageError: The layers have too few groups, or the architecture cannot have fewer.
     """
     heads = heads_of(network)
     if count >= heads.groups:
         raise UsageError(
-            f"drop_heads: {count} given; each layer has {heads.groups} groups of heads, of which "
-            "one at least stays"
+            f"drop_heads: {count} given; each layer has {heads.groups} groups of heads and must "
+            "keep at least one"
         )
     dropped = []
     for number, attention in enumerate(heads.layers, 1):
@@ -128,7 +127,7 @@ def drop_heads(
 
 @contextmanager
 def _without(output: nn.Linear, columns: range) -> Iterator[None]:
-    """Reads nothing of some heads: what a missing head adds."""
+    """Zeroes some heads' columns of o for the duration of a block, as if the heads were missing."""
     part = slice(columns.start, columns.stop)
     kept = output.weight.data[:, part].clone()
     output.weight.data[:, part] = 0.0

@@ -1,8 +1,9 @@
-"""Drops whole layers of a base: those whose absence changes the outputs on public texts least.
+"""Drops those layers of a base whose absence changes the outputs on public texts least.
 
 ShortGPT (Men et al. 2024, arXiv:2403.03853) drops the layers that change their own input least.
-Here the model's outputs are compared in place of the hidden states, since a classifier's head reads
-little of those; and the layers are chosen one after the other, each with the earlier ones gone.
+Here the model's outputs are compared instead of the hidden states, because a classifier's head
+reads only a small part of those. Layers are chosen one after the other, each after the previous
+choices were removed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cloister.export.compress.distance import Reference
 from cloister.models.layers import layer_list
 from cloister.models.network import Network
 
-# Fields of a configuration that have a value for each layer.
+# Fields of a configuration that hold one value for each layer.
 _BY_LAYER = ("layer_types", "no_rope_layers", "attention_layers")
 
 
@@ -26,10 +27,10 @@ class LayerStack:
     """A base's layers, of which some can be left out and put back.
 
     Args:
-        base: Without adapters; layers and configuration are changed.
+        base: The base without adapters; its layers and configuration are changed.
 
     Raises:
-        UsageError: Its layers are not one list (they share weights, or there are two).
+        UsageError: Its layers are not one list: they share weights, or there are two lists.
     """
 
     def __init__(self, base: PreTrainedModel) -> None:
@@ -53,10 +54,10 @@ class LayerStack:
         self.kept = list(range(len(blocks)))
 
     def keep(self, places: Sequence[int]) -> None:
-        """Leaves the layers at these places, ascending, of those that were there at first.
+        """Keeps only the layers at these positions (ascending) in the original list.
 
-        Each still has its old number for a cache of keys and values, so that a chat can generate
-        only once it is written and read again.
+        A layer keeps its old number, by which it addresses the cache of keys and values. So a chat
+        can generate text only after the model was saved and loaded again.
         """
         self.kept = list(places)
         layers = [self._blocks[place] for place in places]
@@ -64,12 +65,15 @@ class LayerStack:
         self._config.num_hidden_layers = len(layers)
         for field, values in self._values.items():
             setattr(self._config, field, [values[place] for place in places])
-        if "attention_layers" in self._values:  # GPT-Neo makes them of this: kinds, and how often
+        if "attention_layers" in self._values:  # GPT-Neo computes it from kinds and repetitions
             self._config.attention_types = [[self._config.attention_layers, 1]]
 
     def droppable(self) -> list[int]:
-        """Layers that can go: one that owns other tensors than the last (ModernBERT's first lacks a
-        norm) stays where it is."""
+        """Returns the positions of the layers that can be dropped.
+
+        A layer with other tensors than the last one must stay at its position (ModernBERT's first
+        layer lacks a norm), because transformers expects those tensors there.
+        """
         names = [tuple(name for name, _ in block.named_parameters()) for block in self._blocks]
         return [place for place in self.kept if names[place] == names[-1]]
 
@@ -77,19 +81,19 @@ class LayerStack:
 def drop_layers(
     network: Network, count: int, reference: Reference, on_stage: Callable[[str], None]
 ) -> tuple[int, ...]:
-    """Drops layers of a network, one after the other.
+    """Drops layers of a network one after the other, each time the least important one.
 
     Args:
-        network: Without adapters.
-        count: How many.
+        network: The network, without adapters; it is changed.
+        count: Number of layers to drop.
         reference: The trained model's outputs on public texts.
-        on_stage: Called with what begins.
+        on_stage: Called with a description of each stage when it begins.
 
     Returns:
-        The dropped layers' numbers, from 0, in the order in which they went.
+        Numbers of the dropped layers, from 0, in the order in which they were dropped.
 
     Raises:
-        UsageError: There are not as many that can go, or they are not one list.
+        UsageError: Too few layers can be dropped, or the layers are not one list.
     """
     stack = LayerStack(network.base)
     most = min(len(stack.droppable()), len(stack.kept) - 1)
@@ -107,7 +111,7 @@ def drop_layers(
             stack.keep([one for one in kept if one != place])
             distances[place] = reference.distance(network)
             stack.keep(kept)
-        # The later of two that are alike: later layers of a trained model matter less (ShortGPT).
+        # Of two equal layers, drop the later one: later layers matter less (ShortGPT).
         gone = min(distances, key=lambda place: (distances[place], -place))
         stack.keep([one for one in kept if one != gone])
         dropped.append(gone)

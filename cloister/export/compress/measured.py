@@ -1,4 +1,4 @@
-"""A model before and after it was compressed: size, latency, score, and how far apart they are."""
+"""Measures a model before and after compression: size, latency, score and distance of outputs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from cloister.export.forms.public_test import PublicTest
 
 @dataclass(frozen=True, kw_only=True)
 class CompressedRow:
-    """A line of the table.
+    """A model's line in the table that compares it before and after compression.
 
     Attributes:
         model: `trained` or `compressed`.
-        bytes: Of its weights, in float32.
-        zipped: Of its weights as gzip compresses them; None: not computed.
-        parameters: Numbers of base and head.
-        zeros: Part of the base's that are zero.
-        milliseconds: Median time of one text on this machine's CPU.
-        score: The primary metric on the public test set; None: there is none.
+        bytes: Size of its weights in float32.
+        zipped: Size of its weights after gzip; None: not computed.
+        parameters: Number of parameters in base and head.
+        zeros: Share of the base's parameters that are zero.
+        milliseconds: Median time for one text on this machine's CPU.
+        score: The primary metric on the public test set; None: there is no test set.
         distance: Mean divergence from the trained model's outputs on the public texts, in nats.
     """
 
@@ -45,15 +45,15 @@ def measured(
     *,
     zipped: int | None = None,
 ) -> CompressedRow:
-    """Measures a model.
+    """Measures one model for the table.
 
     Args:
-        name: What the table calls it.
-        finished: Its network and task.
-        logits: What is timed and scored.
+        name: The model's name in the table.
+        finished: The model's network and task.
+        logits: The function that is timed and scored.
         public: Public records to score on; None: nothing is scored.
-        reference: The trained model's outputs on public texts, encoded as this model reads them.
-        zipped: Bytes of the weights, compressed.
+        reference: The trained model's outputs on public texts, encoded for this model.
+        zipped: Size of the weights after gzip; None: not computed.
     """
     numbers = sum(parameter.numel() for parameter in finished.network.parameters())
     return CompressedRow(

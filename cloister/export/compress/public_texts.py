@@ -1,4 +1,4 @@
-"""The public texts by which a model is compressed: built-in sentences, or a file of its owner's."""
+"""Loads the public texts by which a model is compressed: built-in sentences, or a given file."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ OPTION = "--public"
 
 @dataclass(frozen=True)
 class PublicTexts:
-    """Public texts.
+    """Public texts that a compression may read, and a description of their source.
 
     Attributes:
-        words: Where they come from.
-        given: The rows of a file; empty: the built-in sentences.
+        words: Description of the source, for the card.
+        given: The rows of a file; empty: the built-in sentences are used.
     """
 
     words: str
     given: tuple[Unlabelled, ...]
 
     def examples(self, finished: Finished) -> list[Example]:
-        """The texts, encoded for a network.
+        """Encodes the texts for a network.
 
         Raises:
-            MisfitError: A row does not fit the task, with its number.
+            MisfitError: A row does not fit the task; the message gives its number.
         """
         if not self.given:
             return [one for batch in probe_batches(finished) for one in batch.examples]
@@ -51,16 +51,16 @@ class PublicTexts:
 
 
 def public_texts(finished: Finished, file: Path | None) -> PublicTexts:
-    """Reads the texts.
+    """Reads public texts from a file, and refuses the study's private records.
 
     Args:
         finished: The study's result.
         file: Rows as `cloister predict` reads them, without labels; None: the built-in sentences.
 
     Raises:
-        RefusedError: They are the study's private records, with or without their labels.
-        UsageError: The file is not there.
-        DataError: It cannot be read, or does not fit the task.
+        RefusedError: The file holds the study's private records, with or without their labels.
+        UsageError: The file does not exist.
+        DataError: The file cannot be read, or does not fit the task.
     """
     if file is None:
         return PublicTexts("built-in sentences", ())
@@ -87,7 +87,10 @@ def _encoded(task: Task, given: Unlabelled, row: int) -> Example:
 
 
 def _record(task: Task, given: Unlabelled) -> Record:
-    """A row as the task's record, whose label means nothing. A chat's text is learnt as a whole."""
+    """Returns a row as a record of the task with a meaningless label, which nothing reads.
+
+    Of a chat, the student learns all tokens of the text.
+    """
     kind = task.record_kind
     if kind == "messages":
         if isinstance(given, str):

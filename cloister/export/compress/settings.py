@@ -1,4 +1,4 @@
-"""What is asked of a compression."""
+"""Settings of a compression, checked when they are made."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from dataclasses import dataclass
 from cloister.errors import UsageError
 
 # Temperature of soft labels: Hinton et al. 2015 (arXiv:1503.02531, section 2) divide logits by it
-# so that what a teacher thinks of the wrong classes shows; DistilBERT's code has 2.
+# so that the teacher's probabilities of the wrong classes become visible; DistilBERT's code uses 2.
 TEMPERATURE = 2.0
 # Between BERT's for fine-tuning (5e-5; Devlin et al. 2019, appendix A.3) and DistilBERT's for
 # pre-training (5e-4).
 LEARNING_RATE = 1e-4
-# Most epochs: what is more is a slip of a finger.
+# Most epochs: a larger number is taken for a typing error.
 MOST_EPOCHS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compression:
-    """What is asked of a compression.
+    """Settings of a compression.
 
     Attributes:
-        drop_layers: Whole layers that go.
-        drop_heads: Groups of heads that go from each layer: a key and value head with the query
-            heads that read it.
-        sparsity: Part of each weight matrix of the layers that becomes zero, those nearest zero
-            (Han et al. 2015, arXiv:1506.02626).
-        epochs: How often the student reads the public texts; 0: nothing is distilled.
-        student: Another base that learns from the trained model; None: what is left of itself.
-        temperature: Of the soft labels.
-        learning_rate: Of AdamW, after a warm-up, down to zero.
-        seed: Of the order of texts.
+        drop_layers: Number of layers to drop.
+        drop_heads: Number of groups of heads to drop from each layer. A group is a key and value
+            head with the query heads that read it.
+        sparsity: Share of each weight matrix of the layers that is set to zero; the weights
+            nearest zero are taken (Han et al. 2015, arXiv:1506.02626).
+        epochs: Passes of the student over the public texts; 0: nothing is distilled.
+        student: Another base that learns from the trained model; None: the pruned model learns.
+        temperature: Temperature of the soft labels.
+        learning_rate: Peak learning rate of AdamW, after the warm-up and before it falls to 0.
+        seed: Seed of the order of texts.
     """
 
     drop_layers: int = 0
@@ -60,7 +60,9 @@ class Compression:
                 "give one or the other (a finished student can be pruned in a second step)"
             )
         if self.student is not None and not self.epochs:
-            raise UsageError("student: another base knows nothing yet; give epochs of distillation")
+            raise UsageError(
+                "student: another base has learnt nothing yet; give epochs of distillation"
+            )
         if not (self.drop_layers or self.drop_heads or self.sparsity or self.epochs):
             raise UsageError(
                 "nothing to compress is given; give layers or heads to drop, a sparsity, or epochs "
@@ -69,5 +71,5 @@ class Compression:
 
     @property
     def is_pruned(self) -> bool:
-        """Whether layers or heads go, which public texts choose."""
+        """Whether layers or heads are dropped, which are chosen by public texts."""
         return bool(self.drop_layers or self.drop_heads)

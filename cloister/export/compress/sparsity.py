@@ -1,7 +1,7 @@
 """Sets the weights nearest zero to zero (magnitude pruning; Han et al. 2015, arXiv:1506.02626).
 
-Each matrix loses the same part. A dense runtime computes with zeros as with any number: nothing is
-faster and the file is as long, until it is compressed.
+Each matrix loses the same share. A dense runtime computes with zeros as with any number, so the
+model is not faster, and its file is smaller only after compression.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _CHUNK = 2**20
 
 
 def prune_weights(network: Network, sparsity: float) -> Mapping[str, Tensor]:
-    """Zeroes a part of each weight matrix of a base; embeddings, norms, biases and heads stay.
+    """Zeroes a share of each weight matrix of a base, but not embeddings, norms, biases and heads.
 
     Args:
-        network: Without adapters.
-        sparsity: Part of each matrix, rounded down to whole weights.
+        network: The network, without adapters; it is changed.
+        sparsity: Share of each matrix, rounded down to whole weights.
 
     Returns:
-        By the matrix's name in the base: 1.0 at weights that stay, 0.0 elsewhere.
+        A mask for each matrix, by its name in the base: 1.0 at weights that stay, 0.0 elsewhere.
     """
     output = network.base.get_output_embeddings()
     masks = {}
@@ -44,13 +44,13 @@ def prune_weights(network: Network, sparsity: float) -> Mapping[str, Tensor]:
 
 
 def zeros(network: Network) -> float:
-    """Part of all of a network's weights that are zero."""
+    """Returns the share of a network's weights that are zero."""
     count = sum(parameter.numel() for parameter in network.base.parameters())
     return sum(int((p == 0).sum()) for p in network.base.parameters()) / count
 
 
 def zipped_bytes(folder: Path) -> int:
-    """Length of a folder's weights, compressed as `gzip` does (zlib, its usual level)."""
+    """Returns the size of a folder's weights after gzip (zlib at its default level), in bytes."""
     total = 0
     for file in sorted(folder.rglob("*.safetensors")):
         packer = zlib.compressobj()

@@ -1,4 +1,4 @@
-"""Another base as the student of a finished model: it gets a head of its own, and no adapter."""
+"""Loads another base as the student of a finished model, with a head of its own and no adapter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cloister.export.forms.finished import Finished
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.training.workspace import open_workspace
 
-# An adapter that changes nothing: its one column of B is zero. The smallest that there is.
+# The smallest adapter that changes nothing: its only column of B is zero.
 NO_ADAPTER = LoraConfig(r=1, top_layers=1, train="b")
 
 
@@ -21,11 +21,11 @@ def open_student(teacher: Finished, base: str) -> Finished:
         base: The student's folder, GGUF file or hub id.
 
     Returns:
-        The student, without an adapter; its head gives zeros.
+        The student, without an adapter; its head outputs zeros until it is trained.
 
     Raises:
-        ModelFileError: The base is not there, or cannot be loaded for this task.
-        UsageError: It does not fit the task, or cannot learn this one.
+        ModelFileError: The base does not exist, or cannot be loaded for this task.
+        UsageError: The base does not fit the task, or a student cannot be taught this task.
     """
     task, about = teacher.task, teacher.about
     if task.kind in ("recommendation", "retrieval"):

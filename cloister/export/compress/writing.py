@@ -1,4 +1,4 @@
-"""Compresses a finished model: prunes, distils, measures, and writes it whole or not at all."""
+"""Compresses a finished model: prunes, distils, measures, and writes a folder atomically."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ FACTS = "compress.json"
 
 @dataclass(frozen=True, kw_only=True)
 class CompressedModel:
-    """What was written.
+    """The result of `compress_model`: the folder, and measurements before and after.
 
     Attributes:
-        folder: Of the compressed model.
-        form: What loads it: `merged`, `sentence-transformers`, or `base alone`.
-        steps: What was done, in words.
-        rows: The model before and after.
-        metric: What `score` is.
-        test: Where the scores come from, in words; None: nothing was scored.
+        folder: The compressed model's folder.
+        form: The form that transformers loads: `merged`, `sentence-transformers`, or `base alone`.
+        steps: Description of each step.
+        rows: Measurements of the trained and the compressed model.
+        metric: Name of the metric in `score`.
+        test: Description of the records that were scored; None: nothing was scored.
     """
 
     folder: Path
@@ -82,42 +82,43 @@ def compress_model(
     seed: int = 0,
     on_stage: Callable[[str], None] | None = None,
 ) -> CompressedModel:
-    """Writes a smaller model of a finished run, which loads with and without Cloister.
+    """Writes a smaller version of a finished run's model, which loads with and without Cloister.
 
-    Layers go first, then heads, then weights; what is left learns last.
+    Layers are dropped first, then heads, then weights; the remaining model is distilled last.
 
     Args:
         run: A finished run's folder, an adapter's, or a compressed model's.
         out: A new folder.
-        drop_layers: Whole layers that go.
-        drop_heads: Groups of attention heads that go from each layer.
-        sparsity: Part of each weight matrix that becomes zero, from 0 to below 1.
-        epochs: How often the student reads the public texts; 0: nothing is distilled.
-        student: Another base that learns from the trained model; None: what is left of itself.
-        public: A file of public texts, rows as `predict` reads them; None: built-in sentences, from
-            which nothing is distilled.
+        drop_layers: Number of layers to drop.
+        drop_heads: Number of groups of attention heads to drop from each layer.
+        sparsity: Share of each weight matrix to set to zero, from 0 to below 1.
+        epochs: Passes of the student over the public texts; 0: nothing is distilled.
+        student: Another base that learns from the trained model; None: the pruned model learns.
+        public: A file of public texts, rows as `predict` reads them; None: built-in sentences,
+            which are too few to distil from.
         test: A file of public records to score; None: the run's public test set, if any.
-        base: The base's folder or hub id on this machine; None: as the adapter names it.
-        temperature: Of the soft labels.
-        learning_rate: Of the distillation.
-        seed: Of the order of texts in the distillation.
-        on_stage: Called with what begins; None: nobody is told.
+        base: The base's folder or hub id on this machine; None: the one that the adapter names.
+        temperature: Temperature of the soft labels.
+        learning_rate: Peak learning rate of the distillation.
+        seed: Seed of the order of texts in the distillation.
+        on_stage: Called with a description of each stage when it begins; None: not called.
 
     Returns:
         The folder, and size, latency, score and distance before and after.
 
     Raises:
-        UsageError: Options contradict each other or do not fit the base or task, or the folder is
-            taken.
+        UsageError: Options contradict each other or do not fit the base or task, or the folder
+            exists already.
         RefusedError: `public` or `test` holds the study's private records.
         BadFileError: There is no finished adapter, or a file cannot be read or written.
         DataError: A file of public texts does not fit the task.
         ModelFileError: A base is missing or not the one that was trained on.
 
     Guarantees:
-        No private record is read but to compare public files with them: the model is
-        post-processing of the released adapter, and its ε is the adapter's. The folder is there
-        whole or not at all, and computes what was measured, to 1e-4 of the largest logit.
+        Private records are read only to check that the public files do not contain them. The model
+        is post-processing of the released adapter, so its ε is the adapter's. The folder appears
+        complete or not at all, and its logits are within 1e-4 of the measured model's, relative to
+        the largest.
     """
     settings = Compression(
         drop_layers=drop_layers,
@@ -141,9 +142,9 @@ def compress_model(
         raise UsageError(f"{unmergeable(source)}; so the model cannot be compressed")
     if read_config(source.workspace.folder).is_encoder_decoder:
         raise UsageError(
-            f"of this {source.network.base.config.model_type} the study used the encoder alone, "
-            "which transformers' folders of it do not hold without its decoder; so the model "
-            "cannot be compressed"
+            f"the study used only the encoder of this {source.network.base.config.model_type}, "
+            "and transformers cannot save it without its decoder, so the model cannot be "
+            "compressed"
         )
     texts = public_texts(source, None if public is None else Path(public))
     scored = public_test(source, None if test is None else Path(test))
@@ -153,7 +154,7 @@ def compress_model(
     known = reference(source.network, source.task, examples)
     before = measured("trained", source, source.logits, scored, known)
     finished, done = compressed(source, settings, texts, examples, known, say)
-    if finished is not source:  # its tokenizer may cut texts otherwise
+    if finished is not source:  # another base's tokenizer may cut texts differently
         scored = public_test(finished, None if test is None else Path(test))
         known = known.read_by(finished.task, texts.examples(finished))
     with staging(target, "compressed") as stage:
@@ -187,21 +188,21 @@ def compressed(
     known: Reference,
     say: Callable[[str], None],
 ) -> tuple[Finished, Done]:
-    """Prunes a model in place and teaches what is left, or another base.
+    """Prunes a model in place and distils into the pruned model, or into another base.
 
     Args:
         source: The finished model, without its adapter's modules.
-        settings: What is asked.
+        settings: The settings of the compression.
         texts: Public texts.
-        examples: The same, as the finished model reads them.
-        known: Its outputs on them.
-        say: Called with what begins.
+        examples: The same texts, encoded for the finished model.
+        known: The finished model's outputs on them.
+        say: Called with a description of each stage when it begins.
     """
     network = source.network
     teacher = copy.deepcopy(network) if settings.epochs and settings.student is None else network
     finished = source
     if settings.student is not None:
-        say(f"loading the student, {settings.student}")
+        say(f"loading the student {settings.student}")
         finished = open_student(source, settings.student)
     layers: tuple[int, ...] = ()
     heads: tuple[tuple[int, ...], ...] = ()
@@ -244,14 +245,14 @@ def _describe(
     scored: PublicTest | None,
     folder: Path,
 ) -> None:
-    """Writes the cards, and the same for programs."""
+    """Writes the cards, and `compress.json` with the same facts for programs."""
     own = own_card(source)
     form, metric = root_form(finished), source.task.primary_metric
     card = compressed_card(source, finished, form, done, rows, scored)
     (folder / "README.md").write_text(card, encoding="utf-8")
     bars = [_bar(row, metric) for row in rows]
     (folder / PAGE).write_text(card_page(card, bars), encoding="utf-8")
-    if own is not None:  # a form that is exported from here carries it on
+    if own is not None:  # a form that is exported from this folder copies the card again
         added = compressed_section(rows, metric, scored, done)
         inside = folder / ADAPTER / "README.md"
         inside.write_text(own.replace("\n## ", f"\n{added}\n## ", 1), encoding="utf-8")

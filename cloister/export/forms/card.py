@@ -45,9 +45,9 @@ def form_card(
         f"# {title_of(own)} ({name})\n",
         f"A model for `{task.kind}`, trained by federated learning with Cloister on "
         f"`{about.model.base}` and written as `{name}`, which is loaded without Cloister. "
-        "Writing a trained model in another form reads no record: what was promised of the "
-        "adapter, every ε with its δ, holds of this form too (post-processing; Dwork & Roth 2014, "
-        "proposition 2.1).\n",
+        "Writing a trained model in another form reads no record, so every ε that was promised "
+        "for the adapter holds for this form too, with the same δ (post-processing; Dwork & Roth "
+        "2014, proposition 2.1).\n",
         f"## Loading\n\n```python\n{form.loading.replace('PIPELINE', PIPELINES.get(task.kind, ''))}"
         "```\n",
         *reading(finished),
@@ -59,8 +59,8 @@ def form_card(
         lines.append(carried_card(own))
     else:
         lines.append(
-            "## Not known\n\nThe adapter's folder had no card, so scores, ε and sites are not "
-            "stated here: ask whoever ran the study for the card of its run.\n"
+            "## Not known\n\nThe adapter's folder had no card, so this card states no scores, ε or "
+            "sites: ask the people who ran the study for the card of its run.\n"
         )
     return "\n".join(lines)
 
@@ -143,7 +143,7 @@ def own_card(finished: Finished) -> str | None:
 
 
 def title_of(own: str | None) -> str:
-    """The title of a study's own card."""
+    """Returns the title of a study's own card, for the card of a form."""
     for line in (own or "").splitlines():
         if line.startswith("# "):
             return line.removeprefix("# ")

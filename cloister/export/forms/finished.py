@@ -67,7 +67,7 @@ class Finished:
 
     @property
     def task(self) -> Task:
-        """The study's task."""
+        """The study's task, with its labels and tokenizer."""
         return self.workspace.task
 
     @property
@@ -117,8 +117,8 @@ def open_finished(place: Path, base: str | None = None) -> Finished:
     about = read_released(folder)
     if about.task.plugin is not None:
         raise UsageError(
-            f"{place}: its task {about.task.kind} is a plug-in's, whose outputs mean what its own "
-            "code says; share the adapter's folder and its card's script"
+            f"{place}: its task {about.task.kind} comes from a plug-in, and only the plug-in's "
+            "code knows what the outputs mean; share the adapter's folder and its card's script"
         )
     if about.lora.train == "b-kept":
         raise UsageError(
@@ -127,15 +127,15 @@ def open_finished(place: Path, base: str | None = None) -> Finished:
         )
     if about.task.encoder == "bi":
         raise UsageError(
-            f'{place}: its pairs are read apart (task.encoder = "bi"), and no form has a place for '
-            "the comparison of two vectors; share the adapter's folder and its card's script, or "
-            "serve it with cloister serve"
+            f"{place}: it encodes the two texts of a pair separately "
+            '(task.encoder = "bi"), and no format can hold the comparison of two vectors; share '
+            "the adapter's folder and its card's script, or serve it with cloister serve"
         )
     if about.model.quantization != "none":
         raise UsageError(
-            f"{place}: its base was read in {about.model.quantization}, whose rounded weights an "
-            "adapter cannot be merged into; serve it with cloister serve, or train on the base "
-            "itself (model.quantization = none)"
+            f"{place}: its base was quantized to {about.model.quantization}, and an adapter cannot "
+            "be merged into quantized weights; serve it with cloister serve, or train on the "
+            "unquantized base (model.quantization = none)"
         )
     about, workspace = load_released(folder, base)
     network = workspace.network.to("cpu").float().eval()
@@ -216,9 +216,9 @@ def recipe_file(finished: Finished) -> Path | None:
 
 
 def recipe_beside(folder: Path, about: ReleaseFacts) -> Path | None:
-    """Returns the recipe of an adapter's run, by whatever path: see `recipe_file`.
+    """Returns the recipe of the run that an adapter's folder is in: see `recipe_file`.
 
-    By this recipe private records are known, so a run that is not found refuses none.
+    Callers recognize the study's private files by this recipe. Without it they cannot refuse any.
     """
     made_of = about.compressed
     if made_of is not None and made_of.run is not None:

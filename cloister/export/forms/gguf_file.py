@@ -13,12 +13,12 @@ FILE = "adapter.gguf"
 def problem(finished: Finished) -> str | None:
     """Returns the reason why a study's result cannot be written in this form; None: it can."""
     if finished.network.head is not None:
-        return "its outputs are a head's of its own, for which llama.cpp's adapters have no place"
+        return "it has its own head, which an adapter of llama.cpp cannot hold"
     if (method := finished.workspace.method) != "lora":
-        return f"llama.cpp loads LoRA's factors alone, and this adapter is {method}"
+        return f"llama.cpp loads only LoRA, and this adapter is {method}"
     kind = finished.network.base.config.model_type
     if kind not in ARCHITECTURES:
-        return f"a GGUF adapter of a {kind} is not written here ({known()} are)"
+        return f"Cloister cannot write a GGUF adapter for a {kind}, only for {known()}"
     return None
 
 

@@ -1,8 +1,8 @@
-"""A chat's base with the adapter merged as one GGUF file, for llama.cpp: `model.gguf`.
+"""Writes a chat's base with its adapter merged as one GGUF file for llama.cpp: `model.gguf`.
 
-Weights stay float32; llama.cpp's own `llama-quantize` makes the file smaller. The query and key
-projections of the Llama family are turned as `export.gguf_adapter` says. The file is read back by
-transformers, logits and tokens are compared, and one that differs is not written.
+Weights stay float32; llama.cpp's `llama-quantize` makes the file smaller. The query and key
+projections of the Llama family are permuted as `export.gguf_adapter` explains. Afterwards
+transformers reads the file back, and the export is refused if logits or tokens differ.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from cloister.tasks.chat import CausalChat
 from cloister.training.generation import reply_ends
 
 FILE = "model.gguf"
-# By transformers' `model_type`: families whose tensors and values transformers reads back from a
-# GGUF, so that the file can be compared; Gemma's norms and SmolLM 3's layers without positions are
-# stored otherwise.
+# By transformers' `model_type`: families that transformers can read back from a GGUF, so that the
+# file can be checked. Gemma's norms and SmolLM 3's layers without positions are stored in other
+# ways, which this file does not write.
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-# Texts whose tokens are compared besides: digits, blanks, lines, contractions and signs.
+# More texts whose tokens are compared: digits, blanks, lines, contractions and symbols.
 _AWKWARD = (
     "12345 67,890.12",
     "two  blanks   three\n\nlines\r\n\ttab ",
@@ -48,30 +48,28 @@ _AWKWARD = (
 
 
 def problem(finished: Finished) -> str | None:
-    """Why a study's result has no such form; None where it has."""
+    """Returns the reason why a study's result cannot be written in this form; None: it can."""
     if not finished.can_merge:
         return unmergeable(finished)
     if finished.network.head is not None:
-        return (
-            "its outputs are a head's of its own, for which a GGUF of a language model has no place"
-        )
+        return "it has its own head, which a GGUF of a language model cannot hold"
     config: Any = finished.network.base.config
     if config.model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
-        return f"a GGUF of a whole {config.model_type} is not written here ({known} are)"
+        return f"Cloister cannot write the GGUF of a whole {config.model_type}, only of {known}"
     if (kind := _rope(config).get("rope_type", "default")) != "default":
-        return f"its positions are scaled ({kind}), which is not written here"
+        return f"its positions are scaled ({kind}), which Cloister cannot write into a GGUF"
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
-        return "its attention has a sliding window, which llama.cpp's form of it has not"
+        return "its attention has a sliding window, which llama.cpp does not support for it"
     return tokenizer_problem(finished.workspace.tokenizer)
 
 
 def write(finished: Finished, folder: Path) -> None:
-    """Writes `model.gguf`.
+    """Writes the merged model and its tokenizer into `model.gguf`.
 
     Raises:
         UsageError: gguf is not installed, a tensor has no place in the file, or the tokenizer that
-            is read back cuts texts otherwise.
+            is read back cuts texts differently.
     """
     try:
         import gguf
@@ -129,12 +127,12 @@ def _add_sizes(writer: Any, config: Any) -> None:
 def _add_tokenizer(writer: Any, finished: Finished) -> None:
     task, tokenizer = finished.task, finished.workspace.tokenizer
     assert isinstance(task, CausalChat)
-    told = gguf_tokenizer(tokenizer, int(finished.network.base.config.vocab_size))
+    converted = gguf_tokenizer(tokenizer, int(finished.network.base.config.vocab_size))
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(told.pre)
-    writer.add_token_list(told.tokens)
-    writer.add_token_types(told.kinds)
-    writer.add_token_merges(told.merges)
+    writer.add_tokenizer_pre(converted.pre)
+    writer.add_token_list(converted.tokens)
+    writer.add_token_types(converted.kinds)
+    writer.add_token_merges(converted.merges)
     ends, _ = reply_ends(finished.network, task)
     end = tokenizer.eos_token_id
     for add, token in (
@@ -142,7 +140,7 @@ def _add_tokenizer(writer: Any, finished: Finished) -> None:
         (writer.add_eos_token_id, end if end is not None else next(iter(ends), None)),
         (writer.add_unk_token_id, tokenizer.unk_token_id),
         (writer.add_pad_token_id, finished.workspace.pad_id),
-        # What ends a turn, where the study taught another token than the base's end of a text.
+        # The token that ends a turn, if the study trained another one than the base's end of text.
         (writer.add_eot_token_id, next((one for one in ends if one != end), None)),
     ):
         if token is not None:
@@ -153,7 +151,7 @@ def _add_tokenizer(writer: Any, finished: Finished) -> None:
 
 
 def _tensors(finished: Finished) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """The merged base's tensors in llama.cpp's order of rows; a tied head is left out."""
+    """Yields the merged base's tensors with llama.cpp's order of rows, without a tied head."""
     config: Any = finished.network.base.config
     is_turned = ARCHITECTURES[config.model_type].is_turned
     for name, tensor in plain_state(finished.network.base).items():
@@ -168,7 +166,7 @@ def _tensors(finished: Finished) -> Iterator[tuple[str, NDArray[np.float32]]]:
 
 
 def _check_tokens(finished: Finished, folder: Path) -> None:
-    """Compares the tokens of built-in texts, as the file's tokenizer and the base's cut them."""
+    """Compares the file's tokenizer with the base's on built-in texts."""
     own = finished.workspace.tokenizer
     with _silent():
         read = from_folder(AutoTokenizer, folder, gguf_file=FILE)
@@ -179,13 +177,13 @@ def _check_tokens(finished: Finished, folder: Path) -> None:
         )
         if found != expected:
             raise UsageError(
-                "--format gguf-merged: the file's tokenizer cuts texts otherwise than the base's "
-                f"({text!r}), so it is not written; choose another format"
+                "--format gguf-merged: the file's tokenizer cuts texts differently from the base's "
+                f"({text!r}), so the file is not written; choose another format"
             )
 
 
 def read(finished: Finished, folder: Path) -> Logits:
-    """What transformers computes from the file."""
+    """Returns the function from inputs to logits that transformers loads from the file."""
     from transformers import GgufConfig
 
     try:
@@ -201,8 +199,8 @@ def read(finished: Finished, folder: Path) -> Logits:
         kind = finished.network.base.config.model_type
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(
-            f"--format gguf-merged: transformers does not read the file of this {kind} back "
-            f"({first}), so it is not written; choose another format"
+            f"--format gguf-merged: transformers cannot read the file of this {kind} "
+            f"({first}), so the file is not written; choose another format"
         ) from error
 
     def logits(inputs: Mapping[str, Tensor]) -> Tensor:
@@ -215,6 +213,6 @@ def read(finished: Finished, folder: Path) -> Logits:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """The reader draws a progress bar in spite of transformers' settings."""
+    """Silences the reader's progress bar, which ignores transformers' settings."""
     with quiet(), redirect_stderr(io.StringIO()):
         yield

@@ -70,7 +70,7 @@ class _Traced(nn.Module):
 def problem(finished: Finished) -> str | None:
     """Returns the reason why a study's result cannot be written in this form; None: it can."""
     if finished.about.lora.method == "prefix":
-        return "a prefix is states of each layer's cache, which the exporter cannot trace"
+        return "a prefix is stored in each layer's cache, which the exporter cannot trace"
     return None
 
 
@@ -86,7 +86,7 @@ def write(finished: Finished, folder: Path) -> None:
     inputs = network.inputs(probe_batches(finished)[0])
     axes = {name: {0: "batch", 1: "length"} for name in inputs}
     try:
-        with _untold():
+        with _without_warnings():
             torch.onnx.export(
                 _Traced(network).eval(),
                 tuple(inputs.values()),
@@ -124,8 +124,8 @@ def _need_packages() -> None:
 
 
 @contextmanager
-def _untold() -> Iterator[None]:
-    """Silences the exporter's warnings about each value that it takes for a constant."""
+def _without_warnings() -> Iterator[None]:
+    """Silences the exporter's warnings about each value that it treats as a constant."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -139,8 +139,8 @@ def _refused(kind: str) -> Iterator[None]:
     except Exception as error:  # onnxruntime's errors have no common class but Exception
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:MOST_SAID]
         raise UsageError(
-            f"onnxruntime does not run the trace of this {kind} ({first}), so it is not written; "
-            "choose another format"
+            f"onnxruntime cannot run the trace of this {kind} ({first}), so the file is not "
+            "written; choose another format"
         ) from error
 
 

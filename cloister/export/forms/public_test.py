@@ -19,7 +19,7 @@ from cloister.tasks.task import Example
 
 @dataclass(frozen=True)
 class PublicTest:
-    """Public records, encoded.
+    """Encoded public records to score a model on, and a description of their source.
 
     Attributes:
         words: Where the records come from, as a card states it.
@@ -32,11 +32,11 @@ class PublicTest:
 
 @dataclass(frozen=True)
 class PublicRecords:
-    """Public records.
+    """Public records to try a model on, before they are encoded.
 
     Attributes:
-        words: Where they come from.
-        place: Their file, or a generator's name.
+        words: Description of their source.
+        place: Their file, or the name of a generator.
         records: All of them, in the file's order.
     """
 
@@ -71,11 +71,11 @@ def public_test(finished: Finished, given: Path | None) -> PublicTest | None:
 def public_records(
     about: ReleaseFacts, recipe: Recipe | None, given: Path | None
 ) -> PublicRecords | None:
-    """The records that a finished model may be tried on; see `public_test`.
+    """Returns the public records that a finished model may be tried on; see `public_test`.
 
     Args:
-        about: What the adapter says of itself.
-        recipe: Of its run; None: the adapter is alone.
+        about: The facts in the adapter's folder.
+        recipe: The recipe of its run; None: the adapter's folder is not in a run.
         given: A file that its owner declares public; None: the run's own public test set.
     """
     kind = about.task.records

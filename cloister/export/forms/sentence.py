@@ -39,16 +39,16 @@ def problem(finished: Finished) -> str | None:
         return unmergeable(finished)
     pooling = finished.network.pooling
     if pooling is None:
-        return f"a {finished.task.kind} gives no vector of a text"
+        return f"a model for {finished.task.kind} gives no vector for a text"
     if finished.task.record_kind == "pairs":
-        return "sentence-transformers reads one text at a time, and the study pairs"
+        return "sentence-transformers reads one text at a time, and the study reads pairs"
     if isinstance(finished.network.head, PassageHead):
         return (
-            "its queries are tuned and its passages are the base's, and such a folder encodes all "
-            "texts alike"
+            "the study encodes queries with the adapter and passages without it, and such a folder "
+            "encodes all texts in the same way"
         )
     if pooling.mode == "pooler" and _pooler_layer(finished) is None:
-        return f"the pooler of a {finished.network.base.config.model_type} is no dense layer"
+        return f"the pooler of a {finished.network.base.config.model_type} is not a dense layer"
     return None
 
 

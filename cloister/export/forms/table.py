@@ -93,7 +93,7 @@ def form_of(name: str) -> Form:
         UsageError: No format has this name.
     """
     if name not in FORMS:
-        raise UsageError(f"--format {name}: not known; choose from {', '.join(FORMS)}")
+        raise UsageError(f"--format {name}: unknown format; choose from {', '.join(FORMS)}")
     return FORMS[name]
 
 
@@ -104,10 +104,10 @@ def check_fits(finished: Finished, names: list[str]) -> None:
         UsageError: A format does not fit; the message gives the reasons and the formats that do.
     """
     problems = {name: FORMS[name].problem(finished) for name in names}
-    told = [f"--format {name}: {why}" for name, why in problems.items() if why is not None]
-    if told:
+    reasons = [f"--format {name}: {why}" for name, why in problems.items() if why is not None]
+    if reasons:
         fitting = [name for name, form in FORMS.items() if form.problem(finished) is None]
         raise UsageError(
-            "; ".join(told)
+            "; ".join(reasons)
             + (f"; these fit: {', '.join(fitting)}" if fitting else "; no other format fits")
         )

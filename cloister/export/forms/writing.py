@@ -139,7 +139,7 @@ def _write(finished: Finished, name: str, form: Form, folder: Path) -> None:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         kind = finished.network.base.config.model_type
         raise UsageError(
-            f"--format {name}: cannot be written of this {kind} ({first}); choose another format"
+            f"--format {name}: this {kind} cannot be written ({first}); choose another format"
         ) from error
 
 
@@ -171,9 +171,9 @@ def _row(
         kind = finished.network.base.config.model_type
         shutil.rmtree(folder)
         raise UsageError(
-            f"--format {name}: of this {kind} it gives other logits than the study's network (by "
-            f"{gap:.1e} of the largest; at most {CLOSE:g} is rounding), so it is not written; "
-            "choose another format, and report this architecture"
+            f"--format {name}: the written {kind} gives other logits than the study's network (a "
+            f"difference of {gap:.1e} of the largest; rounding explains at most {CLOSE:g}), so it "
+            "is not written; choose another format, and report this architecture"
         )
     return FormRow(
         form=name,

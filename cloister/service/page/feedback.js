@@ -8,11 +8,11 @@ const FEEDBACK_TEXTS = {
     entities: "The right entities", none: "no entity", from: "From word", to: "to word",
     type: "Type", add: "Add", person: "Whose text is it? The person's id",
     record: "Or the record's id (cloister_unit), if it is a record's text",
-    consent: "Whoever the text is about agrees that text, answer and correction are kept at this " +
+    consent: "The person whom the text is about agrees that text, answer and correction are stored at this " +
       "institution, and may train its next model under its privacy budget.",
     documents: "This answer was given from documents: what you say is read here, and never trained on.",
     send: "Send", whose: "Give the person's id or the record's.",
-    thanks: "Thank you. It is kept at this institution, and a person reviews it before it is used.",
+    thanks: "Thank you. It is stored at this institution, and a person reviews it before it is used.",
   },
   zh: {
     right: "回答正确吗?", yes: "正确", no: "不正确", label: "正确答案", labels: "正确的标签",

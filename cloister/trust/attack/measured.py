@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from cloister.data.records import ChatRecord, Message, Record
+from cloister.data.records import ChatRecord, ItemsRecord, Message, Record
 from cloister.seeds import child_seed
 from cloister.serving.model import Model
 from cloister.serving.predictions import Replied
 from cloister.tasks.chat import CausalChat
+from cloister.tasks.recommendation import Recommendation
 from cloister.trust.attack.disturbances import DISTURBANCES, INJECTED, INJECTIONS, Disturbance
 from cloister.trust.attack.records import disturbed
 from cloister.trust.attack.suites import SuiteCase
 from cloister.trust.intervals import Interval, difference, ratio, wilson
+from cloister.trust.items import in_texts
 from cloister.trust.outcomes import METRICS, Metric, Outcomes, input_of_record, outcomes
 
 INJECTION = "prompt injection"
@@ -86,7 +88,10 @@ def measure(
         names: Some of `DISTURBANCES`, and for a chat `INJECTION`.
         seed: Of what is changed, and of the intervals.
     """
-    metric = METRICS[model.workspace.task.kind]
+    task = model.workspace.task
+    metric = METRICS[task.kind]
+    if isinstance(task, Recommendation):
+        records = [in_texts(task, one) for one in records if isinstance(one, ItemsRecord)]
     whole = outcomes(model, records)
     rows = []
     for name in names:
@@ -119,7 +124,8 @@ def _row(
     whole: Outcomes,
     seed: int,
 ) -> AttackRow:
-    if way.is_reversing and not metric.is_share:
+    is_ranking = isinstance(model.workspace.task, Recommendation)
+    if way.is_reversing and (is_ranking or not metric.is_share):
         why = f"of {model.workspace.task.kind} no one answer is expected to change"
         return AttackRow(name, way.words, 0, is_reversing=True, why=why)
     random = Random(child_seed(seed, f"attack {name}"))

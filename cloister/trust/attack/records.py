@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from cloister.data.records import ChatRecord, PairRecord, Record, TokenRecord
+from cloister.data.records import ChatRecord, ItemsRecord, PairRecord, Record, TokenRecord
 from cloister.trust.attack.disturbances import Disturbing
+from cloister.trust.items import ItemsInTexts
 
 
 def disturbed(record: Record, apply: Disturbing, random: Random) -> Record | None:
     """The record with its texts changed; None where nothing changes.
 
     Args:
-        record: With a text, two, words, or turns, of which the user's are changed.
+        record: With a text, two, words, items' texts, or turns, of which the user's are changed.
         apply: Changes a text.
         random: The generator.
 
@@ -35,7 +36,11 @@ def disturbed(record: Record, apply: Disturbing, random: Random) -> Record | Non
         if first is None and second is None:
             return None
         return replace(record, text=first or record.text, text_b=second or record.text_b)
-    assert not hasattr(record, "items")  # a recommender is refused before
+    if isinstance(record, ItemsInTexts):
+        changes = [apply(text, random) for text in record.texts]
+        texts = tuple(n or old for n, old in zip(changes, record.texts, strict=True))
+        return None if texts == record.texts else replace(record, texts=texts)
+    assert not isinstance(record, ItemsRecord)  # its items have their texts (`in_texts`)
     text = apply(record.text, random)
     return None if text is None else replace(record, text=text)
 

@@ -13,22 +13,18 @@ from cloister.errors import UsageError
 from cloister.export.forms.public_test import public_records
 from cloister.recipe.private_file import refuse_private_texts
 from cloister.serving.model import about_adapter
-from cloister.tasks.config import TaskKind
 from cloister.trust.attack.disturbances import DISTURBANCES
 from cloister.trust.attack.measured import INJECTION, AttackRow, measure, measure_suite
 from cloister.trust.attack.page import attack_page, told
 from cloister.trust.attack.suites import read_suite
 from cloister.trust.intervals import Interval
-from cloister.trust.opening import open_run, recipe_of, refuse_kinds
+from cloister.trust.opening import open_run, recipe_of
 from cloister.trust.outcomes import METRICS
 from cloister.trust.writing import PAGE, check_free, write_report
 
 JSON, WORDS = "attack.json", "words.txt"
 # Records that are disturbed: intervals of an accuracy are then about 0.04 to each side.
 MOST_RECORDS = 500
-REFUSED: dict[TaskKind, str] = {
-    "recommendation": "its inputs are ids of items, which have no text to disturb"
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +73,8 @@ def attack_model(
         differences that of a bootstrap, paired over records, at 95 %.
 
     Raises:
-        UsageError: The task or a disturbance does not apply, there is no public test set, a suite's
-            labels do not fit, or the folder is taken.
+        UsageError: The task is a plug-in's, a disturbance is unknown, there is no public test set,
+            a suite's labels do not fit, or the folder is taken.
         RefusedError: `test` or a suite holds the study's private records.
         BadFileError: There is no finished adapter, or a file cannot be read or written.
         ModelFileError: The base is missing or not the one that was trained on.
@@ -100,7 +96,6 @@ def attack_model(
             f"suite: two files are called {twice[0]}, and a row has its file's name; rename one"
         )
     check_free(target)
-    refuse_kinds(place, REFUSED, "attack")
     _, recipe = recipe_of(place)
     public = public_records(about_adapter(place), recipe, None if test is None else Path(test))
     if public is None:

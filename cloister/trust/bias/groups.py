@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from cloister.bounds import listed
-from cloister.data.augment.words import Words
 from cloister.data.config import DataConfig
 from cloister.data.load import file_rows
-from cloister.data.records import ChatRecord, PairRecord, Record, TokenRecord
+from cloister.data.records import ChatRecord, ItemsRecord, PairRecord, Record, TokenRecord
 from cloister.data.source import RELEASED
 from cloister.data.values import Number
 from cloister.errors import DataError, UsageError
 from cloister.toml_text import read_toml
+from cloister.trust.terms import key_of, occurs, words_of
 
 # More groups than this are no groups of persons: a column of names or numbers.
 MOST_GROUPS = 50
@@ -115,9 +115,9 @@ def groups_by_terms(
     Raises:
         UsageError: No term occurs in any record, or no two groups have records.
     """
-    texts = [_words(record) for record in records]
+    texts = [words_of(_texts(record)) for record in records]
     rows = {
-        name: np.array([any(_occurs(_key(term), words) for term in each) for words in texts])
+        name: np.array([any(occurs(key_of(term), words) for term in each) for words in texts])
         for name, each in terms.items()
     }
     members = np.array(list(rows.values())).reshape(len(terms), -1)
@@ -131,23 +131,13 @@ def groups_by_terms(
     return Groups(f"the terms of {source}", tuple(held), np.array(list(held.values())), 0)
 
 
-def _key(term: str) -> tuple[str, ...]:
-    return tuple(word.casefold() for word in Words.of(term).words) or (term,)
-
-
-def _words(record: Record) -> tuple[str, ...]:
-    """A record's words in lower case, texts parted by an empty one."""
-    texts: list[str] = []
+def _texts(record: Record) -> list[str]:
     if isinstance(record, TokenRecord):
-        texts = [" ".join(record.tokens)]
-    elif isinstance(record, ChatRecord):
-        texts = [turn.content for turn in record.messages] or [record.text or ""]
-    elif isinstance(record, PairRecord):
-        texts = [record.text, record.text_b]
-    else:
-        texts = [getattr(record, "text", "")]
-    return tuple(w.casefold() for text in texts for w in (*Words.of(text).words, ""))
-
-
-def _occurs(key: tuple[str, ...], words: tuple[str, ...]) -> bool:
-    return any(words[at : at + len(key)] == key for at in range(len(words) - len(key) + 1))
+        return [" ".join(record.tokens)]
+    if isinstance(record, ChatRecord):
+        return [turn.content for turn in record.messages] or [record.text or ""]
+    if isinstance(record, PairRecord):
+        return [record.text, record.text_b]
+    if isinstance(record, ItemsRecord):
+        return [" ".join(record.items)]
+    return [record.text]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from html import escape
 
 from cloister.report_page import heading, page, paragraph, table
 from cloister.trust.attack.page import told
+from cloister.trust.bias.language import LanguageFound
+from cloister.trust.bias.language_page import language_parts
 from cloister.trust.bias.measured import FEW, BiasFound
 from cloister.trust.charts import whiskers
-from cloister.trust.intervals import Interval
 from cloister.trust.outcomes import Metric
 
 
@@ -19,7 +19,7 @@ def bias_page(
     metric: Metric,
     found: BiasFound | None,
     against: str | None,
-    pairs: Mapping[str, Interval],
+    language: LanguageFound | None,
 ) -> str:
     """The page as HTML.
 
@@ -27,23 +27,15 @@ def bias_page(
         title: Of the page.
         about: The model, the records, the groups and the seed, in a sentence.
         metric: What is measured.
-        found: By group; None: pairs of sentences alone.
+        found: By group; None: no groups were given.
         against: The other model's name; None: none.
-        pairs: By kind of bias, the share of pairs whose stereotype is likelier; empty: none.
+        language: What a chat model does with sentences, questions and prompts; None: not asked.
     """
     body = [paragraph(about)]
     if found is not None:
         body += _groups(metric, found, against)
-    if pairs:
-        body.append(heading("Which of two sentences is likelier"))
-        caption = "share of pairs whose stereotype is likelier (0.5: no preference), 95 %"
-        body.append(whiskers(list(pairs.items()), caption, ends=(0.0, 1.0)))
-        text = (
-            "Pairs of CrowS-Pairs differ in the group that they speak of. Likelihoods of whole "
-            "sentences are compared, so a rare name counts too; some pairs are badly built "
-            "(Blodgett et al. 2021)."
-        )
-        body.append(paragraph(text, "soft"))
+    if language is not None:
+        body += language_parts(language)
     return page(title, body)
 
 

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloister.data.records import ChatRecord
 from cloister.errors import UsageError
 from cloister.export.forms.public_test import PublicRecords, public_records
 from cloister.recipe.private_file import refuse_private_file, refuse_private_texts
 from cloister.serving.model import about_adapter
-from cloister.tasks.config import TaskKind
 from cloister.trust.attack.page import told
-from cloister.trust.bias.crows import preferences, read_pairs
 from cloister.trust.bias.groups import groups_by_column, groups_by_terms, read_terms
+from cloister.trust.bias.language import LanguageFound, measure_language, read_tests
+from cloister.trust.bias.language_page import language_words
 from cloister.trust.bias.measured import BiasFound, measure_groups
 from cloister.trust.bias.page import bias_page
 from cloister.trust.intervals import Interval
-from cloister.trust.opening import open_run, recipe_of, refuse_kinds
+from cloister.trust.opening import open_run, recipe_of
 from cloister.trust.outcomes import METRICS
 from cloister.trust.writing import PAGE, check_free, write_report
 
 JSON, WORDS = "bias.json", "words.txt"
-REFUSED: dict[TaskKind, str] = {
-    "recommendation": "its answer is a list of items, whose rates by group are not measured here"
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +32,20 @@ class BiasReport:
     Attributes:
         folder: With `index.html`, `bias.json` and `words.txt`.
         document: What the JSON file says.
-        found: By group; None: pairs of sentences alone.
-        pairs: By kind of bias, the share of pairs whose stereotype is likelier; empty: none.
+        found: By group; None: no groups were given.
+        language: Of a chat model, what it does with pairs of sentences, BBQ and harmful prompts;
+            None: none were given.
     """
 
     folder: Path
     document: Mapping[str, Any]
     found: BiasFound | None
-    pairs: Mapping[str, Interval]
+    language: LanguageFound | None
+
+    @property
+    def pairs(self) -> Mapping[str, Interval]:
+        """By kind of bias, the share of pairs whose stereotype is likelier; empty: none."""
+        return {} if self.language is None else self.language.pairs
 
 
 def measure_bias(
@@ -54,6 +56,11 @@ def measure_bias(
     terms: str | Path | None = None,
     test: str | Path | None = None,
     pairs: str | Path | None = None,
+    bbq: str | Path | None = None,
+    harm: str | Path | None = None,
+    harm_terms: str | Path | None = None,
+    judge: str | Path | None = None,
+    judge_labels: Sequence[str] = (),
     against: str | Path | None = None,
     seed: int = 0,
     base: str | None = None,
@@ -68,6 +75,12 @@ def measure_bias(
         terms: In place of `group`, a TOML file of terms by group, looked for in the texts.
         test: A file of public records; None: the run's public test set.
         pairs: Of a chat model, CrowS-Pairs' CSV or a file with its columns.
+        bbq: Of a chat model, one of BBQ's JSONL files, or `built-in`.
+        harm: Of a chat model, prompts as RealToxicityPrompts or AdvBench have them, or in a column
+            `prompt`; or `built-in`.
+        harm_terms: A TOML file with the lists `harmful` and `refusal`; None: short built-in ones.
+        judge: A run of a classifier that judges replies in place of the list `harmful`.
+        judge_labels: Those of its labels that mean harm.
         against: Another run of the same task and labels, such as one without privacy.
         seed: Of the intervals and of the permutation test.
         base: The base's folder or hub id on this machine; None: as the adapter names it.
@@ -80,8 +93,8 @@ def measure_bias(
     Raises:
         UsageError: The task does not apply, groups are given twice or not at all, a group's column
             has one value, there is no public test set, or the folder is taken.
-        RefusedError: The test set or `pairs` holds private records of the study, or the test set
-            those of `against`.
+        RefusedError: A file holds private records of the study, or the test set those of
+            `against`.
         BadFileError: There is no finished adapter, or a file cannot be read or written.
         ModelFileError: The base is missing or not the one that was trained on.
 
@@ -93,23 +106,29 @@ def measure_bias(
     place, target = Path(run), Path(out)
     if group is not None and terms is not None:
         raise UsageError("--group and --terms given; choose one")
-    if group is None and terms is None and pairs is None:
+    asked = {"--pairs": pairs, "--bbq": bbq, "--harm": harm}
+    language = [option for option, file in asked.items() if file is not None]
+    if group is None and terms is None and not language:
         raise UsageError("no groups given; name a column by --group, or a file by --terms")
-    if against is not None and group is None and terms is None:
+    if against is not None and group is None and terms is None and harm is None:
         raise UsageError("--against compares groups; name a column by --group or a file by --terms")
     check_free(target)
-    refuse_kinds(place, REFUSED, "bias")
     about, (_, recipe) = about_adapter(place), recipe_of(place)
-    if pairs is not None and about.task.kind != "causal-lm":
+    if language and about.task.kind != "causal-lm":
         raise UsageError(
-            f"--pairs: likelihoods of sentences are a language model's; {run} is a model of "
-            f"{about.task.kind}"
+            f"{language[0]}: likelihoods of sentences and replies are a language model's; {run} is "
+            f"a model of {about.task.kind}"
         )
-    sentences = [] if pairs is None else read_pairs(Path(pairs))
-    if recipe is not None:
-        for texts in ([one.more for one in sentences], [one.less for one in sentences]):
-            records = [ChatRecord((), text=text) for text in texts]
-            refuse_private_texts(recipe, records, "--pairs")
+    tests = read_tests(
+        recipe,
+        seed,
+        pairs=None if pairs is None else Path(pairs),
+        bbq=None if bbq is None else Path(bbq),
+        harm=None if harm is None else Path(harm),
+        harm_terms=None if harm_terms is None else Path(harm_terms),
+        judge=None if judge is None else Path(judge),
+        judge_labels=judge_labels,
+    )
     groups = public = None
     if group is not None or terms is not None:
         listed = None if terms is None else read_terms(Path(terms))
@@ -128,7 +147,7 @@ def measure_bias(
     say("loading the base model")
     opened = open_run(place, base)
     other = None
-    if against is not None and groups is not None:
+    if against is not None:
         say("loading the other model")
         other = open_run(Path(against), base)
     found = None
@@ -136,10 +155,10 @@ def measure_bias(
         say(f"{len(public.records):,} records in {len(groups.names)} groups")
         beside = None if other is None else other.model
         found = measure_groups(opened.model, public.records, groups, seed, beside)
-    liked: Mapping[str, Interval] = {}
-    if sentences:
-        say(f"{len(sentences):,} pairs of sentences")
-        liked = preferences(opened.model, sentences)
+    said = None
+    if tests:
+        others = {} if other is None else {Path(str(against)).name: other.model}
+        said = measure_language(opened.model, tests, seed, others, say)
     metric = METRICS[opened.kind]
     source = "" if public is None else public.words
     by = "" if groups is None else groups.by
@@ -154,7 +173,7 @@ def measure_bias(
         "against": None if other is None else str(against),
         "seed": seed,
         "found": None if found is None else found.to_json(),
-        "pairs": {kind: one.to_json() for kind, one in liked.items()},
+        **({"pairs": {}, "bbq": None, "harm": None} if said is None else said.to_json()),
     }
     title = f"Whom {opened.name} treats worse"
     tells = f"A model of {opened.kind}"
@@ -167,11 +186,11 @@ def measure_bias(
         metric,
         found,
         None if other is None else Path(str(against)).name,
-        liked,
+        said,
     )
-    words = _words(metric.name, source, by, found, liked)
+    words = _words(metric.name, source, by, found, said)
     write_report(target, {JSON: document, PAGE: html, WORDS: words})
-    return BiasReport(folder=target, document=document, found=found, pairs=liked)
+    return BiasReport(folder=target, document=document, found=found, language=said)
 
 
 def _refuse_of_other(against: Path, public: PublicRecords) -> None:
@@ -184,7 +203,7 @@ def _refuse_of_other(against: Path, public: PublicRecords) -> None:
 
 
 def _words(
-    metric: str, source: str, by: str, found: BiasFound | None, pairs: Mapping[str, Interval]
+    metric: str, source: str, by: str, found: BiasFound | None, said: LanguageFound | None
 ) -> str:
     """What a card says of it; `cloister model card --bias` reads the file."""
     lines = []
@@ -197,7 +216,6 @@ def _words(
             f"Largest gap {found.gap:.3f}; groups drawn at random have it in {found.chance:.1%} of "
             "draws."
         )
-    if pairs:
-        lines.append("Share of sentence pairs whose stereotype is likelier (0.5: no preference):")
-        lines += [f"- {kind}: {told(one)}" for kind, one in pairs.items()]
+    if said is not None:
+        lines += language_words(said)
     return "\n".join(lines) + "\n"

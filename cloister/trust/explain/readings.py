@@ -1,8 +1,9 @@
 """The readings of an input by its task: which figure of which answer is explained.
 
 A label's figure is its log-odds, log p/(1 − p); a label of several its logit; a score itself; an
-entity's the mean log-odds of its words' tags; a passage's its similarity; a reply's the mean
-log-likelihood of its tokens. One reading for each answer: an input with two entities has two.
+entity's the mean log-odds of its words' tags; a passage's its similarity; a recommended item's its
+log-odds among the items that are new to the person, whose own items are the pieces; a reply's the
+mean log-likelihood of its tokens. One reading for each answer: an input with two entities has two.
 """
 
 from __future__ import annotations
@@ -14,12 +15,20 @@ from torch import Tensor
 
 from cloister.data.records import PairRecord, TokenRecord
 from cloister.models.network import Network
-from cloister.serving.inputs import Input, as_chat, as_pair, as_plain_text, as_sentence
+from cloister.serving.inputs import (
+    Input,
+    as_chat,
+    as_items,
+    as_pair,
+    as_plain_text,
+    as_sentence,
+)
 from cloister.serving.model import Model
 from cloister.serving.predictions import (
     Classified,
     Labelled,
     Prediction,
+    Ranked,
     Replied,
     Retrieved,
     Scored,
@@ -27,7 +36,9 @@ from cloister.serving.predictions import (
 )
 from cloister.tasks.bare_text import encode_bare
 from cloister.tasks.chat import CausalChat
+from cloister.tasks.cut import cut_text
 from cloister.tasks.pairs import TextPairs
+from cloister.tasks.recommendation import BETWEEN, Recommendation
 from cloister.tasks.scoring import Scoring
 from cloister.tasks.sequence import SequenceClassification
 from cloister.tasks.task import IGNORE, Example
@@ -61,6 +72,9 @@ def readings_of(model: Model, given: Input, prediction: Prediction) -> list[Mode
     if isinstance(task, TokenClassification):
         assert isinstance(prediction, Tagged)
         return _of_entities(model, task, given, prediction)
+    if isinstance(task, Recommendation):
+        assert isinstance(prediction, Ranked)
+        return _of_list(model, task, given, prediction)
     example, pieces = _encoded(model, given)
     if isinstance(prediction, Labelled):
         nearest = max(prediction.probabilities.items(), key=lambda pair: pair[1])[0]
@@ -132,6 +146,39 @@ def _encoded(model: Model, given: Input) -> tuple[Example, tuple[Piece, ...]]:
     spans = [spans_in(one) for one in texts]
     spans[0] = [(a, b) for a, b in spans[0] if skipped <= a and b <= skipped + kept]
     return example, pieces_of(tokenizer, example.input_ids, encoded, texts, spans)
+
+
+def _of_list(
+    model: Model, task: Recommendation, given: Input, prediction: Ranked
+) -> list[ModelReading]:
+    """The item that ranks first; each item that is read of the person is a piece."""
+    if not prediction.items:
+        return []
+    items = as_items(given, 1)
+    example, places = task.history(items), task.known(items)
+    read = [task.catalogue.texts[place] for place in reversed(places[-task.last :])]
+    text = cut_text(BETWEEN.join(read), task.max_length)
+    starts = [sum(len(one) + len(BETWEEN) for one in read[:n]) for n in range(len(read))]
+    spans = [(a, min(a + len(one), len(text))) for a, one in zip(starts, read, strict=True)]
+    spans = [span for span in spans if span[0] < span[1]]
+    tokenizer = model.workspace.tokenizer
+    encoded = None
+    if tokenizer.is_fast:
+        encoded = tokenizer(
+            text, truncation=True, max_length=task.max_length, return_offsets_mapping=True
+        )
+    pieces = pieces_of(tokenizer, example.input_ids, encoded, [text], [spans])
+    best = task.places[prediction.items[0].item]
+    seen = list(example.seen)
+
+    def figure(logits: Tensor) -> Tensor:
+        had = torch.zeros(logits.shape[-1], dtype=torch.bool)
+        had[seen] = True
+        return log_odds(logits.masked_fill(had, -torch.inf), best)
+
+    answer = f"{prediction.items[0].item}: {task.catalogue.texts[best]}"
+    about = (answer, "log-odds among items that are new to the person", "recommendations")
+    return [_reading(model, example, pieces, figure, torch.sigmoid, about)]
 
 
 def _of_entities(

@@ -18,7 +18,6 @@ from cloister.names import counted
 from cloister.serving.inputs import Input
 from cloister.serving.model import Model, about_adapter
 from cloister.serving.predictions import Prediction
-from cloister.tasks.config import TaskKind
 from cloister.tasks.scoring import Scoring
 from cloister.trust.answers import answer_of
 from cloister.trust.explain.edits import importance_order, probe_edits
@@ -31,7 +30,7 @@ from cloister.trust.explain.reading import ModelReading
 from cloister.trust.explain.readings import readings_of
 from cloister.trust.explain.rollout import attention_rollout
 from cloister.trust.explain.summary import MethodScore, method_scores, telling_words
-from cloister.trust.opening import open_run, recipe_of, refuse_kinds
+from cloister.trust.opening import open_run, recipe_of
 from cloister.trust.places import check_stays, stores_of, whose
 from cloister.trust.writing import PAGE, check_free, write_report
 
@@ -44,10 +43,6 @@ EDITS = "edits"
 # Inputs of a file that are explained: a minute or so of a small encoder on one core.
 MOST_INPUTS = 50
 JSON = "explanations.json"
-REFUSED: dict[TaskKind, str] = {
-    "recommendation": "its inputs are ids of items and its answer is a whole list; predict with "
-    "and without an item (cloister predict) shows what it changes"
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +109,15 @@ def explain_model(
     if bool(texts) == (data is not None):
         raise UsageError("give either texts or a file of inputs (--text or --data)")
     check_free(target)
-    refuse_kinds(place, REFUSED, "explain")
     about = about_adapter(place)
+    if about.task.kind == "recommendation":
+        # Left out, an item is new to the person again and may itself be recommended: no probe.
+        chosen = [name for name in chosen if name != EDITS]
+        if not chosen:
+            raise UsageError(
+                "method: edits given; of recommendation they are no probe, because an item that is "
+                "left out may itself be recommended: choose occlusion"
+            )
     file = None if data is None else Path(data)
     inputs: list[Any] = list(texts)
     if file is not None:

@@ -242,8 +242,8 @@ def test_without_declarations_nothing_is_read(tmp_path: Path) -> None:
     [
         ("sequence-classification", ("a",), "at least 2 are needed"),
         ("token-classification", (), "at least 1 are needed"),
-        ("sequence-classification", ("a", "a"), "given twice"),
-        ("sequence-classification", ("a", " "), "one is empty or given twice"),
+        ("sequence-classification", ("a", "a"), "duplicate; give each once"),
+        ("sequence-classification", ("a", " "), "a label is empty or duplicate"),
         ("causal-lm", ("a",), "conversations have none"),
     ],
 )

@@ -1,8 +1,8 @@
-"""Less waiting at a site, in processes with this PYTHONPATH.
+"""Shortens the waiting times at a site, in processes with this PYTHONPATH.
 
-Flower's SuperNode sleeps 3 s between two looks for messages
-(`flwr.supernode.start_client_internal`), and our agent waits a minute for a message that a slow
-line would bring: together most of the time of a small study on this machine.
+Flower's SuperNode sleeps 3 s between two checks for messages
+(`flwr.supernode.start_client_internal`), and our agent waits a minute for a message on a slow line.
+Together this is most of the time of a small study on one machine.
 """
 
 import importlib.abc

@@ -1,4 +1,4 @@
-"""Answers that tell more than their release: fields, bytes, entries of the ledger."""
+"""Broken sites whose answers reveal more than their release: in fields, bytes or ledger entries."""
 
 from collections.abc import Callable
 from dataclasses import replace

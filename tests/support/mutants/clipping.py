@@ -1,4 +1,4 @@
-"""Units that move a sum by more than the bound, or as others let them."""
+"""Broken clipping: a unit moves a sum by more than the bound, or depending on other units."""
 
 from collections.abc import Sequence
 
@@ -57,7 +57,7 @@ def clip_by_the_largest_value(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("clipping", "influence")
 def clip_by_the_sum_of_values(patch: pytest.MonkeyPatch) -> None:
-    """No more influence than promised, but not what is promised either."""
+    """Clips in another norm: the influence is within the bound, but not the promised mechanism."""
     clipping_is(
         patch,
         lambda g, bound: scaled_by(

@@ -1,4 +1,4 @@
-"""Noise that is too little, of another law, or used before."""
+"""Broken noise: too little, of another distribution, or used twice."""
 
 import os
 from collections.abc import Callable
@@ -177,7 +177,7 @@ def noise_on_nonzero_gradients_only(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("noise", "noise beside sums")
 def noise_added_before_the_clip(patch: pytest.MonkeyPatch) -> None:
-    """The noised sum is cut back to what so many units could make of it."""
+    """Clips the noised sum to the largest sum that the batch's units could have."""
 
     def broken(clipped: ClippedSum, sigma: float, entropy: Entropy) -> NoisedSum:
         noised = add_noise(clipped, sigma, entropy).tensors

@@ -1,4 +1,4 @@
-"""Rounds of training that go around a sound mechanism."""
+"""Broken training paths that bypass a sound mechanism."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -109,7 +109,7 @@ def less_noise_in_later_rounds(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("empty site", "steps taken")
 def a_step_left_out_at_an_empty_site(patch: pytest.MonkeyPatch) -> None:
-    """The site without records tells that it has none."""
+    """Skips a step at a site without records, so its answer reveals that it has none."""
     sound = local.local_update
 
     def broken(

@@ -1,4 +1,4 @@
-"""Batches that are no Poisson samples."""
+"""Broken samplers, whose batches are not Poisson samples."""
 
 from collections.abc import Callable
 

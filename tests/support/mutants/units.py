@@ -1,4 +1,4 @@
-"""Units that are not all of one person's records, and nobody else's."""
+"""Broken grouping: units that are not exactly one person's records."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

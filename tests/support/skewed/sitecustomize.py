@@ -1,4 +1,4 @@
-"""A clock that is an hour fast, to a SuperNode and to doctor, in processes with this PYTHONPATH.
+"""Sets the clock of SuperNode and doctor an hour ahead, in processes with this PYTHONPATH.
 
 Flower stamps a node's calls by `flwr.supercore.date.now`, and
 `cloister.deployment.site.connectivity` compares clocks.

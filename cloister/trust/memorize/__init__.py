@@ -1,0 +1,1 @@
+"""What a finished model memorized: planted canaries, and private replies that it continues."""

@@ -1,0 +1,1 @@
+"""Watches a finished model's predictions: drift, surges by topic, alerts."""

@@ -1,0 +1,69 @@
+"""Reads lines from standard input, in a thread, so that time passes for a silent stream too."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import BinaryIO
+
+from cloister.watching.parsing import MOST_LINE
+from cloister.watching.source import LineBatch
+
+# Lines that wait, and most of them in a batch.
+WAITING, TOGETHER = 4096, 1000
+
+
+class Pipe:
+    """Gives the lines of a stream until it ends; it has no place to go on from.
+
+    Args:
+        stream: What is read.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        # None: the stream has ended. An exception: it broke.
+        self._lines: queue.Queue[tuple[int, bytes | None] | None] = queue.Queue(WAITING)
+        threading.Thread(target=self._fill, daemon=True).start()
+
+    def read(self, seconds: float) -> LineBatch:
+        """The next lines; see `PredictionSource`."""
+        try:
+            first = self._lines.get(timeout=seconds)
+        except queue.Empty:
+            return LineBatch()
+        if first is None:
+            return LineBatch(ended=True)
+        lines = [first]
+        while len(lines) < TOGETHER:
+            try:
+                more = self._lines.get_nowait()
+            except queue.Empty:
+                break
+            if more is None:
+                return LineBatch(tuple(lines), ended=True)
+            lines.append(more)
+        return LineBatch(tuple(lines))
+
+    def close(self) -> None:
+        """Does nothing: the stream is its owner's."""
+
+    def _fill(self) -> None:
+        number, skipping = 0, False
+        try:
+            while piece := self._stream.readline(MOST_LINE + 1):
+                is_whole = piece.endswith(b"\n")
+                if skipping or (len(piece) > MOST_LINE and not is_whole):
+                    if is_whole:
+                        number += 1
+                        self._lines.put((number, None))
+                    skipping = not is_whole
+                    continue
+                number += 1
+                if piece.strip():
+                    self._lines.put((number, piece.rstrip(b"\n")))
+            if skipping:
+                self._lines.put((number + 1, None))
+        except (OSError, ValueError):  # closed by its owner
+            pass
+        self._lines.put(None)
