@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python tools/install.py --lock $(LOCK) --here
 # the federations and runs that they share; some tests start services of their own, hence at most 8.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo llm-demo deploy-demo example-tutor example-customer-service test nightly fuzz check audit bench docs reference format lock image clean
+.PHONY: help demo llm-demo deploy-demo example-tutor example-customer-service example-recommender test nightly fuzz check audit bench docs reference format lock image clean
 
 help: ## What each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -25,6 +25,9 @@ deploy-demo: $(VENV)/.demo ## A coordinator and three hospitals over TLS on this
 
 example-tutor: $(VENV)/.demo ## Four schools train a tutor privately: points, hints and material on a page (about 4 minutes)
 	$(BIN)/python examples/tutor/run.py --serve
+
+example-recommender: $(VENV)/.demo ## Three shops train a recommender privately: lists with reasons, corrections, and a next study (about 4 minutes)
+	$(BIN)/python examples/recommender/run.py --serve
 
 example-customer-service: $(VENV)/.llm ## Three desks train a chat model privately, which answers from a desk's own pages and cites them (about 6 minutes)
 	$(BIN)/python examples/customer-service/run.py --serve

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
@@ -23,8 +23,8 @@ from cloister.data.records import ChatRecord
 from cloister.documents.frame import question_of
 from cloister.errors import BadFileError, CloisterError, DataError, MisfitError
 from cloister.feedback.store import StoreFullError
-from cloister.service.batching import Batcher, ClosedError, QueueFullError, Rows, Talk
-from cloister.service.bodies import BodyError, chat_of, inputs_of, read_body
+from cloister.service.batching import Batcher, ClosedError, Predicted, QueueFullError, Rows, Talk
+from cloister.service.bodies import BodyError, chat_of, inputs_of, read_body, wants_reasons
 from cloister.service.callers import CallerRates, Callers
 from cloister.service.feedback_desk import FeedbackDesk, answers_of
 from cloister.service.figures import Figures
@@ -34,6 +34,7 @@ from cloister.service.openai_form import Completion, failure
 from cloister.service.reply_stream import Decoding, Reply, TooLongError, decode, prompt_of
 from cloister.service.sizes import size_of
 from cloister.service.versions import Served, Version
+from cloister.serving.inputs import Input
 from cloister.tasks.chat import CausalChat
 
 HERE = Path(__file__).parent
@@ -130,11 +131,14 @@ def _answering(
 
 async def predict(service: Service, request: Request) -> Response:
     """Answers `POST /v1/predict`."""
-    inputs = inputs_of(await read_body(request))
-    task = service.served.current.model.workspace.task
+    body = await read_body(request)
+    inputs, task = inputs_of(body), service.served.current.model.workspace.task
     rows = Rows(inputs, size_of(task.record_kind, inputs, task.max_length))
-    service.batcher.put(rows)
-    answered = await asyncio.wrap_future(rows.answer)
+    if wants_reasons(body, task.kind):
+        answered = await _reasoned(service, inputs)
+    else:
+        service.batcher.put(rows)
+        answered = await asyncio.wrap_future(rows.answer)
     version, found = answered.version, answered.predictions
     answer: dict[str, object] = {
         **_named(version),
@@ -144,6 +148,19 @@ async def predict(service: Service, request: Request) -> Response:
     if service.desk is not None:
         answer["receipts"] = service.desk.receipts(version, inputs, found)
     return JSONResponse(answer)
+
+
+async def _reasoned(service: Service, inputs: Sequence[Input]) -> Predicted:
+    """Recommends with reasons, which take many passes, so the request is computed alone."""
+
+    def compute(version: Version) -> Predicted:
+        return Predicted(version.model.predict(inputs, reasons=True), version)
+
+    talk = Talk(compute)
+    service.batcher.put(talk)
+    found = await asyncio.wrap_future(talk.answer)
+    assert isinstance(found, Predicted)
+    return found
 
 
 async def feedback(service: Service, request: Request) -> Response:

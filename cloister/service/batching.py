@@ -60,10 +60,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Talk:
-    """A conversation that waits for its reply, which is decoded alone.
+    """A request that waits to be computed alone: a conversation, or people's items with reasons.
 
     Attributes:
-        reply: Computes the reply with the version that is served at that moment.
+        reply: Computes the answer with the version that is served at that moment.
         answer: Set by the computing thread; cancelled if the caller no longer waits.
     """
 

@@ -19,6 +19,9 @@ from cloister.serving.inputs import Input
 MOST_BYTES = 2**20
 # Most inputs of one request: about one batch, at a few dozen tokens each.
 MOST_INPUTS = 256
+# Most people whose reasons one request asks for: each takes a pass for each item that is read, at
+# most 32 (`serving.reasons`), so this is about two batches.
+MOST_REASONED = 16
 # OpenAI's own limits: the highest temperature, and the number of stop texts.
 MOST_TEMPERATURE, MOST_STOPS = 2.0, 4
 _USED = {
@@ -81,19 +84,42 @@ async def read_body(request: Request) -> Any:
 
 
 def inputs_of(body: Any) -> list[Input]:
-    """Returns the inputs of a request to `/v1/predict`: `{"inputs": [ … ]}`.
+    """Returns the inputs of a request to `/v1/predict`: `{"inputs": [ … ], "reasons": true}`.
 
     Raises:
         BodyError: The body has another form, or too many inputs.
     """
     if not isinstance(body, dict) or not isinstance(body.get("inputs"), list):
         raise BodyError(400, 'an object {"inputs": [ … ]} is needed')
-    if others := sorted(set(body) - {"inputs"}):
-        raise BodyError(400, f"{shortened(others[0])}: unknown field; only inputs is allowed")
+    if others := sorted(set(body) - {"inputs", "reasons"}):
+        raise BodyError(
+            400, f"{shortened(others[0])}: unknown field; only inputs and reasons are allowed"
+        )
     inputs: list[Input] = body["inputs"]
     if not 1 <= len(inputs) <= MOST_INPUTS:
         raise BodyError(400, f"{len(inputs)} inputs given; a request must have 1 to {MOST_INPUTS}")
     return inputs
+
+
+def wants_reasons(body: Mapping[str, Any], kind: str) -> bool:
+    """Returns whether a request to `/v1/predict` asks which items a recommendation follows from.
+
+    Args:
+        body: Whose inputs `inputs_of` has read.
+        kind: The served model's task.
+
+    Raises:
+        BodyError: It is not true or false, or asked of another task or for too many people.
+    """
+    if not _flag(body, "reasons"):
+        return False
+    if kind != "recommendation":
+        raise BodyError(400, f"reasons: asked of {kind}; they are of recommendation: leave it out")
+    if len(body["inputs"]) > MOST_REASONED:
+        raise BodyError(
+            400, f"reasons: given for at most {MOST_REASONED} people a request; send fewer"
+        )
+    return True
 
 
 def chat_of(body: Any) -> tuple[ChatRecord, Decoding, bool, bool]:

@@ -44,6 +44,7 @@ from cloister.serving.predictions import (
     Scored,
     Tagged,
 )
+from cloister.serving.reasons import reasoned
 from cloister.tasks.bare_text import encode_bare
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.cut import most_characters
@@ -91,7 +92,9 @@ class Model:
         """Class names or entity types; empty for a chat and for scores."""
         return self.about.task.labels
 
-    def predict(self, inputs: Iterable[Input], *, top: int = SHOWN) -> list[Prediction]:
+    def predict(
+        self, inputs: Iterable[Input], *, top: int = SHOWN, reasons: bool = False
+    ) -> list[Prediction]:
         """Predicts for each input, in order.
 
         Records are encoded, cut and batched as in `cloister evaluate`, so its scores are those of
@@ -105,10 +108,12 @@ class Model:
                 recommendation: each person's items, oldest first, a list of item ids, or a text of
                 ids separated by spaces.
             top: For recommendation: how many items to return; fewer if the person lacks fewer.
+            reasons: For recommendation: also find which of the person's items moved each
+                recommended item most (`serving.reasons`); a pass for each item that is read.
 
         Raises:
-            UsageError: A single text or a table is given instead of a list of inputs, or `top` is
-                below 1.
+            UsageError: A single text or a table is given instead of a list of inputs, `top` is
+                below 1, or `reasons` is given for another task.
             DataError: An input is empty, or not of the kind that the task reads.
         """
         if isinstance(inputs, str):
@@ -120,7 +125,17 @@ class Model:
             )
         if top < 1:
             raise UsageError(f"top: {top} given; at least 1 is needed")
-        return self._predicted(list(inputs), top, 1)
+        if not reasons:
+            return self._predicted(list(inputs), top, 1)
+        task = self.workspace.task
+        if not isinstance(task, Recommendation):
+            raise UsageError(f"reasons: given for {task.kind}; they are of recommendation alone")
+        persons = [as_items(one, number) for number, one in enumerate(inputs, 1)]
+        found = self._rank(task, persons, top, 1)
+        return [
+            reasoned(task, items, ranked, self._logits)
+            for items, ranked in zip(persons, found, strict=True)
+        ]
 
     @property
     def streamed(self) -> int:
@@ -154,7 +169,7 @@ class Model:
         task = self.workspace.task
         if isinstance(task, Recommendation):
             persons = [as_items(one, number) for number, one in enumerate(given, first)]
-            return self._rank(task, persons, top, first)
+            return [*self._rank(task, persons, top, first)]
         if isinstance(task, CausalChat):
             return [self._reply(task, one, number) for number, one in enumerate(given, first)]
         if isinstance(task, TokenClassification):
@@ -196,14 +211,14 @@ class Model:
 
     def _rank(
         self, task: Recommendation, persons: Sequence[tuple[str, ...]], top: int, first: int
-    ) -> list[Prediction]:
+    ) -> list[Ranked]:
         examples = []
         for number, items in enumerate(persons, first):
             try:
                 examples.append(task.history(items))
             except MisfitError as error:
                 raise MisfitError(error.reason, f"input {number}: {error}") from error
-        found: list[Prediction] = []
+        found: list[Ranked] = []
         for items, example, logits in zip(persons, examples, self._logits(examples), strict=True):
             scores = without_seen(logits[None].double(), [example.seen])[0]
             most = min(top, len(scores) - len(example.seen))

@@ -115,16 +115,39 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class Because:
+    """Why an item is recommended: the item of the person that moved it most.
+
+    Attributes:
+        item: The id of one of the person's items.
+        moved: By how much it raised the log probability of the recommended item
+            (`serving.reasons`); above 0.
+    """
+
+    item: str
+    moved: float
+
+
+@dataclass(frozen=True)
 class RankedItem:
     """One item of a recommendation.
 
     Attributes:
         item: The item's id.
         score: The model's score, of any sign; a higher score means a better place in the list.
+        because: Why; None: it was not asked for, or no item of the person speaks for it.
     """
 
     item: str
     score: float
+    because: Because | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the item as a JSON object."""
+        told: dict[str, Any] = {"item": self.item, "score": self.score}
+        if self.because is not None:
+            told["because"] = {"item": self.because.item, "moved": self.because.moved}
+        return told
 
 
 @dataclass(frozen=True)
@@ -141,8 +164,7 @@ class Ranked:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the prediction as a JSON object."""
-        ranked = [{"item": one.item, "score": one.score} for one in self.items]
-        return {"items": ranked, "is_cut": self.is_cut}
+        return {"items": [one.to_json() for one in self.items], "is_cut": self.is_cut}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What a caller gets for what it sends: predictions, replies, and a status for what is wrong."""
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +10,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from cloister.errors import UsageError
 from cloister.service.app import Service, make_app
 from cloister.service.batching import Batcher
 from cloister.service.bodies import MOST_BYTES
@@ -101,6 +103,68 @@ def test_items_are_ranked_for_lists_and_texts_of_ids(desk: Desk, recommender: Ve
         assert "input 2" in refused.json()["error"]["message"]
 
 
+def test_a_reason_is_the_item_without_which_the_recommendation_falls_most(
+    desk: Desk, recommender: Version
+) -> None:
+    """Against all scores of the public way to ask: with each item left out, over the items that the
+    person lacks."""
+    client, items = desk.client(recommender), ["a", "b"]
+    asked = {"inputs": [items, "d"], "reasons": True}
+    first, single = client.post("/v1/predict", json=asked).json()["predictions"]
+    lacking = ["c", "d"]
+
+    def shares(has: list[str]) -> dict[str, float]:
+        (one,) = recommender.model.predict([has], top=4)
+        scores = {found["item"]: found["score"] for found in one.to_json()["items"]}
+        total = math.log(sum(math.exp(scores[item]) for item in lacking))
+        return {item: scores[item] - total for item in lacking}
+
+    whole = shares(items)
+    for one in first["items"]:
+        falls = {
+            left: whole[one["item"]] - shares([i for i in items if i != left])[one["item"]]
+            for left in items
+        }
+        left = max(items, key=lambda item: falls[item])
+        if falls[left] > 1e-6:
+            assert one["because"]["item"] == left
+            # Two computations of float32 scores, of which each rounds at about 1e-6.
+            assert one["because"]["moved"] == pytest.approx(falls[left], abs=1e-4)
+        else:
+            assert one.get("because", {"moved": 0})["moved"] < 1e-4
+    assert any("because" in one for one in first["items"])
+    # Of one item nothing can be left out; without reasons nothing changes but them.
+    assert not any("because" in one for one in single["items"])
+    plain = client.post("/v1/predict", json={"inputs": [items]}).json()["predictions"][0]
+    assert [(one["item"], one["score"]) for one in first["items"]] == [
+        (one["item"], pytest.approx(one["score"], abs=1e-5)) for one in plain["items"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"inputs": [["a"]] * 17, "reasons": True}, "at most 16 people"),
+        ({"inputs": [["a"]], "reasons": 1}, "true or false"),
+        ({"inputs": [["a"], ["x"]], "reasons": True}, "is not in task.items"),
+        ({"inputs": [["a"]], "why": True}, "only inputs and reasons are allowed"),
+    ],
+)
+def test_reasons_that_cannot_be_given_are_refused(
+    desk: Desk, recommender: Version, body: dict[str, object], said: str
+) -> None:
+    refused = desk.client(recommender).post("/v1/predict", json=body)
+    assert refused.status_code == 400
+    assert said in refused.json()["error"]["message"]
+
+
+def test_reasons_are_of_recommendation_alone(desk: Desk, classifier: Version) -> None:
+    refused = desk.client(classifier).post("/v1/predict", json={"inputs": ["a"], "reasons": True})
+    assert "they are of recommendation" in refused.json()["error"]["message"]
+    with pytest.raises(UsageError, match="recommendation alone"):
+        classifier.model.predict(["a"], reasons=True)
+
+
 def test_a_conversation_is_answered_whole_and_in_pieces(desk: Desk, chat: Version) -> None:
     client = desk.client(chat)
     body = {"model": chat.name, "messages": HELLO, "max_tokens": 10}
@@ -149,7 +213,7 @@ def test_what_cannot_be_answered_has_one_message(desk: Desk, classifier: Version
         assert "Traceback" not in answer.text
     assert client.post("/v1/chat/completions", json={"messages": HELLO}).status_code == 400
     for method, path, status, told in (
-        ("GET", "/v1/predict", 405, "'GET' is not taken"),
+        ("GET", "/v1/predict", 405, "'GET' is not allowed"),
         ("PUT", "/healthz", 405, "'PUT' is not taken"),
         ("GET", "/v2", 404, "there is no '/v2'"),
         ("POST", "/" + "x" * 5000, 404, "there is no '/xxx"),

@@ -11,6 +11,7 @@ const TEXTS = {
     nothing_kept: "What you type goes to this service only, and it keeps nothing.",
     feedback_kept: "What you type goes to this service only. It keeps what you send as feedback, " +
       "and nothing else.",
+    because: "because of",
     none: "No entity was found.", cut: "The text is longer than what the model reads; its end was cut.",
     you: "You", model: "Model", passages: "From the documents", waiting: "…", denied: "A token is needed, or this one is not known.",
     busy: "Too many requests at this moment. Ask again in a few seconds.",
@@ -28,6 +29,7 @@ const TEXTS = {
     calibration: "概率直接来自网络,未经校准。", doubt: "回复可能有误,重要内容请核实。",
     nothing_kept: "您输入的内容只发送给本服务,服务不会保存。",
     feedback_kept: "您输入的内容只发送给本服务,服务只保存您提交的反馈。",
+    because: "因为",
     none: "没有找到实体。", cut: "文本超过模型能读取的长度,末尾已被截断。",
     you: "您", model: "模型", passages: "来自文档", waiting: "……", denied: "需要令牌,或该令牌无效。",
     busy: "目前请求过多,请几秒后再试。",
@@ -127,7 +129,11 @@ function scored(found) {
 
 function ranked(found) {
   const list = made("ol");
-  for (const one of found.items) list.append(made("li", `${one.item} (${one.score.toFixed(2)})`));
+  for (const one of found.items) {
+    const row = made("li", `${one.item} (${one.score.toFixed(2)})`);
+    if (one.because) row.append(made("small", `${words.because} ${one.because.item}`, "because"));
+    list.append(row);
+  }
   return [list];
 }
 
@@ -179,7 +185,9 @@ async function post(path, body) {
 
 async function predict(text) {
   const input = about.task === "text-pairs" ? [text, at("second").value] : text;
-  const document_ = await (await post("/v1/predict", { inputs: [input] })).json();
+  const body = { inputs: [input] };
+  if (about.task === "recommendation") body.reasons = true;
+  const document_ = await (await post("/v1/predict", body)).json();
   const found = document_.predictions[0];
   last = () => {
     const nodes = found.entities ? tagged(found, text)
