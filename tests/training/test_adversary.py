@@ -31,6 +31,7 @@ from cloister.training.gradients import (
     plain_gradient_sum,
     record_gradients,
 )
+from cloister.training.joining import join
 from cloister.training.local import local_update
 from cloister.training.passes import passes
 from cloister.training.preflight import preflight
@@ -269,6 +270,24 @@ def test_companions_change_no_bit_of_a_moved_record(
     assert others == 0
     steps = BOUND / grid_of(BOUND)
     assert 0.5 * steps < most <= steps
+
+
+@pytest.mark.nightly
+def test_two_processes_move_records_as_one_does(bert: Path) -> None:
+    workspace = opened(bert, processes=2, device="cpu")
+    team = workspace.team
+    assert team is not None
+    units = random_units(workspace, 12, seed=1, most=2, full=False)
+    try:
+        join(workspace, PLAN, CONFIG, SHAPES, 100.0)
+        workspace.train_names(frozenset(workspace.start))
+        with per_record_hooks(workspace.network):
+            given = (workspace.network, workspace.task, units, 0.5, SHAPES)
+            alone, together = clipped_gradient_sum(*given), team.clipped_sum(*given)
+    finally:
+        team.close()
+    for one, other in zip(alone.tensors, together.tensors, strict=True):
+        assert torch.equal(one, other)
 
 
 # --- a broken move is seen ----------------------------------------------------------------------

@@ -92,7 +92,7 @@ def _harm(found: LanguageFound) -> list[str]:
         table(columns, rows, 3),
         paragraph(
             "Lists of terms and classifiers make mistakes: they miss politely written harm, and a "
-            "reply that makes no sense counts as neither a refusal nor harmful. bias.json has every "
+            "reply that makes no sense counts as neither a refusal nor harmful. bias.json has each "
             "reply: read some before you rely on these shares.",
             "soft",
         ),
