@@ -90,7 +90,7 @@ def parse_line(line: bytes, form: RowForm) -> tuple[StreamRow, ...]:
         if len(several) > MOST_ROWS or not all(isinstance(one, dict) for one in several):
             raise RowError("not an object")
         # A text, an embedding or answers shared by 10,000 rows would cost 10,000 times their size.
-        shared = {name: value[name] for name in (form.time, *form.cells) if name in value}
+        shared = {name: one for name, one in value.items() if name in (form.time, *form.cells)}
         return tuple(_row({**shared, **one}, form) for one in several)
     return (_row(value, form),)
 
