@@ -230,7 +230,7 @@ def test_private_replies_stay_where_they_are(
     train = talked.parent / "study" / "train.jsonl"
     asked = ["model", "memorize", str(talked), "--records", str(train), "--tokens", "3"]
     assert run([*asked, "--out", str(tmp_path / "away")]) == 4
-    assert "stay where the records are" in capsys.readouterr().err
+    assert "the report must stay with the records" in capsys.readouterr().err
     copy = tmp_path / "copy.jsonl"
     copy.write_text(train.read_text().splitlines()[0] + "\n")
     with pytest.raises(RefusedError):
@@ -249,7 +249,7 @@ def test_private_replies_stay_where_they_are(
     assert all(row["sampled"] is not None for row in document["extraction"])
     assert document["private"] is not None
     page = (inside / "index.html").read_text()
-    assert "stays where they are" in page
+    assert "keep it where they are" in page
     assert (inside / "index.html").stat().st_mode & 0o077 == 0
 
 
@@ -298,7 +298,7 @@ def test_what_does_not_apply_is_refused(finished: Path, talked: Path, tmp_path: 
         cl.measure_memorization(talked, out, canaries=secrets)
     inside = talked.parent / "study" / "out"
     train = talked.parent / "study" / "train.jsonl"
-    with pytest.raises(UsageError, match="no reply of --records has so many tokens"):
+    with pytest.raises(UsageError, match="no reply of --records has this many tokens"):
         cl.measure_memorization(talked, inside, records=train, tokens=20)
     assert not out.exists()
     assert not inside.exists()
