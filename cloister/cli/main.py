@@ -34,6 +34,7 @@ from cloister.cli import (
     server,
     simulate,
     site,
+    track,
 )
 from cloister.cli import (
     run as runs,
@@ -55,6 +56,7 @@ app = typer.Typer(
 app.command("new")(new.new)
 app.command("simulate")(simulate.simulate)
 app.command("compare")(compare.compare)
+app.command("track")(track.track)
 app.command("plan")(plan.plan)
 app.command("epsilon")(epsilon.epsilon)
 app.command("evaluate")(evaluate.evaluate)
@@ -143,9 +145,9 @@ def _run(arguments: list[str]) -> int:
     except (
         OSError
     ) as error:  # ConnectionError and timeouts are network errors, all others file errors
-        told = of_system(error)
-        say_error(str(told))
-        return told.exit_code
+        known = of_system(error)
+        say_error(str(known))
+        return known.exit_code
     except ValueError as error:
         if "embedded null" not in str(error):
             raise

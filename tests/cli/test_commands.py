@@ -1,4 +1,4 @@
-"""What commands print, and where."""
+"""Each command's help, output and exit code, and whether it prints to stdout or stderr."""
 
 import json
 from collections.abc import Iterator
@@ -112,6 +112,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--verbose",
         ],
         "compare": ["--json", "--out"],
+        "track": ["--folder", "--json", "--mlflow", "--online", "--wandb"],
         "new": ["--data", "--out", "--test"],
         "plan": ["--json", "--layers", "--set"],
         "export": ["--base", "--gguf", "--json"],
