@@ -62,7 +62,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     quick_audit(monkeypatch)
 
 
-# Parts that look at the mechanism without a base: `make test` runs them once, in the last test here.
+# Parts that look at no base: `make test` runs them once, in the last test here.
 WITHOUT_BASE = () if examples.ALL else ("noise", "sampler")
 
 
