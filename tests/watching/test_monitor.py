@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cloister.watching.config import DriftConfig, SurgesConfig, TopicConfig
 from cloister.watching.debounce import Calm, Debounced, debounced
 from cloister.watching.monitor import MonitorState, WatchPlan, observe, passed
-from cloister.watching.parsing import parse_line
+from cloister.watching.parsing import parse_line, read_time
 from cloister.watching.row import Features, StreamRow
 from cloister.watching.surges import Counts, look
 from cloister.watching.topics import make_topics, topics_of
@@ -134,10 +134,13 @@ def test_a_second_surge_is_measured_against_calm_times_and_not_against_the_first
 
 
 def test_a_level_that_lasts_becomes_usual() -> None:
-    """It ends by itself when the raised steps are more than half of the past of 48 hours."""
+    """It ends by itself when the raised steps are more than half of the past of 48 hours: 24 hours,
+    a window and the guard after it began, and not when no calm hour is left in the past."""
     watch = plan()
     _, alerts = observe(watch, empty(watch), hourly([1, 0, 2, 1] * 15 + [12] * 80))
     assert [one.event for one in alerts] == ["begins", "ends"]
+    hours = (read_time(alerts[1].at) - read_time(alerts[0].at)) / HOUR
+    assert 24 <= hours <= 32
 
 
 def test_too_little_past_raises_no_alert() -> None:
@@ -175,15 +178,15 @@ def test_windowed_sums_are_those_of_a_slow_twin(counts: list[int], window: int) 
         min_count=1_000_000,
     )
     watch = plan(surges=config)
-    state, _ = observe(watch, empty(watch), hourly(counts))
+    # The past begins with the first row, whatever it is.
+    first = (START, row("neutral"))
+    state, _ = observe(watch, empty(watch), [first, *hourly(counts)])
     figures = state.looks[-1].figures if state.looks else ()
     kept = config.baseline_steps
     past = counts[: len(counts) - 2 * window][-kept:]
     past = past[len(past) % window :]
     if len(past) < max(window, 0.25 * kept):
         assert figures == ()
-        return
-    if not figures:  # no negative row came at all: there is no topic
         return
     assert figures[0].count == sum(counts[-window:])
     assert figures[0].expected == pytest.approx(sum(past) * window / len(past))
