@@ -167,6 +167,21 @@ def test_more_traffic_alone_is_no_surge_of_a_share() -> None:
         assert len(alerts) == expected, per
 
 
+def test_a_share_surges_where_traffic_falls() -> None:
+    """Half of the rows, all of them negative, where one in ten was: 12 where 1.2 are usual."""
+    rows = [
+        (at, row("negative" if hour >= 60 or n == 0 else "neutral", at))
+        for hour in range(63)
+        for n in range(10 if hour < 60 else 6)
+        for at in [START + HOUR * (hour + n / 10)]
+    ]
+    topic = TopicConfig(column="company", answers=("negative",), per="rows")
+    watch = plan(topics={"company": topic})
+    _, alerts = observe(watch, empty(watch), rows)
+    assert [(one.event, one.figures["count"]) for one in alerts] == [("begins", 12)]
+    assert alerts[0].figures["expected"] == pytest.approx(1.2)
+
+
 @settings(max_examples=tries(120), deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=52, max_size=70), st.integers(1, 4))
 def test_windowed_sums_are_those_of_a_slow_twin(counts: list[int], window: int) -> None:
