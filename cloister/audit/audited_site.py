@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cloister.data.records import Record
-from cloister.data.synthetic_records import nobody_s_records
+from cloister.data.synthetic_records import made_up_records
 from cloister.errors import DataError, UsageError
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
@@ -64,7 +64,7 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
     plan, _ = next(plans_by_size(recipe))
     shapes = tuple(sorted(workspace.sent.shapes.items()))
     ends = score_ends(workspace.task)
-    records = nobody_s_records(kind, workspace.task.labels, persons, each, ends)
+    records = made_up_records(kind, workspace.task.labels, persons, each, ends)
     units = encoded(records, workspace.task, plan)
     if not all(units):
         raise DataError("a synthetic record cannot be encoded by this task; name it and report it")

@@ -40,9 +40,9 @@ GENERATED: dict[RecordKind, str] = {
     "score": "synthetic:answers",
     "items": "synthetic:shops",
 }
-# The items of `synthetic:shops` under Chinese texts; the customers are the same.
+# The items of `synthetic:shops` with Chinese texts; the customers are the same.
 CHINESE_SHOPS = "synthetic:shops-zh"
-# Of retrieval, whose records are texts with one label too.
+# The generator for retrieval, whose records are texts with one label, as in classification.
 QUESTIONS = "synthetic:questions"
 # The column of a pair's second text if none is named.
 SECOND = "text_b"
@@ -107,6 +107,11 @@ class DataConfig:
             have.
         fold: For simulations. `2/5` splits `train` into five parts and uses the second as the test
             set; `test` is not read. Units are assigned to parts by the study's seed.
+        public: A file of public records, in the form of `test`, on which the coordinator trains the
+            adapter before round 1 (`training.public_steps`). No site takes part, so it costs no ε.
+            It must have no record of `test` or `validation`, nor nearly one. Absent: none.
+        public_sha256: SHA-256 of `public`, which the coordinator fills in.
+        public_count: Number of records in `public`, which the coordinator fills in.
         separator: Separator of cells in a CSV or TSV, for the same files as `encoding`: `comma`,
             `semicolon`, `tab`, `bar` or a character. Absent: the one that the file's ending
             implies.
@@ -154,6 +159,9 @@ class DataConfig:
         default=None, metadata={**LATER, **called("sep delimiter")}
     )
     fold: Annotated[str, Text(MOST_NAME, least=1)] | None = field(default=None, metadata=LATER)
+    public: Source | None = field(default=None, metadata={**LATER, **called("public_data")})
+    public_sha256: Annotated[str, Text(64)] | None = field(default=None, metadata=LATER)
+    public_count: Records | None = field(default=None, metadata=LATER)
 
     @property
     def second(self) -> str:
@@ -178,9 +186,24 @@ class DataConfig:
             public = getattr(self, name)
             if public == self.train and form_of(self.train) is not None:
                 raise UsageError(
-                    f"{name}: the training file {public} given; scores on private records are "
-                    "releases that nobody charges: give a public set"
+                    f"{name}: the training file {public} given; scores on private records would "
+                    "be releases outside of the budget: give a public set"
                 )
+        if self.public is not None and form_of(self.public) is None:
+            raise UsageError(
+                f"public: {self.public} given; a file on the coordinator's machine is needed, "
+                "whose hash the study states"
+            )
+        if self.public is not None and self.public == self.train:
+            raise UsageError(
+                f"public: the training file {self.public} given; what is trained on it without "
+                "noise tells of private records: give a public file"
+            )
+        if self.public is None and (self.public_sha256, self.public_count) != (None, None):
+            raise UsageError(
+                "public_sha256, public_count: given without public; name the file, or leave them "
+                "out"
+            )
         if self.public_records == ():
             raise UsageError("public_records: an empty list given; one number per site is needed")
 
@@ -196,7 +219,7 @@ class DataConfig:
 
     @property
     def items_column(self) -> str:
-        """The column of a person's items."""
+        """Returns the column of a person's items."""
         return self.items or "items"
 
     def form(self, source: str) -> FileForm | None:

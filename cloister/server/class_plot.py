@@ -62,15 +62,15 @@ def plot_classes(classes: ClassScores, title: str, path: Path) -> bool:
     axes.set_yticks(
         range(len(names)),
         [
-            f"{literal(fonts, told)} ({classes[name]['support']:.0f})"
+            f"{literal(fonts, label)} ({classes[name]['support']:.0f})"
             if "support" in classes[name]
-            else literal(fonts, told)
-            for name, told in zip(names, shown, strict=True)
+            else literal(fonts, label)
+            for name, label in zip(names, shown, strict=True)
         ],
         fontfamily=fonts.families("".join(shown)),
     )
     axes.invert_yaxis()
-    axes.set(xlim=(0, 1), xlabel="score on the public test set (records in brackets)")
+    axes.set(xlim=(0, 1), xlabel="score (records in brackets)")
     more = f", the lowest {len(names)} of {len(classes)}" if len(names) < len(classes) else ""
     axes.set_title(literal(fonts, f"{title}: classes{more}"), fontfamily=fonts.families(title))
     figure.legend(loc="outside upper center", ncols=len(SHOWN), frameon=False)

@@ -4,7 +4,8 @@ recipe.toml        the resolved recipe: every field with its value
 metrics.jsonl      one line for each closed round
 untrained.json     scores of the untrained adapter on the public sets: round 0
 result.json        the results of a finished simulation
-start/             the adapter of the finished run with which it began (`server.start`)
+start/             the adapter of the finished run with which it began (`server.start`), and the one
+                   that public records trained (`server.public_start`)
 checkpoint/        the state after the last closed round
 adapter/           the result in PEFT format, with its card
 ledgers/           the sites' ledgers, and what sites keep beside them (simulations)
@@ -30,7 +31,7 @@ from typing import Any
 
 from cloister.adapter.wire import decode, digest, encode
 from cloister.errors import BadFileError, UsageError
-from cloister.files import bad_file, write_whole
+from cloister.files import bad_file, open_file, write_whole
 from cloister.ledger.chain import Head
 from cloister.recipe import Recipe, read_run_recipe
 from cloister.server.unused_run import MARK, clear_unused
@@ -45,6 +46,19 @@ TAKEN = (
     "exists already and is not overwritten; choose another folder (--out), or go on with an "
     "unfinished run in it (--resume; cloister.resume in Python)"
 )
+
+
+def _content(folder: Path, name: str) -> bytes:
+    """The bytes of a file in a folder; a run's folder may have come from somebody else.
+
+    Raises:
+        OSError: It is no regular file, or cannot be read.
+        ValueError: The name leads out of the folder.
+    """
+    if Path(name).name != name:
+        raise ValueError(f"{name}: not a name in the folder")
+    with open_file(folder / name) as file:
+        return file.read()
 
 
 def is_taken(path: Path) -> bool:
@@ -269,13 +283,11 @@ class RunDirectory:
         try:
             entry = json.loads(latest.read_text(encoding="utf-8"))
             parts = {"adapter": entry, **entry["memory"]}
-            payloads = {
-                part: (latest.parent / at["file"]).read_bytes() for part, at in parts.items()
-            }
+            payloads = {part: _content(latest.parent, at["file"]) for part, at in parts.items()}
             damaged = [
                 at["file"] for part, at in parts.items() if digest(payloads[part]) != at["sha256"]
             ]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadFileError(f"{latest.parent}: the checkpoint cannot be read") from error
         if damaged:
             raise BadFileError(
@@ -291,6 +303,34 @@ class RunDirectory:
             return {}
         stored = json.loads(latest.read_text(encoding="utf-8"))["ledgers"]
         return {site: Head(**head) for site, head in stored.items()}
+
+    @property
+    def _public_start(self) -> Path:
+        return self.path / "start" / "public"
+
+    def save_start(self, payload: bytes) -> None:
+        """Keeps the adapter before round 1, as messages have it, where public records trained it.
+
+        Raises:
+            BadFileError: It cannot be written.
+        """
+        try:
+            self._public_start.parent.mkdir(exist_ok=True)
+            write_whole(self._public_start, payload)
+        except OSError as error:
+            raise bad_file(error, "written") from error
+
+    def load_start(self) -> bytes | None:
+        """The adapter before round 1 as it was kept; None: none was.
+
+        Raises:
+            BadFileError: It cannot be read.
+        """
+        file = self._public_start
+        try:
+            return file.read_bytes() if file.exists() else None
+        except OSError as error:
+            raise bad_file(error, "read") from error
 
     def save_best(self, state: ServerState) -> None:
         """Keeps the adapter of the best validation score so far."""

@@ -34,6 +34,9 @@ WAIT = 0.5
 BETWEEN_PAGES = 2.0
 # Seconds between two states on disk while there is no alert: what a crash leaves to read again.
 BETWEEN_STATES = 0.5
+# Seconds that a row's own time may be ahead: zones differ by at most 26 hours. One row of a far
+# year would close all steps up to it, and every later row would come too late for its own.
+AHEAD = 26 * 3600.0
 # Refused lines that are said one by one; the rest is counted.
 SAID = 3
 # Seconds that the end waits for deliveries that are under way or due.
@@ -169,6 +172,8 @@ def taken(
     for number, line in batch.lines:
         try:
             found = watch.rows(line)
+            if any(row.at is not None and row.at > now + AHEAD for row in found):
+                raise RowError("a time to come")
         except RowError as error:
             refused = refused.plus(number, error.reason)
             reasons[error.reason] = reasons.get(error.reason, 0) + 1

@@ -14,7 +14,7 @@ import tests.support.mutants.sampler
 import tests.support.mutants.units  # noqa: F401
 from cloister.audit.conformance import conformance, conformance_parts
 from cloister.audit.statistics import LEVEL, MOST_CHECKS
-from cloister.data.synthetic_records import nobody_s_records
+from cloister.data.synthetic_records import made_up_records
 from cloister.errors import UsageError
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.privacy.plan import Plan
@@ -52,7 +52,7 @@ def audited(base: Path, kind: TaskKind, unit: Unit = Unit.PERSON) -> Audited:
     task = TaskConfig(kind=kind, max_length=32, **options)
     workspace = open_workspace(ModelConfig(base=str(base)), lora, task, labels, 0)
     ends = score_ends(workspace.task)
-    records = nobody_s_records(record_kind(kind), workspace.task.labels, 6, 3, ends)
+    records = made_up_records(record_kind(kind), workspace.task.labels, 6, 3, ends)
     return workspace, unit_examples(records, workspace.task.encode, unit, 2)
 
 

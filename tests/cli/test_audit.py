@@ -1,4 +1,4 @@
-"""`cloister audit run`: figures with limits, and a loud end where one is outside."""
+"""`cloister audit run` prints figures with limits, and fails if one is outside."""
 
 import importlib
 import json
