@@ -163,3 +163,10 @@ def test_a_deployment_states_the_same_and_refuses_the_same(tmp_path: Path, bert:
     (folder / "public.jsonl").write_text(test[0])
     with pytest.raises(DataError, match=r"data\.public: 1 of 1"):
         resolved_recipe(path, given, members)  # type: ignore[arg-type]
+
+
+def test_public_training_does_not_change_the_adapter_that_sites_accepted() -> None:
+    named = ["study.start='" + "a" * 64 + "'", "study.former='" + "b" * 64 + "'"]
+    parse_recipe("", named)
+    with pytest.raises(RecipeError, match=r"data.public: not possible with --from"):
+        parse_recipe("", [*named, "data.public=public.jsonl"])
