@@ -1,4 +1,4 @@
-"""The finished run with whose adapter a study began, as its run and its card state it."""
+"""States with which finished run's adapter a study began, for its run folder and card."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cloister.json_text import read_json
 from cloister.ledger.chain import Head
 from cloister.ledger.stated import Stated
 
-# The file in a run's folder.
+# Path of the statement in a run's folder.
 BEGAN = Path("start", "began.json")
 # Most bytes of it: a site takes about 500, and a study has at most 10,000 (`bounds.MOST_SITES`).
 MOST_BYTES = 2**24
@@ -22,10 +22,10 @@ MOST_BYTES = 2**24
 
 @dataclass(frozen=True, kw_only=True)
 class FormerSite:
-    """What the ledger of one site of the finished run said at that run's end.
+    """The ledger of one site of the finished run, at that run's end.
 
     Attributes:
-        promise: The ε promised by then.
+        promise: The ε that was promised until then.
         head: The last entry of the ledger.
     """
 
@@ -42,8 +42,8 @@ class Began:
         study: The digest of its recipe.
         adapter: SHA-256 of its released adapter in wire format.
         rounds: Its closed rounds.
-        sites: By site, what its ledger said; None: the run has neither ledger nor certificate of
-            the site, so what it was promised is not known.
+        sites: The ledgers by site; None: the run has neither ledger nor certificate of the site,
+            so its promise is not known.
     """
 
     run: str
@@ -54,7 +54,7 @@ class Began:
 
     @property
     def promised(self) -> list[float]:
-        """The ε promised to each of its sites; ∞ where it is not known."""
+        """Returns the ε promised to each of its sites; ∞ for a site whose promise is not known."""
         return [math.inf if one is None else one.promise.epsilon for one in self.sites.values()]
 
     def to_json(self) -> dict[str, Any]:
@@ -99,10 +99,10 @@ class Began:
 
 
 def read_began(folder: Path) -> Began | None:
-    """Reads what a run states of the finished run with which it began; None: it began afresh.
+    """Reads with which finished run a run began; None: it began with a fresh adapter.
 
     Args:
-        folder: The run's.
+        folder: The run's folder.
 
     Raises:
         BadFileError: The file is damaged.
