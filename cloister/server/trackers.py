@@ -29,7 +29,7 @@ EXPERIMENT = "cloister"
 
 
 class Tracker(Protocol):
-    """The connection to a tracker for one run."""
+    """The connection to an experiment tracker for one run."""
 
     def begin(self, run: str | None, name: str, parameters: Mapping[str, str]) -> str:
         """Creates a run, or continues one; returns its id."""
