@@ -63,7 +63,10 @@ def test_unknown_keys_and_sections_are_named_together() -> None:
         ('[http]\nlisten = "0.0.0.0:9470"', "not a loopback address"),
         ('[http]\nlisten = "9470"', "host:port needed"),
         ('[topics.b]\nterms = ["x"]', "answers: missing"),
-        ('[topics.b]\nterms = ["x"]\ncolumn = "y"\nanswers = ["z"]', "terms: given together with column"),
+        (
+            '[topics.b]\nterms = ["x"]\ncolumn = "y"\nanswers = ["z"]',
+            "terms: given together with column",
+        ),
         ('[topics."a/b"]\nanswers = ["z"]', "a section [topics.NAME] is needed"),
         ('[topics."a=b"]\nanswers = ["z"]', "without ="),
         ("[surges]\nwindow_seconds = 1000", "a multiple of step_seconds"),
