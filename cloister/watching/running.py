@@ -34,6 +34,9 @@ WAIT = 0.5
 BETWEEN_PAGES = 2.0
 # Seconds between two states on disk without an alert: after a crash, so many seconds are repeated.
 BETWEEN_STATES = 0.5
+# Most seconds that a row's own time may be ahead: time zones differ by at most 26 hours. One row of
+# a later year would close all steps up to it, and every following row would be late.
+AHEAD = 26 * 3600.0
 # Refused lines that are reported one by one; further ones are only counted.
 SAID = 3
 # Most seconds that the end waits for running or due deliveries.
@@ -170,6 +173,8 @@ def taken(
     for number, line in batch.lines:
         try:
             found = rows_of_line(line, watch.form)
+            if any(row.at is not None and row.at > now + AHEAD for row in found):
+                raise RowError("a time to come")
         except RowError as error:
             refused = refused.plus(number, error.reason)
             reasons[error.reason] = reasons.get(error.reason, 0) + 1

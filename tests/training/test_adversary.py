@@ -188,6 +188,28 @@ def test_a_record_whose_gradient_is_not_finite_contributes_zero(bert: Path) -> N
         assert torch.equal(mine, expected)
 
 
+def test_a_record_whose_loss_is_constant_ends_no_round(bert: Path) -> None:
+    """A plug-in may compute it so; an error of the study would tell that the record is there."""
+    workspace = opened(bert)
+    one, other, _ = workspace.encode(TEXTS)
+
+    class Constant(type(workspace.task)):  # type: ignore[misc]
+        def record_losses(self, logits: Tensor, batch: object) -> Tensor:
+            if any(len(example.input_ids) > 8 for example in batch.examples):  # type: ignore[attr-defined]
+                return torch.zeros(len(logits))
+            losses: Tensor = super().record_losses(logits, batch)
+            return losses
+
+    task = Constant(**vars(workspace.task))
+    with per_record_hooks(workspace.network):
+        both, alone = (
+            clipped_gradient_sum(workspace.network, task, singles(each), 0.5, SHAPES)
+            for each in ([one, other], [one])
+        )
+    for mine, expected in zip(both.tensors, alone.tensors, strict=True):
+        assert torch.equal(mine, expected)
+
+
 @pytest.mark.parametrize("family", ["bert", "llama"])
 @pytest.mark.parametrize("again", [False, True])
 def test_own_layers_and_opacus_give_the_same_bits(

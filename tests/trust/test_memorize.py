@@ -32,6 +32,7 @@ from cloister.trust.memorize.promise import (
     most_exposure,
     most_found,
     promise_of,
+    promise_of_canary,
 )
 from cloister.trust.opening import open_run
 from tests.support.released import exported
@@ -65,6 +66,21 @@ def test_a_rank_counts_the_numbers_that_are_as_likely(monkeypatch: pytest.Monkey
     assert found.rank == 3
     assert found.exposure == math.log2(8 / 3)
     assert found.surplus == pytest.approx((4.0 - 2.0) / np.std(losses[1:]))
+
+
+def test_a_loss_that_is_no_number_shows_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for losses, rank in (([math.nan, 1.0, 2.0], 3), ([1.0, math.nan, 2.0], 2)):
+        monkeypatch.setattr(exposure, "losses", lambda model, records, found=losses: found)
+        (found,) = ranks(None, canaries_of(1).canaries, ["901", "902"])  # type: ignore[arg-type]
+        assert found.rank == rank
+
+
+def test_epsilon_of_one_unit_bounds_no_canary_of_several() -> None:
+    record = parse_recipe("", ["privacy.unit=record"])
+    person = parse_recipe("", ["privacy.unit=person", "data.person=person"])
+    assert promise_of_canary(record, 1) == promise_of(record) is not None
+    assert promise_of_canary(record, 2) is None
+    assert promise_of_canary(person, 2) == promise_of(person) is not None
 
 
 def test_a_model_that_knows_nothing_gives_uniform_ranks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def test_unknown_keys_and_sections_are_named_together() -> None:
         ('[alerts]\nrecipients = ["a b@c"]', "not a mail address"),
         ('[alerts]\nrecipients = ["x"]', "of 3 to 320"),
         ('[http]\nlisten = "0.0.0.0:9470"', "not a loopback address"),
-        ('[http]\nlisten = "9470"', "host:port needed"),
+        ('[http]\nlisten = "9470"', "host:port is needed"),
         ('[topics.b]\nterms = ["x"]', "answers: missing"),
         (
             '[topics.b]\nterms = ["x"]\ncolumn = "y"\nanswers = ["z"]',

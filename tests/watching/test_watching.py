@@ -90,7 +90,7 @@ def test_the_state_comes_back_as_it_was(watched_run: Path, place: Path) -> None:
     watch = open_watch(watched_run, read_watch_file(place / "watch.toml"))
     lines = tuple(enumerate((place / "stream.jsonl").read_bytes().splitlines(), 1))
     batch = LineBatch((*lines, (1201, b"{"), (1202, None)))
-    state = taken(watch, first_state(watch, None, print), batch, START, ("file x",)).state
+    state = taken(watch, first_state(watch, None, print), batch, 2 * START, ("file x",)).state
     with opened_folder(place / "news.watch"):
         write_state(place / "news.watch", state)
         back = read_state(place / "news.watch")
@@ -104,6 +104,22 @@ def test_the_state_comes_back_as_it_was(watched_run: Path, place: Path) -> None:
     assert replace(back, monitor=state.monitor) == state
     assert dict(state.refused.by_reason) == {"not JSON": 1, "too long": 1}
     assert len(state.outbox.waiting) == 4
+
+
+def test_a_row_of_a_far_year_does_not_end_the_watch_for_surges(
+    watched_run: Path, place: Path
+) -> None:
+    """Every later row would come after its step had closed."""
+    watch = open_watch(watched_run, read_watch_file(place / "watch.toml"))
+    line = json.loads((place / "stream.jsonl").read_bytes().splitlines()[0])
+    ahead = [json.dumps({**line, "at": START + hours * 3600}).encode() for hours in (27, 25, 1e6)]
+    found = taken(watch, first_state(watch, None, print), LineBatch((*enumerate(ahead, 1),)),
+                  START, ())  # fmt: skip
+    assert found.refused == {"a time to come": 2}
+    assert found.rows == 1
+    assert found.state.monitor.counts.step == int(
+        (START + 25 * 3600) // watch.plan.surges.step_seconds
+    )
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"version": 2}', '{"version": 1}'])

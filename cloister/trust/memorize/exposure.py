@@ -76,7 +76,7 @@ def ranks(model: Model, canaries: Sequence[Canary], numbers: Sequence[str]) -> l
             CanaryRank(
                 name=canary.name,
                 is_planted=canary.is_planted,
-                rank=1 + sum(one <= own for one in rest),
+                rank=1 + sum(not one > own for one in rest),  # NaN counts against it too
                 others=len(others),
                 surplus=(float(np.mean(rest)) - own) / spread,
             )

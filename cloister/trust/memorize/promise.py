@@ -23,6 +23,7 @@ from cloister.audit.one_run import guess, one_run_bound
 from cloister.ledger.stated import Stated, of_plan
 from cloister.privacy.accounting import true_positive_rate
 from cloister.privacy.events import GaussianEvent
+from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.simulation.plans import plans_of
 from cloister.trust.memorize.exposure import CanaryRank
@@ -56,6 +57,18 @@ def promise_of(recipe: Recipe) -> Promise | None:
         if plan.is_private
     ]
     return max(found, key=lambda one: one.stated.epsilon) if len(found) == len(plans) else None
+
+
+def promise_of_canary(recipe: Recipe, copies: int) -> Promise | None:
+    """The promise to a canary with all of its copies.
+
+    Returns:
+        None if the study has no noise at its sites, or if each copy is a unit by itself: then the ε
+        of one unit does not bound what is found of the canary.
+    """
+    if copies > 1 and recipe.privacy.unit is not Unit.PERSON:
+        return None
+    return promise_of(recipe)
 
 
 def most_found(promise: Promise, share: float) -> float:

@@ -29,7 +29,7 @@ from cloister.trust.memorize.measured import (
     measure_canaries,
 )
 from cloister.trust.memorize.page import memorization_page
-from cloister.trust.memorize.promise import promise_of
+from cloister.trust.memorize.promise import promise_of, promise_of_canary
 from cloister.trust.opening import Opened, open_run, recipe_of
 from cloister.trust.places import KnownRecords, check_stays, inputs_of, stores_of
 from cloister.trust.writing import PAGE, check_free, write_report
@@ -152,7 +152,9 @@ def measure_memorization(
     if secrets is not None:
         for name, opened in models.items():
             say(f"{len(secrets.canaries)} canaries: {name}")
-            promise = None if opened.recipe is None else promise_of(opened.recipe)
+            promise = (
+                None if opened.recipe is None else promise_of_canary(opened.recipe, secrets.copies)
+            )
             found[name] = measure_canaries(opened.model, secrets, others, seed, promise)
     rows: list[ExtractionRow] = []
     quoted: list[Reproduced] = []
