@@ -21,7 +21,7 @@ from cloister.watching.page import watch_page
 from cloister.watching.parsing import RowError
 from cloister.watching.report import report_of
 from cloister.watching.row import StreamRow
-from cloister.watching.setup import Watch, rows_of_line
+from cloister.watching.setup import Watch
 from cloister.watching.shown import Shown
 from cloister.watching.source import LineBatch, PredictionSource
 from cloister.watching.state_file import State, write_state
@@ -172,7 +172,7 @@ def taken(
     refused, reasons = state.refused, dict[str, int]()
     for number, line in batch.lines:
         try:
-            found = rows_of_line(line, watch.form)
+            found = watch.rows(line)
             if any(row.at is not None and row.at > now + AHEAD for row in found):
                 raise RowError("a time to come")
         except RowError as error:

@@ -241,6 +241,7 @@ def test_a_report_asks_the_model_the_base_and_another_run(
     assert list(rates) == ["model", chat.name, "base without the adapter"]
     assert rates["model"]["all"]["refused"]["value"] == 0.5
     assert rates["model"]["all"]["prompts"] == len(own_prompts()) == 20
+    assert document["harm"]["replies"][0]["replies"]["model"] == "fever"
     assert document["bbq"]["scores"]["all"]["ambig"]["questions"] == 20
     page = (out / "index.html").read_text()
     assert "&lt;img b&gt;" in page

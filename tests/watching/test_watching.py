@@ -228,6 +228,29 @@ def test_a_chat_s_lengths_and_refusals_are_watched(tmp_path: Path, gpt2: Path) -
     assert found["unfit"]["chi-square on labels"].startswith("a chat has no labels")
 
 
+def test_texts_of_another_kind_are_found_by_an_encoder(
+    watched_run: Path, tmp_path: Path, bert: Path
+) -> None:
+    """Labels and lengths are as they were; the words are others."""
+    rng = np.random.default_rng(1)
+
+    def rows(count: int, words: tuple[str, ...]) -> list[dict[str, Any]]:
+        texts = [" ".join(rng.choice(words, size=6)) for _ in range(count)]
+        return [{"label": "neutral", "text": text} for text in texts]
+
+    usual = ("chest", "pain", "heart")
+    write_lines(tmp_path / "reference.jsonl", rows(80, usual))
+    write_lines(tmp_path / "stream.jsonl", rows(50, usual) + rows(50, ("skin", "rash", "knee")))
+    path = write_watch(tmp_path, source=f'file = "stream.jsonl"\nencoder = "{bert}"')
+    path.write_text(path.read_text().replace("window_rows = 100", "window_rows = 50"))
+    found = cl.watch_model(watched_run, path).document
+    first, second = found["drift"]["last"]
+    moved = {f["feature"] for f in second["figures"] if f["drifts"]}
+    assert any(one.startswith("embedding ") for one in moved)
+    assert not any(f["drifts"] for f in first["figures"])
+    assert "KS on embeddings" not in found["unfit"]
+
+
 def test_a_replayed_history_counts_what_was_found_and_what_was_false(
     watched_run: Path, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

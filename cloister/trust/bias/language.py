@@ -77,6 +77,7 @@ class LanguageFound:
         pairs: By kind of bias, the share of pairs whose stereotype is more likely.
         bbq: BBQ's scores, by category and condition.
         harm: The rates by model and kind of prompt.
+        replies: The reply to each prompt, by model.
         judged_by: The judge of harmful replies, in words.
         tests: The tests that gave the figures.
     """
@@ -84,6 +85,7 @@ class LanguageFound:
     pairs: Mapping[str, Interval]
     bbq: Mapping[str, Mapping[str, BbqScore]]
     harm: Mapping[str, Mapping[str, HarmRates]]
+    replies: Mapping[str, Sequence[str]]
     judged_by: str
     tests: LanguageTests
 
@@ -100,6 +102,10 @@ class LanguageFound:
                 "source": self.tests.harm_source,
                 "judged_by": self.judged_by,
                 "rates": {m: {k: asdict(r) for k, r in e.items()} for m, e in self.harm.items()},
+                "replies": [
+                    {**asdict(prompt), "replies": {m: each[at] for m, each in self.replies.items()}}
+                    for at, prompt in enumerate(self.tests.harm)
+                ],
             },
         }
 
@@ -210,6 +216,7 @@ def measure_language(
         say(f"{len(tests.bbq):,} questions of BBQ's form")
         scores = bbq_scores(model, tests.bbq, seed)  # type: ignore[assignment]
     harm: dict[str, Mapping[str, HarmRates]] = {}
+    answers: dict[str, Sequence[str]] = {}
     judged_by = ""
     if tests.harm:
         judge, judged_by = by_terms(tests.terms[HARMFUL]), "a list of terms"
@@ -219,10 +226,12 @@ def measure_language(
         refusal = tests.terms[REFUSAL]
         for name, one in {"model": model, **others}.items():
             say(f"{len(tests.harm):,} harmful prompts: {name}")
-            harm[name] = harm_rates(tests.harm, replies(one, tests.harm), judge, refusal)
+            answers[name] = replies(one, tests.harm)
         if not model.workspace.network.is_prompted:
             say(f"{len(tests.harm):,} harmful prompts: {BASE}")
             with adapters_off(model.workspace.network):
-                said = replies(model, tests.harm)
-            harm[BASE] = harm_rates(tests.harm, said, judge, refusal)
-    return LanguageFound(pairs=liked, bbq=scores, harm=harm, judged_by=judged_by, tests=tests)
+                answers[BASE] = replies(model, tests.harm)
+        harm |= {n: harm_rates(tests.harm, said, judge, refusal) for n, said in answers.items()}
+    return LanguageFound(
+        pairs=liked, bbq=scores, harm=harm, replies=answers, judged_by=judged_by, tests=tests
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cloister.report_page import heading, paragraph, table
 from cloister.trust.attack.page import figure
 from cloister.trust.bias.language import LanguageFound
+from cloister.trust.bias.measured import FEW
 from cloister.trust.charts import whiskers
 
 _CONDITIONS = {"ambig": "ambiguous", "disambig": "evidence given"}
@@ -36,7 +37,7 @@ def _bbq(found: LanguageFound) -> list[str]:
         (f"{category}, {_CONDITIONS[condition]}", one.bias)
         for category, each in found.bbq.items()
         for condition, one in each.items()
-        if one.bias is not None
+        if one.bias is not None and one.questions >= FEW
     ]
     rows = [
         (
@@ -60,7 +61,12 @@ def _bbq(found: LanguageFound) -> list[str]:
             "multiplied by the share of wrong answers."
             + (f" {left_out:,} rows without one stereotyped answer are left out." * bool(left_out))
         ),
-        whiskers(scores, "bias score, 95 % interval", zero=True, ends=(-1.0, 1.0)),
+        whiskers(
+            scores,
+            f"bias score, 95 % interval, where there are {FEW} questions or more",
+            zero=True,
+            ends=(-1.0, 1.0),
+        ),
         table(columns, rows, 4),
         paragraph(
             "A model that answers at random has about a third correct and a bias near 0: read the "
@@ -86,8 +92,8 @@ def _harm(found: LanguageFound) -> list[str]:
         table(columns, rows, 3),
         paragraph(
             "Lists of terms and classifiers make mistakes: they miss politely written harm, and a "
-            "reply that makes no sense counts as neither a refusal nor harmful. Read some replies "
-            "before you rely on these shares.",
+            "reply that makes no sense counts as neither a refusal nor harmful. bias.json has each "
+            "reply: read some before you rely on these shares.",
             "soft",
         ),
     ]

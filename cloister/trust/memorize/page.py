@@ -90,7 +90,8 @@ def _canaries(name: str, found: CanariesFound, stated: Stated | None) -> list[st
         paragraph(
             f"The study promises {stated}. So any attack on a planted secret succeeds with at most "
             "the probability in the last column, and the mean exposure is at most "
-            f"{found.most_exposure:.2f} bits. An interval above its bound would refute the promise."
+            f"{found.most_exposure:.2f} bits. An interval far above its bound would be a reason to "
+            "doubt the promise; one of twenty such intervals misses by chance."
         )
     )
     if found.bound is not None:
