@@ -25,6 +25,7 @@ from cloister.data.records import (
     RecordKind,
     TokenRecord,
 )
+from cloister.data.source import PUBLIC
 from cloister.errors import DataError
 
 # The recipe's key that names the set, for messages.
@@ -119,7 +120,7 @@ def public_records(data: DataConfig, kind: RecordKind) -> list[Record]:
     Raises:
         DataError: The file cannot be read, or a row does not fit the task.
     """
-    return [] if data.public is None else load(data.public, "validation", kind, data)
+    return [] if data.public is None else load(data.public, "validation", kind, data, asker=PUBLIC)
 
 
 def _found(groups: Any, known: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,9 @@ class DataOrigin:
 RECIPE = DataOrigin(
     "data.{split}", "set data.{key} to the column's name", "set data.person to the column's name"
 )
+# Both are read as a split of another name, so that name would send the reader to another field.
+OLD_TEST = replace(RECIPE, file="data.old_test")
+PUBLIC = replace(RECIPE, file="data.public")
 SITE = DataOrigin(
     "site.data in site.toml",
     "set site.{key} in site.toml to the column's name",

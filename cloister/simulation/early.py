@@ -11,6 +11,7 @@ from typing import Literal
 from cloister.data.config import DataConfig
 from cloister.data.load import Split, first_record, load
 from cloister.data.records import RecordKind
+from cloister.data.source import OLD_TEST, PUBLIC, RECIPE, DataOrigin
 from cloister.errors import ModelFileError, UsageError
 from cloister.models.config import base_problem
 from cloister.plugins import is_of_this_process
@@ -48,21 +49,27 @@ def refuse_early(recipe: Recipe, engine: Literal["local", "ray"] = "local") -> N
     if data.validation is not None:
         _check_rows(data.validation, "validation", kind, data)
     if data.public is not None:
-        _check_rows(data.public, "validation", kind, data)
+        _check_rows(data.public, "validation", kind, data, asker=PUBLIC)
     if data.old_test is not None:
-        _check_rows(data.old_test, "test", kind, data)
+        _check_rows(data.old_test, "test", kind, data, asker=OLD_TEST)
     plans_of(recipe, tuple(f"site {number}" for number in range(data.sites)))
 
 
 def _check_rows(
-    source: str, split: Split, kind: RecordKind, columns: DataConfig, *, sites: bool = False
+    source: str,
+    split: Split,
+    kind: RecordKind,
+    columns: DataConfig,
+    *,
+    sites: bool = False,
+    asker: DataOrigin = RECIPE,
 ) -> None:
     """Checks all rows of a small file, and the first row of a large one."""
     path = Path(source)
     if path.is_file() and path.stat().st_size <= READ_WHOLE:
-        load(source, split, kind, columns, sites=sites)
+        load(source, split, kind, columns, sites=sites, asker=asker)
     else:
-        first_record(source, split, kind, columns, sites=sites)
+        first_record(source, split, kind, columns, sites=sites, asker=asker)
 
 
 def check_engine(recipe: Recipe, engine: Literal["local", "ray"]) -> None:

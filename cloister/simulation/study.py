@@ -24,6 +24,7 @@ from cloister.data.census import Census, census
 from cloister.data.load import is_same_file, load
 from cloister.data.public_set import public_records, refuse_contaminated, stated_public_set
 from cloister.data.records import Record
+from cloister.data.source import OLD_TEST
 from cloister.data.step_log import couples_units
 from cloister.errors import DataError
 from cloister.ledger.ledger import Ledger, key_file
@@ -105,7 +106,7 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     else:
         train, test = held_out(whole, data.fold, recipe.privacy.unit, recipe.study.seed)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
-    old_test = load(data.old_test, "test", kind, data) if data.old_test else []
+    old_test = load(data.old_test, "test", kind, data, asker=OLD_TEST) if data.old_test else []
     refuse_contaminated(public_records(data, kind), [*test, *validation, *old_test])
     public = {data.test or data.train: [*test, *validation, *old_test]}
     labels = study_labels(recipe.task.labels, recipe.task.kind, {data.train: whole}, public)

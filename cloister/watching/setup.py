@@ -197,11 +197,13 @@ def rows_of_line(line: bytes | None, form: RowForm) -> tuple[StreamRow, ...]:
 
 
 def _reference_rows(path: Path, form: RowForm) -> list[StreamRow]:
+    # A reference is compared as a whole, so its rows need no times.
+    timeless = replace(form, time=None)
     rows: list[StreamRow] = []
     refused = Refused()
     for number, line in lines_of(path):
         try:
-            rows += rows_of_line(line, form)
+            rows += rows_of_line(line, timeless)
         except RowError as error:
             refused = refused.plus(number, error.reason)
         if len(rows) >= MOST_REFERENCE:

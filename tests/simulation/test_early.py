@@ -39,3 +39,10 @@ def test_of_a_large_file_the_first_row_alone_is_read(
     refuse_early(read_recipe(None, feedback(tmp_path, ["late,bad"] * 20 + [",bad"])))
     with pytest.raises(DataError, match=r"row 1: text is empty"):
         refuse_early(read_recipe(None, feedback(tmp_path, [",bad"] * 21)))
+
+
+@pytest.mark.parametrize("key", ["data.train", "data.test", "data.public", "data.old_test"])
+def test_a_missing_file_is_said_with_the_field_that_names_it(tmp_path: Path, key: str) -> None:
+    recipe = read_recipe(None, [*feedback(tmp_path, ["late,bad"] * 20), f"{key}=none.csv"])
+    with pytest.raises(DataError, match=rf"none\.csv: no such file; correct {key}$"):
+        refuse_early(recipe)

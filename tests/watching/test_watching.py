@@ -1,6 +1,7 @@
 """Whole watches: state over restarts, replays of a history, the page, and what is refused."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,18 @@ def test_a_reference_of_another_task_is_refused_with_its_lines(
     write_lines(place / "reference.jsonl", [{"score": 1.0}] * 80)
     with pytest.raises(DataError, match="80 lines are none \\(line 1: no label"):
         cl.watch_model(watched_run, place / "watch.toml")
+
+
+def test_a_reference_needs_no_times_where_the_stream_has_them(
+    watched_run: Path, place: Path
+) -> None:
+    rows = [json.loads(line) for line in (place / "reference.jsonl").read_text().splitlines()]
+    dated = cl.watch_model(watched_run, place / "watch.toml").document["rows"]
+    untimed = [{name: cell for name, cell in row.items() if name != "at"} for row in rows]
+    assert untimed != rows
+    write_lines(place / "reference.jsonl", untimed)
+    shutil.rmtree(place / "news.watch")
+    assert cl.watch_model(watched_run, place / "watch.toml").document["rows"] == dated
 
 
 def test_a_chat_s_lengths_and_refusals_are_watched(tmp_path: Path, gpt2: Path) -> None:

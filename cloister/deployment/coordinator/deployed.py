@@ -18,6 +18,7 @@ from flwr.serverapp import Grid
 from cloister.data.load import Split, load
 from cloister.data.public_set import public_records, refuse_contaminated, stated_public_set
 from cloister.data.records import Record
+from cloister.data.source import OLD_TEST, RECIPE
 from cloister.deployment.coordinator.journal import note, ready_sites
 from cloister.deployment.coordinator.members import Member
 from cloister.deployment.coordinator.ports import Connected, Journal
@@ -151,7 +152,8 @@ def _public(recipe: Recipe, name: PublicSet) -> list[Record]:
     """Loads a public set of `[data]`; empty if the recipe names none."""
     source: str | None = getattr(recipe.data, name)
     split: Split = "test" if name == "old_test" else name
-    return load(source, split, recipe.task.records, recipe.data) if source else []
+    asker = OLD_TEST if name == "old_test" else RECIPE
+    return load(source, split, recipe.task.records, recipe.data, asker=asker) if source else []
 
 
 def plans_of(recipe: Recipe, members: Mapping[str, Member]) -> dict[str, Plan]:
