@@ -96,7 +96,7 @@ def test_negatives_of_the_batch_are_refused_with_the_reason() -> None:
     [
         (None, "at least 2"),
         ((("one", "alone"),), "at least 2"),
-        ((("a", "some"), ("b", "  ")), "has no text"),
+        ((("a", "some"), ("b", "  ")), "its text is empty"),
         (tuple((str(n), "x" * 4000) for n in range(33)), f"{MOST_PASSAGE_TEXT:,} in all"),
     ],
 )
