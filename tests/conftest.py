@@ -12,6 +12,7 @@ from hypothesis import settings
 
 import tests.support.examples  # noqa: F401 - registers the profile
 from tests.support import worker_forks
+from tests.support.logs_where_asked import capture_logs_where_asked
 
 # A million objects of modules stay for good: looking through them while they are loaded, and again
 # in every full collection of the tests, takes a fifth of a worker's time and frees nothing.
@@ -30,6 +31,12 @@ settings.load_profile("tries")
 
 # Begun first, so that no worker is left with one of them when the others have nothing to do.
 LONG = ("tests/faults/", "tests/e2e/", "tests/audit/", "tests/training/", "tests/simulation/")
+
+
+@pytest.hookimpl(trylast=True)  # after pytest has made its own
+def pytest_configure(config: pytest.Config) -> None:
+    """Spares the tests that read no logs the cost of capturing them."""
+    capture_logs_where_asked(config.pluginmanager)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

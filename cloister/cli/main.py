@@ -34,6 +34,7 @@ from cloister.cli import (
     server,
     simulate,
     site,
+    track,
 )
 from cloister.cli import (
     run as runs,
@@ -55,6 +56,7 @@ app = typer.Typer(
 app.command("new")(new.new)
 app.command("simulate")(simulate.simulate)
 app.command("compare")(compare.compare)
+app.command("track")(track.track)
 app.command("plan")(plan.plan)
 app.command("epsilon")(epsilon.epsilon)
 app.command("evaluate")(evaluate.evaluate)

@@ -107,6 +107,11 @@ class DataConfig:
             have.
         fold: For simulations. `2/5` splits `train` into five parts and uses the second as the test
             set; `test` is not read. Units are assigned to parts by the study's seed.
+        public: A file of public records, in the form of `test`, on which the coordinator trains the
+            adapter before round 1 (`training.public_steps`). No site takes part, so it costs no ε.
+            It must have no record of `test` or `validation`, nor nearly one. Absent: none.
+        public_sha256: SHA-256 of `public`, which the coordinator fills in.
+        public_count: Number of records in `public`, which the coordinator fills in.
         separator: Separator of cells in a CSV or TSV, for the same files as `encoding`: `comma`,
             `semicolon`, `tab`, `bar` or a character. Absent: the one that the file's ending
             implies.
@@ -154,6 +159,9 @@ class DataConfig:
         default=None, metadata={**LATER, **called("sep delimiter")}
     )
     fold: Annotated[str, Text(MOST_NAME, least=1)] | None = field(default=None, metadata=LATER)
+    public: Source | None = field(default=None, metadata={**LATER, **called("public_data")})
+    public_sha256: Annotated[str, Text(64)] | None = field(default=None, metadata=LATER)
+    public_count: Records | None = field(default=None, metadata=LATER)
 
     @property
     def second(self) -> str:
@@ -181,6 +189,21 @@ class DataConfig:
                     f"{name}: the training file {public} given; scores on private records are "
                     "releases that nobody charges: give a public set"
                 )
+        if self.public is not None and form_of(self.public) is None:
+            raise UsageError(
+                f"public: {self.public} given; a file on the coordinator's machine is needed, "
+                "whose hash the study states"
+            )
+        if self.public is not None and self.public == self.train:
+            raise UsageError(
+                f"public: the training file {self.public} given; what is trained on it without "
+                "noise tells of private records: give a public file"
+            )
+        if self.public is None and (self.public_sha256, self.public_count) != (None, None):
+            raise UsageError(
+                "public_sha256, public_count: given without public; name the file, or leave them "
+                "out"
+            )
         if self.public_records == ():
             raise UsageError("public_records: an empty list given; one number per site is needed")
 

@@ -12,6 +12,7 @@ from cloister.evidence.began import Began
 from cloister.evidence.site_facts import SiteFacts
 from cloister.export.card_began import Forgetting, began_section
 from cloister.export.card_sections import (
+    balance,
     data_by_site,
     intended_use,
     limits,
@@ -57,6 +58,8 @@ class Card:
         central: The noise that the coordinator added; None: it added none.
         label_counts: How many records of the public test set have each label; empty: unknown.
         lexical: Of retrieval: scores of ranking by shared words.
+        public: The public records that the coordinator trained on before round 1, in words; empty:
+            there were none.
         began: The finished run with whose adapter the study began; None: none.
         old_test: Scores on an older public test set; None: none.
     """
@@ -81,6 +84,7 @@ class Card:
     untrained: Mapping[str, float | None] = field(default_factory=dict)
     label_counts: Mapping[str, int] = field(default_factory=dict)
     lexical: Mapping[str, float] = field(default_factory=dict)
+    public: str = ""
     began: Began | None = None
     old_test: Forgetting | None = None
 
@@ -134,6 +138,7 @@ def render(card: Card) -> str:
         f"{_KINDS[card.loading.method]} for `{card.base}` ({card.kind}), trained by "
         f"{len(card.sites)} sites that kept their records: {card.rounds} rounds, {card.mode}, "
         f"{card.parameters:,} trained parameters.\n",
+        *([f"{card.public}\n"] if card.public else []),
         *([_PERSONAL] if card.is_personal else []),
         intended_use(card.kind, card.labels),
         _scores(card),
@@ -208,6 +213,8 @@ def _scores(card: Card) -> str:
     columns: dict[str, Mapping[str, float | None]] = {"this adapter": card.test}
     if card.untrained:
         first = "untrained" if card.began is None else f"the adapter of `{card.began.run}`"
+        if card.public:
+            first = f"{first}, then public records alone"
         columns[f"{first}, before round 1"] = card.untrained
     if card.lexical:
         columns["TF-IDF, by shared words"] = card.lexical
@@ -229,24 +236,12 @@ def _scores(card: Card) -> str:
     if card.majority is not None:
         lines.append(f"\n{guess_words(card.kind).capitalize()} scores {card.majority:.4f}.")
     if card.label_counts:
-        lines.append(f"\n{_balance(card)}")
+        lines.append(f"\n{balance(card.labels, card.label_counts)}")
     if is_no_better(card.test.get(card.metric), guessing(card.kind, card.majority)):
         lines.append("\n**This adapter scores no more: it has learnt nothing of use.**")
     if not plain and _is_private(card):
         lines.append("\nThe study was not run without privacy, so the cost of privacy is unknown.")
     return "\n".join(lines) + "\n"
-
-
-def _balance(card: Card) -> str:
-    """Returns how unequal the test set's classes are; labels with no test record count too."""
-    counts = {**dict.fromkeys(card.labels, 0), **card.label_counts}
-    most = max(counts, key=lambda label: counts[label])
-    least = min(counts, key=lambda label: counts[label])
-    text = f"Of the test set's labels, `{most}` is the most frequent ({counts[most]:,} records) "
-    text += f"and `{least}` the rarest ({counts[least]:,})"
-    if counts[least] == 0:
-        return f"{text}: no score here says how well the model recognizes that one."
-    return f"{text}, a ratio of {counts[most] / counts[least]:.1f}."
 
 
 def _is_private(card: Card) -> bool:

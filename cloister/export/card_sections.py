@@ -123,3 +123,20 @@ def not_measured(
     if is_private and not has_twin:
         lines.append("what privacy cost")
     return "## Never measured\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"
+
+
+def balance(labels: Sequence[str], test_counts: Mapping[str, int]) -> str:
+    """Describes how unequal the test set's classes are; labels with no test record count too.
+
+    Args:
+        labels: Names of the outputs.
+        test_counts: How many records of the test set have each label; not empty.
+    """
+    counts = {**dict.fromkeys(labels, 0), **test_counts}
+    most = max(counts, key=lambda label: counts[label])
+    least = min(counts, key=lambda label: counts[label])
+    told = f"Of the test set's labels `{most}` is the commonest ({counts[most]:,} records) and "
+    told += f"`{least}` the rarest ({counts[least]:,})"
+    if counts[least] == 0:
+        return f"{told}: nothing here says how well that one is told."
+    return f"{told}, a ratio of {counts[most] / counts[least]:.1f}."

@@ -1,9 +1,9 @@
-"""Composes a privacy loss distribution with itself and reads δ from it, as dp-accounting but fast.
+"""Composes a privacy loss distribution with itself; reads δ and ε from it: dp-accounting, but fast.
 
 dp-accounting bounds the support of a composition by forty moments, each a `logsumexp` over the
 whole grid, which takes longer than the composition itself. Here the moments are sums of powers, and
-each power is computed from the previous one. dp-accounting computes δ at many ε in a Python loop;
-here they are differences of two running sums.
+each power is computed from the previous one. dp-accounting computes ε at a δ, and δ at many ε, in a
+Python loop; here they follow from two running sums.
 """
 
 from __future__ import annotations
@@ -51,6 +51,18 @@ def deltas_at(distribution: Any, epsilons: Sequence[float]) -> Floats:
     return larger
 
 
+def epsilon_at(distribution: Any, delta: float) -> float:
+    """Computes the smallest ε whose δ is at most `delta`, for adding and for removing a unit.
+
+    Returns:
+        The larger ε of both; ∞ where more than `delta` lies at infinite losses.
+
+    Guarantees:
+        The result of `distribution.get_epsilon_for_delta`, up to rounding.
+    """
+    return max(_epsilon(side.to_dense_pmf(), delta) for side in _sides(distribution))
+
+
 def _sides(distribution: Any) -> tuple[Any, ...]:
     """Returns the losses of removing and of adding a unit; only one if they are the same."""
     removing, adding = distribution._pmf_remove, distribution._pmf_add
@@ -65,6 +77,30 @@ def _deltas(side: Any, epsilons: Floats) -> Floats:
     first = np.searchsorted(losses, epsilons, side="right")
     found: Floats = side._infinity_mass + above[0][first] - np.exp(epsilons) * above[1][first]
     return np.clip(found, 0.0, 1.0)
+
+
+def _epsilon(side: Any, delta: float) -> float:
+    if side._infinity_mass > delta:
+        return math.inf
+    # From the largest loss down to 0. What is below 0 changes no ε: it counts only where
+    # δ(0) ≤ `delta`, and ε is then 0.
+    points = np.arange(len(side._probs) - 1, max(-side._lower_loss, 0) - 1, -1)
+    losses = (points + side._lower_loss) * side._discretization
+    mass = side._probs[points]
+    above = np.cumsum(np.concatenate([[side._infinity_mass], mass]))
+    lower = np.cumsum(np.concatenate([[0.0], mass * np.exp(-losses)]))
+    # Between two points δ(ε) = above - e^ε · lower, with all points from the upper one on: it is
+    # `delta` at `crossed`, if that lies above the lower one.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossed = np.log((above - delta) / lower)
+    ended = np.append(crossed[:-1] >= losses, True) & (above > delta) & (lower > 0)
+    ended[-1] = True
+    end = int(np.argmax(ended))
+    # Where e^-loss is 0 in floats, all of `delta` may lie at one loss.
+    vast = (above[1 : end + 1] >= delta) & (lower[1 : end + 1] == 0)
+    if vast.any():
+        return float(losses[np.argmax(vast)])
+    return float(crossed[end]) if above[end] > lower[end] + delta else 0.0
 
 
 def _composed(side: Any, times: int) -> Any:

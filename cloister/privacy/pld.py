@@ -9,7 +9,7 @@ import math
 from functools import lru_cache
 from typing import Any
 
-from cloister.privacy.composed import deltas_at, self_composed
+from cloister.privacy.composed import deltas_at, epsilon_at, self_composed
 from cloister.privacy.one_step import one_step
 
 # Width of the distributions' grid. FINE is dp-accounting's own default; COARSE is ten times as
@@ -46,7 +46,7 @@ def pld_epsilon(composition: Composition, delta: float, grid: float = FINE) -> f
     try:
         if not composition:
             return 0.0
-        return float(_total(composition, grid).get_epsilon_for_delta(delta - FFT_ERROR))
+        return epsilon_at(_total(composition, grid), delta - FFT_ERROR)
     except (MemoryError, OverflowError):
         return math.inf  # a loss too large for the accountant's grid: no bound, so no release
 
@@ -120,7 +120,7 @@ def group_pld_epsilon(
             value_discretization_interval=group_grid(steps),
             use_connect_dots=True,
         )
-        return float(self_composed(one, steps).get_epsilon_for_delta(delta - FFT_ERROR))
+        return epsilon_at(self_composed(one, steps), delta - FFT_ERROR)
     except (MemoryError, OverflowError):
         return math.inf
 

@@ -27,7 +27,13 @@ import tomli_w
 
 from cloister.canonical import canonical
 from cloister.fields import as_table, later_fields, whole_table
-from cloister.strategies.config import FIELDS, CarriedStrategy, PluginStrategy, StrategyConfig
+from cloister.strategies.config import (
+    COMMON,
+    FIELDS,
+    CarriedStrategy,
+    PluginStrategy,
+    StrategyConfig,
+)
 from cloister.tasks.config import TaskConfig
 from cloister.training.machine import MachineConfig
 
@@ -83,7 +89,8 @@ def _strategy_table(strategy: object) -> dict[str, object]:
         return strategy.table()
     assert isinstance(strategy, StrategyConfig)
     whole = whole_table(strategy)
-    return {key: whole[key] for key in ("name", *sorted(FIELDS[strategy.name]))}
+    common = [key for key in COMMON if key in whole]
+    return {key: whole[key] for key in ("name", *sorted(FIELDS[strategy.name]), *common)}
 
 
 def as_written(tables: Tables) -> Tables:

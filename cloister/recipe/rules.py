@@ -21,6 +21,7 @@ def study_problems(recipe: Recipe) -> list[str]:
     rules = [
         *_size_rules(recipe),
         *_training_rules(recipe),
+        *_public_rules(recipe),
         *_adapter_rules(recipe),
         *_sharing_rules(recipe),
         *_central_rules(recipe),
@@ -125,6 +126,28 @@ def _training_rules(recipe: Recipe) -> Rules:
             training.adversarial_radius is not None and recipe.task.loss == "dpo",
             'training.adversarial_radius: not possible with task.loss = "dpo": a preference has '
             "two replies, each with a loss and a move of its own; leave one of the two out",
+        ),
+    ]
+
+
+def _public_rules(recipe: Recipe) -> Rules:
+    """Rules on training on public records before round 1."""
+    public, training = recipe.data.public, recipe.training
+    stated = [
+        name
+        for name in ("public_steps", "public_batch_size", "public_learning_rate")
+        if getattr(training, name) is not None
+    ]
+    return [
+        (
+            public is None and bool(stated),
+            f"training.{stated[0] if stated else ''}: given without data.public, the public "
+            "records to train on; name their file, or leave it out",
+        ),
+        (
+            public is not None and recipe.lora.train == "b-kept",
+            "data.public: each site keeps its own B, which public training cannot reach; set "
+            'lora.train = "both" or "b", or leave it out',
         ),
     ]
 

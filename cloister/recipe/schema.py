@@ -204,8 +204,21 @@ class Recipe:
                 tokens=self.lora.virtual_tokens or None,
                 freeze=self.lora.freeze or None,
             ),
+            training=self._stated_training(),
             privacy=dataclasses.replace(self.privacy, epsilon=self.privacy.target_epsilon),
             strategy=strategy,
+        )
+
+    def _stated_training(self) -> TrainingConfig:
+        """The `[training]` section with its values for public records, where there are some."""
+        training = self.training
+        if self.data.public is None:
+            return training
+        return dataclasses.replace(
+            training,
+            public_steps=training.public_step_count,
+            public_batch_size=training.public_batch,
+            public_learning_rate=training.public_rate,
         )
 
     def document(self) -> str:

@@ -24,6 +24,7 @@ def strategy_problems(recipe: Recipe) -> list[str]:
         *_noise_rules(recipe, strategy, traits),
         *_adapter_rules(recipe, strategy, traits),
         *_residual_rules(recipe, strategy, traits),
+        *_delivery_rules(recipe, strategy, traits),
     ]
     return [problem for broken, problem in rules if broken]
 
@@ -70,6 +71,34 @@ def _noise_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
             f"strategy: noise at the coordinator is added to a plain sum, but "
             f"{strategy.name} needs more, or weighs sites, so one site's influence would not be "
             'bounded; set strategy.name = "fedavg" without weights',
+        ),
+    ]
+
+
+def _delivery_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
+    """Rules on averages of adapters, and on what needs to know the noise of a round's mean."""
+    name, privacy = strategy.name, recipe.privacy
+    averages = isinstance(strategy, StrategyConfig) and strategy.averaging is not None
+    return [
+        (
+            averages and traits.factors,
+            f"strategy.averaging: {name} writes products in another basis each round, so their "
+            'factors have no common mean; leave it out, or set strategy.name = "fedavg"',
+        ),
+        (
+            averages and (recipe.lora.train == "b-kept" or recipe.training.personal),
+            "strategy.averaging: each site's own part belongs to the last adapter, not to an "
+            'average; leave it out, or set lora.train = "b" without training.personal',
+        ),
+        (
+            traits.knows_noise and recipe.training.mode != "gradient-rounds",
+            f"strategy.name: {name} needs to know the noise of each round's mean, which after "
+            'several local steps is not known; set training.mode = "gradient-rounds"',
+        ),
+        (
+            traits.knows_noise and privacy.enabled and privacy.site_epsilon is not None,
+            f"strategy.name: {name} knows the noise of the sites alone, and privacy.site_epsilon "
+            "adds more at the coordinator; leave one of them out",
         ),
     ]
 

@@ -70,7 +70,7 @@ def plot_classes(classes: ClassScores, title: str, path: Path) -> bool:
         fontfamily=fonts.families("".join(shown)),
     )
     axes.invert_yaxis()
-    axes.set(xlim=(0, 1), xlabel="score on the public test set (records in brackets)")
+    axes.set(xlim=(0, 1), xlabel="score (records in brackets)")
     more = f", the lowest {len(names)} of {len(classes)}" if len(names) < len(classes) else ""
     axes.set_title(literal(fonts, f"{title}: classes{more}"), fontfamily=fonts.families(title))
     figure.legend(loc="outside upper center", ncols=len(SHOWN), frameon=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from cloister.adapter.tensors import Adapter
 from cloister.canonical import json_number
@@ -13,16 +14,19 @@ from cloister.errors import BudgetError
 from cloister.ledger.chain import Head
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
+from cloister.server.aggregate_noise import aggregate_noise, unknown_noise
 from cloister.server.class_plot import ClassScores
 from cloister.server.collect import secure_study
 from cloister.server.ports import Observer, Participants
+from cloister.server.public_start import trained_on_public
 from cloister.server.report import RoundReport, SetScores
 from cloister.server.run_directory import RunDirectory
 from cloister.server.scoring import Scorer, error_of
 from cloister.server.start import starting_adapter
 from cloister.server.study import ServerStudy
 from cloister.server.tracking import TensorBoard, metrics_row
-from cloister.strategies.build import make_strategy
+from cloister.strategies.build import make_delivery, make_strategy
+from cloister.strategies.delivery import Delivery
 from cloister.strategies.proximal import pulled
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.config import TaskKind
@@ -87,8 +91,26 @@ class Coordinator:
             self.validation,
             self.run,
             self.models,
+            self.delivery.view,
             self.old_test,
         )
+
+    @property
+    def delivery(self) -> Delivery:
+        """From the adapter that trains to the one that is delivered."""
+        recipe = self.recipe
+        return make_delivery(recipe.strategy, recipe.federation.num_rounds)
+
+    @cached_property
+    def start(self) -> Adapter:
+        """The global adapter before round 1.
+
+        Raises:
+            BadFileError: The adapter of a finished run with which it begins is damaged.
+            DataError: Public records to train on cannot be read, or are not the study's.
+        """
+        begin = starting_adapter(self.run, self.recipe, self.workspace)
+        return trained_on_public(self.recipe, self.workspace, self.run, begin)
 
     def study(self, participants: Participants, observer: Observer) -> ServerStudy:
         """Returns everything that the round loop needs, from the last closed round on.
@@ -103,8 +125,9 @@ class Coordinator:
         recipe, run, names, workspace = self.recipe, self.run, participants.names, self.workspace
         digest, federation, scorer = recipe.digest(), recipe.federation, self.scorer
         strategy = make_strategy(recipe.strategy, names)
-        start = starting_adapter(run, recipe, workspace)
-        state = run.load(strategy.init(start), digest)
+        delivery, knows_noise = self.delivery, strategy.traits.knows_noise
+        start = self.start
+        state = run.load(delivery.begin(strategy.init(start)), digest)
         self.heads()
         self._score_untrained(state, observer)
         return ServerStudy(
@@ -126,6 +149,8 @@ class Coordinator:
             dtype=recipe.training.update_dtype,
             secure=secure_study(recipe, self.plan),
             central=recipe.privacy.central(len(names), federation.num_rounds),
+            delivery=delivery,
+            noise=aggregate_noise(recipe, names) if knows_noise else unknown_noise,
             settle=lambda closed: pulled(closed, start, federation.proximal_start or 0.0),
         )
 
@@ -161,8 +186,15 @@ class Coordinator:
                 "no round was closed, because no site's budget covers one: raise the sites' "
                 "budgets, or plan less noise cost per round (more noise, smaller batches)"
             )
-        best = self.run.load_best(state)
+        best = self.delivered(state)
+        if self.delivery.averaging is not None:  # a later study may begin with it (--from)
+            self.run.save_best(best)
         return best, *self.scorer.scores_and_classes(best)
+
+    def delivered(self, state: ServerState) -> ServerState:
+        """The state with what is delivered as its adapter: of the last round, or of the best one
+        where a validation set chose it."""
+        return self.run.load_best(self.delivery.view(state))
 
 
 def majority(test: Sequence[Record], kind: TaskKind) -> float | None:

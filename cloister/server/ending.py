@@ -90,6 +90,7 @@ class Ending:
             recipe_digest=recipe.digest(),
             is_personal=bool(workspace.kept),
             central=recipe.privacy.central(len(self.sites), recipe.federation.num_rounds),
+            public=public_words(recipe),
             began=self.began,
             old_test=self.old_test,
         )
@@ -113,6 +114,19 @@ class Ending:
         plot_classes(self.classes, recipe.study.name, run.path / "classes.png")
         guessed = guessing(recipe.task.kind, self.majority)
         return guess_warning(recipe.task.kind, metric, self.test.get(metric), guessed, pooling)
+
+
+def public_words(recipe: Recipe) -> str:
+    """Describes a study's training on public records in a sentence; empty where there was none."""
+    data, training = recipe.data, recipe.training
+    if data.public is None:
+        return ""
+    return (
+        f"Before round 1 the coordinator trained it for {training.public_step_count} steps of "
+        f"about {training.public_batch} on {data.public_count or 0:,} public records (SHA-256 "
+        f"`{data.public_sha256}`), of which none, nor nearly one, is in the test set. No site took "
+        "part in that."
+    )
 
 
 def forgetting(run: RunDirectory, scores: SetScores) -> Forgetting | None:

@@ -71,13 +71,15 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
                 counted.pop(site)
         aggregated = before
         if counts and gathered.close is not None:
-            state = gathered.close(state)
-            aggregated = state.adapter
-            state = study.settle(state)
+            values = state.adapter.select(study.trained(number)).size
+            known = study.noise(number, replies.counted, values)
+            closed = gathered.close(study.delivery.inner(replace(state, noise_variance=known)))
+            aggregated = closed.adapter
+            state = study.delivery.after(state, study.settle(closed))
         else:
             cut = gathered.why or f"cut off at {', '.join(sorted(replies.spent))}"
             observer.note(f"round {number} was charged and {cut}: it stays spent and is skipped")
-            state = replace(state, round=number)
+            state = study.delivery.skip(state)
         study.save(state)
         scored = time.monotonic()
         metrics = study.score(state)

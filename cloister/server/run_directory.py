@@ -4,7 +4,8 @@ recipe.toml        the resolved recipe: every field with its value
 metrics.jsonl      one line for each closed round
 untrained.json     scores of the untrained adapter on the public sets: round 0
 result.json        the results of a finished simulation
-start/             the adapter of the finished run with which it began (`server.start`)
+start/             the adapter of the finished run with which it began (`server.start`), and the one
+                   that public records trained (`server.public_start`)
 checkpoint/        the state after the last closed round
 adapter/           the result in PEFT format, with its card
 ledgers/           the sites' ledgers, and what sites keep beside them (simulations)
@@ -16,6 +17,7 @@ data/              records of a study whose data were in memory, for resuming; r
                    only
 .begun             marks a folder that a run made
 tensorboard/       if the recipe asks for it
+trackers.json      what a tracker was told of the run (`cloister track`)
 *.png              plots
 """
 
@@ -290,6 +292,34 @@ class RunDirectory:
             return {}
         stored = json.loads(latest.read_text(encoding="utf-8"))["ledgers"]
         return {site: Head(**head) for site, head in stored.items()}
+
+    @property
+    def _public_start(self) -> Path:
+        return self.path / "start" / "public"
+
+    def save_start(self, payload: bytes) -> None:
+        """Keeps the adapter before round 1, as messages have it, where public records trained it.
+
+        Raises:
+            BadFileError: It cannot be written.
+        """
+        try:
+            self._public_start.parent.mkdir(exist_ok=True)
+            write_whole(self._public_start, payload)
+        except OSError as error:
+            raise bad_file(error, "written") from error
+
+    def load_start(self) -> bytes | None:
+        """The adapter before round 1 as it was kept; None: none was.
+
+        Raises:
+            BadFileError: It cannot be read.
+        """
+        file = self._public_start
+        try:
+            return file.read_bytes() if file.exists() else None
+        except OSError as error:
+            raise bad_file(error, "read") from error
 
     def save_best(self, state: ServerState) -> None:
         """Keeps the adapter of the best validation score so far."""

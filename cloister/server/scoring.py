@@ -33,6 +33,7 @@ class Scorer:
         run: Holds the scores so far, and the best adapter.
         models: Returns the adapters that a state is scored with; the sites' own where they keep a
             part.
+        view: Returns a state of the round loop with what it would deliver as its adapter.
         old_test: The public test set of an earlier study; may be empty.
     """
 
@@ -42,6 +43,7 @@ class Scorer:
     validation: Sequence[Record]
     run: RunDirectory
     models: Callable[[ServerState], Sequence[Adapter]] = lambda state: [state.adapter]
+    view: Callable[[ServerState], ServerState] = lambda state: state
     old_test: Sequence[Record] = ()
 
     def scores(self, state: ServerState) -> SetScores:
@@ -75,17 +77,18 @@ class Scorer:
         )
 
     def when_due(self, state: ServerState) -> SetScores:
-        """The scores if the recipe scores this round, else empty."""
+        """The scores of what a state of the round loop would deliver, if the recipe scores this
+        round; else empty."""
         federation = self.recipe.federation
         due = state.round % federation.evaluate_every == 0 or state.round == federation.num_rounds
-        return self.scores(state) if due else {}
+        return self.scores(self.view(state)) if due else {}
 
     def stop_early(self, state: ServerState, metrics: SetScores) -> bool:
         """Keeps the best adapter so far, and returns whether the study stops."""
         if self.recipe.federation.patience is None:
             return False
         if is_best(self._validated(), self.workspace.task.primary_metric):
-            self.run.save_best(state)
+            self.run.save_best(self.view(state))
         return self.has_stopped()
 
     def has_stopped(self) -> bool:

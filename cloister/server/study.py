@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,10 @@ from cloister.adapter.formats import Dtype, Shapes
 from cloister.adapter.tensors import Adapter
 from cloister.privacy.central import CentralPlan
 from cloister.privacy.sharing import Sharing
+from cloister.server.aggregate_noise import AggregateNoise, unknown_noise
 from cloister.server.ports import Observer, Participants
 from cloister.server.report import SetScores
+from cloister.strategies.delivery import Delivery
 from cloister.strategies.strategy import ServerState, Strategy
 
 
@@ -54,6 +56,9 @@ class ServerStudy:
         dtype: Type of the values in an update's message.
         secure: Secure aggregation, if noise is shared; it needs `participants.keys`.
         central: The noise that the coordinator adds to the sum of updates; None: none.
+        delivery: From the adapter that trains to the one that is scored and delivered.
+        noise: Returns the noise variance of each value of a round's mean, from the round, the sites
+            whose updates count, and the number of values.
         settle: Returns the state after a round's aggregation as it is kept: moved towards the
             study's starting adapter, or unchanged.
     """
@@ -74,6 +79,8 @@ class ServerStudy:
     dtype: Dtype = "float32"
     secure: SecureStudy | None = None
     central: CentralPlan | None = None
+    delivery: Delivery = field(default_factory=Delivery)
+    noise: AggregateNoise = unknown_noise
     settle: Callable[[ServerState], ServerState] = lambda state: state
 
     @property

@@ -47,6 +47,8 @@ def refuse_early(recipe: Recipe, engine: Literal["local", "ray"] = "local") -> N
         _check_rows(data.test or data.train, "test", kind, data)
     if data.validation is not None:
         _check_rows(data.validation, "validation", kind, data)
+    if data.public is not None:
+        _check_rows(data.public, "validation", kind, data)
     if data.old_test is not None:
         _check_rows(data.old_test, "test", kind, data)
     plans_of(recipe, tuple(f"site {number}" for number in range(data.sites)))

@@ -54,7 +54,7 @@ def stamps_of(recipe: Recipe) -> tuple[Stamp, ...]:
 
 def _stamps_of(recipe: Recipe) -> tuple[Stamp, ...]:
     data = recipe.data
-    sources = (data.train, data.test, data.validation, recipe.task.items)
+    sources = (data.train, data.test, data.validation, data.public, recipe.task.items)
     named = [Path(source).expanduser() for source in sources if source]
     base = Path(recipe.model.base).expanduser()
     inside = sorted(base.iterdir()) if base.is_dir() else [base]

@@ -22,6 +22,7 @@ from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.data.census import Census, census
 from cloister.data.load import is_same_file, load
+from cloister.data.public_set import public_records, refuse_contaminated, stated_public_set
 from cloister.data.records import Record
 from cloister.data.step_log import couples_units
 from cloister.errors import DataError
@@ -95,7 +96,7 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
         CloisterError: The data, the partition or the privacy target is not possible.
     """
     data, kind = recipe.data, recipe.task.records
-    for name in ("test", "validation", "old_test"):
+    for name in ("test", "validation", "old_test", "public"):
         _refuse_training_file(name, getattr(data, name), data.train)
     whole = load(data.train, "train", kind, data, sites=data.partition == "column")
     if data.fold is None:
@@ -104,6 +105,7 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
         train, test = held_out(whole, data.fold, recipe.privacy.unit, recipe.study.seed)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
     old_test = load(data.old_test, "test", kind, data) if data.old_test else []
+    refuse_contaminated(public_records(data, kind), [*test, *validation, *old_test])
     public = {data.test or data.train: [*test, *validation, *old_test]}
     labels = study_labels(recipe.task.labels, recipe.task.kind, {data.train: whole}, public)
     sites = partition(train, data, recipe.study.seed)
@@ -114,7 +116,7 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
             "so it must not contain / or \\ or begin with a dot; rename it in the records"
         )
     task = with_items_sha256(dataclasses.replace(recipe.task, labels=labels))
-    resolved = dataclasses.replace(recipe, task=task)
+    resolved = dataclasses.replace(recipe, task=task, data=stated_public_set(data, kind))
     coupled = couples_units(Path(data.train).expanduser())
     plans = plans_of(recipe, tuple(sites))
     return SimulatedStudy(resolved, sites, test, validation, plans, coupled, old_test)
@@ -124,8 +126,9 @@ def _refuse_training_file(name: str, public: str | None, train: str) -> None:
     """Refuses the training file as a public set, under any path or link."""
     if public is not None and public != train and is_same_file(public, train):
         raise DataError(
-            f"data.{name}: {public} is the training file ({train}); scores on private records "
-            "would be releases that no ledger charges: give a public set"
+            f"data.{name}: {public} is the training file ({train}); scores of private records, and "
+            "what is trained on them without noise, would be releases that no ledger charges: give "
+            "a public set"
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from cloister.strategies.averaging import Averaging
 from cloister.strategies.config import (
     FIELDS,
     PluginStrategy,
@@ -13,6 +14,7 @@ from cloister.strategies.config import (
     StrategyConfig,
     own_strategy,
 )
+from cloister.strategies.delivery import Delivery
 from cloister.strategies.plugins import make_plugin
 from cloister.strategies.registry import BUILT_IN
 from cloister.strategies.strategy import Strategy
@@ -31,6 +33,10 @@ DEFAULTS: dict[str, Any] = {
     "multiple": 3.0,
 }
 
+# Of averaging: emulated heads (docs/utility.md) tell decays of 0.8 and 0.9, and shares of a quarter
+# and a half, not apart.
+DECAY, SHARE = 0.9, 0.5
+
 
 def options_of(config: StrategyConfig) -> dict[str, Any]:
     """Every option of the section's method with the value in force."""
@@ -40,8 +46,33 @@ def options_of(config: StrategyConfig) -> dict[str, Any]:
 
 
 def effective(config: StrategyConfig) -> StrategyConfig:
-    """The section with every option of its method stated."""
-    return replace(config, **options_of(config))
+    """The section with every option of its method, and of its averaging, stated."""
+    whole = replace(config, **options_of(config))
+    if config.averaging == "ema" and config.averaging_decay is None:
+        whole = replace(whole, averaging_decay=DECAY)
+    if config.averaging == "tail" and config.averaging_share is None:
+        whole = replace(whole, averaging_share=SHARE)
+    return whole
+
+
+def make_delivery(config: Strategies, num_rounds: int) -> Delivery:
+    """Makes what turns a study's adapters into the one that it delivers.
+
+    Args:
+        config: The section; a plug-in's has no such options, so its last adapter is delivered.
+        num_rounds: Rounds of the study.
+    """
+    if not isinstance(config, StrategyConfig) or config.averaging is None:
+        return Delivery()
+    stated = effective(config)
+    return Delivery(
+        Averaging(
+            kind=config.averaging,
+            decay=DECAY if stated.averaging_decay is None else stated.averaging_decay,
+            share=stated.averaging_share or SHARE,
+            num_rounds=num_rounds,
+        )
+    )
 
 
 def make_strategy(config: Strategies, sites: Sequence[str]) -> Strategy:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cloister.bounds import LARGE, MOST_NAME, MOST_SITES, Between, Items, Text
 from cloister.errors import UsageError
-from cloister.fields import called, check_bounds
+from cloister.fields import LATER, called, check_bounds
+from cloister.strategies.averaging import Kind
 from cloister.strategies.registry import BUILT_IN
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ else:
 # With a larger ratio of weights the lighter site is lost in float32's 24 bits.
 MOST_WEIGHT = 1e6
 
-# Which of the fields beside `name` each method has.
+# Fields that every built-in method has: what is delivered of the adapters of all rounds.
+COMMON = ("averaging", "averaging_decay", "averaging_share")
+
+# Which of the other fields beside `name` each method has.
 FIELDS: dict[Name, frozenset[str]] = {
     name: method.fields for name, method in BUILT_IN.items() if method.fields is not None
 }
@@ -52,6 +56,13 @@ class StrategyConfig:
         selected: Number of updates that `multi-krum` averages. Absent: 2.
         multiple: `norm-gate` refuses an update whose norm is above this multiple of the median
             norm. Absent: 3, a guess that leaves room for sites whose data differ.
+        averaging: Score and deliver an average of the adapters of several rounds; training goes on
+            from the last one. `tail`: the mean of the last rounds (Polyak & Juditsky 1992).
+            `ema`: an exponential moving average (De et al. 2022, arXiv:2204.13650). Costs no ε.
+            Absent: the last adapter is delivered.
+        averaging_decay: With `ema`: how much of the average each round keeps. Absent: 0.9.
+        averaging_share: With `tail`: the last part of the study's rounds that is averaged. Absent:
+            0.5.
     """
 
     name: Name = field(default="fedavg", metadata=called("type kind strategy"))
@@ -65,16 +76,29 @@ class StrategyConfig:
     byzantine: Annotated[int, Between(1, MOST_SITES)] | None = None
     selected: Annotated[int, Between(1, MOST_SITES)] | None = None
     multiple: Annotated[float, Between(1.0, LARGE)] | None = None
+    averaging: Kind | None = field(default=None, metadata={**LATER, **called("average ema swa")})
+    averaging_decay: Annotated[float, Between(0.0, 1.0, below=True)] | None = field(
+        default=None, metadata={**LATER, **called("ema_decay decay")}
+    )
+    averaging_share: Annotated[float, Between(SMALLEST_STEP, 1.0)] | None = field(
+        default=None, metadata=LATER
+    )
 
     def __post_init__(self) -> None:
         check_bounds(self)
         own = FIELDS[self.name]
         given = [f.name for f in fields(self) if f.name != "name" and getattr(self, f.name)]
         given += [f.name for f in fields(self) if f.default is None and getattr(self, f.name) == 0]
-        foreign = [name for name in given if name not in own]
+        foreign = [name for name in given if name not in own and name not in COMMON]
         if foreign:
             known = ", ".join(sorted(own)) or "none"
             raise UsageError(f"{foreign[0]}: not a field of {self.name}, whose fields are: {known}")
+        for option, kind in (("averaging_decay", "ema"), ("averaging_share", "tail")):
+            if getattr(self, option) is not None and self.averaging != kind:
+                raise UsageError(
+                    f"{option}: given, but averaging is {self.averaging or 'absent'}; it is an "
+                    f'option of averaging = "{kind}": set that, or leave it out'
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,12 +65,17 @@ class FedOpt:
 
     def step(self, state: ServerState, mean: Adapter) -> ServerState:
         """Takes a server step; moments of tensors that did not travel stay as they were."""
+        first, second = self.moments(state, mean)
+        step = each(self.direction, first, second)
+        moments = {"first": first, "second": second}
+        memory = {name: state.memory[name].replace(part) for name, part in moments.items()}
+        return stepped(state, step, memory)
+
+    def moments(self, state: ServerState, mean: Adapter) -> tuple[Adapter, Adapter]:
+        """M and v after a round, of the tensors that travelled."""
         before, spread = state.memory["first"], state.memory["second"]
         first = before.select(mean).scale(self.momentum) + mean.scale(1 - self.momentum)
-        second = each(self._second, spread.select(mean), mean)
-        step = each(self._step, first, second)
-        memory = {"first": before.replace(first), "second": spread.replace(second)}
-        return stepped(state, step, memory)
+        return first, each(self._second, spread.select(mean), mean)
 
     def _second(self, v: Array, mean: Array) -> Array:
         square, share = np.square(mean), np.float32(1 - self.second_momentum)
@@ -81,7 +86,8 @@ class FedOpt:
             change = -share * square * np.sign(v - square)
         return np.asarray(v + change, dtype=np.float32)
 
-    def _step(self, first: Array, second: Array) -> Array:
+    def direction(self, first: Array, second: Array) -> Array:
+        """η m / (√v + τ), the step of one tensor."""
         rate, floor = np.float32(self.learning_rate), np.float32(self.adaptivity)
         return np.asarray(rate * first / (np.sqrt(second) + floor), dtype=np.float32)
 

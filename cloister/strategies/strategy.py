@@ -20,11 +20,16 @@ class ServerState:
         round: Rounds closed so far.
         memory: What a strategy remembers over rounds, by names that it chooses; each entry has the
             adapter's names and shapes.
+        noise_variance: Variance of the noise of each value in the mean of the round that is closed
+            next, known from the plans (`cloister.server.aggregate_noise`). The round loop states it
+            for strategies whose traits say that they read it (`Traits.knows_noise`); otherwise, and
+            without privacy, it is 0. It is not stored.
     """
 
     adapter: Adapter
     round: int = 0
     memory: Mapping[str, Adapter] = field(default_factory=dict)
+    noise_variance: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +52,8 @@ class Traits:
         mixes_ranks: Whether sites may train adapters of different ranks (`lora.ranks`).
         factors: Whether it works on the two factors of LoRA's products: other adapters
             (`lora.method`), whose vectors average exactly, have nothing for it to do.
+        knows_noise: Whether it reads `ServerState.noise_variance`, so that the noise of a round's
+            mean must be known: that of gradient rounds is.
     """
 
     is_linear: bool = False
@@ -58,6 +65,7 @@ class Traits:
     keeps_residual: bool = False
     mixes_ranks: bool = False
     factors: bool = False
+    knows_noise: bool = False
 
 
 class Strategy(Protocol):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
-from typing import cast
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, cast
 
 from cloister.data.records import Record, RecordKind
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.plugins import labels_in, make_plugin, plugin_records
 from cloister.tasks.registry import BUILT_IN
-from cloister.tasks.task import Task
+
+if TYPE_CHECKING:  # a process that only reads records loads no torch
+    from transformers import PreTrainedTokenizerBase
+
+    from cloister.tasks.task import Task
 
 
 def record_kind(kind: str) -> RecordKind:
@@ -60,4 +62,4 @@ def build_task(
     if config.plugin is not None:
         return make_plugin(config, labels, tokenizer, pad_id)
     module = importlib.import_module(BUILT_IN[config.kind].module)
-    return cast(Task, module.make(config, labels, tokenizer, pad_id))
+    return cast("Task", module.make(config, labels, tokenizer, pad_id))

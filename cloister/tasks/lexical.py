@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from cloister.data.records import Record, TextRecord
 from cloister.tasks.config import TaskConfig
@@ -28,6 +27,8 @@ def lexical_scores(task: TaskConfig, test: Sequence[Record]) -> dict[str, float]
     """
     if task.passages is None:
         return {}
+    from sklearn.feature_extraction.text import TfidfVectorizer  # late: as in `tasks.sequence`
+
     passages = dict(task.passages)
     texts = [passages[name] for name in task.labels]
     if any(" " in text.strip() for text in texts):

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -144,6 +143,8 @@ class MultiLabelMeter:
 
     def _scores(self, true: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, ...]:
         """Precision, recall, F1 and support of each label, each [C]."""
+        from sklearn.metrics import precision_recall_fscore_support  # late: as in `tasks.sequence`
+
         columns = list(range(len(self.task.labels)))
         pad = np.zeros((0 if len(true) else 1, len(columns)), dtype=bool)  # sklearn wants a row
         scores: tuple[np.ndarray, ...] = precision_recall_fscore_support(
@@ -156,6 +157,8 @@ class MultiLabelMeter:
 
     def _average_precisions(self) -> np.ndarray:
         """Returns the average precision of each label, [C]; 0 if no text has it."""
+        from sklearn.metrics import average_precision_score
+
         true, _ = self._arrays()
         probabilities = np.asarray(self._probabilities, dtype=float).reshape(true.shape)
         return np.array(

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -149,6 +148,9 @@ class SequenceMeter:
         }
 
     def _scores(self, classes: list[int]) -> tuple[Sequence[float], ...]:
+        # Loading it takes half a second, and pandas: a site's agent scores nothing.
+        from sklearn.metrics import precision_recall_fscore_support
+
         scores: tuple[Sequence[float], ...] = precision_recall_fscore_support(
             self._true, self._predicted, labels=classes, zero_division=0.0
         )

@@ -17,6 +17,9 @@ MOST_TOKENS = 2**27
 # in one noisy run of MiniLM. It is a constant because the rounding of such a pass depends on its
 # contents, and scores must not depend on free memory.
 PLAIN_TOKENS = 2048
+# Steps and batch of training on public records where a recipe states none: 6,400 draws, six passes
+# over a thousand records. More steps than that gained nothing in docs/utility.md.
+PUBLIC_STEPS, PUBLIC_BATCH = 200, 32
 # GiB; the largest machines have 64 TiB.
 MOST_CACHE = 2.0**16
 
@@ -64,6 +67,11 @@ class TrainingConfig:
             2022, arXiv:2206.07902): it trains its own, which `proximal` pulls towards the shared
             one, and sends the difference, so the shared adapter is the mean of all sites'.
         probe_rounds: Number of first rounds in which only the head trains, as a private warm start.
+        public_steps: Steps that the coordinator trains on `data.public` before round 1. Absent:
+            200.
+        public_batch_size: Mean number of public records of such a step. Absent: 32.
+        public_learning_rate: Peak learning rate of these steps, of SGD; it falls linearly to 0.
+            Absent: `plain_learning_rate`.
         adversarial_radius: Adversarial training: each record's token embeddings are moved one step
             up the record's own loss before its gradient is taken, by this part of their length
             (Miyato et al. 2017, arXiv:1605.07725). Each record's move depends on that record and
@@ -96,6 +104,13 @@ class TrainingConfig:
     proximal: Annotated[float, Between(0.0, LARGE)] = 0.0
     personal: bool = False
     probe_rounds: Annotated[int, Between(0, MOST_ROUNDS)] = 0
+    public_steps: Annotated[int, Between(1, MOST_STEPS)] | None = field(
+        default=None, metadata=LATER
+    )
+    public_batch_size: Annotated[int, Between(1, MOST_RECORDS)] | None = field(
+        default=None, metadata=LATER
+    )
+    public_learning_rate: Rate | None = field(default=None, metadata=LATER)
     adversarial_radius: Annotated[float, Between(1e-6, 1.0)] | None = field(
         default=None, metadata=LATER
     )
@@ -125,6 +140,21 @@ class TrainingConfig:
     def plain_tokens(self) -> int:
         """Most padded tokens of a pass without privacy."""
         return self.physical_batch_tokens or PLAIN_TOKENS
+
+    @property
+    def public_step_count(self) -> int:
+        """Steps on public records before round 1, where a study names such records."""
+        return self.public_steps or PUBLIC_STEPS
+
+    @property
+    def public_batch(self) -> int:
+        """Mean number of public records of such a step."""
+        return self.public_batch_size or PUBLIC_BATCH
+
+    @property
+    def public_rate(self) -> float:
+        """Peak learning rate of these steps."""
+        return self.public_learning_rate or self.plain_learning_rate
 
     def _check_gradient_rounds(self) -> None:
         """Refuses settings of local steps: in gradient rounds the server has the optimizer."""

@@ -112,6 +112,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--verbose",
         ],
         "compare": ["--json", "--out"],
+        "track": ["--folder", "--json", "--mlflow", "--online", "--wandb"],
         "new": ["--data", "--out", "--test"],
         "plan": ["--json", "--layers", "--set"],
         "export": ["--base", "--gguf", "--json"],

@@ -29,7 +29,7 @@ AVERAGING = [
     name for name in NAMES if make_strategy(StrategyConfig(name=name), SITES).traits.averages
 ]
 # Their steps follow the updates' signs rather than their lengths.
-ADAPTIVE = {"fedadagrad", "fedadam", "fedyogi"}
+ADAPTIVE = {"fedadagrad", "fedadam", "fedadam-bc", "fedyogi"}
 
 
 def strategy(name: str) -> Strategy:

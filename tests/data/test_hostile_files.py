@@ -2,11 +2,16 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cloister.cli.main import run
+from cloister.data.augment.files import AugmentOptions, augment_file
+from cloister.data.check.report import CheckOptions, check_file
+from cloister.data.split.files import SplitPlan, split_file
+from cloister.errors import DataError
 
 ROWS = [
     {"text": f"note number {n}", "label": "ab"[n % 2], "patient": f"p{n % 7}"} for n in range(30)
@@ -284,3 +289,24 @@ def test_encodings_that_no_file_has_and_one_that_this_file_lacks(
         refused(capsys, "unknown encoding")
     assert data("check", notes.name, "--encoding", "utf-16") == 3
     refused(capsys, "not valid UTF-16", "line 1")
+
+
+@pytest.mark.parametrize("command", ["check", "split", "augment"])
+def test_a_file_that_grows_while_it_is_read_makes_nothing(notes: Path, command: str) -> None:
+    """Two halves of it would be of two files; `clean` and `scrub` have tests of their own."""
+    put(notes, [{**ROWS[0], "text": f"note number {n}"} for n in range(1200)])
+
+    def grows(_: int) -> None:
+        with notes.open("a") as file:
+            file.write(json.dumps(ROWS[0]) + "\n")
+
+    commands: dict[str, Callable[[], object]] = {
+        "check": lambda: check_file(notes, CheckOptions(near=False, on_rows=grows)),
+        "split": lambda: split_file(notes, Path("out"), SplitPlan(), progress=grows),
+        "augment": lambda: augment_file(
+            notes, Path("out.jsonl"), AugmentOptions(copies=1), progress=grows
+        ),
+    }
+    with pytest.raises(DataError, match=r"notes\.jsonl: changed while it was read"):
+        commands[command]()
+    assert here() == ["notes.jsonl"]

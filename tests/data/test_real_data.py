@@ -1,7 +1,7 @@
 """The data commands on real texts in Chinese and English, which are not part of the project.
 
 `CLOISTER_DATA` names a folder of public data sets: a folder for each, with a `train.jsonl` of rows
-{"text", "label"}. Sets that are not there are skipped.
+{"text", "label"}, {"messages"} or {"tokens", "tags"}. Sets that are not there are skipped.
 
     CLOISTER_DATA=/data HYPOTHESIS_PROFILE=nightly python -m pytest tests/data/test_real_data.py
 """
@@ -19,9 +19,11 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from cloister.data.augment.files import AugmentOptions, augment_file
+from cloister.data.catalogue import read_catalogue
 from cloister.data.check.report import CheckOptions, check_file
 from cloister.data.clean.run import CleanOptions, clean_file
 from cloister.data.config import DataConfig
+from cloister.data.interactions.items import ItemOptions, item_file
 from cloister.data.load import load
 from cloister.data.scrub.files import scrub_file
 from cloister.data.split.files import SplitPlan, split_file
@@ -45,11 +47,11 @@ SETS = {
 BOTH = ("zh_shopping", "product_sentiment")
 
 
-def real(name: str) -> Path:
+def real(name: str, file: str = "train.jsonl") -> Path:
     folder = os.environ.get("CLOISTER_DATA")
     if not folder:
         pytest.skip("CLOISTER_DATA does not name a folder of data sets")
-    path = Path(folder).expanduser() / name / "train.jsonl"
+    path = Path(folder).expanduser() / name / file
     if not path.is_file():
         pytest.skip(f"{path} is not here")
     return path
@@ -229,3 +231,62 @@ def test_two_annotators_of_real_texts_agree_as_computed_by_sklearn(
     figures = {(one.name, one.label): one.value for one in report.figures}
     assert figures["Cohen's kappa", None] == pytest.approx(cohen_kappa_score(ann, bo))
     assert [row["text"] for row in rows_of(files[0])] == [row["text"] for row in rows]
+
+
+@pytest.mark.parametrize(("name", "language"), [("zh_medical_qa", "zh"), ("tutoring", "en")])
+def test_real_conversations_keep_every_turn_and_reply(
+    name: str, language: str, tmp_path: Path
+) -> None:
+    rows = rows_of(real(name))
+    report = check_file(real(name), CheckOptions())
+    assert report.roles.kind == "messages"
+    counts = report.sections["languages"]["counts"]
+    assert counts[language] > 0.9 * sum(counts.values())
+    once, twice = tmp_path / "once.jsonl", tmp_path / "twice.jsonl"
+    clean_file(real(name), once)
+    clean_file(once, twice)
+    assert once.read_bytes() == twice.read_bytes()
+    assert [[turn["role"] for turn in row["messages"]] for row in rows_of(once)] == [
+        [turn["role"] for turn in row["messages"]] for row in rows
+    ]
+    source, made = put(tmp_path / "some.jsonl", rows[:200]), tmp_path / "made.jsonl"
+    augment_file(source, made, AugmentOptions(copies=1))
+    replies = Counter(repr(replied(row)) for row in rows_of(made))
+    assert set(replies) == {repr(replied(row)) for row in rows[:200]}
+
+
+def replied(row: dict[str, Any]) -> list[str]:
+    return [turn["content"] for turn in row["messages"] if turn["role"] == "assistant"]
+
+
+def test_real_entities_are_counted_alike_in_every_scheme(tmp_path: Path) -> None:
+    rows = rows_of(real("ncbi_disease"))
+    begun = Counter(tag[2:] for row in rows for tag in row["tags"] if tag.startswith("B-"))
+    for letters, scheme in (("BI", "BIO (IOB2)"), ("II", "BIO (IOB2)"), ("BISE", "BIOES")):
+        path = put(tmp_path / f"{letters}.jsonl", [in_scheme(row, letters) for row in rows])
+        labels = check_file(path, CheckOptions(near=False)).sections["labels"]
+        assert (labels["counts"], labels["scheme"]) == (begun, scheme)
+
+
+def in_scheme(row: dict[str, Any], letters: str) -> dict[str, Any]:
+    """A sentence in IOB2 (`BI`), IOB1 (`II`) or BIOES (`BISE`), from one in IOB2."""
+    tags, new = ["O", *row["tags"], "O"], []
+    for before, tag, after in zip(tags, tags[1:], tags[2:], strict=False):
+        starts, ends = tag.startswith("B-"), not after.startswith("I-")
+        letter = tag[0]
+        if letters == "II" and starts:  # B only where it parts two entities of one type
+            letter = "B" if before[2:] == tag[2:] else "I"
+        if letters == "BISE" and tag != "O" and ends:
+            letter = "S" if starts else "E"
+        new.append(f"{letter}{tag[1:]}")
+    return {**row, "tags": new}
+
+
+def test_a_real_catalogue_becomes_a_public_file_of_items(tmp_path: Path) -> None:
+    books = rows_of(real("books", "books.jsonl"))
+    options = ItemOptions(item="id", texts=("title", "authors"))
+    out = tmp_path / "items.jsonl"
+    assert item_file(real("books", "books.jsonl"), out, options) == len(books)
+    found = read_catalogue(str(out), None)
+    assert found.ids == tuple(book["id"] for book in books)
+    assert found.texts[0] == f"{books[0]['title']}. {books[0]['authors']}"

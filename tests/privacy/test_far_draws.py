@@ -72,12 +72,13 @@ class Turning(Ending):
 
 
 @pytest.mark.parametrize("kind", DRAWS)
-@pytest.mark.parametrize("power", [16, 19, 22])
+@pytest.mark.parametrize("power", [16, pytest.param(19, marks=pytest.mark.nightly), 22])
 def test_a_keystream_that_ends_is_seen(
     kind: str, power: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generator, "KeyStream", lambda: Ending(2**power))
-    assert copies(DRAWS[kind](OsEntropy(), FAR)) >= 4
+    count = min(2 ** (power + 2), FAR)  # what is seen in these is seen in more
+    assert copies(DRAWS[kind](OsEntropy(), count)) >= 4
 
 
 def test_words_that_come_again_turned_round_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,23 @@ def others(hint: Any) -> Iterator[object]:
         yield from hint
 
 
+# Fields that need another one, with two values of each.
+OF_PUBLIC: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "public": ({"public": "a.jsonl"}, {"public": "b.jsonl"}),
+    "public_sha256": ({"public": "a.jsonl"}, {"public": "a.jsonl", "public_sha256": "0" * 64}),
+    "public_count": ({"public": "a.jsonl"}, {"public": "a.jsonl", "public_count": 5}),
+    "averaging": ({}, {"averaging": "ema"}),
+    "averaging_decay": (
+        {"averaging": "ema", "averaging_decay": 0.5},
+        {"averaging": "ema", "averaging_decay": 0.6},
+    ),
+    "averaging_share": (
+        {"averaging": "tail", "averaging_share": 0.5},
+        {"averaging": "tail", "averaging_share": 0.6},
+    ),
+}
+
+
 def with_another_value(recipe: Recipe, name: str, key: str) -> Iterator[Recipe]:
     """Recipes that differ in one field alone, as far as that section allows."""
     section = getattr(recipe, name)
@@ -204,7 +221,7 @@ def test_a_document_of_format_2_says_no_more_and_no_less(field: str) -> None:
 @pytest.mark.parametrize(("name", "key"), sent_fields())
 def test_every_field_changes_the_digest(name: str, key: str) -> None:
     recipe = Recipe().resolved()
-    if name == "strategy" and key != "name":
+    if name == "strategy" and key != "name" and key not in OF_PUBLIC:
         method = next(method for method, own in FIELDS.items() if key in own)
         recipe = dataclasses.replace(recipe, strategy=StrategyConfig(name=method)).resolved()
     if (name, key) == ("privacy", "noise_multiplier"):  # stated instead of ε
@@ -231,6 +248,11 @@ def test_every_field_changes_the_digest(name: str, key: str) -> None:
             for data in (table, dataclasses.replace(table, **{key: said}))
         }
         assert len(digests) == 2
+        return
+    if key in OF_PUBLIC:  # of a public file, or of an average alone
+        section = getattr(recipe, name)
+        sections = [dataclasses.replace(section, **fields) for fields in OF_PUBLIC[key]]
+        assert len({dataclasses.replace(recipe, **{name: one}).digest() for one in sections}) == 2
         return
     if name == "study" and key in ("start", "former"):  # hashes, both or none
         hashes = {"start": "a" * 64, "former": "b" * 64}

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
 from cloister.adapter.wire import digest as sha256
 from cloister.client.round import answer
+from cloister.data.records import TextRecord
 from cloister.errors import BudgetError, DataError, RecipeError
 from cloister.export.adapter_folder import load_released
 from cloister.ledger import stated
@@ -26,7 +28,7 @@ from cloister.privacy.entropy import OsEntropy
 from cloister.protocol.exchange import RoundRequest
 from cloister.recipe import Recipe, read_recipe
 from cloister.server import ending
-from cloister.server.class_plot import plot_classes
+from cloister.server.class_plot import ClassScores, plot_classes
 from cloister.server.plots import plot_run
 from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
@@ -62,9 +64,21 @@ def test_a_run_leaves_everything_behind(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ending, "plot_run", plot_run)
-    monkeypatch.setattr(ending, "plot_classes", plot_classes)
+    drawn: list[ClassScores] = []
+
+    def plotted(classes: ClassScores, title: str, path: Path) -> bool:
+        drawn.append(classes)
+        return plot_classes(classes, title, path)
+
+    monkeypatch.setattr(ending, "plot_classes", plotted)
     recipe = small_recipe(folder, "tracking.tensorboard=true")
     result = run(recipe, tmp_path / "run")
+    (classes,) = drawn
+    assert {name: scores["support"] for name, scores in classes.items()} == Counter(
+        record.label for record in prepare(recipe).test if isinstance(record, TextRecord)
+    )
+    hits = sum(scores["recall"] * scores["support"] for scores in classes.values())
+    assert hits == pytest.approx(result.test["accuracy"] * len(prepare(recipe).test))
     out = result.run_dir
     for name in (
         "recipe.toml",

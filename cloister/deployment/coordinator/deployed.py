@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.serverapp import Grid
 
 from cloister.data.load import Split, load
+from cloister.data.public_set import public_records, refuse_contaminated, stated_public_set
 from cloister.data.records import Record
 from cloister.deployment.coordinator.journal import note, ready_sites
 from cloister.deployment.coordinator.members import Member
@@ -125,8 +126,13 @@ def resolved_recipe(
         recipe.data,
         test=_absolute(recipe.data.test),
         validation=recipe.data.validation and _absolute(recipe.data.validation),
+        public=recipe.data.public and _absolute(recipe.data.public),
         old_test=recipe.data.old_test and _absolute(recipe.data.old_test),
     )
+    data = stated_public_set(data, recipe.task.records)
+    if data.public is not None:
+        scored = [record for name in PUBLIC for record in _public(recipe, name)]
+        refuse_contaminated(public_records(data, recipe.task.records), scored)
     model = recipe.model
     if model.sha256 is None:
         model = dataclasses.replace(model, sha256=check_base(find_base(model.base), None))
@@ -346,7 +352,9 @@ class DeployedStudy:
             f"has {ABSENT:.0f} s to connect"
         )
         try:
-            delivered = deliver(grid, study, sites, run.load_best(state).adapter, claim)
+            delivered = deliver(
+                grid, study, sites, self.coordinator.delivered(state).adapter, claim
+            )
         except CloisterError as error:
             observer.note(f"the adapter was not delivered to any site: {error}")
             return

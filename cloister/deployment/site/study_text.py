@@ -51,6 +51,7 @@ def facts_of(terms: StudyTerms) -> dict[str, Any]:
         "base_sha256": recipe.model.sha256,
         "base_layers": recipe.model.layers,
         "base_center": recipe.model.center,
+        "public": _public(terms),
         "task": recipe.task.kind,
         "plugin": _plugin(recipe.task),
         "labels": list(recipe.task.labels),
@@ -108,6 +109,7 @@ def in_words(facts: dict[str, Any]) -> list[str]:
         *([f"prompt     {facts['prompt']}"] if facts["prompt"] is not None else []),
         f"trains     {facts['trains']}",
         *([f"begins     {facts['begins']['in_words']}"] if facts["begins"] else []),
+        *([f"public     {_trained_on(facts['public'])}"] if facts["public"] else []),
         f"hides      {hidden}",
         f"costs      {facts['promise_in_words']}",
         f"budget     {budget['in_words']}",
@@ -137,6 +139,26 @@ def _ended(layers: int | None) -> str:
 
 def _centred(language: str | None) -> str:
     return "" if language is None else f", centred by {language} sentences"
+
+
+def _public(terms: StudyTerms) -> dict[str, Any] | None:
+    """Describes the public records on which the coordinator trains first; None: there are none."""
+    data, training = terms.recipe.data, terms.recipe.training
+    if data.public is None:
+        return None
+    return {
+        "file": data.public,
+        "sha256": data.public_sha256,
+        "records": data.public_count,
+        "steps": training.public_step_count,
+    }
+
+
+def _trained_on(public: dict[str, Any]) -> str:
+    return (
+        f"before round 1 {counted(public['steps'], 'step')} of the coordinator on "
+        f"{public['records']} public records ({public['file']}, SHA-256 {public['sha256']})"
+    )
 
 
 def _scale(task: TaskConfig) -> str | None:

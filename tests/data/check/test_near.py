@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloister.data.check import near
-from cloister.data.check.near import BANDS, NEAR, REACH, Fingerprints, copies
+from cloister.data.check.near import BANDS, NEAR, Fingerprints, copies
 from tests.support.examples import tries
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz头痛发烧病人检查医院药"
@@ -89,7 +89,7 @@ def test_all_pairs_of_a_bucket_are_found_as_by_comparing_each_with_each(
     seed: int, most: int
 ) -> None:
     prints = Fingerprints(near=True)
-    for text in of_one_form(random.Random(seed), REACH, most):
+    for text in of_one_form(random.Random(seed), 60, most):
         prints.add(text)
     assert prints.near().tolist() == slowly(prints)
 

@@ -208,24 +208,24 @@ def test_a_file_of_several_labels_is_stratified_by_each(tmp_path: Path) -> None:
 def test_labels_in_one_cell_are_stratified_like_a_list_of_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every second of 200 notes has the label a and every tenth b: 100 and 20, a fifth in test."""
-    table = [
-        (f"note {n}", ";".join(x for x, every in (("a", 2), ("b", 10)) if n % every == 0))
-        for n in range(200)
-    ]
+    """The labels of note n are the bits of n, so no two of 128 notes have the same ones."""
+    held = {n: [letter for bit, letter in enumerate("abcdefg") if n >> bit & 1] for n in range(128)}
+    lists = write(tmp_path / "lists.jsonl", [{"id": f"n{n}", "labels": held[n]} for n in held])
     source = tmp_path / "notes.csv"
-    lines = ["text,labels", *(f"{text},{labels}" for text, labels in table)]
-    source.write_text("\n".join(lines))
-    given = ["data", "split", str(source), "--by", "label", "--column", "labels"]
+    source.write_text("\n".join(["id,labels", *(f"n{n},{';'.join(held[n])}" for n in held)]))
+    plan = SplitPlan(by="label", column="labels", unit="id")
+    split_file(lists, tmp_path / "wanted", plan)
+    given = ["data", "split", str(source), "--by", "label", "--column", "labels", "--unit", "id"]
     assert run([*given, "--out", str(tmp_path / "parts"), "--label-separator", ";"]) == 0
-    test = (tmp_path / "parts" / "test.csv").read_text().splitlines()[1:]
-    counts = {label: sum(label in row.split(",")[1] for row in test) for label in "ab"}
-    assert (len(test), counts) == (40, {"a": 20, "b": 4})
+    for side in ("train", "test"):
+        rows = (tmp_path / "wanted" / f"{side}.jsonl").read_text().splitlines()
+        cells = (tmp_path / "parts" / f"{side}.csv").read_text().splitlines()[1:]
+        assert [cell.split(",")[0] for cell in cells] == [json.loads(row)["id"] for row in rows]
     log = json.loads((tmp_path / "parts" / "test.csv.log.json").read_text())
     assert log["steps"][-1]["settings"]["label_separator"] == ";"
-    # Without it "a;b" is a label of its own, and a note without labels has none to go by.
+    # Without it a cell is one label, and a note without labels has none to go by.
     capsys.readouterr()
     assert run([*given, "--out", str(tmp_path / "other")]) == 3
-    assert "row 2: no text or integer in 'labels'" in capsys.readouterr().err
+    assert "row 1: no text or integer in 'labels'" in capsys.readouterr().err
     with pytest.raises(UsageError, match="only for --by label, but --by unit is given"):
         SplitPlan(label_separator=";")

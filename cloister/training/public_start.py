@@ -1,0 +1,76 @@
+"""Trains the adapter on public records before round 1: plain steps, at the coordinator alone.
+
+    for each of the steps: draw a batch of public records, average their gradients, step (SGD)
+
+No site takes part and no private record is read, so it costs no ε. Private training then begins at
+a point that fits the domain: clipped and noised steps are spent on what public records do not teach
+(Li et al. 2022, arXiv:2110.05679, section 3; Ganesh et al. 2023, arXiv:2302.09483).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cloister.adapter.tensors import Adapter
+from cloister.data.records import Record
+from cloister.privacy.entropy import SeededEntropy
+from cloister.privacy.plan import Plan
+from cloister.seeds import child_generator
+from cloister.training.config import TrainingConfig
+from cloister.training.local import local_update
+from cloister.training.units import singles
+from cloister.training.workspace import Workspace
+
+
+def public_start(
+    workspace: Workspace,
+    before: Adapter,
+    records: Sequence[Record],
+    config: TrainingConfig,
+    seed: int,
+) -> Adapter:
+    """Returns the global adapter after training on public records.
+
+    Args:
+        workspace: The study's; its network is overwritten, and its trained names are set to all
+            that travel.
+        before: The global adapter to begin with.
+        records: Public, with the labels of the task.
+        config: The `[training]` section; `public_steps`, `public_batch_size` and
+            `public_learning_rate` are of this training, and no other field of it counts.
+        seed: The study's; batches are drawn from it, so that every party gets the same adapter.
+
+    Returns:
+        All tensors of `before`, those that train changed.
+    """
+    workspace.train_names(frozenset(workspace.sent))
+    batch = min(config.public_batch, len(records))
+    plan = Plan(
+        public_records=len(records),
+        expected_batch_size=batch,
+        local_steps=config.public_step_count,
+        num_rounds=1,
+        noise_multiplier=0.0,
+        max_grad_norm=None,
+        max_update_norm=None,
+        delta=1e-5,  # of no promise: nothing is noised
+    )
+    plain = TrainingConfig(
+        mode="local-steps",
+        expected_batch_size=batch,
+        local_steps=config.public_step_count,
+        learning_rate=config.public_rate,
+        schedule="warmup-linear",
+        physical_batch_tokens=config.physical_batch_tokens,
+    )
+    delta = local_update(
+        workspace.network,
+        workspace.task,
+        singles(workspace.encode(records)),
+        before,
+        plan,
+        plain,
+        round_number=1,
+        entropy=SeededEntropy(child_generator(seed, "public start")),
+    )
+    return before.replace(before.select(delta) + delta)
