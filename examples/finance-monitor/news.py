@@ -1,8 +1,8 @@
 """Made-up news: what three banks' analysts filed, what an agency publishes, and a stream.
 
 A piece of news is about a company, has a topic and a sentiment, and is put in one of five wordings
-(news.toml). The stream has two weeks: calm days, two surges of bad news on one company, and in its
-last two days a new source, whose news are mostly cheerful, so that the mix of sentiments changes.
+(news.toml). The stream has two weeks: calm days, two surges of bad news on one company, and from
+its eleventh day on another source, whose news are cheerful, so that the mix of sentiments changes.
 
 Everything follows from seeds: equal seeds give equal news.
 """
@@ -27,14 +27,13 @@ SENTIMENTS = ("negative", "neutral", "positive")
 HOUR, DAY = 3600, 86_400
 # The stream begins on a Monday: 2026-01-05T00:00:00Z, in seconds since 1970.
 BEGINS = 1_767_571_200
-# Days of the stream; of them the first are the calm reference, and the last two come live.
-REFERENCE, LIVE, DAYS = 4, 12, 14
+# Days of the stream: the first are the calm reference, after these another source writes, then the
+# days come live, and all.
+REFERENCE, OTHER, LIVE, DAYS = 4, 10, 12, 14
 # Pieces of news an hour, and those of a surge besides.
 AN_HOUR, OF_A_SURGE = 5, 8
-# Chances of the sentiments in calm news, and in those of the new source.
-CALM, CHEERFUL = (3, 4, 3), (1, 1, 8)
-# The new source's share of the news since it came.
-SHARE = 0.7
+# Chances of the sentiments in calm news, and in those of the other source.
+CALM, CHEERFUL = (3, 4, 3), (0, 1, 9)
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,8 @@ def happened() -> list[Mapping[str, str]]:
 
     A surge is also a drift of that day: its bad news are a third of the day's.
     """
-    found = []
+    other = {"start": iso(BEGINS + OTHER * DAY), "end": iso(BEGINS + LIVE * DAY)}
+    found = [{"kind": "drift", **other}]
     for one in surges():
         if one.first < BEGINS + LIVE * DAY:
             times = {"start": iso(one.first), "end": iso(one.last)}
@@ -152,9 +152,9 @@ def happened() -> list[Mapping[str, str]]:
 
 
 def _streamed(rng: random.Random, begins: int) -> News:
-    is_new = begins >= BEGINS + LIVE * DAY and rng.random() < SHARE
     at, company, topic = begins + rng.randrange(HOUR), rng.choice(companies()), rng.choice(topics())
-    return _written(rng, PUBLIC, company, topic, at, CHEERFUL if is_new else CALM)
+    is_other = begins >= BEGINS + OTHER * DAY
+    return _written(rng, PUBLIC, company, topic, at, CHEERFUL if is_other else CALM)
 
 
 def _of_surge(rng: random.Random, surge: Surge, begins: int) -> News:

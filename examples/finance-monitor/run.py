@@ -89,6 +89,12 @@ def main(words: Sequence[str] | None) -> None:
     folder = new_folder(asked.folder)
     for column in STUDIES:
         train(folder, asked, column)
+    monitor(folder, asked)
+    say(f"\nModels, ledgers, alerts and daily reports are in {asked.folder}.")
+
+
+def monitor(folder: Path, asked: argparse.Namespace) -> None:
+    """Has both models read the stream, watches it, and shows what came of it."""
     (folder / "watch.toml").write_text(
         (HERE / "watch.toml").read_text("utf-8").format(window_rows=24 * AN_HOUR, port=0),
         encoding="utf-8",
@@ -106,13 +112,12 @@ def main(words: Sequence[str] | None) -> None:
                 report(folder, done, day)
         summary(folder)
         show(sentiment, TRIED)
-        with watched(folder) as monitor:
+        with watched(folder) as page:
             say(f"\nThe sentiment page: {sentiment}")
-            say(f"The monitor's page: {monitor}")
+            say(f"The monitor's page: {page}")
             if asked.serve:
                 say("It stays until Ctrl-C.")
                 wait_for_ctrl_c()
-    say(f"\nModels, ledgers, alerts and daily reports are in {asked.folder}.")
 
 
 def train(folder: Path, asked: argparse.Namespace, column: str) -> None:
