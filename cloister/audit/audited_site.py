@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cloister.data.records import Record
-from cloister.data.synthetic_records import nobody_s_records
+from cloister.data.synthetic_records import made_up_records
 from cloister.errors import DataError, UsageError
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
+from cloister.server.public_center import with_public_center
 from cloister.simulation.planning import plans_by_size
 from cloister.tasks.bare_text import score_ends
 from cloister.tasks.task import Task
@@ -49,8 +50,9 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
         raise UsageError("privacy.enabled: a plan with noise is needed; there is nothing to audit")
     labels = recipe.task.labels or ("first", "second", "third")
     kind = recipe.task.records
+    named = replace(recipe, task=replace(recipe.task, labels=labels))
     workspace = open_workspace(
-        recipe.model,
+        with_public_center(named).model,
         recipe.lora,
         recipe.task,
         labels,
@@ -64,7 +66,7 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
     plan, _ = next(plans_by_size(recipe))
     shapes = tuple(sorted(workspace.sent.shapes.items()))
     ends = score_ends(workspace.task)
-    records = nobody_s_records(kind, workspace.task.labels, persons, each, ends)
+    records = made_up_records(kind, workspace.task.labels, persons, each, ends)
     units = encoded(records, workspace.task, plan)
     if not all(units):
         raise DataError("a synthetic record cannot be encoded by this task; name it and report it")

@@ -78,14 +78,14 @@ class BegunFile:
         return self.rows
 
     def _count(self) -> None:
-        told = {
+        state = {
             "version": 1,
             "made_of": dict(self.made_of),
             "rows": self.rows,
             "bytes": self.file.tell(),
             "sha256": self.digest.hexdigest(),
         }
-        write_whole(_places(self.out)[1], json.dumps(told).encode(), FILE)
+        write_whole(_places(self.out)[1], json.dumps(state).encode(), FILE)
 
 
 @contextmanager
@@ -155,10 +155,10 @@ def _counted(counted: Path, begun: Path, made_of: Mapping[str, object]) -> tuple
     if not counted.exists():
         return 0, 0, hashlib.sha256().hexdigest()
     try:
-        told = read_json(counted.read_bytes()[: MOST_COUNTED + 1], most_bytes=MOST_COUNTED)
-        rows, length = int(told["rows"]), int(told["bytes"])
-        known, expected = dict(told["made_of"]), str(told["sha256"])
-        if told["version"] != 1 or rows < 0 or length < 0:
+        state = read_json(counted.read_bytes()[: MOST_COUNTED + 1], most_bytes=MOST_COUNTED)
+        rows, length = int(state["rows"]), int(state["bytes"])
+        known, expected = dict(state["made_of"]), str(state["sha256"])
+        if state["version"] != 1 or rows < 0 or length < 0:
             raise ValueError("not of this version")
     except (ValueError, KeyError, TypeError) as error:
         raise BadFileError(

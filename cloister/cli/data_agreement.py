@@ -115,6 +115,6 @@ def _print(report: AgreementReport, disputed: int, written: dict[str, int]) -> N
         table.add_row(name, "not defined" if value is None else f"{value:.3f}", interval)
     console.print(table)
     for path, rows in written.items():
-        told = f"{rows} records written to {path}" if rows else f"none for {path}: not written"
-        console.print(told, soft_wrap=True)
+        line = f"{rows} records written to {path}" if rows else f"none for {path}: not written"
+        console.print(line, soft_wrap=True)
     console.print("These figures are about private records: for this institution only.")

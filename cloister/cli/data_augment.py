@@ -116,8 +116,8 @@ def _print(report: AugmentReport, out: Path) -> None:
 
     console = Terminal()
     console.print(f"{report.records} records, {report.rows} rows with copies; written to {out}")
-    told = ", ".join(f"{count} by {method}" for method, count in report.methods.items())
-    console.print(f"copies: {told}")
+    by_method = ", ".join(f"{count} by {method}" for method, count in report.methods.items())
+    console.print(f"copies: {by_method}")
     columns = (f"{role} = {column}" for role, column in report.roles.items())
     console.print(f"columns: {', '.join(columns)} (guessed: {', '.join(report.guessed) or 'none'})")
     if report.short:

@@ -159,8 +159,8 @@ def _show(report: CheckReport, page: Path | None) -> None:
     console, sections = Terminal(), report.sections
     console.print(f"{report.detected.path.name}: {report.detected}", soft_wrap=True)
     endings = report.detected.encoding.line_endings if report.detected.encoding else {}
-    told = f"; line endings {_listed(endings)}" if endings else ""
-    console.print(f"{counted(report.rows, 'row')}, read as {report.roles.kind}{told}")
+    endings_text = f"; line endings {_listed(endings)}" if endings else ""
+    console.print(f"{counted(report.rows, 'row')}, read as {report.roles.kind}{endings_text}")
     roles = [
         f"{role} = {name}{' (guessed)' if role in report.roles.guessed else ''}"
         for role, name in report.roles.columns().items()

@@ -154,8 +154,8 @@ def clean(
     for entry in log.entries:
         changed, dropped = count(entry.changed), count(entry.dropped)
         if changed or dropped:
-            told = f"  {entry.rule:<18}{changed + dropped:>8} rows  {entry.what}"
-            console.print(told, soft_wrap=True)
+            line = f"  {entry.rule:<18}{changed + dropped:>8} rows  {entry.what}"
+            console.print(line, soft_wrap=True)
     console.print(f"{out}: {log.output['rows']} of {source['rows']} rows", soft_wrap=True)
     console.print(f"log: {log_path(out)}", soft_wrap=True)
     if log.couples_units:

@@ -90,13 +90,13 @@ def _print(report: FhirReport, out: Path) -> None:
     from cloister.data.fhir.run import REASONS
     from cloister.names import counted
 
-    console, told = Terminal(), report.to_json()
+    console, document = Terminal(), report.to_json()
     console.print(
         f"{counted(report.rows, 'record')} of {counted(report.persons, 'person')}; "
         f"written to {out}",
         soft_wrap=True,
     )
-    for written, count in told["attachments"].items():
+    for written, count in document["attachments"].items():
         console.print(f"attachments in {written}: {count}", soft_wrap=True)
     if report.unknown_patients:
         console.print(
@@ -104,8 +104,8 @@ def _print(report: FhirReport, out: Path) -> None:
             "known by reference only",
             soft_wrap=True,
         )
-    for reason, count in told["left_out"].items():
+    for reason, count in document["left_out"].items():
         console.print(f"left out, {REASONS[reason]}: {count}", soft_wrap=True)
-    if told["others"]:
-        others = ", ".join(f"{kind} {count}" for kind, count in told["others"].items())
+    if document["others"]:
+        others = ", ".join(f"{kind} {count}" for kind, count in document["others"].items())
         console.print(f"other resources, not read: {others}", soft_wrap=True)

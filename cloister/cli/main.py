@@ -145,9 +145,9 @@ def _run(arguments: list[str]) -> int:
     except (
         OSError
     ) as error:  # ConnectionError and timeouts are network errors, all others file errors
-        told = of_system(error)
-        say_error(str(told))
-        return told.exit_code
+        known = of_system(error)
+        say_error(str(known))
+        return known.exit_code
     except ValueError as error:
         if "embedded null" not in str(error):
             raise

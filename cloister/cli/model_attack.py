@@ -53,7 +53,7 @@ def attack(
 
     Example: cloister model attack runs/bank --out attacked
     """
-    from cloister.trust.attack.page import told
+    from cloister.trust.attack.page import figure
     from cloister.trust.attack.writing import attack_model
 
     done = attack_model(
@@ -79,7 +79,7 @@ def attack(
     for column in ("disturbance", "records", f"{metric} before", "after (95 %)", "changed answers"):
         table.add_column(column, justify="left" if column == "disturbance" else "right")
     for row in done.rows:
-        figures = (told(row.clean), told(row.disturbed), told(row.flipped))
+        figures = (figure(row.clean), figure(row.disturbed), figure(row.flipped))
         table.add_row(row.name, str(row.records), *(figures if not row.why else ("–",) * 3))
     Terminal().print(table)
     for row in done.rows:

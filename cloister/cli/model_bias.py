@@ -87,7 +87,7 @@ def bias(
 
     Example: cloister model bias runs/clinics --group sex --against runs/clinics-plain --out groups
     """
-    from cloister.trust.attack.page import told
+    from cloister.trust.attack.page import figure
     from cloister.trust.bias.writing import measure_bias
 
     done = measure_bias(
@@ -125,7 +125,7 @@ def bias(
         ):
             table.add_column(column, justify="left" if column == "group" else "right")
         for one in done.found.groups:
-            table.add_row(one.name, str(one.records), told(one.score), told(one.calibration))
+            table.add_row(one.name, str(one.records), figure(one.score), figure(one.calibration))
         console.print(table)
         typer.echo(
             f"largest gap {done.found.gap:.3f}; groups drawn at random have it in "

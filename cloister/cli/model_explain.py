@@ -55,7 +55,7 @@ def explain(
 
     Example: cloister model explain runs/bank --text "my card was stolen" --out why
     """
-    from cloister.trust.explain.page import told_gain
+    from cloister.trust.explain.page import gain_text
     from cloister.trust.explain.writing import explain_model
 
     texts: list[str] | list[tuple[str, str]] = text or []
@@ -90,7 +90,7 @@ def explain(
         table.add_column(column, justify="left" if column == "method" else "right")
     for row in done.scores:
         areas = (f"{row.deletion:.3f}", f"{row.insertion:.3f}")
-        table.add_row(row.method, str(row.answers), *areas, told_gain(row))
+        table.add_row(row.method, str(row.answers), *areas, gain_text(row))
     console.print(table)
     flips = sum(len(one["edits"]["flips"]) for one in done.document["explanations"] if one["edits"])
     inputs, edits = counted(done.document["explained"], "input"), counted(flips, "edit")

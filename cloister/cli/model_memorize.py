@@ -62,7 +62,7 @@ def memorize(
 
     Example: cloister model memorize runs/bank --canaries canaries.json --out memorized
     """
-    from cloister.trust.attack.page import told
+    from cloister.trust.attack.page import figure
     from cloister.trust.memorize.writing import measure_memorization
 
     done = measure_memorization(
@@ -95,18 +95,18 @@ def memorize(
             table.add_column(column, justify="left" if column.startswith("secret") else "right")
         for one in found.shares:
             most_found = "–" if one.most is None else f"{one.most:.3f}"
-            cells = (told(one.planted), told(one.kept_out), f"{one.share:.3f}", most_found)
+            cells = (figure(one.planted), figure(one.kept_out), f"{one.share:.3f}", most_found)
             table.add_row(f"likeliest {one.share:.0%}", *cells)
         console.print(table)
         allowed = "" if found.most_exposure is None else f"; ε allows {found.most_exposure:.2f}"
         typer.echo(
-            f"{name}: mean exposure {told(found.planted)} bits planted, {told(found.kept_out)} "
+            f"{name}: mean exposure {figure(found.planted)} bits planted, {figure(found.kept_out)} "
             f"kept out, {found.chance:.2f} by chance{allowed}",
             err=True,
         )
     for row in done.extraction:
         console.print(
-            f"{row.model}, {row.records} records: {told(row.greedy)} of {row.count} replies "
+            f"{row.model}, {row.records} records: {figure(row.greedy)} of {row.count} replies "
             "continued word for word",
             highlight=False,
         )

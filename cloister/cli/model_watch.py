@@ -79,8 +79,8 @@ def watch(
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
         return
-    told = counted(report["rows"], "row"), counted(len(report["alerts"]), "alert")
-    typer.echo(f"{told[0]}, {told[1]}: {read.folder / 'index.html'}")
+    totals = counted(report["rows"], "row"), counted(len(report["alerts"]), "alert")
+    typer.echo(f"{totals[0]}, {totals[1]}: {read.folder / 'index.html'}")
 
 
 def _run(watch: Watch, *, once: bool) -> dict[str, Any]:

@@ -125,8 +125,8 @@ def predict(
         assert out is not None
         made_of = _made_of(adapter, model, data, top=top, threshold=threshold, as_table=as_table)
         with begun_file(out, made_of) as begun:
-            told = f", {begun.rows:,} of which are there" if begun.rows else ""
-            typer.echo(f"… predicting for {count:,} records{told}", err=True)
+            existing = f", {begun.rows:,} of which are there" if begun.rows else ""
+            typer.echo(f"… predicting for {count:,} records{existing}", err=True)
             rest = islice(inputs, begun.rows, None)
             new = model.stream(rest, top=top, first=begun.rows + 1)
             texts = row_texts(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,6 +62,7 @@ def start(
     from cloister.server.former_run import read_former
     from cloister.server.run_directory import RunDirectory
     from cloister.server.start import keep_start
+    from cloister.server.unused_run import clear_unused
 
     folder = ServerFolder.open(server)
     members = connecting(read_members(folder.members), datetime.now(UTC))
@@ -93,7 +93,10 @@ def start(
         write_run(place, fresh)
         submit(folder, fresh)
     except Exception:
-        shutil.rmtree(place)
+        # Only what is written here goes: the run may have begun although the answer did not come.
+        (place / "run.json").unlink(missing_ok=True)
+        if clear_unused(place):
+            place.rmdir()
         raise
     for one, plan in plans.items():
         if plan.is_private:

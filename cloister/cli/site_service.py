@@ -162,8 +162,8 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
             "since it was started, and were refused without being read; tell the coordinator"
         )
     if facts["connection"]:
-        told = facts["connection"]
-        typer.echo(f"  last trouble with the connection, {told['time']}: {told['trouble']}")
+        trouble = facts["connection"]
+        typer.echo(f"  last trouble with the connection, {trouble['time']}: {trouble['trouble']}")
     if facts["records"].get("changed"):
         typer.echo(
             "  the file of the records changed since it was read, and the old records are in use; "

@@ -33,7 +33,7 @@ def sweep(
     from cloister.server.run_directory import RunDirectory
     from cloister.simulation.compare import compare
     from cloister.simulation.early import refuse_early
-    from cloister.simulation.folds import told
+    from cloister.simulation.folds import folds_note
     from cloister.simulation.sweep import (
         Planned,
         open_sweep,
@@ -59,7 +59,7 @@ def sweep(
     if folds is not None:
         if planned.runs[0].recipe.data.test is not None:
             first.note("--folds: data.test is not read; each part of data.train is held out once")
-        first.note(told(planned.runs[0].recipe, folds))
+        first.note(folds_note(planned.runs[0].recipe, folds))
     for note in warnings(planned.runs[0].recipe):
         first.warn(note)
 

@@ -35,7 +35,7 @@ from cloister.data.records import (
     TextRecord,
     TokenRecord,
 )
-from cloister.data.synthetic_records import nobody_s_records
+from cloister.data.synthetic_records import made_up_records
 from cloister.errors import CloisterError, MisfitError, PreflightError
 from cloister.files import write_whole
 from cloister.models.state import write_adapter
@@ -207,7 +207,7 @@ def _measured_apart(admitted: Admitted, length: int) -> Times:
     ends, names = score_ends(workspace.task), workspace.task.labels
     if isinstance(workspace.task, Recommendation):
         names = workspace.task.by_length()
-    records = nobody_s_records(
+    records = made_up_records(
         workspace.task.record_kind,
         names,
         max(2, min(plan.public_records, 2 * plan.expected_batch_size)),

@@ -20,6 +20,7 @@ from cloister.data.detected import Detected, detect_form
 from cloister.data.outputs import check_place
 from cloister.data.records import ChatRecord, Message, Record, TextRecord
 from cloister.data.roles import Roles, find_roles
+from cloister.data.step_log import log_of
 from cloister.data.step_writing import DataStep, new_logged_file, write_step
 from cloister.data.unit_column import UNIT
 from cloister.data.values import Number, Row
@@ -131,6 +132,9 @@ def plant(
         if not 1 <= value <= most:
             raise UsageError(f"--{name}: {value} given; a whole number from 1 to {most} is needed")
     check_place(secrets, "--secrets")
+    taken = [path.absolute() for path in (out, log_of(out))]
+    if secrets.absolute() in taken:
+        raise UsageError(f"--secrets: {secrets} is a file of --out too; give another one")
     drawn = random or SystemRandom()
     form = source if isinstance(source, Detected) else detect_form(source)
     roles = find_roles(form.rows(), columns or {})
@@ -146,12 +150,20 @@ def plant(
         for number, row in form.rows():
             first = first or row
             label = row.get(roles.label or "")
-            labels[label.written if isinstance(label, Number) else label] = None
-            sites[row.get(roles.site or "")] = None
+            label = label.written if isinstance(label, Number) else label
+            labels |= {label: None} if isinstance(label, str) else {}
+            site = row.get(roles.site or "")
+            sites |= {site: None} if isinstance(site, str | Number) else {}
             writer.add(row, f"{form.path.name}, row {number}")
-        made = _drawn(drawn, count, copies, [one for one in labels if isinstance(one, str)], roles)
+        names = [one for one in labels if isinstance(one, str)]
+        if roles.kind == "text" and not names:
+            raise UsageError(
+                f"{form.path}: no row has a label that is a text or a number, so canaries would "
+                "have none; name the column by --label"
+            )
+        made = _drawn(drawn, count, copies, names, roles)
         for canary in made.planted:
-            where = drawn.choice(list(sites))
+            where = drawn.choice(list(sites) or [None])
             for _ in range(copies):
                 writer.add(_row(canary, roles, first, where), f"canary {canary.name}")
         writer.end()

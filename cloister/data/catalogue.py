@@ -1,4 +1,4 @@
-"""A public catalogue: what there is to recommend, each item with an id and a text."""
+"""Reads a public catalogue: the items that a model can recommend, each with an id and a text."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from cloister.files import bad_file
 KEY = "task.items"
 # Columns of an items file.
 COLUMNS = ("item", "text")
-# Catalogues that are made and not read: of the same items, in English and in Chinese.
+# Built-in catalogues that are generated, not read: the same items in English and in Chinese.
 MADE = (GENERATED["items"], CHINESE_SHOPS)
-# A batch of 32 people has a score of each item: 100,000 of them take 13 MB, and scores of a test
-# set stay a matter of seconds. MovieLens 25M has 62,000 movies; MIND large 161,000 news.
+# A batch of 32 people needs a score for each item. With 100,000 items the scores take 13 MB, and a
+# test set is scored in seconds. MovieLens 25M has 62,000 movies; MIND large 161,000 news.
 MOST_ITEMS = 200_000
 
 
@@ -32,9 +32,9 @@ class Catalogue:
     """Public items in the order of their file.
 
     Attributes:
-        ids: What people's sequences call them.
-        texts: What a base reads of them.
-        sha256: Of the file's bytes, in hex; of generated items of the lines that `to_jsonl` gives.
+        ids: The items' ids, which people's sequences contain.
+        texts: The items' texts, which the base reads.
+        sha256: Hash of the file's bytes, in hex; for generated items, of the lines of `to_jsonl`.
     """
 
     ids: tuple[str, ...]
@@ -42,12 +42,12 @@ class Catalogue:
     sha256: str
 
     def to_jsonl(self) -> str:
-        """The items as an items file."""
+        """Returns the items as the text of an items file."""
         return "".join(catalogue_lines(zip(self.ids, self.texts, strict=True)))
 
 
 def catalogue_lines(items: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """The lines of an items file, from ids and texts."""
+    """Yields the lines of an items file, from ids and texts."""
     for item, text in items:
         yield json.dumps({"item": item, "text": text}, ensure_ascii=False) + "\n"
 
@@ -60,12 +60,12 @@ def read_catalogue(
     Args:
         source: A file with columns `item` and `text`, or a built-in generator's name (`MADE`).
         expected: The SHA-256 that it must have; None: any.
-        key: Where it is named, for messages.
-        asker: Whose file names it.
+        key: The key or option that names the file, for messages.
+        asker: The file or command that names it, for messages.
 
     Raises:
-        DataError: There is no such file, it is another than the study's, a row lacks its id or
-            text, an id is there twice, or there are fewer than 2 items or more than `MOST_ITEMS`.
+        DataError: The file does not exist, differs from the study's, lacks an id or text in a
+            row, has a duplicate id, or has fewer than 2 or more than `MOST_ITEMS` items.
         BadFileError: It cannot be read.
     """
     if source in MADE:
@@ -81,7 +81,7 @@ def read_catalogue(
             where = f"{path.name}, row {number}"
             item, text = _id(row, where), _text(row, where)
             if item in texts:
-                raise misfit(where, f"item {shown(item)} is there twice; name each once")
+                raise misfit(where, f"duplicate item {shown(item)}; give each item one row")
             texts[item] = text
             if len(texts) > MOST_ITEMS:
                 raise DataError(f"{key}: {source} has over {MOST_ITEMS} items; give fewer")
@@ -93,7 +93,7 @@ def read_catalogue(
 
 
 def catalogue_sha256(source: str, key: str = KEY) -> str:
-    """SHA-256 of a catalogue's file, or of a built-in generator's; see `read_catalogue`."""
+    """Returns the SHA-256 of a catalogue's file or generator; see `read_catalogue`."""
     if source in MADE:
         return read_catalogue(source, None, key).sha256
     return file_sha256(Path(source).expanduser(), key)
@@ -124,5 +124,5 @@ def _text(row: Row, where: str) -> str:
     value = row.get("text")
     if not isinstance(value, str) or not value.strip():
         what = "empty" if isinstance(value, str) else kind_of(value)
-        raise misfit(where, f"text is {what}; what the item is, in words, is needed")
+        raise misfit(where, f"text is {what}; a description of the item is needed")
     return whole(value, "text", where)

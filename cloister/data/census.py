@@ -62,10 +62,10 @@ class Census:
                 f"{counted(self.units, 'record')} (privacy units) in {counted(self.records, 'row')}"
                 f", copies among them: {each:.3g} a record, at most {self.largest}"
             )
-        told = (
+        text = (
             f"{counted(self.records, 'record')} of {counted(self.units, 'person')} (privacy units)"
         )
-        return f"{told}; the largest has {self.largest}" if self.units else told
+        return f"{text}; the largest has {self.largest}" if self.units else text
 
     def to_json(self) -> dict[str, Any]:
         """Returns the counts as JSON values."""

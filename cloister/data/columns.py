@@ -27,7 +27,7 @@ class Columns:
     kinds: dict[str, Counter[str]] = field(default_factory=dict)
 
     def add(self, row: Row, where: str) -> None:
-        """Counts one row.
+        """Counts the kinds of a row's values.
 
         Args:
             row: Values by column.

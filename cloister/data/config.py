@@ -40,9 +40,9 @@ GENERATED: dict[RecordKind, str] = {
     "score": "synthetic:answers",
     "items": "synthetic:shops",
 }
-# The items of `synthetic:shops` under Chinese texts; the customers are the same.
+# The items of `synthetic:shops` with Chinese texts; the customers are the same.
 CHINESE_SHOPS = "synthetic:shops-zh"
-# Of retrieval, whose records are texts with one label too.
+# The generator for retrieval, whose records are texts with one label, as in classification.
 QUESTIONS = "synthetic:questions"
 # The column of a pair's second text if none is named.
 SECOND = "text_b"
@@ -186,8 +186,8 @@ class DataConfig:
             public = getattr(self, name)
             if public == self.train and form_of(self.train) is not None:
                 raise UsageError(
-                    f"{name}: the training file {public} given; scores on private records are "
-                    "releases that nobody charges: give a public set"
+                    f"{name}: the training file {public} given; scores on private records would "
+                    "be releases outside of the budget: give a public set"
                 )
         if self.public is not None and form_of(self.public) is None:
             raise UsageError(
@@ -219,7 +219,7 @@ class DataConfig:
 
     @property
     def items_column(self) -> str:
-        """The column of a person's items."""
+        """Returns the column of a person's items."""
         return self.items or "items"
 
     def form(self, source: str) -> FileForm | None:

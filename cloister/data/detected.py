@@ -72,13 +72,13 @@ class Detected:
         raise DataError(f"{self.path}: no records; give a file with at least one row")
 
     def __str__(self) -> str:
-        told = [self.form.kind + (", gzip" if self.form.is_gzip else "")]
+        parts = [self.form.kind + (", gzip" if self.form.is_gzip else "")]
         if self.encoding is not None:
-            told.append(str(self.encoding))
+            parts.append(str(self.encoding))
         if self.separator_why is not None:
             separator = self.form.separator
-            told.append(f"{SEPARATORS.get(separator, repr(separator))} ({self.separator_why})")
-        return "; ".join(told)
+            parts.append(f"{SEPARATORS.get(separator, repr(separator))} ({self.separator_why})")
+        return "; ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the form as JSON values."""
@@ -169,9 +169,9 @@ def _separator(path: Path, form: FileForm) -> tuple[str, str]:
         return form.separator, "from the ending; the header names one column"
     if len(candidates) == 1:
         return candidates[0], "the only one in the header"
-    told = " and ".join(SEPARATORS[mark] for mark in candidates)
+    both = " and ".join(SEPARATORS[mark] for mark in candidates)
     raise DataError(
-        f"{path}: its header contains {told}, and both could separate cells; name the right one "
+        f"{path}: its header contains {both}, and both could separate cells; name the right one "
         "(--separator)"
     )
 

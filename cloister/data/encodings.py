@@ -1,13 +1,13 @@
-"""Detects the encoding of a text file by these rules, and refuses a file that none of them decides.
+"""Detects the encoding of a text file by five rules.
 
 1. A byte order mark means UTF-8 or UTF-16. Without one, NUL bytes at every second place only mean
    UTF-16 without a mark.
 2. A file that is UTF-8 from its first byte to its last is UTF-8: text in another encoding that is
    not ASCII is almost never valid UTF-8.
-3. Else a file of whose characters, read as GB18030, at least `LEAST_COMMON` of those beyond ASCII
-   are Chinese punctuation or among some 250 of the commonest Chinese characters, is GB18030.
-   Chinese reviews have 0.63 to 0.65; Japanese in EUC-JP, read so, has 0.14, Korean in EUC-KR 0.03,
-   accented Latin letters 0.
+3. Otherwise the file is read as GB18030, and the characters beyond ASCII are counted. If at least
+   the share `LEAST_COMMON` of them is Chinese punctuation or one of about 250 very frequent Chinese
+   characters, the file is GB18030. Chinese reviews have 0.63 to 0.65; Japanese in EUC-JP, read in
+   this way, has 0.14, Korean in EUC-KR 0.03, accented Latin letters 0.
 4. A file whose bytes beyond ASCII stand alone between ASCII (`LEAST_ALONE`), as accented letters
    do, is Latin-1; Windows-1252 where it has bytes that Latin-1 leaves to control characters.
 5. Anything else is an error that asks for the encoding: a wrong guess changes texts silently.

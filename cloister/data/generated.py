@@ -1,4 +1,4 @@
-"""Finds the built-in generators by name: records of made-up people, if a study names no data."""
+"""Finds the built-in generators by name; they give records of made-up people without a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WORDS = {
 
 
 def is_generated(source: str) -> bool:
-    """Whether a source is one of the built-in generators."""
+    """Returns whether a source is one of the built-in generators."""
     return source == QUESTIONS or source in GENERATED.values()
 
 

@@ -53,7 +53,7 @@ LABELS = (
     "outcome rating grade y 标签 类别 分类 意图 情感 科室 诊断 主题 等级"
 )
 SEVERAL = "labels tags topics categories classes genres codes keywords"
-# What a person had; whole names are compared.
+# Words in names of columns of a person's items; whole names are compared.
 ITEMS = ("items", "item_ids", "history", "sequence", "basket", "purchases", "clicks")
 SCORES = "score scores grade mark marks points rating"
 PERSONS = (
@@ -273,9 +273,10 @@ def _is_chat(value: Value) -> bool:
 
 
 def _is_ids(value: Value) -> bool:
-    """Whether a value is ids of items: a list, or a text, as `data.sequences` reads them.
+    """Returns whether a value is ids of items: a list, or a text, as `data.sequences` reads them.
 
-    Any text can be read as words with blanks between them. One of ids has a digit in each of them.
+    Any text can be read as words with blanks between them, so a text counts as ids only if each
+    word has a digit.
     """
     if isinstance(value, str) and not all(_DIGIT.search(word) for word in value.split()):
         return False

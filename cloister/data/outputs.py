@@ -29,7 +29,7 @@ class RowWriter(Protocol):
     """Writes the rows of one file, one by one."""
 
     def add(self, row: Row, where: str) -> None:
-        """Writes a row.
+        """Writes a row, at once or with a later batch.
 
         Args:
             row: Values by column.
@@ -60,7 +60,7 @@ def new_file(out: Path) -> Iterator[tuple[RowWriter, Path]]:
     """
     check_new(out)
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    # O_EXCL with a random name: never follow a symlink that somebody planted in the folder.
+    # O_EXCL with a random name: never follow a symlink that another user planted in the folder.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE)
     try:
         with os.fdopen(descriptor, "wb") as file:

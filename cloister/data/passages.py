@@ -1,4 +1,4 @@
-"""Public passages from a file: what a retrieval study's queries are answered by."""
+"""Reads public passages, among which a retrieval study looks for the answer to a query."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_passages(path: Path) -> dict[str, str]:
     """Reads public passages from a file, by their id.
 
     Args:
-        path: A data file with columns `id` and `text`; others are left alone.
+        path: A data file with columns `id` and `text`; other columns are ignored.
 
     Raises:
         DataError: The file cannot be read, a row lacks one of the two, or an id is a duplicate.
@@ -33,7 +33,7 @@ def read_passages(path: Path) -> dict[str, str]:
                 name = name.written
             for column, value in (("id", name), ("text", text)):
                 if not isinstance(value, str) or not value.strip():
-                    raise DataError(f"{where}: {column} is no text; each passage needs both")
+                    raise DataError(f"{where}: {column} is not text; each passage needs both")
             assert isinstance(name, str)
             assert isinstance(text, str)
             if name in found:

@@ -1,7 +1,7 @@
-"""A public file that a task needs at every party, as a catalogue of items or passages.
+"""Hashes and compares a public file that every party needs: a catalogue of items, or passages.
 
-Each party has its own copy. A recipe names the file and its SHA-256; the hash is part of the
-study's digest, so that everybody computes with the same bytes, wherever the copy lies.
+Each party has its own copy, under any path. A recipe names the file and its SHA-256. The hash is
+part of the study's digest, so all parties compute with the same bytes.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from cloister.files import bad_file, open_file, why_no_file
 
 
 def file_sha256(path: Path, key: str) -> str:
-    """SHA-256 of a public file, in hex.
+    """Returns the SHA-256 of a public file, in hex.
 
     Args:
         path: The file.
-        key: Where it is named, for messages, as `task.items`.
+        key: The key that names the file, for messages, such as `task.items`.
 
     Raises:
-        DataError: There is no such regular file.
+        DataError: The path is not a regular file.
         BadFileError: It cannot be read.
     """
     if (why := why_no_file(path)) is not None:
@@ -34,7 +34,7 @@ def file_sha256(path: Path, key: str) -> str:
 
 
 def is_sha256(text: str) -> bool:
-    """Whether a text is a SHA-256 as it is written here: 64 lower-case hexadecimal digits."""
+    """Returns whether a text is a SHA-256 in its only spelling: 64 lower-case hex digits."""
     return len(text) == 64 and set(text) <= set("0123456789abcdef")
 
 
@@ -43,15 +43,15 @@ def check_sha256(found: str, expected: str | None, source: str, key: str) -> Non
 
     Args:
         found: Its SHA-256.
-        expected: The study's; None: any will do, as in a simulation that states none.
+        expected: The study's SHA-256; None: any file is accepted, as in a simulation without one.
         source: The file, for messages.
-        key: Where it is named, as `task.items`.
+        key: The key that names the file, such as `task.items`.
 
     Raises:
         DataError: They differ.
     """
     if expected is not None and found != expected:
         raise DataError(
-            f"{key}: {source} has SHA-256 {found}, the study needs {expected}; get the study's "
-            "file from the coordinator, or correct the recipe if it is wrong"
+            f"{key}: {source} has SHA-256 {found}, but the study needs {expected}; get the study's "
+            "file from the coordinator, or correct the recipe"
         )

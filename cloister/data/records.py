@@ -9,16 +9,16 @@ from typing import Literal
 RecordKind = Literal["text", "pairs", "tokens", "messages", "labels", "score", "items"]
 # Records with one label.
 ONE_LABEL: frozenset[RecordKind] = frozenset({"text", "pairs"})
-# Records of one text.
+# Records with one text.
 ONE_TEXT: frozenset[RecordKind] = frozenset({"text", "labels", "score"})
-# Records that the network turns into one vector, which the head reads: one row of outputs.
+# Records for which the network computes one vector; the head turns it into one row of outputs.
 POOLED: frozenset[RecordKind] = ONE_LABEL | ONE_TEXT | {"items"}
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
 @dataclass(frozen=True, slots=True)
 class TextRecord:
-    """A text with one label."""
+    """A text with one label, for classification and retrieval."""
 
     text: str
     label: str
@@ -40,7 +40,7 @@ class PairRecord(TextRecord):
 
 @dataclass(frozen=True, slots=True)
 class TokenRecord:
-    """A sentence cut into words, with one tag a word (BIO)."""
+    """A sentence as a list of words, with one BIO tag per word."""
 
     tokens: tuple[str, ...]
     tags: tuple[str, ...]
@@ -102,7 +102,7 @@ class ScoreRecord:
 
 @dataclass(frozen=True, slots=True)
 class ItemsRecord:
-    """What a person had of a public catalogue, oldest first.
+    """The items of a public catalogue that one person had, oldest first.
 
     Attributes:
         items: Ids of at least one item, in order of time.

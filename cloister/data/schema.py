@@ -196,8 +196,8 @@ class Reading:
             first, first_row = self._first.setdefault(column, (found[1], number))
             if first != found[1]:
                 raise MixedColumnError(
-                    f"{where}: {column} is {found[1]} here and {first} in row {first_row}; whether "
-                    "values of both kinds are the same cannot be known: write all as text"
+                    f"{where}: {column} is {found[1]} here and {first} in row {first_row}, so it "
+                    "is not known which values are equal; write all as text"
                 )
 
     def _each_label(self, row: Row, where: str) -> list[tuple[str, Value, str]]:

@@ -1,4 +1,4 @@
-"""What a person had, as a cell of a file states it: ids of public items, oldest first."""
+"""Reads a person's items from a cell: ids of public items, oldest first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cloister.data.values import Number, Value, is_integer, kind_of
 
 
 def items_of_cell(value: Value, column: str, where: str) -> tuple[str, ...]:
-    """The ids of a cell, in its order.
+    """Returns the ids of a cell, in its order.
 
     Args:
         value: A list of texts or of integers; or one text of ids with blanks between them, as in
@@ -18,7 +18,8 @@ def items_of_cell(value: Value, column: str, where: str) -> tuple[str, ...]:
         where: The file and row, for messages.
 
     Raises:
-        MisfitError: It is neither, holds no item, or one that is empty or in no one spelling.
+        MisfitError: It is neither, holds no item, or an id that is empty or neither a text nor an
+            integer.
     """
     if isinstance(value, str):
         found: Sequence[Value] = value.split()

@@ -15,7 +15,7 @@ from cloister.json_text import read_json
 
 FORMAT = "cloister-data-log/1"
 ENDING = ".log.json"
-UNKNOWN = "it cannot be read, or is of another content; what was done is not known"
+UNKNOWN = "it cannot be read, or is about another content; the steps are not known"
 # Largest log in bytes: that of a cleaning lists the rows that each rule changed, some megabytes for
 # a million rows.
 MOST_BYTES = 64 * 2**20

@@ -1,10 +1,10 @@
 """Generates triage notes of four made-up hospitals, with departments as labels: the quickstart.
 
-They resemble real notes: hospitals see different illnesses and write differently; a person
-comes more than once, with the same history and often the same complaint, so that notes are not
-independent; departments share symptoms; notes tell what a person does not have, and had long ago;
-and 2 % of the labels are wrong. Every word comes from `hospital_words` and `hospital_writing`, so
-that no real patient is in them.
+They resemble real notes. Hospitals see different illnesses and write differently. A person comes
+more than once, with the same history and often the same complaint, so notes are not independent.
+Departments share symptoms. Notes also name findings that a person does not have, and earlier
+illnesses; 2 % of the labels are wrong. Every word comes from `hospital_words` and
+`hospital_writing`, so no real patient is in the notes.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def training_notes(count: int, seed: int = 0) -> list[TextRecord]:
 
 
 def _notes_by_person(seed: int) -> Iterator[tuple[bool, list[TextRecord]]]:
-    """Whether a person is a test person, and their notes."""
+    """Yields, for each person, whether it is a test person, and the person's notes."""
     written: set[str] = set()
     for hospital in _HOSPITALS:
         for number in range(hospital.persons):

@@ -1,9 +1,9 @@
-"""Questions to four made-up hospitals, each with the public leaflet that answers it: retrieval.
+"""Generates questions to four made-up hospitals, each with the leaflet that answers it: retrieval.
 
-A leaflet is about one finding and names it in one wording. People ask in another, and mention what
-they do not have in the leaflets' own words, so that shared words mislead; 2 % of the questions have
-a wrong leaflet, as where somebody clicked on another. Every word comes from `hospital_words`, so
-that no real patient is in them.
+A leaflet is about one finding and names it in one wording. People ask in another wording, and name
+findings that they do not have in the leaflets' own words, so shared words mislead; 2 % of the
+questions have a wrong leaflet, as if a person had clicked on another. Every word comes from
+`hospital_words`, so no real patient is in the questions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cloister.data.hospital_words import COMPLAINTS, wordings
 from cloister.data.records import TextRecord
 from cloister.seeds import child_seed
 
-# How each hospital's people ask; `{it}` is what they have, `{other}` what they have not.
+# The questions of each hospital's people; they have the finding `{it}`, and not `{other}`.
 _HOSPITALS = {
     "north": ("I've had {it} since last week. What should I do?", "{it}, no {other} - who to see?"),
     "south": ("PLEASE HELP: {it}! NOT {other}.", "WHERE DO I GO WITH {it}?"),
@@ -38,7 +38,7 @@ _LEAFLET = (
 
 
 def _findings() -> dict[str, tuple[str, list[str]]]:
-    """Each finding's department and wordings by the id of its leaflet; only what has several."""
+    """Returns department and wordings of each finding with several wordings, by leaflet id."""
     found = {}
     for department, entries in COMPLAINTS.items():
         for number, entry in enumerate(entries, 1):
@@ -48,7 +48,7 @@ def _findings() -> dict[str, tuple[str, list[str]]]:
 
 
 def leaflets() -> dict[str, str]:
-    """The public leaflets by id, each in the first wording of its finding."""
+    """Returns the public leaflets by id, each in the first wording of its finding."""
     return {
         name: _LEAFLET.format(department=department, it=_bare(words[0], "one"))
         for name, (department, words) in _findings().items()
@@ -84,5 +84,5 @@ def hospital_questions(seed: int = 0) -> tuple[list[TextRecord], list[TextRecord
 
 
 def _bare(wording: str, side: str) -> str:
-    """A wording without its article, of one side of the body."""
+    """Returns a wording without its article, for one side of the body."""
     return re.sub(r"^an? ", "", wording.format(side=side))

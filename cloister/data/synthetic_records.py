@@ -23,7 +23,7 @@ from cloister.data.synthetic import training_notes
 LENGTHS = (3, 12, 40)
 
 
-def nobody_s_records(
+def made_up_records(
     kind: RecordKind,
     labels: Sequence[str],
     persons: int,

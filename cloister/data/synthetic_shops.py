@@ -1,15 +1,15 @@
-"""Customers of four made-up shops, and the catalogue that the shops share.
+"""Generates customers of four made-up shops, and the catalogue that the shops share.
 
-The catalogue has twelve pursuits. Each is a row of six things in the order in which people come to
-need them (tent, sleeping bag, stove, …), and each thing is sold in six styles (cheap, for experts,
-for children, …), which is 432 items. An item's text names thing and style; the things of a pursuit
-share no word, and a style is told in several ways, so that words in common say little of what comes
-next: it takes the meaning of things, and that one follows another.
+The catalogue has twelve pursuits. Each is a list of six things in the order in which people need
+them (tent, sleeping bag, stove, …), and each thing is sold in six styles (cheap, for experts, for
+children, …): 432 items. An item's text names its thing and style. The things of a pursuit share no
+word, and a style has several wordings, so common words predict little: a model must learn the
+meaning of things and their order.
 
 A customer has two or three pursuits and a style. Most often the next purchase is the next thing of
-the pursuit at hand, in the customer's style; else another pursuit goes on, or it is a present: any
-item, some of them far more often than others. Shops differ in their customers' pursuits and styles.
-Every text is made from the words below.
+the current pursuit, in the customer's style. Otherwise it is the next thing of another pursuit, or
+a present: any item, some of them far more often than others. Shops differ in their customers'
+pursuits and styles. Every text is made from the words below.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ STYLES: Mapping[str, tuple[str, ...]] = {
     "luxury": ("luxury", "premium", "hand-made", "exclusive"),
     "old": ("vintage", "retro", "in the style of the fifties", "nostalgic"),
 }
-# What any item may end with.
+# Endings that any item's text may have.
 _ENDINGS = (
     "delivered tomorrow",
     "with two years of guarantee",
@@ -156,9 +156,9 @@ _SHOPS: Mapping[str, _Shop] = {
     "station": _Shop((1, 1, 2, 3, 1, 1, 5, 1, 2, 2, 5, 1), (2, 3, 1, 2, 4, 1), 1440),
     "village": _Shop((2, 2, 2, 1, 4, 3, 1, 4, 3, 2, 1, 4), (2, 1, 2, 4, 1, 4), 1440),
 }
-# Of purchases: the next thing of the pursuit at hand; another pursuit; the rest are presents.
+# Shares of purchases: the next thing of the current pursuit; of another one; the rest are presents.
 _GOES_ON, _CHANGES = 0.75, 0.17
-# How often a purchase for oneself has one's own style.
+# Share of a customer's purchases, without presents, that have the customer's style.
 _OWN_STYLE = 0.8
 _FEWEST, _MOST = 4, 10
 _TEST_EVERY = 6
@@ -167,18 +167,18 @@ _ZIPF = 0.9
 
 
 def shop_items() -> list[tuple[str, str]]:
-    """The catalogue: ids and texts of 432 items, always the same."""
+    """Returns the catalogue: ids and texts of 432 items, always the same."""
     items = []
     for pursuit, things in PURSUITS.items():
         for place, thing in enumerate(things):
             for style, words in STYLES.items():
                 rng = random.Random(child_seed(0, "item", pursuit, place, style))
-                told = rng.choice(words)
+                style_words = rng.choice(words)
                 fill = rng.choice(_FILLS)
                 text = (
-                    f"{fill}{thing} {told}"
-                    if told.startswith(("for ", "in "))
-                    else f"{told} {fill}{thing}"
+                    f"{fill}{thing} {style_words}"
+                    if style_words.startswith(("for ", "in "))
+                    else f"{style_words} {fill}{thing}"
                 )
                 items.append((item_id(pursuit, place, style), f"{text}, {rng.choice(_ENDINGS)}"))
     return items
@@ -192,7 +192,7 @@ def shop_customers(seed: int = 0) -> tuple[list[ItemsRecord], list[ItemsRecord]]
 
     Returns:
         Training customers (1,200 a shop) and test customers (240 a shop), one record each, in the
-        order of shops. Every item of a record is another.
+        order of shops. All items of a record are different.
     """
     presents = [item for item, _ in shop_items()]
     random.Random(child_seed(0, "presents")).shuffle(presents)

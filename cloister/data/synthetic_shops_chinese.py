@@ -1,7 +1,7 @@
-"""The catalogue of the made-up shops in Chinese: the same ids, so the same customers can be read.
+"""Generates the shops' catalogue in Chinese, with the same ids, so that it fits the same customers.
 
-A study on it differs from one on `synthetic:shops` in the language alone. Two things of a pursuit
-share no two characters in a row, so characters in common say little of what comes next.
+A study on it differs from one on `synthetic:shops` only in the language. Two things of a pursuit
+share no two neighbouring characters, so common characters predict little.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _FILLS = ("", "", "全套", "轻便", "结实")
 
 
 def chinese_shop_items() -> list[tuple[str, str]]:
-    """The catalogue: ids and texts of 432 items, always the same; ids are `shop_items`' own."""
+    """Returns ids and texts of 432 items, always the same, with the ids of `shop_items`."""
     items = []
     for pursuit, things in THINGS.items():
         for place, thing in enumerate(things):
             for style in STYLES:
                 rng = random.Random(child_seed(0, "item in Chinese", pursuit, place, style))
-                told, fill = rng.choice(WORDINGS[style]), rng.choice(_FILLS)
-                text = f"{told}{fill}{thing}，{rng.choice(_ENDINGS)}"
+                style_words, fill = rng.choice(WORDINGS[style]), rng.choice(_FILLS)
+                text = f"{style_words}{fill}{thing}，{rng.choice(_ENDINGS)}"
                 items.append((item_id(pursuit, place, style), text))
     return items

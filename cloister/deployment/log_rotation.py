@@ -52,8 +52,8 @@ class RotatingLog:
             while left:
                 left = left[self._put(left) :]
         except OSError:
-            told = len(left) <= len(content)
-            self._lost = len(left) if told else self._lost + len(content)
+            shrank = len(left) <= len(content)
+            self._lost = len(left) if shrank else self._lost + len(content)
         else:
             self._lost = 0
 

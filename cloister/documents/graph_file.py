@@ -94,13 +94,13 @@ def _check_nodes(path: Path, content: Any, places: Places, levels: Places) -> No
     ]
     if not np.array_equal(np.sort(np.concatenate(keys)), np.arange(len(places), dtype=np.uint64)):
         raise _invalid(path, "has other keys than the vectors' places")
-    told = np.concatenate(
+    read_levels = np.concatenate(
         [
             _numbers(content, places[first : first + _BLOCK] + 8, "<i2", 1).ravel()
             for first in range(0, len(places), _BLOCK)
         ]
     )
-    if not np.array_equal(told, levels):
+    if not np.array_equal(read_levels, levels):
         raise _invalid(path, "has levels that do not fit together")
 
 

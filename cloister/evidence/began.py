@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from cloister.errors import BadFileError
 from cloister.files import open_file
 from cloister.json_text import read_json
 from cloister.ledger.chain import Head
-from cloister.ledger.stated import Stated
+from cloister.ledger.stated import Basis, Stated
 
 # The file in a run's folder.
 BEGAN = Path("start", "began.json")
@@ -25,12 +25,20 @@ class FormerSite:
     """What the ledger of one site of the finished run said at that run's end.
 
     Attributes:
-        promise: The ε promised by then.
+        promise: The ε promised by then, in that run and in those with which it began.
         head: The last entry of the ledger.
+        key: The ledger's public key in hex, by which another ledger of the site is told; None: not
+            known.
     """
 
     promise: Stated
     head: Head
+    key: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns JSON values; ∞ is null."""
+        key = {} if self.key is None else {"key": self.key}
+        return {"promise": self.promise.to_json(), "head": asdict(self.head), **key}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +73,7 @@ class Began:
             "adapter": self.adapter,
             "rounds": self.rounds,
             "sites": {
-                site: None
-                if one is None
-                else {"promise": one.promise.to_json(), "head": asdict(one.head)}
-                for site, one in self.sites.items()
+                site: None if one is None else one.to_json() for site, one in self.sites.items()
             },
         }
 
@@ -92,10 +97,51 @@ class Began:
                 else FormerSite(
                     promise=Stated.from_json(one["promise"]),
                     head=Head(seq=int(one["head"]["seq"]), hash=str(one["head"]["hash"])),
+                    key=None if one.get("key") is None else str(one["key"]),
                 )
                 for site, one in dict(document["sites"]).items()
             },
         )
+
+
+def in_one_ledger(former: FormerSite, promise: Stated, key: str | None) -> bool:
+    """Whether a later promise to a site covers what it was promised before.
+
+    Args:
+        former: What the site's ledger said before.
+        promise: The later one.
+        key: The public key of the ledger that makes it; None: not known.
+    """
+    same = None in (former.key, key) or former.key == key
+    return same and promise.basis is Basis.LIFETIME_BUDGET
+
+
+def added(former: Stated, promise: Stated) -> Stated:
+    """The promise of two ledgers together (basic composition: Dwork & Roth 2014, theorem 3.16)."""
+    return replace(
+        promise, epsilon=former.epsilon + promise.epsilon, delta=former.delta + promise.delta
+    )
+
+
+def with_earlier(
+    earlier: FormerSite | None, site: FormerSite | None, *, took_part: bool
+) -> FormerSite | None:
+    """What a run states of a site that was in the run with which it began, too.
+
+    Args:
+        earlier: What the earlier run's ledger said of it; None: not known.
+        site: What this run's says; None: not known.
+        took_part: Whether the site was in this run.
+    """
+    if not took_part:
+        return earlier
+    if site is None or (earlier is None and site.promise.basis is not Basis.LIFETIME_BUDGET):
+        return None  # one of both is not known, and no ledger covers both
+    if earlier is None or earlier.head == site.head:
+        return site
+    if in_one_ledger(earlier, site.promise, site.key):
+        return site
+    return replace(site, promise=added(earlier.promise, site.promise))
 
 
 def read_began(folder: Path) -> Began | None:

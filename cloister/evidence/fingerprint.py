@@ -64,9 +64,9 @@ def base_sha256(files: Mapping[str, bytes | Hashed]) -> str:
         BadFileError: The files do not state it.
     """
     try:
-        told = files["cloister.json"]
-        assert isinstance(told, bytes)
-        return str(read_json(told, most_bytes=MOST_TOLD)["model"]["sha256"])
+        content = files["cloister.json"]
+        assert isinstance(content, bytes)
+        return str(read_json(content, most_bytes=MOST_TOLD)["model"]["sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise BadFileError("the adapter's cloister.json names no base model; it is damaged") from (
             error

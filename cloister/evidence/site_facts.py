@@ -24,6 +24,7 @@ class SiteFacts:
         ended: The head of its ledger, in words.
         couples_units: Whether ε is about the units of its file as it was written.
         lifetime: ε of all that its ledger charged, in every study; an indication. None: not known.
+        key: The public key of its ledger in hex; None: not stated.
     """
 
     promise: Stated
@@ -34,6 +35,7 @@ class SiteFacts:
     ended: str
     couples_units: bool = False
     lifetime: Stated | None = None
+    key: str | None = None
 
 
 def site_facts(fields: Mapping[str, Any]) -> SiteFacts:
@@ -52,4 +54,5 @@ def site_facts(fields: Mapping[str, Any]) -> SiteFacts:
         ended=f"entry {head['seq']}, SHA-256 `{head['hash']}`",
         couples_units="couples_units" in fields,
         lifetime=Stated.from_json(fields["life"]["spent"]),
+        key=fields.get("key"),
     )

@@ -300,7 +300,8 @@ def load_released(
     lora_config = _trained_modules(folder, about.lora)
     if lora_config.head == "label-words":  # head.safetensors replaces its initial values
         lora_config = dataclasses.replace(lora_config, head="linear")
-    model = dataclasses.replace(about.model, center=None)  # export merged it into the head
+    # Export merged the centre into the head.
+    model = dataclasses.replace(about.model, center=None, center_values=None)
     if base is None and about.compressed is not None:
         base = _above(folder)
     if base is not None:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cloister.evidence.began import Began, FormerSite
+from cloister.evidence.began import Began, FormerSite, added, in_one_ledger
 from cloister.evidence.site_facts import SiteFacts
-from cloister.ledger.stated import Basis, shown
+from cloister.ledger.stated import Basis
 
 Scores = Mapping[str, float | None]  # by metric; None: not a number
 
@@ -106,15 +106,14 @@ def _both(former: FormerSite | None, now: SiteFacts | str | None, was_in: bool) 
     promise = now.promise
     if not was_in:
         return f"{promise.short}, of this study alone"
-    if promise.basis is Basis.LIFETIME_BUDGET:
-        return f"{promise.short}: its lifetime budget, whatever its ledger charges"
-    if former is None:
+    if former is None and promise.basis is not Basis.LIFETIME_BUDGET:
         return f"not known: its ledger has this study alone ({promise.short})"
-    # Basic composition: Dwork & Roth 2014, theorem 3.16.
-    total, delta = former.promise.epsilon + promise.epsilon, former.promise.delta + promise.delta
-    if math.isinf(total):
+    if former is None or in_one_ledger(former, promise, now.key):
+        return f"{promise.short}: its lifetime budget, whatever its ledger charges"
+    total = added(former.promise, promise)
+    if math.isinf(total.epsilon):
         return "ε = ∞"
-    return f"ε = {shown(total)} at δ = {delta:g}: the sum, because it has another ledger now"
+    return f"{total.short}: the sum, because it has another ledger now"
 
 
 def _spent(now: SiteFacts | str | None) -> str:

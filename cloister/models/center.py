@@ -9,17 +9,19 @@ Math:
     W (f - c) + b = W f + (b - W c): a centred head is a linear head, and is exported as one.
 
 Guarantees:
-    c is a function of the base, the prompt and sentences in this package. It depends on no record,
-    so it costs no privacy.
+    c is a function of the base, the prompt and sentences in this package, or of a study's public
+    records. It depends on no private record, so it costs no privacy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from cloister.errors import UsageError
 from cloister.models.center_texts import CHINESE, ENGLISH
 from cloister.models.network import Network
 from cloister.tasks.bare_text import encode_bare
@@ -45,14 +47,45 @@ def feature_center(network: Network, task: Task, language: Language) -> Tensor:
     Returns:
         [H], float32, on the network's device.
     """
+    return mean_vector(network, task, TEXTS[language])
+
+
+def mean_vector(network: Network, task: Task, texts: Sequence[str]) -> Tensor:
+    """Returns the mean vector of public texts, rounded to `STEP`; see `feature_center`.
+
+    Args:
+        network: As there.
+        task: As there.
+        texts: Not empty.
+    """
     total: Tensor | None = None
     with torch.no_grad():
-        for text in TEXTS[language]:
+        for text in texts:
             vector = network.pooled(task.collate([encode_bare(task, text)]))[0].double()
             total = vector if total is None else total + vector
     assert total is not None
-    mean = total / len(TEXTS[language])
+    mean = total / len(texts)
     return (torch.round(mean / STEP) * STEP).to(torch.float32)
+
+
+def given_center(network: Network, values: Sequence[float] | None, hidden: int) -> Tensor:
+    """Returns the centre that a study states, as a tensor on the network's device.
+
+    Args:
+        network: The study's.
+        values: The study's `model.center_values`.
+        hidden: H of the base.
+
+    Raises:
+        UsageError: There are none, or not H.
+    """
+    if values is None or len(values) != hidden:
+        raise UsageError(
+            f"model.center_values: {'none' if values is None else len(values)} given; the base's "
+            f'vectors have {hidden} coordinates. With model.center = "public" the coordinator '
+            "fills them in: leave them out of the recipe"
+        )
+    return torch.tensor(values, dtype=torch.float32, device=network.device)
 
 
 def uncentred(weight: Tensor, bias: Tensor, center: Tensor | None) -> tuple[Tensor, Tensor]:

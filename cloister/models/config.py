@@ -63,6 +63,11 @@ def is_gguf(base: str) -> bool:
     return base.endswith(GGUF) and Path(base).expanduser().is_file()
 
 
+# The largest hidden size is 16,384 (Llama 3.1 405B). Coordinates of final states stay below this,
+# also where single ones are outliers (Sun et al. 2024, arXiv:2402.17762, find 10^3 to 10^4).
+MOST_HIDDEN, LARGEST_COORDINATE = 16_384, 1e6
+Coordinate = Annotated[float, Between(-LARGEST_COORDINATE, LARGEST_COORDINATE)]
+
 # Type of a base's frozen weights.
 BaseType = Literal["float32", "bfloat16"]
 
@@ -91,8 +96,10 @@ class ModelConfig:
         center: Subtract the mean vector of 48 built-in English or Chinese sentences from this
             vector (`cloister.models.center`). What all texts share says nothing about their class,
             yet fills most of a clipped gradient. With a head that starts at zero, plain training
-            can reach the same scores; private training often learns much faster. Absent: nothing is
-            subtracted.
+            can reach the same scores; private training often learns much faster. `public`: the mean
+            vector of the records of `data.public`. Absent: nothing is subtracted.
+        center_values: That mean vector, which the coordinator fills in, so that sites need no
+            public records.
     """
 
     base: Annotated[str, Text(MOST_PATH, least=1)] = field(
@@ -107,10 +114,17 @@ class ModelConfig:
     layers: Annotated[int, Between(1, MOST_LAYERS)] | None = field(
         default=None, metadata={**LATER, **called("num_layers num_hidden_layers layer")}
     )
-    center: Literal["english", "chinese"] | None = field(default=None, metadata=LATER)
+    center: Literal["english", "chinese", "public"] | None = field(default=None, metadata=LATER)
+    center_values: Annotated[tuple[Coordinate, ...], Items(MOST_HIDDEN)] | None = field(
+        default=None, metadata=LATER
+    )
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        if self.center_values is not None and self.center != "public":
+            raise UsageError(
+                'center_values: given without center = "public", which they are of; leave them out'
+            )
         if self.sha256 is not None and (
             len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef")
         ):

@@ -55,7 +55,8 @@ def epsilon_at(distribution: Any, delta: float) -> float:
     """Computes the smallest ε whose δ is at most `delta`, for adding and for removing a unit.
 
     Returns:
-        The larger ε of both; ∞ where more than `delta` lies at infinite losses.
+        The larger ε of both; ∞ where more than `delta` lies at infinite losses, or where a
+        probability is not a number.
 
     Guarantees:
         The result of `distribution.get_epsilon_for_delta`, up to rounding.
@@ -80,7 +81,8 @@ def _deltas(side: Any, epsilons: Floats) -> Floats:
 
 
 def _epsilon(side: Any, delta: float) -> float:
-    if side._infinity_mass > delta:
+    # NaN compares false with everything, so it would pass for ε = 0.
+    if side._infinity_mass > delta or not math.isfinite(side._infinity_mass + side._probs.sum()):
         return math.inf
     # From the largest loss down to 0. What is below 0 changes no ε: it counts only where
     # δ(0) ≤ `delta`, and ε is then 0.
@@ -91,7 +93,7 @@ def _epsilon(side: Any, delta: float) -> float:
     lower = np.cumsum(np.concatenate([[0.0], mass * np.exp(-losses)]))
     # Between two points δ(ε) = above - e^ε · lower, with all points from the upper one on: it is
     # `delta` at `crossed`, if that lies above the lower one.
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         crossed = np.log((above - delta) / lower)
     ended = np.append(crossed[:-1] >= losses, True) & (above > delta) & (lower > 0)
     ended[-1] = True

@@ -24,6 +24,7 @@ from cloister.fields import (
 from cloister.models.config import DEFAULT_BASE
 from cloister.recipe.defaults import with_task_defaults
 from cloister.recipe.document import FORMAT, LAST_FORMAT, OLD_MACHINE, as_begun
+from cloister.recipe.head_defaults import with_head_defaults
 from cloister.recipe.rules import study_problems
 from cloister.recipe.schema import DEFAULT_SHA256, SECTIONS, Recipe
 from cloister.recipe.strategy_rules import strategy_problems
@@ -159,7 +160,10 @@ def _read(
     if problems:
         raise RecipeError(problems)
     written = LAST_FORMAT if is_begun else FORMAT
-    return _validated(Recipe(**sections, format=written, notes=notes), is_begun=not imports)
+    recipe = Recipe(**sections, format=written, notes=notes)
+    if imports and not is_whole:  # a user's own, not a run's of any format
+        recipe = with_head_defaults(recipe, tables)
+    return _validated(recipe, is_begun=not imports)
 
 
 def _begun(tables: Tables) -> Tables:

@@ -183,6 +183,11 @@ def _adapter_rules(recipe: Recipe) -> Rules:
             "and turns have no such vector: leave it out",
         ),
         (
+            recipe.model.center == "public" and recipe.data.public is None,
+            'model.center: "public" is the mean of public records, but there are none; name their '
+            'file in data.public, or set "english" or "chinese"',
+        ),
+        (
             recipe.model.center is not None and recipe.task.kind == "retrieval",
             "model.center: given for retrieval, which compares texts by the angle of their whole "
             "vectors; leave it out",

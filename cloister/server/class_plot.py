@@ -62,10 +62,10 @@ def plot_classes(classes: ClassScores, title: str, path: Path) -> bool:
     axes.set_yticks(
         range(len(names)),
         [
-            f"{literal(fonts, told)} ({classes[name]['support']:.0f})"
+            f"{literal(fonts, label)} ({classes[name]['support']:.0f})"
             if "support" in classes[name]
-            else literal(fonts, told)
-            for name, told in zip(names, shown, strict=True)
+            else literal(fonts, label)
+            for name, label in zip(names, shown, strict=True)
         ],
         fontfamily=fonts.families("".join(shown)),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cloister.adapter.wire import digest, encode
 from cloister.errors import AdapterFormatError, BadFileError, LedgerError, UsageError
-from cloister.evidence.began import Began, FormerSite
+from cloister.evidence.began import Began, FormerSite, read_began, with_earlier
 from cloister.evidence.certificate_alone import MOST_BYTES
 from cloister.evidence.fingerprint import MOST_TOLD
 from cloister.files import bad_file, open_file, write_whole
@@ -21,6 +21,17 @@ from cloister.ledger.verify import verify
 from cloister.owner_only import FILE, private_folder
 from cloister.recipe.continued import Former
 from cloister.server.run_directory import RunDirectory
+
+# What files of another form raise where they are read.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +74,7 @@ def read_former(path: Path) -> FormerRun:
         payload = encode(released.adapter)
         sites = _sites(run)
         base = _base_sha256(run)
-    except (OSError, ValueError, KeyError, TypeError, LedgerError, AdapterFormatError) as error:
+    except (*_DAMAGED, LedgerError, AdapterFormatError) as error:
         raise BadFileError(
             f"--from: {path} cannot be read ({error}); restore the run's folder whole (with "
             "checkpoint, adapter, ledgers or certificates), or give another run"
@@ -91,19 +102,29 @@ def _base_sha256(run: RunDirectory) -> str:
 
 
 def _sites(run: RunDirectory) -> dict[str, FormerSite | None]:
-    """What each site's ledger said at the end: its certificate's words, or the ledger itself."""
+    """What each site's ledger said at the end: its certificate's words, or the ledger itself; with
+    what a run before promised, where this one began with another."""
     found: dict[str, FormerSite | None] = dict.fromkeys(_participants(run))
     for path in sorted((run.path / "certificates").glob("*.certificate.json")):
         with open_file(path) as file:
             certificate = entry_of(read_json(file.read(MOST_BYTES + 1), most_bytes=MOST_BYTES))
         fields = read_json(certificate.body, most_bytes=MOST_STATED)
         found[path.name.removesuffix(".certificate.json")] = FormerSite(
-            promise=Stated.from_json(fields["promise"]), head=Head(**fields["ledger"])
+            promise=Stated.from_json(fields["promise"]),
+            head=Head(**fields["ledger"]),
+            key=str(fields["key"]),
         )
     for site, path in run.ledgers().items():
         verdict = verify(LedgerFile(path).entries(), str(path))
-        found[site] = FormerSite(promise=verdict.promise, head=verdict.head)
-    return dict(sorted(found.items()))
+        found[site] = FormerSite(promise=verdict.promise, head=verdict.head, key=verdict.public_key)
+    before = read_began(run.path)
+    earlier = {} if before is None else before.sites
+    return {
+        site: with_earlier(earlier[site], found.get(site), took_part=site in found)
+        if site in earlier
+        else found[site]
+        for site in sorted({*earlier, *found})
+    }
 
 
 def _participants(run: RunDirectory) -> list[str]:

@@ -31,7 +31,7 @@ from typing import Any
 
 from cloister.adapter.wire import decode, digest, encode
 from cloister.errors import BadFileError, UsageError
-from cloister.files import bad_file, write_whole
+from cloister.files import bad_file, open_file, write_whole
 from cloister.ledger.chain import Head
 from cloister.recipe import Recipe, read_run_recipe
 from cloister.server.unused_run import MARK, clear_unused
@@ -46,6 +46,19 @@ TAKEN = (
     "exists already and is not overwritten; choose another folder (--out), or go on with an "
     "unfinished run in it (--resume; cloister.resume in Python)"
 )
+
+
+def _content(folder: Path, name: str) -> bytes:
+    """The bytes of a file in a folder; a run's folder may have come from somebody else.
+
+    Raises:
+        OSError: It is no regular file, or cannot be read.
+        ValueError: The name leads out of the folder.
+    """
+    if Path(name).name != name:
+        raise ValueError(f"{name}: not a name in the folder")
+    with open_file(folder / name) as file:
+        return file.read()
 
 
 def is_taken(path: Path) -> bool:
@@ -270,13 +283,11 @@ class RunDirectory:
         try:
             entry = json.loads(latest.read_text(encoding="utf-8"))
             parts = {"adapter": entry, **entry["memory"]}
-            payloads = {
-                part: (latest.parent / at["file"]).read_bytes() for part, at in parts.items()
-            }
+            payloads = {part: _content(latest.parent, at["file"]) for part, at in parts.items()}
             damaged = [
                 at["file"] for part, at in parts.items() if digest(payloads[part]) != at["sha256"]
             ]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadFileError(f"{latest.parent}: the checkpoint cannot be read") from error
         if damaged:
             raise BadFileError(

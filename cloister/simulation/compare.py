@@ -13,7 +13,7 @@ from cloister.canonical import json_number
 from cloister.errors import UsageError
 from cloister.ledger.stated import Stated
 from cloister.server.run_directory import RunDirectory
-from cloister.simulation.folds import told
+from cloister.simulation.folds import folds_note
 from cloister.simulation.measured import Measured, Settings, measure
 from cloister.simulation.sweep_file import SWEEP_FILE, read_sweep
 
@@ -192,7 +192,7 @@ def _fold_notes(path: Path) -> list[str]:
     recipes = [path / name for name in sweep.runs if (path / name / "recipe.toml").is_file()]
     if sweep.folds is None or not recipes:
         return []
-    return [told(RunDirectory.reopen(recipes[0]).recipe(), sweep.folds)]
+    return [folds_note(RunDirectory.reopen(recipes[0]).recipe(), sweep.folds)]
 
 
 def _differing(runs: Sequence[Measured], swept: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -135,7 +135,7 @@ def _mixes(events: Sequence[GaussianEvent], count: int) -> Iterator[Sequence[Gau
     yield [worst] * count
 
 
-def told(recipe: Recipe, folds: int) -> str:
+def folds_note(recipe: Recipe, folds: int) -> str:
     """Returns what the folds promise together, in one line."""
     together = composed(recipe, folds)
     scores = "no ε covers the scores, which are of held-out records of the same file"

@@ -34,6 +34,7 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.recipe.schema import StudyConfig
+from cloister.server.public_center import with_public_center
 from cloister.simulation.folds import held_out
 from cloister.simulation.kept import by_content
 from cloister.simulation.partition import partition
@@ -116,7 +117,8 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
             "so it must not contain / or \\ or begin with a dot; rename it in the records"
         )
     task = with_items_sha256(dataclasses.replace(recipe.task, labels=labels))
-    resolved = dataclasses.replace(recipe, task=task, data=stated_public_set(data, kind))
+    stated = dataclasses.replace(recipe, task=task, data=stated_public_set(data, kind))
+    resolved = with_public_center(stated)
     coupled = couples_units(Path(data.train).expanduser())
     plans = plans_of(recipe, tuple(sites))
     return SimulatedStudy(resolved, sites, test, validation, plans, coupled, old_test)

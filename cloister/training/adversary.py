@@ -41,8 +41,9 @@ def moved_embeddings(
         losses: Computes each record's loss, [B], by one forward pass.
 
     Raises:
-        PreflightError: The base does not take a [B, T, H] from its embedding layer exactly once,
-            or the loss does not depend on it.
+        PreflightError: The base does not call its embedding layer exactly once.
+        RuntimeError: The loss does not depend on a [B, T, H] from that layer, which a plug-in's
+            records may cause: their units then contribute zero.
 
     Guarantees:
         A record's move depends on its own row alone. Its length is at most ρ times that of the
@@ -65,12 +66,16 @@ def _moves(network: Network, mask: Tensor, losses: Callable[[], Tensor]) -> Tens
 
     with network.unseen(), _frozen(network), _embedding_output(network, leaf):
         total = losses().sum()
-        if len(seen) != 1 or seen[0].shape[:2] != mask.shape or not total.requires_grad:
+        if len(seen) != 1:
             raise PreflightError(
                 "training.adversarial_radius: this base does not read the batch's embeddings "
                 f"once in a pass (it called their layer {len(seen)} times), so a record's move "
                 "cannot be shown to be its own; leave the setting out, or choose another base"
             )
+        if seen[0].shape[:2] != mask.shape or not total.requires_grad:
+            # A plug-in's batch or loss of certain records may be so. An error of the study would
+            # end the round, and so tell that they are there (`training.gradients`).
+            raise RuntimeError("the loss does not depend on the embeddings of the batch's tokens")
         (gradient,) = torch.autograd.grad(total, seen[0])
     is_token = mask.bool()[:, :, None]
     slope = gradient.float().masked_fill(~is_token, 0.0)

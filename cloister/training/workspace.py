@@ -14,7 +14,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.data.records import Record
 from cloister.models.base import check_base, find_base, load_tokenizer
 from cloister.models.build import build_network, carried_names
-from cloister.models.center import feature_center
+from cloister.models.center import feature_center, given_center
 from cloister.models.checkpointing import CheckpointedLayers
 from cloister.models.config import LoraConfig, Method, ModelConfig
 from cloister.models.device import check_devices, find_device
@@ -212,7 +212,10 @@ def open_workspace(
         network.prefix = try_prefix(
             network, bound, limits.vocabulary or 1, adapted, kept, frozen_cache_gib
         )
-    if model.center is not None:
+    if model.center == "public":
+        hidden = int(network.base.config.get_text_config().hidden_size)
+        network.center = given_center(network, model.center_values, hidden)
+    elif model.center is not None:
         network.center = feature_center(network, bound, model.center)
     if isinstance(bound, Recommendation):
         made = items or item_vectors(network, bound)

@@ -1,1 +1,1 @@
-"""Why a finished model answers so, what breaks it, and whom it treats worse."""
+"""Reports on a finished model: explanations, robustness, and differences between groups."""

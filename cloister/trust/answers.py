@@ -1,4 +1,4 @@
-"""A prediction's answer as one text: what is compared when it is asked whether an edit flips it."""
+"""Turns a prediction into one text, to decide whether an edit of the input changes the answer."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from cloister.serving.predictions import (
 )
 from cloister.tasks.score_scale import ScoreScale
 
-# Where a scale has no grades, answers differ if they are in other tenths of its range.
+# On a scale without grades, answers differ if they are in different tenths of its range.
 TENTHS = 10
 
 
 def answer_of(prediction: Prediction, scale: ScoreScale | None = None) -> str:
-    """What a prediction says, without its probabilities.
+    """Returns a prediction's answer without its probabilities.
 
     Args:
-        prediction: Of any task.
-        scale: Of a score without grades.
+        prediction: A prediction of any task.
+        scale: The scale, for a score without grades.
     """
     if isinstance(prediction, Classified):
         return prediction.label

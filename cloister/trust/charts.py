@@ -1,4 +1,4 @@
-"""Points with their intervals, one a row, as an SVG that needs no script."""
+"""Draws points with intervals, one per row, as an SVG without a script."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def whiskers(
     zero: bool = False,
     ends: tuple[float, float] | None = None,
 ) -> str:
-    """A chart of points with intervals.
+    """Draws a chart of points with intervals.
 
     Args:
-        rows: Names and figures.
-        caption: What the axis shows.
-        zero: Whether the axis holds 0, marked, and figures have a sign.
-        ends: Of the axis; None: of the intervals.
+        rows: Names and figures, one per row.
+        caption: The meaning of the axis.
+        zero: Whether the axis includes 0, with a mark, and figures have a sign.
+        ends: The ends of the axis; None: from the intervals.
 
     Returns:
-        HTML; nothing where there is no row.
+        The chart as HTML; an empty text if there is no row.
     """
     if not rows:
         return ""
@@ -48,13 +48,13 @@ def whiskers(
     for row, (name, one) in enumerate(rows):
         y = STEP * row + STEP / 2
         sign = "+" if zero else ""
-        told = f"{one.value:{sign}.3f} ({one.low:{sign}.3f} to {one.high:{sign}.3f})"
+        text = f"{one.value:{sign}.3f} ({one.low:{sign}.3f} to {one.high:{sign}.3f})"
         parts.append(
             f'<text x="{NAME - 6}" y="{y + 4}" text-anchor="end">{escape(name[:26])}</text>'
             f'<line x1="{at(one.low):.1f}" x2="{at(one.high):.1f}" y1="{y}" y2="{y}" '
             f'stroke="rgb(0,114,178)" stroke-width="2"/>'
             f'<circle cx="{at(one.value):.1f}" cy="{y}" r="4.5" fill="rgb(0,114,178)"/>'
-            f'<text class="soft" x="{NAME + PLOT + 6}" y="{y + 4}">{told}</text>'
+            f'<text class="soft" x="{NAME + PLOT + 6}" y="{y + 4}">{text}</text>'
         )
     width, height = NAME + PLOT + FIGURES, STEP * len(rows)
     return (

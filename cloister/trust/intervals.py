@@ -1,7 +1,7 @@
-"""Intervals at 95 %: Wilson's of a share, the percentile bootstrap's of a ratio of sums.
+"""Computes 95 % intervals: Wilson's for a share, the percentile bootstrap for a ratio of sums.
 
-Records are resampled; where two ratios are of the same records, both are computed of the same draws
-(paired), so that what the records have in common cancels.
+Records are resampled. If two ratios are about the same records, both are computed from the same
+draws (paired), so that variation that they share cancels in their difference.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import numpy as np
 LEVEL = 0.95
 # The normal quantile of (1 + LEVEL) / 2.
 Z = 1.959963984540054
-# Draws of a bootstrap: percentile intervals need 1,000 or more (Efron and Tibshirani 1993,
+# Draws of a bootstrap; percentile intervals need 1,000 or more (Efron and Tibshirani 1993,
 # An Introduction to the Bootstrap, section 13.3).
 RESAMPLES = 2000
-# Records that are drawn at once, so that memory stays at some tens of megabytes.
+# Records that are drawn at once, which bounds the memory to some tens of megabytes.
 _AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its interval.
+    """A figure with the ends of its 95 % interval.
 
     Attributes:
         value: The figure.
@@ -37,7 +37,7 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether 0 lies outside."""
+        """Returns whether 0 is outside of the interval."""
         return self.low > 0 or self.high < 0
 
     def to_json(self) -> dict[str, float]:
@@ -46,30 +46,30 @@ class Interval:
 
 
 def wilson(hits: float, count: int) -> Interval | None:
-    """A share with Wilson's score interval (Wilson 1927); None of nothing.
+    """Returns a share with Wilson's score interval (Wilson 1927); None: there is no record.
 
     Args:
-        hits: Of `count`.
-        count: Records.
+        hits: Number of records that count.
+        count: Number of all records.
     """
     if count == 0:
         return None
     share, square = hits / count, Z * Z / count
     middle = (share + square / 2) / (1 + square)
     half = Z * math.sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
-    # Where all or none hit, an end is the share itself, which rounding may miss by a bit.
+    # If all or no records count, one end is the share itself, which rounding may miss by a bit.
     return Interval(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
 def resampled_ratios(parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Ratios of sums over resampled records, paired.
+    """Returns ratios of sums over resampled records; all ratios use the same draws.
 
     Args:
-        parts: Of each of K figures numerator and denominator of each record, [K, 2, N]; N > 0.
-        rng: Draws the records.
+        parts: For each of K figures, numerator and denominator of each record, [K, 2, N]; N > 0.
+        rng: The generator that draws records.
 
     Returns:
-        [K, RESAMPLES]; NaN where a denominator is 0.
+        The ratios, [K, RESAMPLES]; NaN where a denominator is 0.
     """
     count = parts.shape[2]
     found = []
@@ -86,11 +86,11 @@ def resampled_ratios(parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def ratio(parts: np.ndarray, rng: np.random.Generator) -> Interval | None:
-    """A ratio of sums with its bootstrap interval; None where the denominator is 0.
+    """Returns a ratio of sums with its bootstrap interval; None: the denominator is 0.
 
     Args:
         parts: Numerator and denominator of each record, [2, N].
-        rng: Draws the records.
+        rng: The generator that draws records.
     """
     top, below = parts.sum(axis=1)
     if below == 0:
@@ -99,11 +99,12 @@ def ratio(parts: np.ndarray, rng: np.random.Generator) -> Interval | None:
 
 
 def difference(parts: np.ndarray, rng: np.random.Generator) -> Interval | None:
-    """The second of two ratios less the first, of the same records, with its paired interval.
+    """Returns the second of two ratios minus the first, with its paired interval.
 
     Args:
-        parts: Of each ratio numerator and denominator of each record, [2, 2, N].
-        rng: Draws the records.
+        parts: For each ratio, numerator and denominator of each record, [2, 2, N]; both ratios are
+            about the same records.
+        rng: The generator that draws records.
     """
     sums = parts.sum(axis=2)
     if (sums[:, 1] == 0).any():
@@ -114,7 +115,7 @@ def difference(parts: np.ndarray, rng: np.random.Generator) -> Interval | None:
 
 
 def mean(values: np.ndarray, rng: np.random.Generator) -> Interval | None:
-    """A mean with its bootstrap interval; None of nothing."""
+    """Returns a mean with its bootstrap interval; None: there is no value."""
     if not len(values):
         return None
     return ratio(np.stack([np.asarray(values, dtype=float), np.ones(len(values))]), rng)

@@ -1,7 +1,7 @@
-"""A person's items as the texts that a recommender reads, and whether it finds the next item.
+"""Turns a person's items into the texts that a recommender reads, and scores its next items.
 
-Items have ids, which mean nothing to a reader; what can be disturbed or explained is their texts.
-The items that are ranked keep their vectors, which were computed from the public catalogue.
+A report disturbs or explains items' texts, because ids mean nothing to a reader. The ranked items
+keep their vectors, which were computed from the public catalogue.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from cloister.training.units import singles
 
 @dataclass(frozen=True, slots=True)
 class ItemsInTexts(ItemsRecord):
-    """A person's items, with the texts that the model reads of them.
+    """A person's items with their texts.
 
     Attributes:
-        texts: Of the last items before the one that is to be found, oldest first.
+        texts: Texts of the last items before the one that the model must find, oldest first.
     """
 
     texts: tuple[str, ...] = field(kw_only=True)
 
 
 def in_texts(task: Recommendation, record: ItemsRecord) -> ItemsInTexts:
-    """A person's items with their texts, as the catalogue has them.
+    """Adds the catalogue's texts to a person's items.
 
     Raises:
-        MisfitError: It has fewer than two different items, or one that is not in the catalogue.
+        MisfitError: The person has fewer than two different items, or one that is not in the
+            catalogue.
     """
     if isinstance(record, ItemsInTexts):
         return record
@@ -47,7 +48,7 @@ def in_texts(task: Recommendation, record: ItemsRecord) -> ItemsInTexts:
 
 
 def example_of(task: Recommendation, record: ItemsRecord) -> Example:
-    """What the network reads of a record: `task.encode`, with the record's own texts."""
+    """Encodes a record as `task.encode` does, but with the record's own texts."""
     read = in_texts(task, record)
     text = BETWEEN.join(reversed(read.texts))
     ids = text_ids(task.tokenizer, text, task.max_length, task.pad_id)
@@ -57,15 +58,15 @@ def example_of(task: Recommendation, record: ItemsRecord) -> Example:
 def next_items(
     model: Model, task: Recommendation, records: Sequence[ItemsRecord]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Whether each person's next item is among the first `SHOWN`, and the first of these.
+    """Returns whether each person's next item is among the first `SHOWN`, and the first item.
 
     Args:
         model: The finished model.
-        task: Its task.
-        records: Public ones.
+        task: The model's task.
+        records: Public records.
 
     Returns:
-        Hits and ones, float64 [2, N], and the ids of the items that rank first.
+        Hits (0 or 1) and ones, float64 [2, N], and the ids of the items that rank first.
     """
     examples = [example_of(task, record) for record in records]
     place = {id(example): number for number, example in enumerate(examples)}

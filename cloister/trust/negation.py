@@ -1,7 +1,7 @@
-"""Puts a negation into a text or takes one out, English and Chinese.
+"""Adds a negation to an English or Chinese text, or removes one.
 
-These are rules of words, without a parse: readers of a report see each edited text. One edit takes
-one negation out; another puts one behind an auxiliary, or before a Chinese verb of a list.
+The rules look at words only and parse no grammar; readers of a report see each edited text. One
+edit removes one negation; another adds one after an auxiliary, or before a listed Chinese verb.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _AUXILIARY = re.compile(
 _SHORT = re.compile(
     r"\b(is|are|was|were|would|could|should|must|has|have|had|does|do|did)n['’]t\b", re.I
 )
-# Short forms whose auxiliary is spelled in another way.
+# Short forms whose auxiliary has another spelling.
 _IRREGULAR = {"can't": "can", "cannot": "can", "won't": "will", "can’t": "can", "won’t": "will"}
 _IRREGULAR_WORD = re.compile("|".join(rf"\b{word}\b" for word in _IRREGULAR), re.I)
 _WORD = re.compile(r"\b(?:not|never)\s+", re.I)
 _NO = re.compile(r"\bno\s+(?=\w)", re.I)
-# Chinese: words in which the character denies nothing, which are left alone.
+# Chinese words in which the character is not a negation; they are not changed.
 _KEPT = (
     "不错|不过|不但|不仅|不管|不论|不同|不断|不久|差不多|特别|区别|分别|别人|无论|无数|未来|没准"
 )
@@ -32,7 +32,7 @@ _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 
 def without_negation(text: str) -> list[str]:
-    """The text without one of its negations, one text for each."""
+    """Returns the text without one of its negations: one text for each negation."""
     found = []
     for match in _SHORT.finditer(text):
         found.append(text[: match.start()] + match[1] + text[match.end() :])
@@ -49,8 +49,10 @@ def without_negation(text: str) -> list[str]:
 
 
 def with_negation(text: str) -> list[str]:
-    """The text with one more negation, one text for each place; of a text without such a place one
-    that is denied as a whole."""
+    """Returns the text with one more negation: one text for each possible place.
+
+    A text without such a place is negated as a whole.
+    """
     found = [text[: m.end()] + " not" + text[m.end() :] for m in _AUXILIARY.finditer(text)]
     found += [text[: m.start()] + "不" + text[m.start() :] for m in _VERB.finditer(text)]
     found += [text[: m.start()] + "没" + text[m.start() :] for m in _HAS.finditer(text)]

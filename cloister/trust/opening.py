@@ -1,4 +1,4 @@
-"""A finished run, loaded on the CPU in float32 for reports about it."""
+"""Loads a finished run on the CPU in float32, for reports about it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from cloister.tasks.config import TaskKind
 
 @dataclass(frozen=True)
 class Opened:
-    """A finished run.
+    """A finished run, loaded for a report.
 
     Attributes:
-        folder: Of its adapter.
+        folder: The adapter's folder.
         model: Base, adapter and head.
-        recipe: Of the run that the adapter belongs to; None: the adapter is alone.
+        recipe: The recipe of the adapter's run; None: the adapter is alone.
     """
 
     folder: Path
@@ -29,17 +29,17 @@ class Opened:
 
     @property
     def name(self) -> str:
-        """The study's name; of an adapter alone, its folder's."""
+        """Returns the study's name; for an adapter alone, its folder's name."""
         return self.folder.name if self.recipe is None else self.recipe.study.name
 
     @property
     def kind(self) -> TaskKind:
-        """The task's name in a recipe."""
+        """Returns the task's name in a recipe."""
         return self.model.workspace.task.kind
 
 
 def recipe_of(run: Path) -> tuple[Path, Recipe | None]:
-    """The folder of a run's adapter, and the run's recipe; nothing is loaded.
+    """Returns the folder of a run's adapter and the run's recipe, without loading the model.
 
     Raises:
         BadFileError: There is no adapter.
@@ -50,22 +50,23 @@ def recipe_of(run: Path) -> tuple[Path, Recipe | None]:
 
 
 def open_run(run: Path, base: str | None = None) -> Opened:
-    """Loads a finished run.
+    """Loads a finished run's base, adapter and head.
 
     Args:
         run: A finished run's folder, or an adapter's.
-        base: The base's folder or hub id on this machine; None: as the adapter names it.
+        base: The base's folder or hub id on this machine; None: the one that the adapter names.
 
     Raises:
         UsageError: Its task is a plug-in's, each site kept a part of it, or its base is quantized.
-        BadFileError: There is no adapter, or a damaged one.
-        ModelFileError: The base is missing, or not the one that was trained on.
+        BadFileError: The adapter is missing or damaged.
+        ModelFileError: The base is missing, or is not the one that was trained.
     """
     about = about_adapter(run)
     if about.model.quantization != "none":
         raise UsageError(
-            f"{run}: its base was read in {about.model.quantization}, which needs a GPU; reports "
-            "are computed on the CPU: train on the base itself (model.quantization = none)"
+            f"{run}: its base is quantized ({about.model.quantization}), which needs a GPU, but "
+            "reports are computed on the CPU; train without quantization "
+            '(model.quantization = "none")'
         )
     folder, recipe = recipe_of(run)
     model = load(run, "cpu", base=base)

@@ -1,8 +1,9 @@
-"""How well a model does on each record, as numerator and denominator of its score.
+"""Scores a model on each record, as numerator and denominator of the whole score.
 
-Every score of a report is a ratio of sums over records, so that one bootstrap fits all: accuracy is
-hits over records, an F1 twice the true positives over what is predicted and what is true, an error
-the sum of errors over records, a chat's loss the sum of losses over tokens.
+Every score of a report is a ratio of sums over records, so one bootstrap fits all scores. Accuracy
+is correct answers over records. F1 is twice the true positives over the sum of predicted and real
+positives. An error is the sum of errors over records. A chat's loss is the sum of losses over
+tokens.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ from cloister.trust.items import ItemsInTexts, next_items
 
 @dataclass(frozen=True)
 class Metric:
-    """What is measured of a task.
+    """The score that reports measure for a task.
 
     Attributes:
-        name: Of the score.
-        is_share: Whether it is hits over records, for which Wilson's interval holds.
-        is_error: Whether less is better.
+        name: The score's name.
+        is_share: Whether it is a share of records, for which Wilson's interval holds.
+        is_error: Whether a smaller value is better.
     """
 
     name: str
@@ -68,13 +69,13 @@ METRICS: dict[TaskKind, Metric] = {
 
 @dataclass(frozen=True)
 class Outcomes:
-    """A model on records.
+    """A model's predictions for records, and their scores.
 
     Attributes:
         parts: Numerator and denominator of each record, float64 [2, N].
-        predictions: Of each record; empty for a chat, whose replies' losses are measured, and for
-            recommendation.
-        answers: In words; of recommendation the item that ranks first; empty for a chat.
+        predictions: The prediction for each record; empty for a chat, whose replies' losses are
+            measured, and for recommendation.
+        answers: The answers as text; for recommendation, the first item; empty for a chat.
     """
 
     parts: np.ndarray
@@ -83,11 +84,11 @@ class Outcomes:
 
 
 def outcomes(model: Model, records: Sequence[Record]) -> Outcomes:
-    """Predicts for records and compares.
+    """Predicts for records and compares with their labels.
 
     Args:
         model: The finished model.
-        records: Public ones, of the model's task.
+        records: Public records of the model's task.
     """
     task = model.workspace.task
     if isinstance(task, CausalChat):
@@ -104,7 +105,7 @@ def outcomes(model: Model, records: Sequence[Record]) -> Outcomes:
 
 
 def input_of_record(record: Record) -> Any:
-    """What the model is asked about a record, as `Model.predict` takes it."""
+    """Returns the input for a record, in the form that `Model.predict` takes."""
     if isinstance(record, TokenRecord):
         return record.tokens
     if isinstance(record, PairRecord):
@@ -139,7 +140,7 @@ def _overlap(found: set[Any], true: set[Any]) -> tuple[float, float]:
 
 
 def _losses(model: Model, task: CausalChat, records: Sequence[Record]) -> np.ndarray:
-    """Loss and tokens of the assistant's turns of each conversation, [2, N]."""
+    """Returns loss and number of tokens of the assistant's turns in each conversation, [2, N]."""
     examples = model.workspace.encode(records)
     place = {id(example): number for number, example in enumerate(examples)}
     parts = np.zeros((2, len(examples)))

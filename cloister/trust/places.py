@@ -1,9 +1,10 @@
-"""Explanations of private records stay at the institution: where a report may be written.
+"""Finds private records among the inputs of a report, and the folders where it may be written.
 
-An explanation quotes its text word by word. So the command looks whether its inputs are private
-records that this machine knows, the run's training file or those of a site's file, and then writes
-only below the folder in which these records lie. What is private is detected as
-`cloister.recipe.private_file` does it, but without labels, which an input does not have.
+An explanation quotes its text word by word. So the command checks whether its inputs are private
+records that this machine knows: those of the run's training file, or of a site's file. If they are,
+it writes only below the folder of these records. Otherwise private text could be copied out of the
+institution with a report. The check is that of `cloister.recipe.private_file`, but without labels,
+which an input does not have.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ from cloister.serving.inputs import Input, as_chat
 
 @dataclass(frozen=True)
 class KnownRecords:
-    """Private records of this machine.
+    """Private records that this machine knows, and the folders where they may be quoted.
 
     Attributes:
-        words: Whose they are.
-        file: That holds them.
+        words: Their owner, for messages.
+        file: The file that holds them.
         places: Folders below which a report about them may be written.
-        inputs: What the model would be asked about each.
+        inputs: The inputs that a model would get for them.
     """
 
     words: str
@@ -55,12 +56,12 @@ class KnownRecords:
 
 
 def stores_of(folder: Path, recipe: Recipe | None, site: Path | None) -> list[KnownRecords]:
-    """The private records that this machine knows of a model.
+    """Returns the private records of a model's study that this machine knows.
 
     Args:
-        folder: Of the adapter.
-        recipe: Of its run; None: the adapter is alone.
-        site: The site's file; None: none was named.
+        folder: The adapter's folder.
+        recipe: The recipe of its run; None: the adapter is alone.
+        site: The site's file; None: not given.
 
     Raises:
         UsageError: The adapter was delivered to a site, and the site's file is not named.
@@ -76,7 +77,7 @@ def stores_of(folder: Path, recipe: Recipe | None, site: Path | None) -> list[Kn
         found.append(_site_store(read_site(site)))
     elif (folder / NOTE).is_file():
         raise UsageError(
-            f"{folder}: this adapter was delivered to a site; name the site's file by --site, so "
+            f"{folder}: this adapter was delivered to a site; name the site's file with --site, so "
             "that explanations of its records stay with them"
         )
     return found
@@ -93,7 +94,7 @@ def _inputs(records: Iterable[Record]) -> frozenset[object]:
 
 
 def inputs_of(record: Record) -> set[object]:
-    """What a model may be asked about a record, each as `plain_input` gives it."""
+    """Returns the inputs that a model may get for a record, each in `plain_input`'s form."""
     if isinstance(record, ItemsRecord):
         return {plain_input(record.items)}
     if isinstance(record, TokenRecord):
@@ -109,12 +110,14 @@ def inputs_of(record: Record) -> set[object]:
 
 
 def plain_input(given: Input) -> object:
-    """An input, whatever form and white space it has: words and pairs as one text, a turn of the
-    user as its text."""
+    """Returns an input in a form that does not depend on white space or on how it was given.
+
+    Words and pairs become one text, a user's turn becomes its text.
+    """
     if isinstance(given, str):
         return plain_text(given)
     if not isinstance(given, Sequence):
-        return None  # no input: the model says so
+        return None  # not a valid input: the model reports it
     parts: list[Any] = list(given)
     if all(isinstance(one, str | int) for one in parts):
         return plain_text(" ".join(map(str, parts)))
@@ -125,7 +128,7 @@ def plain_input(given: Input) -> object:
 
 
 def question_of(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """A conversation up to its last turn that is not the assistant's."""
+    """Returns a conversation up to its last turn that is not the assistant's."""
     last = max((i for i, one in enumerate(messages) if one.role != "assistant"), default=-1)
     return tuple(messages[: last + 1])
 
@@ -136,13 +139,13 @@ def whose(
     file: Path | None,
     quoted: Sequence[Input],
 ) -> KnownRecords | None:
-    """Of which private records the inputs are; None: of none that are known.
+    """Returns the private records that the inputs belong to; None: no known ones.
 
     Args:
-        stores: What is known.
-        inputs: What was given.
-        file: That holds them; None: they were typed.
-        quoted: Those of them that the report quotes: a single private one is too many.
+        stores: The known private records.
+        inputs: The inputs that the user gave.
+        file: The file that holds the inputs; None: they were typed.
+        quoted: The inputs that the report quotes; not one of them may be private.
     """
     for store in stores:
         shared = sum(plain_input(one) in store.inputs for one in inputs)
@@ -163,6 +166,7 @@ def check_stays(store: KnownRecords, out: Path) -> None:
     places = [Path(os.path.realpath(place)) for place in store.places]
     if not any(real.is_relative_to(place) for place in places):
         raise RefusedError(
-            f"--out {out}: these are {store.words}, and explanations quote them: they stay where "
-            f"the records are. Choose a folder below {places[0]}, or explain public texts"
+            f"--out {out}: the inputs are {store.words}, and explanations quote them, so the "
+            f"report must stay with the records; choose a folder below {places[0]}, or explain "
+            "public texts"
         )

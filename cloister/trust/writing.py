@@ -1,4 +1,4 @@
-"""A report's folder: JSON and page, for its owner alone, there whole or not at all."""
+"""Writes a report's folder (JSON and page), complete or not at all, readable by its owner only."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PAGE = "index.html"
 
 
 def check_free(out: Path) -> None:
-    """Refuses a folder that is there already.
+    """Refuses a folder that exists already.
 
     Raises:
-        UsageError: It is.
+        UsageError: It exists.
     """
     if os.path.lexists(out):
         raise UsageError(f"{out} exists already and is not overwritten; choose another --out")
@@ -30,12 +30,12 @@ def write_report(out: Path, files: Mapping[str, str | Mapping[str, Any]]) -> Non
     """Writes a folder of texts and JSON documents.
 
     Args:
-        out: The folder; not there yet.
-        files: By name, a text, or what becomes JSON.
+        out: The folder, which must not exist.
+        files: By file name, a text, or an object that is written as JSON.
 
     Raises:
-        UsageError: Another process writes it.
-        BadFileError: It cannot be written; nothing is there then.
+        UsageError: Another process writes the same folder.
+        BadFileError: The folder cannot be written; no part of it is left then.
     """
     with staging(out, "written") as stage:
         inside = stage / "report"

@@ -60,6 +60,8 @@ class SourceConfig:
         text: Column of the input's text, for its length and for topics by terms.
         time: Column of the time of a row: ISO 8601, or seconds since 1970. Absent: when it came.
         embedding: Column of a list of numbers, such as a sentence encoder's.
+        encoder: A base that encodes sentences, or a run of retrieval: it encodes the texts of rows
+            that have no embedding. Absent: nothing is encoded, and no network is loaded.
     """
 
     kind: Literal["file", "stdin", "http"] = "file"
@@ -67,6 +69,7 @@ class SourceConfig:
     text: Column = "text"
     time: Column | None = None
     embedding: Column = "embedding"
+    encoder: Place | None = None
 
     def __post_init__(self) -> None:
         """Refuses a file source without a file, and a file for another source."""

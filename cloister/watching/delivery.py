@@ -69,28 +69,30 @@ def append(path: Path, alert: Alert) -> None:
         OSError: The file cannot be written, or is no regular file.
 
     Guarantees:
-        The file has whole lines, and each alert once, also if the process was killed while it
-        wrote: a line without an end is taken away before the next is written.
+        Each alert is a whole line, once, also if the process was killed while it wrote: the
+        beginning of this alert at the file's end is taken away. Anything else stays.
     """
+    text = json.dumps(alert.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
+    content, whole = text.encode(), None
     if path.exists():
         with open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
             file.seek(max(0, size - END_BYTES))
             end = file.read()
-        whole = size - (len(end) - end.rfind(b"\n") - 1) if end and b"\n" in end else 0
-        lines = end.splitlines()
-        if any(_id_of(line) == alert.id for line in lines):
+        if any(_id_of(line) == alert.id for line in end.splitlines()):
             return
-    else:
-        size = whole = 0
-    text = json.dumps(alert.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
+        last = end[end.rfind(b"\n") + 1 :]
+        if last and content.startswith(last):
+            whole = size - len(last)
+        elif last:  # somebody else's line without an end
+            content = b"\n" + content
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, FILE)
     with os.fdopen(descriptor, "wb") as out:
-        if whole < size:
+        if whole is not None:
             out.truncate(whole)
         out.seek(0, os.SEEK_END)
-        out.write(text.encode())
+        out.write(content)
         out.flush()
         os.fsync(out.fileno())
 

@@ -17,7 +17,7 @@ from cloister.watching.events import TrueEvent
 from cloister.watching.monitor import MonitorState, observe
 from cloister.watching.parsing import RowError, read_time
 from cloister.watching.rates import poisson_interval
-from cloister.watching.setup import Watch, lines_of, rows_of_line
+from cloister.watching.setup import Watch, lines_of
 from cloister.watching.state_file import Refused
 from cloister.watching.surges import no_counts
 
@@ -117,7 +117,7 @@ def replay(watch: Watch, history: Path, events: Sequence[TrueEvent]) -> Replayed
     refused, alerts, times = Refused(), list[Alert](), list[float]()
     for number, line in lines_of(history):
         try:
-            rows = rows_of_line(line, watch.form)
+            rows = watch.rows(line)
         except RowError as error:
             refused = refused.plus(number, error.reason)
             continue

@@ -10,7 +10,7 @@ from typing import Any
 
 from cloister.bounds import LARGE
 from cloister.json_text import read_json
-from cloister.tasks.config import TaskKind
+from cloister.tasks.config import LONGEST_LABEL, TaskKind
 from cloister.watching.row import Features, StreamRow
 
 # Longest line: a record of the longest context has half a megabyte of text, and its escapes.
@@ -20,6 +20,9 @@ MOST_VALUES = 50_000
 # Rows of one answer of `cloister serve`, which takes 256 inputs at once, and of `predict --json`.
 MOST_ROWS = 10_000
 MOST_EMBEDDING = 8192
+# Types of entities of one row, which a window keeps: three times those of the largest public sets
+# (Few-NERD has 66).
+MOST_TYPES = 200
 # Longest value of a topic's column.
 LONGEST_CELL = 200
 # The largest sum of rounded probabilities beyond 1.
@@ -67,7 +70,8 @@ class RowForm:
 
 
 def parse_line(line: bytes, form: RowForm) -> tuple[StreamRow, ...]:
-    """Reads the rows of a line: a prediction, or an answer of `cloister serve` with several.
+    """Reads the rows of a line: a prediction, or an answer of `cloister serve` with several, which
+    share the answer's time and its columns of topics.
 
     Raises:
         RowError: It is none, or one of its rows is none; then none of them counts.
@@ -85,7 +89,8 @@ def parse_line(line: bytes, form: RowForm) -> tuple[StreamRow, ...]:
     if isinstance(several, list):
         if len(several) > MOST_ROWS or not all(isinstance(one, dict) for one in several):
             raise RowError("not an object")
-        shared = {name: one for name, one in value.items() if name != "predictions"}
+        # A text, an embedding or answers shared by 10,000 rows would cost 10,000 times their size.
+        shared = {name: one for name, one in value.items() if name in (form.time, *form.cells)}
         return tuple(_row({**shared, **one}, form) for one in several)
     return (_row(value, form),)
 
@@ -161,8 +166,10 @@ def _entities(table: Mapping[str, Any], form: RowForm) -> _Read:
     if not isinstance(entities, list) or not all(isinstance(one, dict) for one in entities):
         raise RowError("no entities")
     types = [one.get("type") for one in entities]
-    if not all(isinstance(one, str) and one for one in types):
+    if not all(isinstance(one, str) and 0 < len(one) <= LONGEST_LABEL for one in types):
         raise RowError("no entities")
+    if len(set(types)) > MOST_TYPES:
+        raise RowError("too many entity types")
     numbers = {"entities a row": float(len(entities))}
     shares = [_share(one["probability"]) for one in entities if "probability" in one]
     if shares:
@@ -191,7 +198,10 @@ def _passages(table: Mapping[str, Any], form: RowForm) -> _Read:
 def _items(table: Mapping[str, Any], form: RowForm) -> _Read:
     found = table.get("items")
     good = isinstance(found, list) and all(
-        isinstance(one, dict) and isinstance(one.get("item"), str) for one in found
+        isinstance(one, dict)
+        and isinstance(one.get("item"), str)
+        and len(one["item"]) <= LONGEST_LABEL
+        for one in found
     )
     if not good or found is None:
         raise RowError("no items")
@@ -234,7 +244,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any], RowForm], _Read]] = {
 
 
 def _check_label(label: object, form: RowForm) -> None:
-    if not isinstance(label, str) or not label:
+    if not isinstance(label, str) or not 0 < len(label) <= LONGEST_LABEL:
         raise RowError("no label")
     if form.labels and label not in form.labels:
         raise RowError("a label that the model does not have")

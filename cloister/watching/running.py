@@ -21,7 +21,7 @@ from cloister.watching.page import watch_page
 from cloister.watching.parsing import RowError
 from cloister.watching.report import report_of
 from cloister.watching.row import StreamRow
-from cloister.watching.setup import Watch, rows_of_line
+from cloister.watching.setup import Watch
 from cloister.watching.shown import Shown
 from cloister.watching.source import LineBatch, PredictionSource
 from cloister.watching.state_file import State, write_state
@@ -34,6 +34,9 @@ WAIT = 0.5
 BETWEEN_PAGES = 2.0
 # Seconds between two states on disk while there is no alert: what a crash leaves to read again.
 BETWEEN_STATES = 0.5
+# Seconds that a row's own time may be ahead: zones differ by at most 26 hours. One row of a far
+# year would close all steps up to it, and every later row would come too late for its own.
+AHEAD = 26 * 3600.0
 # Refused lines that are said one by one; the rest is counted.
 SAID = 3
 # Seconds that the end waits for deliveries that are under way or due.
@@ -168,7 +171,9 @@ def taken(
     refused, reasons = state.refused, dict[str, int]()
     for number, line in batch.lines:
         try:
-            found = rows_of_line(line, watch.form)
+            found = watch.rows(line)
+            if any(row.at is not None and row.at > now + AHEAD for row in found):
+                raise RowError("a time to come")
         except RowError as error:
             refused = refused.plus(number, error.reason)
             reasons[error.reason] = reasons.get(error.reason, 0) + 1

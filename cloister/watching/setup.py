@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloister.bounds import listed
@@ -21,6 +21,9 @@ from cloister.watching.state_file import Refused
 from cloister.watching.topics import make_topics
 from cloister.watching.watch_file import WatchFile
 
+# The vector of a text.
+Embed = Callable[[str], tuple[float, ...]]
+
 
 @dataclass(frozen=True)
 class Watch:
@@ -34,6 +37,7 @@ class Watch:
         plan: Of the monitor.
         unfit: Methods that do not apply, each with the reason.
         digest: Of all that gives the state its meaning.
+        embed: Encodes a text; None: no encoder is named.
     """
 
     file: WatchFile
@@ -43,10 +47,20 @@ class Watch:
     plan: WatchPlan
     unfit: Mapping[str, str]
     digest: str
+    embed: Embed | None = None
+
+    def rows(self, line: bytes | None) -> tuple[StreamRow, ...]:
+        """The rows of a line, with their embeddings.
+
+        Raises:
+            RowError: It is none.
+        """
+        found = rows_of_line(line, self.form)
+        return found if self.embed is None else embedded(found, self.embed)
 
 
 def open_watch(run: Path, file: WatchFile) -> Watch:
-    """Opens a watch of a finished model; no network is loaded.
+    """Opens a watch of a finished model; no network is loaded but the encoder that is named.
 
     Args:
         run: A finished run's folder, or an adapter's.
@@ -56,6 +70,7 @@ def open_watch(run: Path, file: WatchFile) -> Watch:
         UsageError: The task is a plug-in's, or a topic counts an answer that the model never gives.
         BadFileError: There is no adapter.
         DataError: The reference is missing, or its rows are not of the stream's form.
+        ModelFileError: The encoder is missing or damaged.
     """
     about = about_adapter(run)
     kind = about.task.kind
@@ -76,8 +91,11 @@ def open_watch(run: Path, file: WatchFile) -> Watch:
     )
     _check_topics(file, form)
     rows: list[StreamRow] = []
+    embed = None
     if file.reference.file is not None:
         rows = _reference_rows(file.place(file.reference.file), form)
+        embed = None if file.source.encoder is None else _encoder(file.place(file.source.encoder))
+        rows = rows if embed is None else list(embedded(rows, embed))
     reference = None
     if rows:
         reference = make_reference(rows, file.drift.projections, file.drift.seed)
@@ -88,7 +106,26 @@ def open_watch(run: Path, file: WatchFile) -> Watch:
     topics = repr(sorted(file.topics.items()))
     made_of = settings + topics + ("" if reference is None else reference.digest)
     digest = hashlib.sha256(made_of.encode()).hexdigest()
-    return Watch(file, adapter_folder(run).name, kind, form, plan, unfit, digest)
+    return Watch(file, adapter_folder(run).name, kind, form, plan, unfit, digest, embed)
+
+
+def embedded(rows: Sequence[StreamRow], embed: Embed) -> tuple[StreamRow, ...]:
+    """Rows, with an embedding of the text where they have a text and no embedding."""
+    return tuple(
+        one if one.embedding or one.text is None else replace(one, embedding=embed(one.text))
+        for one in rows
+    )
+
+
+def _encoder(place: Path) -> Embed:
+    from cloister.documents.encoder import open_encoder
+
+    encoder = open_encoder(place)
+
+    def embed(text: str) -> tuple[float, ...]:
+        return tuple(map(float, encoder.passages([text])[0]))
+
+    return embed
 
 
 def _missing(file: WatchFile, rows: list[StreamRow]) -> dict[str, str]:
@@ -98,8 +135,10 @@ def _missing(file: WatchFile, rows: list[StreamRow]) -> dict[str, str]:
         found["drift"] = "no reference is named: write file in [reference]"
     else:
         if not all(row.embedding for row in rows):
-            column = file.source.embedding
-            found["KS on embeddings"] = f"the reference's rows have no column {column!r}"
+            found["KS on embeddings"] = (
+                f"the reference's rows have no column {file.source.embedding!r}, and no encoder "
+                "makes it of a text"
+            )
         if not any(row.text is not None for row in rows):
             found["text length"] = f"the reference's rows have no column {file.source.text!r}"
     if not file.topics:

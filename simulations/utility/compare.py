@@ -26,6 +26,8 @@ EPSILONS, NOISES, SEEDS = (1.0, 8.0), ("own", "shared"), (0, 1, 2)
 # Rates in units of one over the clip bound: η C is how far a round of clipped gradients that agree
 # goes.
 CLIPS, PRODUCTS = (1.0, 4.0, 8.0), (1.0, 3.0, 10.0, 30.0)
+# Of the default rate of a head (`cloister.recipe.head_defaults`).
+LOGIT_NOISE = 1.5
 # Records that are public in the comparison of warm starts; the sites do not have them.
 PUBLIC = (100, 500)
 
@@ -104,19 +106,18 @@ def _warm(found: Features, epsilon: float, noise: str, seed: int) -> Iterator[di
         sites = found._replace(train=found.train[kept], train_labels=found.train_labels[kept])
         start = public_head(open_ones, 200, 0.1, seed)
         alone = accuracy(found, start)
-        for product in (1.0, 3.0):
-            setting = Setting(epsilon=epsilon, noise=noise, clip=1.0, rate=product)
-            for begins in (None, start):
-                last = iterates(sites, setting, seed, begins)[-1][0]
-                yield _row(
-                    "warm",
-                    setting,
-                    seed,
-                    public=public,
-                    begins="zero" if begins is None else "public",
-                    alone=alone,
-                    accuracy=accuracy(found, last),
-                )
+        setting = Setting(epsilon=epsilon, noise=noise, clip=1.0, rate=1.0)
+        setting = replace(setting, rate=LOGIT_NOISE / logit_noise(sites, setting))
+        for begins in (None, start):
+            yield _row(
+                "warm",
+                setting,
+                seed,
+                public=public,
+                begins="zero" if begins is None else "public",
+                alone=alone,
+                accuracy=accuracy(found, iterates(sites, setting, seed, begins)[-1][0]),
+            )
 
 
 def _by_noise(found: Features, epsilon: float, noise: str, seed: int) -> Iterator[dict[str, Any]]:
@@ -124,7 +125,7 @@ def _by_noise(found: Features, epsilon: float, noise: str, seed: int) -> Iterato
     for momentum in (0.0, 0.5):
         base = Setting(epsilon=epsilon, noise=noise, clip=1.0, rate=1.0, momentum=momentum)
         at_one = logit_noise(found, base)
-        for deviation in (0.75, 1.5, 3.0):
+        for deviation in (LOGIT_NOISE / 2, LOGIT_NOISE, 2 * LOGIT_NOISE):
             setting = replace(base, rate=deviation / at_one)
             score = _score(found, setting, seed)
             yield _row("by noise", setting, seed, deviation=deviation, accuracy=score)

@@ -87,7 +87,7 @@ def _cell(scores: Sequence[float]) -> str:
 
 
 def _alone(public: int) -> Callable[[Sequence[Row]], str]:
-    wanted = {"what": "warm", "public": public, "rate": 3.0, "begins": "public"}
+    wanted = _warm(public, "public")
     return lambda rows: _cell(_scores(rows, wanted, "alone"))
 
 
@@ -96,7 +96,7 @@ def _delivered(name: str, schedule: str, rate: float) -> dict[str, object]:
 
 
 def _warm(public: int, begins: str) -> dict[str, object]:
-    return {"what": "warm", "public": public, "rate": 3.0, "begins": begins}
+    return {"what": "warm", "public": public, "begins": begins}
 
 
 CONSTANT = _delivered("last", "constant", 10.0)
@@ -106,8 +106,8 @@ TABLES: dict[str, dict[str, Callable[[Sequence[Row]], str]]] = {
     "Clip bound and rate": {
         "best of 24": best("grid", ("clip", "rate", "momentum")),
         "C = 8, rate 1": mean(what="default", momentum=0.0),
-        "C = 1, rate 3": mean(**PROBE, momentum=0.0),
         "C = 1, rate 3, momentum 0.5": mean(**PROBE, momentum=0.5),
+        "C = 1, rate by noise": mean(what="by noise", deviation=1.5, momentum=0.5),
     },
     "Averaging, rate 10": {
         "falling rate": mean(**LINEAR),

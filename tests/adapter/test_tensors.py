@@ -1,4 +1,4 @@
-"""An adapter is a vector: named, immutable, and combined only with its like."""
+"""An adapter is an immutable vector of named tensors; only equal shapes can be combined."""
 
 import math
 import pickle

@@ -1,4 +1,4 @@
-"""The wire format: exact round trips, and a refusal for everything else."""
+"""The wire format makes exact round trips and refuses everything else."""
 
 import hashlib
 import json

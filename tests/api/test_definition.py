@@ -1,4 +1,4 @@
-"""A study in Python and a recipe in TOML are one value; what contradicts itself is refused."""
+"""A study in Python and a recipe in TOML are one value; contradictions are refused."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""`cloister.epsilon`: one number with all that it is of, held to other accountants' own."""
+"""`cloister.epsilon` gives ε with δ, unit, accountant and adversary, as other accountants do."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Data in memory: one set of records whatever library holds the rows, and one clear error each."""
+"""Records in memory are read the same from every library, with one clear error for each fault."""
 
 import datetime
 from pathlib import Path

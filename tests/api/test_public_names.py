@@ -1,4 +1,4 @@
-"""`import cloister`: the public names, held to a list that is documented, and loaded lazily."""
+"""The public names of `cloister` are the documented list, and are loaded lazily."""
 
 import ast
 import doctest

@@ -1,4 +1,4 @@
-"""The API as a researcher first writes it, run as written on a tiny base."""
+"""A user's first script, as the design sketched it, runs on a tiny base."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""A study's plan in Python is what `cloister plan` says of its recipe."""
+"""A study's plan in Python equals the output of `cloister plan` for its recipe."""
 
 import json
 from pathlib import Path

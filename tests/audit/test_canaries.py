@@ -10,7 +10,7 @@ from cloister.audit.canaries import audit_run
 from cloister.audit.lower_bounds import Finding, epsilon_bound, judge
 from cloister.audit.membership_inference import _reached, attack_adapters
 from cloister.audit.one_run import guess, one_run_bound, refutes
-from cloister.data.synthetic_records import nobody_s_records
+from cloister.data.synthetic_records import made_up_records
 from cloister.errors import UsageError
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.privacy import mechanism
@@ -43,7 +43,7 @@ def site(bert: Path) -> Site:
     lora = LoraConfig(train="both", top_layers=0, r=16, target_modules=modules)
     task = TaskConfig(kind="sequence-classification", max_length=32)
     workspace = open_workspace(ModelConfig(base=str(bert)), lora, task, ("a", "b", "c"), 0)
-    records = nobody_s_records("text", workspace.task.labels, 6, 2)
+    records = made_up_records("text", workspace.task.labels, 6, 2)
     return workspace, unit_examples(records, workspace.task.encode, Unit.PERSON, 2)
 
 

@@ -1,4 +1,4 @@
-"""The sampler at sites far larger than they declare, and beyond any width that a counter may have.
+"""The sampler works for sites with far more units than declared, and for counters of any width.
 
 Ward sizes are private, so no plan bounds them: what holds at the declared number must hold at a
 hundred times as many units, and for units that are 2^19 places apart.

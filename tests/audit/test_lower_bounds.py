@@ -1,4 +1,4 @@
-"""The attack's statistics: sound mechanisms pass, broken ones do not, and shortcuts would show."""
+"""The attack's lower bounds pass sound mechanisms and refute broken ones."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tests of the tests: mechanisms broken in the ways that others were, each of them caught.
+"""The audit finds every broken mechanism of `support.mutants`.
 
 Two laws are put to the path that training takes, sound and broken: what one unit can change in a
 clipped sum, and how much noise an update carries.

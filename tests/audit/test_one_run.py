@@ -1,4 +1,4 @@
-"""Many canaries of one run: the reference's figures, a slow twin, and no false alarm."""
+"""An audit with many canaries in one run agrees with the reference and raises no false alarm."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Conformance refutes what is wrong with a share of the noise, by the check named for it."""
+"""The conformance audit refutes a wrong share of the noise, with the named check."""
 
 from dataclasses import replace
 

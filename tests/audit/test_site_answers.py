@@ -1,4 +1,4 @@
-"""What sites answer: a sound study passes, an answer that tells of records is found."""
+"""The audit passes a sound study and finds an answer that reveals records."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Noise at every site: a sound study passes, one site that leaves it out is found."""
+"""The audit finds one site that adds no noise, and passes a study in which all sites add it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The laws that audits rest on: sound samples keep them, each broken kind is seen.
+"""The statistical tests of audits pass sound samples and refuse each kind of broken sample.
 
 A law's p-value must not be small more often than it says: where the law holds, the chance that it
 is at most x is at most x. That is what makes a level of 2·10⁻⁷ one.

@@ -1,4 +1,4 @@
-"""A person's influence, from records as they are read: one unit each, whatever the records hold."""
+"""All records of a person are one unit, whatever the records contain."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Whatever is wrong ends in one clear message and its exit code, before anything is lost."""
+"""Each kind of bad input ends in one clear message and its exit code, and loses nothing."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A path that no file system takes, or that is of the wrong kind, ends in one line and code 3."""
+"""A path that cannot exist, or of the wrong kind, ends in one line and exit code 3."""
 
 import os
 from collections.abc import Callable

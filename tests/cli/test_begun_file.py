@@ -1,4 +1,4 @@
-"""A file that was begun ends as an unbroken run writes it, wherever its writer was killed."""
+"""A file whose writer was killed is continued, and ends with the bytes of an unbroken run."""
 
 import fcntl
 import os

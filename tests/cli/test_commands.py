@@ -1,4 +1,4 @@
-"""What commands print, and where."""
+"""Each command's help, output and exit code, and whether it prints to stdout or stderr."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`cloister data check` from a file to its table, its JSON, its page and its exit code."""
+"""`cloister data check` prints a table, writes JSON and a page, and sets its exit code."""
 
 import json
 import stat

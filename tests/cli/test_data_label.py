@@ -1,4 +1,4 @@
-"""`cloister data label` as it is typed: a real page of a real process, and what it refuses."""
+"""`cloister data label` serves its page from a real process and refuses bad input."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a person is told of the time that is left."""
+"""The display estimates the time that is left."""
 
 import dataclasses
 

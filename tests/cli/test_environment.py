@@ -1,4 +1,4 @@
-"""`cloister env` tells versions and hardware, and nothing that a reporter would not post."""
+"""`cloister env` prints versions and hardware, and nothing that a bug report should not have."""
 
 import getpass
 import json

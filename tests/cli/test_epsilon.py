@@ -1,4 +1,4 @@
-"""`cloister epsilon` says an ε with all that belongs to it, or one message."""
+"""`cloister epsilon` prints ε with its terms, or one message."""
 
 import json
 import math

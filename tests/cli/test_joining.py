@@ -1,4 +1,4 @@
-"""The whole exchange of papers at the terminal; each wrong turn ends in one message."""
+"""The whole enrolment at the terminal; each mistake ends in one message."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Files of texts with several labels or scores: begun from, checked and cleaned."""
+"""`new`, `data check` and `data clean` read files with several labels or scores."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`cloister model`: a run's model in other forms, scored on public records alone; its versions."""
+"""`cloister model` exports a run's model and scores it on public records only; its versions."""
 
 import hashlib
 import json

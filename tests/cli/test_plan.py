@@ -1,4 +1,4 @@
-"""`cloister plan`: figures, words, and refusals."""
+"""`cloister plan` prints its figures in words, and refuses what cannot be planned."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`cloister predict`: files and texts in, labels out, and one message for what is wrong."""
+"""`cloister predict` reads files and texts, and ends in one message for bad input."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""A mistake is told before torch is loaded, and leaves nothing that blocks the next try."""
+"""A mistake is reported before torch is loaded, and leaves nothing that blocks the next try."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`cloister site`: from an example file to a governed site, and twelve planted faults."""
+"""`cloister site` from an example file to a governed site, and with twelve planted faults."""
 
 import io
 import itertools

@@ -1,4 +1,4 @@
-"""`cloister site feedback` as it is typed: what is listed, decided, and written as records."""
+"""`cloister site feedback` lists, decides and writes feedback as records."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`cloister site studies`: what an operator sees of a study, and how they let it in or not."""
+"""`cloister site studies` shows a study to the operator, who approves or rejects it."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What another party wrote is shown on a terminal, and none of it acts there."""
+"""Text from another party is shown on a terminal without being executed there."""
 
 import ast
 import io

@@ -1,4 +1,4 @@
-"""A study is accepted from its recipe and `site.toml` alone: nothing else is even looked at."""
+"""A site decides on a study by its recipe and `site.toml` only, and opens no other file."""
 
 import ast
 from dataclasses import replace

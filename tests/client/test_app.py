@@ -1,4 +1,4 @@
-"""What leaves a site when something goes wrong: a fixed status, never an error's text."""
+"""If an error happens at a site, a fixed status leaves it, and never the error's text."""
 
 import dataclasses
 from pathlib import Path

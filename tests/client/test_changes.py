@@ -1,4 +1,4 @@
-"""What a policy tightens is found by comparing all fields: a new one cannot be forgotten."""
+"""The fields that a policy tightens are found by comparing all fields, so none is forgotten."""
 
 import json
 from dataclasses import fields, replace

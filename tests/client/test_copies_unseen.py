@@ -1,4 +1,4 @@
-"""How many copies a record has shows in no answer of a deployed site, and in no moment of one."""
+"""The number of a record's copies changes no answer of a deployed site, nor its time."""
 
 from pathlib import Path
 

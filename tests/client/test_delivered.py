@@ -1,4 +1,4 @@
-"""The final adapter comes to a site: kept whole and for its owner, or refused; nothing charged."""
+"""A site stores the final adapter complete and for its owner, or refuses it, without a charge."""
 
 import json
 import os

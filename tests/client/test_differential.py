@@ -1,4 +1,4 @@
-"""Two wards whose records differ in one say the same, and say it at the same moment.
+"""Two sites whose records differ in one record give equal answers at equal times.
 
 Each row is a study that a coordinator could send and a record that it would like to know of. The
 path is the deployed one, from the claimed task to the reply that is handed over; what comes back

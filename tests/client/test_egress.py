@@ -1,4 +1,4 @@
-"""The last look at a reply: every deviation from what was agreed keeps it at the site."""
+"""The last check of a reply keeps every deviation from the agreed terms at the site."""
 
 import hashlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A record on which the network itself raises, inside a charged round, changes no word.
+"""A record on which the network raises an error in a charged round changes no other output.
 
 It relies on training that runs a failed batch again unit by unit, and counts the one that fails
 alone as zero.

@@ -1,4 +1,4 @@
-"""A deployed site takes part in a study of each kind of adapter, and sends what it trains alone."""
+"""A deployed site trains each kind of adapter, and sends only the trained tensors."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""When answers leave: at moments that what was done between them does not move."""
+"""The times at which answers leave do not depend on the work that was done before."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A site's optimizer goes on from round to round, over stops and kills, and costs nothing."""
+"""A site's optimizer state continues over stops and kills, and costs no privacy."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a site keeps: its own B never leaves, is charged all the same, and survives a stop."""
+"""A site's own factor B stays at the site, is charged, and survives a stop."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A site takes the stricter of the coordinator's plan and its own policy, or takes no part."""
+"""A site uses the stricter of the coordinator's plan and its own policy, or does not take part."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""A process of a site that dies: the round is charged whole and spent, or not charged at all."""
+"""If a site's process dies, its round is charged and spent as a whole, or not charged."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A deployed site proves its own per-record gradients before it says that it takes part."""
+"""A deployed site proves its per-record gradients before it answers that it takes part."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Whom a site shares its noise with: those that its policy names, in rounds in their order."""
+"""A site shares its noise only with sites that its policy names, and in the order of rounds."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Records are served as they were read and declared: reloads, changed columns, half a site file."""
+"""The served records match the site file, after reloads and changed columns too."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""How far a reader walks from a question to what is released for it.
+"""A reader reaches the release of an update from its question in few files and calls.
 
 A stop is a function of `cloister/client`, or a function of the ledger or of training that one of
 these calls: what has to be read to see what is decoded, charged, trained and released, in which

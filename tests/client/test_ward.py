@@ -1,4 +1,4 @@
-"""What a ward asks of others because a coordinator says so, and when its answers leave."""
+"""A ward's requests to others, and the times of its answers, follow the coordinator's question."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The dashboard's door: read-only, a token beyond this machine, this machine's names alone."""
+"""The dashboard only reads, needs a token from other machines, and accepts known host names."""
 
 import asyncio
 import base64

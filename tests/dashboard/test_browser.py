@@ -1,4 +1,4 @@
-"""The dashboard's pages in a real browser: drawn, without a word on its console."""
+"""The dashboard's pages are drawn in a real browser without a message on its console."""
 
 import shutil
 import subprocess

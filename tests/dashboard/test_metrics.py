@@ -1,4 +1,4 @@
-"""Metrics of both sides, read back by Prometheus's own parser; and the alerts over them."""
+"""Prometheus's own parser reads the metrics of both sides, and its rules raise the alerts."""
 
 import json
 import re

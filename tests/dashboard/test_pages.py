@@ -1,4 +1,4 @@
-"""The dashboard's pages, from small folders: what they say, and what they refuse to show."""
+"""The dashboard's pages show what small folders contain, and hide what is private."""
 
 import json
 import shutil

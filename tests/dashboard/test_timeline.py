@@ -1,4 +1,4 @@
-"""Lanes: the state of a round at a site, from the journal and the closed rounds."""
+"""The timeline shows the state of a round at a site, from the journal and the closed rounds."""
 
 from typing import Any
 

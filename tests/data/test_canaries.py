@@ -136,6 +136,15 @@ def test_bad_requests_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
     tagged.write_text(json.dumps({"tokens": ["a"], "tags": ["O"]}) + "\n")
     with pytest.raises(UsageError, match="texts with a label, or conversations"):
         plant(tagged, out, secrets, count=1)
+    for value in (None, True, ["a"]):
+        named = tmp_path / "unlabelled.jsonl"
+        named.write_text(json.dumps({"text": "chest pain", "label": value}) + "\n")
+        with pytest.raises(UsageError, match="no row has a label"):
+            plant(named, out, secrets, count=1)
+    for taken in (out, tmp_path / "a.jsonl.log.json"):
+        with pytest.raises(UsageError, match="is a file of --out too"):
+            plant(source, out, taken, count=1)
+        assert not taken.exists()
     asked = ["data", "plant", str(source), "--out", str(out), "--secrets", str(source)]
     assert run(asked) == 2
     assert "exists already" in capsys.readouterr().err

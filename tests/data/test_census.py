@@ -1,4 +1,4 @@
-"""Units are counted, and one identifier that stands for many persons is named."""
+"""The census counts units and warns about an identifier that stands for many persons."""
 
 import pytest
 

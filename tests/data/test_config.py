@@ -1,4 +1,4 @@
-"""What a `[data]` section may say."""
+"""The `[data]` section accepts valid values and refuses others by name."""
 
 import math
 from typing import Any

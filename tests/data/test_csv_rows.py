@@ -1,4 +1,4 @@
-"""CSV files: every cell is the text that is written there, and every damage has its row."""
+"""A CSV cell is read exactly as it is written; damage is reported with its row."""
 
 import csv
 import threading

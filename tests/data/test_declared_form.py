@@ -1,4 +1,4 @@
-"""A recipe's or site's declared encoding and separator: honoured, or refused by its name."""
+"""A declared encoding or separator is used, or refused by its name."""
 
 from pathlib import Path
 

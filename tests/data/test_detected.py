@@ -1,4 +1,4 @@
-"""Encodings and separators: told right, or refused, and never a text that silently changes."""
+"""Encodings and separators are detected correctly or refused; no text changes silently."""
 
 import gzip
 import itertools

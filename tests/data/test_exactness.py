@@ -1,4 +1,4 @@
-"""What a file says is what a record holds: written elsewhere, read back, compared exactly."""
+"""Values that other programs write are read back exactly."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What a file's columns seem to be."""
+"""The roles of a file's columns are guessed from names and rows."""
 
 import json
 from pathlib import Path

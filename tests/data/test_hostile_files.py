@@ -1,4 +1,4 @@
-"""Files and options that nobody sane gives: one message, its exit code, and nothing left behind."""
+"""Hostile files and options end in one message and exit code, and leave nothing behind."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Files of who had what and when, as one record a person; and public files of items."""
+"""Files of interactions become one record per person; public files of items are written."""
 
 import json
 import random
@@ -58,7 +58,7 @@ def test_a_person_has_each_item_once_in_order_of_time(
             expected[person] = items
     out = folder / "out.jsonl"
     if not expected:
-        with pytest.raises(DataError, match="nobody has 2 different items"):
+        with pytest.raises(DataError, match="no person has 2 different items"):
             sequence_file(source, out)
         assert not out.exists()
         return
@@ -114,9 +114,13 @@ RATINGS = "user,item,rating,time\na,1,5,10\na,2,4,20\n"
 @pytest.mark.parametrize(
     ("text", "options", "why"),
     [
-        ("1::2::3\n", SequenceOptions(form="movielens"), r"row 1: 3 cells .* 4 needed"),
+        ("1::2::3\n", SequenceOptions(form="movielens"), r"row 1: 3 cells .* 4 are needed"),
         ("1\t2\n", SequenceOptions(form="movielens", separator="tab"), "row 1: 2 cells"),
-        (RATINGS + "a,3,1,last week\n", SequenceOptions(), r"row 3: time is text that is no time"),
+        (
+            RATINGS + "a,3,1,last week\n",
+            SequenceOptions(),
+            r"row 3: time is text that is not a time",
+        ),
         (
             RATINGS + "a,3,1,2024-01-01\n",
             SequenceOptions(),
@@ -156,7 +160,7 @@ def test_an_item_that_is_not_public_names_its_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("item,text\n1,a\n1,b\n", "row 2: .*twice"),
+        ("item,text\n1,a\n1,b\n", "row 2: .*duplicate"),
         ("item,text\n1,a\n2,\n", "row 2: text is empty"),
         ("item,text\n1,a\n", "1 items"),
         ("item,name\n1,a\n2,b\n", "text is nothing"),

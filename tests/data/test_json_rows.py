@@ -1,4 +1,4 @@
-"""JSON files: every literal as written, every damage with its row."""
+"""JSON literals are read exactly as written; damage is reported with its row."""
 
 import json
 import re

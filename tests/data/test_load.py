@@ -1,4 +1,4 @@
-"""Files and hub data sets to records, or to one clear error."""
+"""Files and hub data sets become records, or one clear error."""
 
 import json
 import logging

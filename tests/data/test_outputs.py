@@ -1,4 +1,4 @@
-"""A new file of rows is written over nothing, be it put there while the rows are written."""
+"""A new file of rows never overwrites another, even one that appears while rows are written."""
 
 from pathlib import Path
 

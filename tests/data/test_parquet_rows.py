@@ -1,4 +1,4 @@
-"""Parquet files: exact values of every type that has one spelling; the others refused by row."""
+"""Parquet values with one spelling are read exactly; others are refused with their row."""
 
 import datetime
 import json

@@ -1,4 +1,4 @@
-"""A path is one file, never a pattern and never the hub's; nothing of it is copied anywhere."""
+"""A path is one file, never a pattern or a hub id, and the file is copied nowhere."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Rows become records, and what is wrong with one is named with its place and column."""
+"""Rows become records; a bad value is reported with its row and column."""
 
 from typing import Any
 

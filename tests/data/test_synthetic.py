@@ -1,4 +1,4 @@
-"""The made-up hospitals: the same everywhere, mixed as promised, and neither easy nor hopeless."""
+"""The synthetic hospitals' notes are equal everywhere, mixed as stated, and not too easy."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""The made-up claims: whole, balanced, and to be told by neither text alone."""
+"""The synthetic claims are balanced, and neither text alone shows the label."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The generator of customers: equal everywhere, and hard for whoever learns not what follows."""
+"""The generated customers are equal everywhere, and need a model that learns orders."""
 
 import hashlib
 import itertools

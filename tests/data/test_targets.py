@@ -1,4 +1,4 @@
-"""Labels and scores of a cell, exactly as a file states them; whatever else it holds is refused."""
+"""Labels and scores are read exactly as written; other values are refused."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Rows to predict for: words, conversations, or the text in their place; no label is read."""
+"""Inputs of predictions are read as words, conversations or texts; labels are ignored."""
 
 import json
 from pathlib import Path

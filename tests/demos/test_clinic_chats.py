@@ -1,4 +1,4 @@
-"""The second quickstart's chats: one protocol, four clinics, nothing twice between the sets."""
+"""The second quickstart's chats: four clinics, one protocol, no text in both sets."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The second quickstart, whole, on a tiny base: it runs, compares three models and exports one."""
+"""The second quickstart runs on a tiny base, compares three models and exports one."""
 
 import json
 import subprocess

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cloister.errors import BadFileError
-from cloister.evidence.began import BEGAN, Began, FormerSite, read_began
+from cloister.evidence.began import BEGAN, Began, FormerSite, read_began, with_earlier
 from cloister.evidence.site_facts import SiteFacts
 from cloister.export.card_began import Forgetting, began_section
 from cloister.ledger.chain import Head
@@ -86,6 +86,42 @@ def test_the_card_never_states_the_second_epsilon_alone() -> None:
     (text,) = began_section(BEGUN, None, {"west": facts(2.5, Basis.WHOLE_PLAN), "east": "lost"})
     assert "| west | took no part | – | ε = 2.5000 at δ = 1e-05, of this study alone |" in text
     assert "| not known | – |" in text
+
+
+def test_a_lifetime_s_budget_covers_the_former_run_in_one_ledger_alone() -> None:
+    """Another key is another ledger: its budget says nothing of what the first one charged."""
+    east = BEGUN.sites["east"]
+    assert east is not None
+    begun = replace(BEGUN, sites={"east": replace(east, key="1" * 64)})
+    assert Began.from_json(begun.to_json()) == begun
+    now = facts(20.0, Basis.LIFETIME_BUDGET)
+    (same,) = began_section(begun, None, {"east": replace(now, key="1" * 64)})
+    assert "ε = 20.0000 at δ = 1e-05: its lifetime budget" in same
+    (other,) = began_section(begun, None, {"east": replace(now, key="2" * 64)})
+    assert "ε = 23.0000 at δ = 2e-05: the sum, because it has another ledger now" in other
+
+
+def test_a_former_run_that_began_with_another_brings_its_promises_along() -> None:
+    """The third adapter of a chain tells of the first study's records too."""
+
+    def site(epsilon: float, basis: Basis, key: str | None, entry: int = 9) -> FormerSite:
+        return FormerSite(promise=stated(epsilon, basis), head=Head(entry, "f" * 64), key=key)
+
+    first = site(3.0, Basis.WHOLE_PLAN, "1", 4)
+    another = site(2.0, Basis.WHOLE_PLAN, "2")
+    both = with_earlier(first, another, took_part=True)
+    assert both is not None
+    assert (both.promise.epsilon, both.promise.delta, both.head) == (5.0, 2e-5, another.head)
+    goes_on = site(8.0, Basis.LIFETIME_BUDGET, "1")
+    assert with_earlier(first, goes_on, took_part=True) == goes_on
+    new = with_earlier(first, site(8.0, Basis.LIFETIME_BUDGET, "2"), took_part=True)
+    assert new is not None
+    assert new.promise.epsilon == 11.0
+    assert with_earlier(first, first, took_part=True) == first  # charged nothing since
+    assert with_earlier(first, None, took_part=False) == first
+    assert with_earlier(first, None, took_part=True) is None
+    assert with_earlier(None, another, took_part=True) is None
+    assert with_earlier(None, goes_on, took_part=True) == goes_on
 
 
 def test_noise_for_whole_sites_is_said_to_add_up() -> None:

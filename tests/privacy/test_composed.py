@@ -87,6 +87,16 @@ def test_epsilon_is_dp_accounting_s_for_any_distribution(
     assert own == theirs == math.inf or own == pytest.approx(theirs, rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.parametrize("at", [0, 1, 2, None])
+def test_what_is_no_number_bounds_no_epsilon(at: int | None) -> None:
+    """NaN compares false with every δ, and so may pass for ε = 0."""
+    probabilities = np.array([0.2, 0.5, 0.3])
+    if at is not None:
+        probabilities[at] = math.nan
+    side = DensePLDPmf(1.0, -1, probabilities, 0.0 if at is not None else math.nan, True)
+    assert epsilon_at(PrivacyLossDistribution(side), 1e-5) == math.inf
+
+
 def test_a_group_s_is_too() -> None:
     one = from_mixture_gaussian_mechanism(
         1.0,

@@ -155,6 +155,10 @@ OF_PUBLIC: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "public": ({"public": "a.jsonl"}, {"public": "b.jsonl"}),
     "public_sha256": ({"public": "a.jsonl"}, {"public": "a.jsonl", "public_sha256": "0" * 64}),
     "public_count": ({"public": "a.jsonl"}, {"public": "a.jsonl", "public_count": 5}),
+    "center_values": (
+        {"center": "public", "center_values": (1.0,)},
+        {"center": "public", "center_values": (1.0, 2.0)},
+    ),
     "averaging": ({}, {"averaging": "ema"}),
     "averaging_decay": (
         {"averaging": "ema", "averaging_decay": 0.5},

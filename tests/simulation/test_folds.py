@@ -19,7 +19,7 @@ from cloister.privacy.units import Unit
 from cloister.recipe import Recipe, parse_recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.folds import _mixes as mixes
-from cloister.simulation.folds import composed, held_out, told
+from cloister.simulation.folds import composed, folds_note, held_out
 from cloister.simulation.plans import plans_of
 from cloister.simulation.sweep import plan_folds
 from tests.support.examples import tries
@@ -104,7 +104,7 @@ def test_the_folds_together_cost_all_but_one_of_their_plans() -> None:
     assert one.epsilon == plan.epsilon_after(plan.num_rounds)
     # Four Gaussian releases of one size are one with half the noise: ε between √4 and 4 times.
     assert math.sqrt(4) * one.epsilon * 0.9 < five.epsilon < 4 * one.epsilon
-    assert "in 4; no ε covers the scores" in told(recipe, 5)
+    assert "in 4; no ε covers the scores" in folds_note(recipe, 5)
     unequal = ["data.sites=2", "data.public_records=[2000, 20000]", "privacy.epsilon=2"]
     of_sites = composed(parse_recipe("", unequal), 5)
     small = composed(parse_recipe("", [*unequal, "data.public_records=2000"]), 5)

@@ -235,6 +235,19 @@ def test_a_run_that_is_not_finished_has_nothing_to_begin_with(place: Place, tmp_
     with pytest.raises(CloisterError, match="not a run's folder"):
         read_former(tmp_path / "none")
     shutil.copytree(place.private.run_dir, tmp_path / "copy")
+    latest = tmp_path / "copy" / "checkpoint" / "latest.json"
+    good = latest.read_text()
+    outside = json.dumps({**json.loads(good), "file": f"../{latest.name}"})
+    for hostile in (
+        "[]",
+        "[" * 100_000,
+        outside,
+        good.replace('"round": ', '"round": 1e999, "x": '),
+    ):
+        latest.write_text(hostile)
+        with pytest.raises(BadFileError, match=r"cannot be read"):
+            read_former(tmp_path / "copy")
+    latest.write_text(good)
     (tmp_path / "copy" / "adapter" / "cloister.json").write_text("{")
     with pytest.raises(BadFileError, match=r"--from: .* cannot be read"):
         read_former(tmp_path / "copy")

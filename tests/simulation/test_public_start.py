@@ -1,20 +1,27 @@
 """A study that begins with public records: what the coordinator learns of them, and of nothing
 else."""
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from cloister.adapter.wire import encode
-from cloister.errors import DataError, RecipeError, RefusedError
-from cloister.recipe import Recipe, parse_recipe
+from cloister.data.records import TextRecord
+from cloister.errors import DataError, RecipeError, RefusedError, UsageError
+from cloister.export.adapter_folder import load_released
+from cloister.recipe import Recipe, parse_document, parse_recipe, sent_document
 from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.run import Events, open_coordinator, simulate
 from cloister.simulation.study import prepare
+from cloister.training.evaluation import evaluate
+from cloister.training.workspace import open_workspace
 from tests.support.studies import NOTES, small_assignments, small_recipe
 
 STARTED = "start/public"
@@ -163,3 +170,48 @@ def test_a_deployment_states_the_same_and_refuses_the_same(tmp_path: Path, bert:
     (folder / "public.jsonl").write_text(test[0])
     with pytest.raises(DataError, match=r"data\.public: 1 of 1"):
         resolved_recipe(path, given, members)  # type: ignore[arg-type]
+
+
+def test_the_mean_of_public_records_is_subtracted_and_sent_to_sites(
+    tmp_path: Path, bert: Path
+) -> None:
+    recipe = warm(tmp_path / "study", bert, "model.center=public", "lora.train=none")
+    stated = prepare(recipe).recipe
+    values = stated.model.center_values
+    assert values is not None
+    received = parse_document(sent_document(stated))
+    assert received.model.center_values == values
+    # The slow twin: the mean of the base's vectors of these texts, in float64.
+    workspace = open_workspace(
+        dataclasses.replace(recipe.model, center=None),
+        recipe.lora,
+        recipe.task,
+        stated.task.labels,
+        recipe.study.seed,
+    )
+    rows = (tmp_path / "study" / "public.jsonl").read_text().splitlines()
+    with torch.no_grad():
+        vectors = [
+            workspace.network.pooled(workspace.task.collate([workspace.encode([record])[0]]))[0]
+            for record in (TextRecord(**json.loads(row)) for row in rows)
+        ]
+    mean = torch.stack(vectors).double().mean(0)
+    assert np.abs(np.array(values) - mean.numpy()).max() <= 2.0**-7 + 1e-6
+    result = simulate(recipe, RunDirectory.create(tmp_path / "run", recipe))
+    # Export merges it into the head, so the adapter needs neither the file nor the vector.
+    (tmp_path / "study" / "public.jsonl").unlink()
+    _, loaded = load_released(tmp_path / "run" / "adapter")
+    tokens = recipe.machine.plain_tokens
+    examples = loaded.encode(prepare(small_recipe(tmp_path / "study", base=bert)).test)
+    scores = evaluate(loaded.network, loaded.task, examples, tokens).metrics
+    assert scores["loss"] == pytest.approx(result.test["loss"], rel=1e-4)
+
+
+def test_a_centre_that_does_not_fit_is_refused(tmp_path: Path, bert: Path) -> None:
+    with pytest.raises(RecipeError, match=r'model\.center: "public" is the mean of public'):
+        parse_recipe("", ["model.center=public"])
+    with pytest.raises(RecipeError, match="center_values: given without"):
+        parse_recipe("", ["model.center=english", "model.center_values=[1.0]"])
+    recipe = warm(tmp_path / "study", bert, "model.center=public", "model.center_values=[1.0]")
+    with pytest.raises(UsageError, match=r"model\.center_values: 1 given; the base's vectors have"):
+        open_coordinator(recipe, RunDirectory.create(tmp_path / "run", recipe))

@@ -31,6 +31,7 @@ from cloister.training.gradients import (
     plain_gradient_sum,
     record_gradients,
 )
+from cloister.training.joining import join
 from cloister.training.local import local_update
 from cloister.training.passes import passes
 from cloister.training.preflight import preflight
@@ -188,6 +189,49 @@ def test_a_record_whose_gradient_is_not_finite_contributes_zero(bert: Path) -> N
         assert torch.equal(mine, expected)
 
 
+def test_training_against_moves_makes_them_harmless(bert: Path) -> None:
+    """What it is for: where all of the adapters train, a move no longer raises the loss much."""
+
+    def loss_of_moves(radius: float) -> float:
+        workspace = opened(bert, adversarial_radius=radius)
+        network, task = workspace.network, workspace.task
+        parameters = [p for _, p in trained_parameters(network)]
+        optimizer = torch.optim.Adam(parameters, lr=0.02)
+        units = singles(workspace.encode(TEXTS))
+        for _ in range(25):
+            gradients = plain_gradient_sum(network, task, units, 512)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+        network.adversarial_radius = 2 * RADIUS
+        losses = trained_losses(network, task, task.collate([unit[0] for unit in units]))
+        return float(losses.detach().mean())
+
+    assert loss_of_moves(2 * RADIUS) < 0.5 * loss_of_moves(0.0)
+
+
+def test_a_record_whose_loss_is_constant_ends_no_round(bert: Path) -> None:
+    """A plug-in may compute it so; an error of the study would tell that the record is there."""
+    workspace = opened(bert)
+    one, other, _ = workspace.encode(TEXTS)
+
+    class Constant(type(workspace.task)):  # type: ignore[misc]
+        def record_losses(self, logits: Tensor, batch: object) -> Tensor:
+            if any(len(example.input_ids) > 8 for example in batch.examples):  # type: ignore[attr-defined]
+                return torch.zeros(len(logits))
+            losses: Tensor = super().record_losses(logits, batch)
+            return losses
+
+    task = Constant(**vars(workspace.task))
+    with per_record_hooks(workspace.network):
+        both, alone = (
+            clipped_gradient_sum(workspace.network, task, singles(each), 0.5, SHAPES)
+            for each in ([one, other], [one])
+        )
+    for mine, expected in zip(both.tensors, alone.tensors, strict=True):
+        assert torch.equal(mine, expected)
+
+
 @pytest.mark.parametrize("family", ["bert", "llama"])
 @pytest.mark.parametrize("again", [False, True])
 def test_own_layers_and_opacus_give_the_same_bits(
@@ -248,6 +292,24 @@ def test_companions_change_no_bit_of_a_moved_record(
     assert others == 0
     steps = BOUND / grid_of(BOUND)
     assert 0.5 * steps < most <= steps
+
+
+@pytest.mark.nightly
+def test_two_processes_move_records_as_one_does(bert: Path) -> None:
+    workspace = opened(bert, processes=2, device="cpu")
+    team = workspace.team
+    assert team is not None
+    units = random_units(workspace, 12, seed=1, most=2, full=False)
+    try:
+        join(workspace, PLAN, CONFIG, SHAPES, 100.0)
+        workspace.train_names(frozenset(workspace.start))
+        with per_record_hooks(workspace.network):
+            given = (workspace.network, workspace.task, units, 0.5, SHAPES)
+            alone, together = clipped_gradient_sum(*given), team.clipped_sum(*given)
+    finally:
+        team.close()
+    for one, other in zip(alone.tensors, together.tensors, strict=True):
+        assert torch.equal(one, other)
 
 
 # --- a broken move is seen ----------------------------------------------------------------------

@@ -41,7 +41,7 @@ def test_a_report_measures_what_evaluate_measures(
     assert run(["model", "attack", str(finished), *asked, "--out", str(out)]) == 0
     shown = capsys.readouterr()
     assert "distractor" in shown.out
-    assert "prompt injection does not apply: it is of conversations alone" in shown.err
+    assert "prompt injection does not apply: it applies to conversations only" in shown.err
     document = json.loads((out / "attack.json").read_text())
     accuracy = json.loads((finished / "result.json").read_text())["test"]["accuracy"]
     assert document["undisturbed"]["value"] == pytest.approx(accuracy)
@@ -136,7 +136,7 @@ def test_a_suite_is_scored_by_its_groups(finished: Path, tmp_path: Path) -> None
     assert row.clean is not None
     (tmp_path / "more").mkdir()
     twin = shutil.copy(suite, tmp_path / "more")
-    with pytest.raises(UsageError, match=r"two files are called own\.jsonl"):
+    with pytest.raises(UsageError, match=r"two files have the name own\.jsonl"):
         cl.attack_model(finished, tmp_path / "twice", disturbances=[], suites=[suite, twin])
     assert row.disturbed is not None
     assert [row.clean.value, row.disturbed.value] == shares
@@ -183,7 +183,7 @@ def test_a_score_is_the_tasks_own(name: str, tmp_path: Path, bert: Path, llama: 
     value = float(np.exp(top / below)) if name == "reply" else top / below
     assert value == pytest.approx(scores[metric], rel=1e-4)
     _, rows = measure(model, records, ["lower-case", "distractor", "negation"], 0)
-    assert rows[0].why == "no record has anything that it could change"
+    assert rows[0].why == "it finds nothing to change in any record"
     assert rows[1].records == 2
     assert rows[1].difference is not None
     assert "no one answer is expected" in rows[2].why

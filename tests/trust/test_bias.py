@@ -197,7 +197,7 @@ def test_what_cannot_be_measured_is_refused(
         (["--group", "sex", "--terms", "terms.toml"], 2, "choose one"),
         (["--test", train, "--group", "site"], 4, "the study's private records"),
         (["--test", str(grouped), "--group", "age"], 3, "no column 'age'"),
-        (["--pairs", str(grouped)], 2, "a language model's"),
+        (["--pairs", str(grouped)], 2, "needs a language model"),
         (["--pairs", str(grouped), "--against", str(finished)], 2, "--against compares groups"),
     ]
     for given, code, words in wrong:

@@ -155,7 +155,7 @@ def test_a_suite_that_does_not_fit_is_refused_with_both_lists(tmp_path: Path) ->
     glue.write_text(json.dumps({"sst2": [{"sentence": "s", "label": 1}]}))
     with pytest.raises(UsageError, match=r"\(positive\).*\(a, b\)"):
         read_suite(glue, Task("sequence-classification", "a", "b"))  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="model of scoring"):
+    with pytest.raises(UsageError, match="model for scoring"):
         read_suite(glue, Task("scoring"))  # type: ignore[arg-type]
     glue.write_text(json.dumps({"sst2": [{"sentence": "s", "label": 7}]}))
     with pytest.raises(DataError, match="sst2, case 1"):

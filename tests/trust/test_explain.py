@@ -80,7 +80,7 @@ def test_private_records_are_explained_below_their_own_folder_alone(
     for given in (["--data", str(train)], ["--data", str(copy)], private_text):
         asked = ["model", "explain", str(finished), *given, "--most", "1"]
         assert run([*asked, "--out", str(tmp_path / "away")]) == 4
-        assert "they stay where the records are" in capsys.readouterr().err
+        assert "the report must stay with the records" in capsys.readouterr().err
     link = finished.parent / "study" / "link"
     link.symlink_to(tmp_path)
     asked = ["model", "explain", str(finished), *private_text, "--method", "occlusion"]
@@ -109,7 +109,7 @@ def test_a_report_quotes_no_private_record_among_public_ones(
     shutil.copytree(finished / "adapter", own)
     monkeypatch.chdir(finished / "adapter")
     for run_ in (finished, Path(), link, own):
-        with pytest.raises(RefusedError, match="they stay where the records are"):
+        with pytest.raises(RefusedError, match="the report must stay with the records"):
             cl.explain_model(run_, tmp_path / "away", data=some, most=10)
     shutil.rmtree(finished / "personal")
     done = cl.explain_model(finished, tmp_path / "away", data=some, most=1, methods=QUICK)
@@ -167,7 +167,7 @@ def test_what_does_not_apply_is_refused_by_name(
     out = ["--out", str(tmp_path / "why")]
     asked = ["model", "explain", str(finished)]
     assert run([*asked, *out]) == 2
-    assert "--text or --data" in capsys.readouterr().err
+    assert "give either texts (--text)" in capsys.readouterr().err
     assert run([*asked, "--text", TEXT, "--text", " ", *out]) == 3
     assert "input 2: empty" in capsys.readouterr().err
     assert run([*asked, "--text", TEXT, "--method", "shap", *out]) == 2

@@ -241,6 +241,7 @@ def test_a_report_asks_the_model_the_base_and_another_run(
     assert list(rates) == ["model", chat.name, "base without the adapter"]
     assert rates["model"]["all"]["refused"]["value"] == 0.5
     assert rates["model"]["all"]["prompts"] == len(own_prompts()) == 20
+    assert document["harm"]["replies"][0]["replies"]["model"] == "fever"
     assert document["bbq"]["scores"]["all"]["ambig"]["questions"] == 20
     page = (out / "index.html").read_text()
     assert "&lt;img b&gt;" in page
@@ -254,10 +255,14 @@ def test_what_does_not_apply_is_refused(
 ) -> None:
     out = ["--out", str(tmp_path / "out")]
     wrong = [
-        ([str(finished), "--bbq", "built-in"], 2, "a language model's"),
-        ([str(finished), "--harm", "built-in"], 2, "a language model's"),
+        ([str(finished), "--bbq", "built-in"], 2, "needs a language model"),
+        ([str(finished), "--harm", "built-in"], 2, "needs a language model"),
         ([str(chat), "--bbq", "built-in", "--harm-terms", "t.toml"], 2, "judge replies to --harm"),
-        ([str(chat), "--harm", "built-in", "--judge", str(finished)], 2, "needs --judge-label"),
+        (
+            [str(chat), "--harm", "built-in", "--judge", str(finished)],
+            2,
+            "need each other; give both",
+        ),
         ([str(chat), "--bbq", str(tmp_path / "none.jsonl")], 3, "none.jsonl"),
     ]
     for given, code, words in wrong:

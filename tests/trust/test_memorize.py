@@ -32,6 +32,7 @@ from cloister.trust.memorize.promise import (
     most_exposure,
     most_found,
     promise_of,
+    promise_of_canary,
 )
 from cloister.trust.opening import open_run
 from tests.support.released import exported
@@ -65,6 +66,21 @@ def test_a_rank_counts_the_numbers_that_are_as_likely(monkeypatch: pytest.Monkey
     assert found.rank == 3
     assert found.exposure == math.log2(8 / 3)
     assert found.surplus == pytest.approx((4.0 - 2.0) / np.std(losses[1:]))
+
+
+def test_a_loss_that_is_no_number_shows_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for losses, rank in (([math.nan, 1.0, 2.0], 3), ([1.0, math.nan, 2.0], 2)):
+        monkeypatch.setattr(exposure, "losses", lambda model, records, found=losses: found)
+        (found,) = ranks(None, canaries_of(1).canaries, ["901", "902"])  # type: ignore[arg-type]
+        assert found.rank == rank
+
+
+def test_epsilon_of_one_unit_bounds_no_canary_of_several() -> None:
+    record = parse_recipe("", ["privacy.unit=record"])
+    person = parse_recipe("", ["privacy.unit=person", "data.person=person"])
+    assert promise_of_canary(record, 1) == promise_of(record) is not None
+    assert promise_of_canary(record, 2) is None
+    assert promise_of_canary(person, 2) == promise_of(person) is not None
 
 
 def test_a_model_that_knows_nothing_gives_uniform_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +246,7 @@ def test_private_replies_stay_where_they_are(
     train = talked.parent / "study" / "train.jsonl"
     asked = ["model", "memorize", str(talked), "--records", str(train), "--tokens", "3"]
     assert run([*asked, "--out", str(tmp_path / "away")]) == 4
-    assert "stay where the records are" in capsys.readouterr().err
+    assert "the report must stay with the records" in capsys.readouterr().err
     copy = tmp_path / "copy.jsonl"
     copy.write_text(train.read_text().splitlines()[0] + "\n")
     with pytest.raises(RefusedError):
@@ -249,7 +265,7 @@ def test_private_replies_stay_where_they_are(
     assert all(row["sampled"] is not None for row in document["extraction"])
     assert document["private"] is not None
     page = (inside / "index.html").read_text()
-    assert "stays where they are" in page
+    assert "keep it where they are" in page
     assert (inside / "index.html").stat().st_mode & 0o077 == 0
 
 
@@ -298,7 +314,7 @@ def test_what_does_not_apply_is_refused(finished: Path, talked: Path, tmp_path: 
         cl.measure_memorization(talked, out, canaries=secrets)
     inside = talked.parent / "study" / "out"
     train = talked.parent / "study" / "train.jsonl"
-    with pytest.raises(UsageError, match="no reply of --records has so many tokens"):
+    with pytest.raises(UsageError, match="no reply of --records has this many tokens"):
         cl.measure_memorization(talked, inside, records=train, tokens=20)
     assert not out.exists()
     assert not inside.exists()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cloister.watching import delivery
 from cloister.watching.alert import Alert, make_alert
 from cloister.watching.couriers import Couriers
-from cloister.watching.delivery import Send, append, mail_of, senders
+from cloister.watching.delivery import END_BYTES, Send, append, mail_of, senders
 from cloister.watching.outbox import (
     LONGEST_PAUSE,
     MOST_WAITING,
@@ -115,6 +115,18 @@ def test_a_file_has_each_alert_once_and_whole_lines(tmp_path: Path) -> None:
         file.write(torn)
     append(path, alert(2))
     assert len([json.loads(line) for line in path.read_text().splitlines()]) == 3
+
+
+@pytest.mark.parametrize("size", [30, 2 * END_BYTES])
+def test_what_somebody_else_wrote_into_the_file_stays(tmp_path: Path, size: int) -> None:
+    """A watch file may name a file of the operator's by mistake, whose last line has no end."""
+    path = tmp_path / "alerts.jsonl"
+    path.write_text("x" * size)
+    append(path, alert())
+    append(path, alert())
+    first, second = path.read_text().splitlines()
+    assert first == "x" * size
+    assert json.loads(second)["id"] == alert().id
 
 
 def test_a_file_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cloister.watching.config import DriftConfig, SurgesConfig, TopicConfig
 from cloister.watching.debounce import Calm, Debounced, debounced
 from cloister.watching.monitor import MonitorState, WatchPlan, observe, passed
-from cloister.watching.parsing import parse_line
+from cloister.watching.parsing import parse_line, read_time
 from cloister.watching.row import Features, StreamRow
 from cloister.watching.surges import Counts, look
 from cloister.watching.topics import make_topics, topics_of
@@ -134,10 +134,13 @@ def test_a_second_surge_is_measured_against_calm_times_and_not_against_the_first
 
 
 def test_a_level_that_lasts_becomes_usual() -> None:
-    """It ends by itself when the raised steps are more than half of the past of 48 hours."""
+    """It ends by itself when the raised steps are more than half of the past of 48 hours: 24 hours,
+    a window and the guard after it began, and not when no calm hour is left in the past."""
     watch = plan()
     _, alerts = observe(watch, empty(watch), hourly([1, 0, 2, 1] * 15 + [12] * 80))
     assert [one.event for one in alerts] == ["begins", "ends"]
+    hours = (read_time(alerts[1].at) - read_time(alerts[0].at)) / HOUR
+    assert 24 <= hours <= 32
 
 
 def test_too_little_past_raises_no_alert() -> None:
@@ -164,6 +167,21 @@ def test_more_traffic_alone_is_no_surge_of_a_share() -> None:
         assert len(alerts) == expected, per
 
 
+def test_a_share_surges_where_traffic_falls() -> None:
+    """Half of the rows, all of them negative, where one in ten was: 12 where 1.2 are usual."""
+    rows = [
+        (at, row("negative" if hour >= 60 or n == 0 else "neutral", at))
+        for hour in range(63)
+        for n in range(10 if hour < 60 else 6)
+        for at in [START + HOUR * (hour + n / 10)]
+    ]
+    topic = TopicConfig(column="company", answers=("negative",), per="rows")
+    watch = plan(topics={"company": topic})
+    _, alerts = observe(watch, empty(watch), rows)
+    assert [(one.event, one.figures["count"]) for one in alerts] == [("begins", 12)]
+    assert alerts[0].figures["expected"] == pytest.approx(1.2)
+
+
 @settings(max_examples=tries(120), deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=52, max_size=70), st.integers(1, 4))
 def test_windowed_sums_are_those_of_a_slow_twin(counts: list[int], window: int) -> None:
@@ -175,15 +193,15 @@ def test_windowed_sums_are_those_of_a_slow_twin(counts: list[int], window: int) 
         min_count=1_000_000,
     )
     watch = plan(surges=config)
-    state, _ = observe(watch, empty(watch), hourly(counts))
+    # The past begins with the first row, whatever it is.
+    first = (START, row("neutral"))
+    state, _ = observe(watch, empty(watch), [first, *hourly(counts)])
     figures = state.looks[-1].figures if state.looks else ()
     kept = config.baseline_steps
     past = counts[: len(counts) - 2 * window][-kept:]
     past = past[len(past) % window :]
     if len(past) < max(window, 0.25 * kept):
         assert figures == ()
-        return
-    if not figures:  # no negative row came at all: there is no topic
         return
     assert figures[0].count == sum(counts[-window:])
     assert figures[0].expected == pytest.approx(sum(past) * window / len(past))

@@ -92,6 +92,34 @@ def test_an_answer_of_serve_has_a_row_for_each_prediction() -> None:
     assert parsed(chat, "causal-lm").answers == {"reply"}
 
 
+def test_what_is_costly_is_not_shared_by_the_rows_of_an_answer() -> None:
+    """A line of 40 kB would become 600 MB of embeddings, and one of 240 kB 10 GB of names."""
+    shared = {
+        "at": START,
+        "text": "x" * 100_000,
+        "embedding": [0.5] * 8192,
+        "predictions": [{"label": "neutral"}] * 5000,
+    }
+    rows = parse_line(json.dumps(shared).encode(), form())
+    assert len(rows) == 5000
+    assert {(row.at, row.text, row.embedding) for row in rows} == {(START, None, ())}
+    for kind, column in (("token-classification", "entities"), ("recommendation", "items")):
+        many = [{"type": f"t{n}", "item": f"i{n}", "score": 1} for n in range(150)]
+        line = json.dumps({"at": START, column: many, "predictions": [{}]}).encode()
+        with pytest.raises(RowError, match=f"no {column}"):
+            parse_line(line, form(kind))
+
+
+def test_names_of_answers_are_bounded() -> None:
+    """A window keeps them of each row."""
+    long = "x" * 300
+    assert reason({"entities": [{"type": long}]}, "token-classification") == "no entities"
+    assert reason({"items": [{"item": long, "score": 1}]}, "recommendation") == "no items"
+    assert reason({"passages": [{"id": long, "similarity": 1}]}, "retrieval") == "no label"
+    many = {"entities": [{"type": f"t{n}"} for n in range(201)]}
+    assert reason(many, "token-classification") == "too many entity types"
+
+
 def test_columns_beside_a_prediction() -> None:
     line = {"label": "neutral", "text": "déjà vu", "company": "Acme", "embedding": [1, 2.5]}
     row = parsed(line)

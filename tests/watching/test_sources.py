@@ -1,6 +1,7 @@
 """Sources give every line once, over rotation, emptying and restarts."""
 
 import io
+from io import BufferedReader
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,28 @@ def test_a_rotated_file_is_read_to_its_end_after_a_restart(tmp_path: Path) -> No
     path.rename(tmp_path / "s.jsonl.1")
     add(path, "c\n")
     source = tail(path, mark)
+    assert texts(source)[0] == [b"b", b"c"]
+    source.close()
+
+
+def test_a_line_that_comes_just_before_the_file_is_renamed_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last look at the old file, and before the name is looked at."""
+    path = tmp_path / "s.jsonl"
+    add(path, "a\n")
+    source = tail(path)
+    assert texts(source)[0] == [b"a"]
+    looked = FileTail._is_same
+
+    def late(self: FileTail, file: BufferedReader, mark: Mark) -> bool:
+        monkeypatch.undo()
+        add(path, "b\n")
+        path.rename(tmp_path / "s.jsonl.1")
+        add(path, "c\n")
+        return looked(self, file, mark)
+
+    monkeypatch.setattr(FileTail, "_is_same", late)
     assert texts(source)[0] == [b"b", b"c"]
     source.close()
 

@@ -90,7 +90,7 @@ def test_the_state_comes_back_as_it_was(watched_run: Path, place: Path) -> None:
     watch = open_watch(watched_run, read_watch_file(place / "watch.toml"))
     lines = tuple(enumerate((place / "stream.jsonl").read_bytes().splitlines(), 1))
     batch = LineBatch((*lines, (1201, b"{"), (1202, None)))
-    state = taken(watch, first_state(watch, None, print), batch, START, ("file x",)).state
+    state = taken(watch, first_state(watch, None, print), batch, 2 * START, ("file x",)).state
     with opened_folder(place / "news.watch"):
         write_state(place / "news.watch", state)
         back = read_state(place / "news.watch")
@@ -104,6 +104,22 @@ def test_the_state_comes_back_as_it_was(watched_run: Path, place: Path) -> None:
     assert replace(back, monitor=state.monitor) == state
     assert dict(state.refused.by_reason) == {"not JSON": 1, "too long": 1}
     assert len(state.outbox.waiting) == 4
+
+
+def test_a_row_of_a_far_year_does_not_end_the_watch_for_surges(
+    watched_run: Path, place: Path
+) -> None:
+    """Every later row would come after its step had closed."""
+    watch = open_watch(watched_run, read_watch_file(place / "watch.toml"))
+    line = json.loads((place / "stream.jsonl").read_bytes().splitlines()[0])
+    ahead = [json.dumps({**line, "at": START + hours * 3600}).encode() for hours in (27, 25, 1e6)]
+    found = taken(watch, first_state(watch, None, print), LineBatch((*enumerate(ahead, 1),)),
+                  START, ())  # fmt: skip
+    assert found.refused == {"a time to come": 2}
+    assert found.rows == 1
+    assert found.state.monitor.counts.step == int(
+        (START + 25 * 3600) // watch.plan.surges.step_seconds
+    )
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"version": 2}', '{"version": 1}'])
@@ -210,6 +226,29 @@ def test_a_chat_s_lengths_and_refusals_are_watched(tmp_path: Path, gpt2: Path) -
     found = cl.watch_model(tmp_path / "run", path).document
     assert found["drift"]["stands"] == ["refusal", "reply length"]
     assert found["unfit"]["chi-square on labels"].startswith("a chat has no labels")
+
+
+def test_texts_of_another_kind_are_found_by_an_encoder(
+    watched_run: Path, tmp_path: Path, bert: Path
+) -> None:
+    """Labels and lengths are as they were; the words are others."""
+    rng = np.random.default_rng(1)
+
+    def rows(count: int, words: tuple[str, ...]) -> list[dict[str, Any]]:
+        texts = [" ".join(rng.choice(words, size=6)) for _ in range(count)]
+        return [{"label": "neutral", "text": text} for text in texts]
+
+    usual = ("chest", "pain", "heart")
+    write_lines(tmp_path / "reference.jsonl", rows(80, usual))
+    write_lines(tmp_path / "stream.jsonl", rows(50, usual) + rows(50, ("skin", "rash", "knee")))
+    path = write_watch(tmp_path, source=f'file = "stream.jsonl"\nencoder = "{bert}"')
+    path.write_text(path.read_text().replace("window_rows = 100", "window_rows = 50"))
+    found = cl.watch_model(watched_run, path).document
+    first, second = found["drift"]["last"]
+    moved = {f["feature"] for f in second["figures"] if f["drifts"]}
+    assert any(one.startswith("embedding ") for one in moved)
+    assert not any(f["drifts"] for f in first["figures"])
+    assert "KS on embeddings" not in found["unfit"]
 
 
 def test_a_replayed_history_counts_what_was_found_and_what_was_false(

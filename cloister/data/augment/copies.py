@@ -56,7 +56,7 @@ class Variation:
 
         It depends on the row and on the number of equal rows before it, not on its place in the
         file: adding or removing another row changes no unit of a different row. Without the seed
-        nobody can compute it from the row.
+        it cannot be computed from the row.
 
         Args:
             row: Values by column.

@@ -14,7 +14,7 @@ from cloister.data.augment.words import is_character, may_change
 
 # The keys of a US keyboard, row by row, with each row's shift to the right of the first.
 _ROWS = (("qwertyuiop", 0.0), ("asdfghjkl", 0.25), ("zxcvbnm", 0.75))
-# Two keys touch if their centres are less than this apart, in widths of a key.
+# Two keys are neighbours if their centres are closer than this, in widths of a key.
 _TOUCH = 1.3
 # Shortest word that is mistyped, in letters: a typo in a shorter one gives another word.
 _SHORTEST = 4

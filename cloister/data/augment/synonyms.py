@@ -119,10 +119,10 @@ def read_synonyms(path: Path) -> Synonyms:
 
 
 def synonyms_of(lines: Sequence[str], path: Path) -> Synonyms:
-    """Groups of synonyms from lines; see `read_synonyms`.
+    """Parses the lines of a list of synonyms; see `read_synonyms`.
 
     Args:
-        lines: Of a file.
+        lines: The lines of the file.
         path: The file, for messages.
     """
     others: dict[Key, dict[str, None]] = {}
@@ -139,7 +139,7 @@ def synonyms_of(lines: Sequence[str], path: Path) -> Synonyms:
         for word, key in zip(group, keys, strict=True):
             others.setdefault(key, {}).update(dict.fromkeys(o for o in group if o != word))
     if not others:
-        raise UsageError(f"--synonyms: {path} has no group of words; write one a line")
+        raise UsageError(f"--synonyms: {path} has no group of words; write one group per line")
     lengths: dict[str, set[int]] = {}
     for key in others:
         lengths.setdefault(key[0], set()).add(len(key))

@@ -47,10 +47,10 @@ class Words:
         return cls(tuple(match[0] for match in found), gaps)
 
     def __str__(self) -> str:
-        """Returns the text; words that only changes brought together are parted by a blank.
+        """Returns the text, with a blank between words that stand together only after a change.
 
-        In a text that nobody changed, words without a gap have a Chinese character between them.
-        Where that was dropped or moved, `2008年3月` would become `20083月`, another number.
+        In the original text a Chinese character separates words that have no gap. If a method
+        dropped or moved it, `2008年3月` would otherwise become `20083月`, another number.
         """
         parts: list[str] = []
         last = ""

@@ -66,11 +66,11 @@ class Compared:
         labels = np.frombuffer(self._label_of, dtype=np.int64)
         conflicts = int(((labels != labels[exact]) & (labels >= 0)).sum()) if len(exact) else 0
         found = {"exact": copies(exact), "near": copies(near) - copies(exact)}
-        told = {
+        messages = {
             "exact": "texts are the same as an earlier one's",
             "near": "texts are nearly the same as an earlier one's (estimated similarity over 0.8)",
         }
-        findings = [FileFinding(f"{k}-duplicates", told[k], n) for k, n in found.items() if n]
+        findings = [FileFinding(f"{k}-duplicates", messages[k], n) for k, n in found.items() if n]
         if conflicts:
             message = "texts are the same as an earlier one's and have another label"
             findings.append(FileFinding("label-conflict", message, conflicts))
@@ -95,7 +95,7 @@ class Compared:
             leaks.append(
                 {"of": other, "in": one, "exact": same, "near": similar - same, "persons": persons}
             )
-            about = f"of {shown(other)!r} are also in {shown(one)!r}: scores there say too much"
+            about = f"of {shown(other)!r} are also in {shown(one)!r}: scores on them are too high"
             counts = {"texts": same, "near texts": similar - same, "persons": persons}
             findings += [
                 FileFinding("leakage", f"{what} {about}", count)

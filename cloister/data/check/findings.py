@@ -26,7 +26,7 @@ class FileFinding:
     rows: list[int] = field(default_factory=list)
 
     def add(self, row: int) -> None:
-        """Counts one more row."""
+        """Counts one more row, and keeps its number if it is among the first."""
         self.count += 1
         if len(self.rows) < MOST_ROWS:
             self.rows.append(row)

@@ -15,7 +15,7 @@ from cloister.data.values import shown
 MOST_LABELS = 10_000
 # Labels whose names are compared pairwise; the time grows with the square of their number.
 MOST_COMPARED = 300
-# Labels listed in the report, the commonest first.
+# Labels listed in the report, the most frequent first.
 MOST_LISTED = 200
 # Two names are near-equal from this difflib ratio: one letter of ten differs.
 NEAR = 0.9
@@ -69,7 +69,10 @@ class Labels:
             )
         ordered = [count for _, count in self.counts.most_common()]
         if len(ordered) > 1 and ordered[0] >= IMBALANCED * ordered[-1]:
-            message = f"the commonest label has {ordered[0] / ordered[-1]:.0f} times the rarest's"
+            message = (
+                f"the most frequent label has {ordered[0] / ordered[-1]:.0f} times the records of "
+                "the rarest"
+            )
             found.append(FileFinding("imbalance", f"{message} records"))
         return found
 
@@ -103,10 +106,10 @@ class Labels:
         return found
 
     def _together(self, names: list[str], why: str) -> FileFinding:
-        told = ", ".join(f"{shown(name)!r} ({self.counts[name]})" for name in names)
+        listed = ", ".join(f"{shown(name)!r} ({self.counts[name]})" for name in names)
         rows = [self._first[name] for name in names]
         return FileFinding(
-            "label-variants", f"the labels {told} {why}", sum(self.counts[n] for n in names), rows
+            "label-variants", f"the labels {listed} {why}", sum(self.counts[n] for n in names), rows
         )
 
     def to_json(self) -> dict[str, Any]:

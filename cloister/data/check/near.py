@@ -28,10 +28,10 @@ SHINGLE = 3
 MOST_CHARACTERS = 20_000
 # Pairs of signatures that are compared at once: 34 MB of copies.
 TOGETHER = 65_536
-# Texts before it in its bucket with which a text is compared, beside the bucket's first: in buckets
-# of up to 65 texts these are all pairs. Forms share bands: of 3,000 made-up letters of one form, a
-# bucket had 1,817, and comparing with the one before and the first missed 244 of 1,639 near copies.
-# Each more text costs a form's texts 16 comparisons of 0.3 µs.
+# A text is compared with the first text of its bucket and with this many texts before it: in
+# buckets of up to 65 texts these are all pairs. Filled-in forms share bands: of 3,000 generated
+# letters of one form, a bucket had 1,817, and comparing only with the first and the previous text
+# missed 244 of 1,639 near copies. Each further text costs 16 comparisons of 0.3 µs per text.
 REACH = 64
 
 
@@ -104,11 +104,11 @@ def _shingles(text: str) -> list[int]:
 
 
 def _joined(signatures: Any, texts: Any, first: Any) -> Any:
-    """Joins the groups of near texts, a band after the other.
+    """Joins the groups of near texts, one band after another.
 
     Args:
-        signatures: Of all texts, uint32 [n, VALUES].
-        texts: Indexes of those that are compared, int64, ascending.
+        signatures: Signatures of all texts, uint32 [n, VALUES].
+        texts: Indexes of the texts that are compared, int64, ascending.
         first: For each text the first one of its group, int64 [n].
 
     Returns:
@@ -132,10 +132,10 @@ def _joined(signatures: Any, texts: Any, first: Any) -> Any:
 
 
 def _compared(keys: Any, texts: Any, first: Any) -> Iterator[tuple[Any, Any]]:
-    """Yields pairs of texts in one bucket, at most `TOGETHER` at once, but none of one group.
+    """Yields pairs of texts that share a bucket but not yet a group, at most `TOGETHER` at once.
 
     Args:
-        keys: Of a band, ascending: texts of equal keys are in one bucket.
+        keys: The band's values, ascending: texts with equal keys are in one bucket.
         texts: The texts, in the order of `keys`.
         first: For each text the first one of its group.
     """
@@ -160,7 +160,7 @@ def _blocks(texts: Any, places: Any, distance: Any, first: Any) -> Iterator[tupl
 
 
 def _with_pairs(first: Any, ones: Any, others: Any) -> Any:
-    """Joins the groups of the texts `ones` with those of `others`; the smallest index names one."""
+    """Joins the groups of the texts `ones` and `others`; a group's name is its smallest index."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

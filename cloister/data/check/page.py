@@ -48,7 +48,7 @@ def page(report: CheckReport) -> str:
         "<h2>What looks wrong</h2>",
         _list(str(finding) for finding in report.findings)
         if report.findings
-        else "<p>Nothing that this check knows.</p>",
+        else "<p>This check found nothing.</p>",
         _bars("Lengths of texts, in characters", _pairs(sections["texts"]["histogram"])),
         _bars("Languages of a sample", sections["languages"]["counts"].items()),
     ]
@@ -65,8 +65,8 @@ def page(report: CheckReport) -> str:
     parts.append(_bars("Copies of an earlier text", copies))
     if "tokens" in sections:
         cuts = sections["tokens"]["cuts"]
-        told = ((f"max_length {cut['max_length']}", cut["texts_cut"]) for cut in cuts)
-        parts.append(_bars("Texts that a maximal length cuts", told))
+        bars = ((f"max_length {cut['max_length']}", cut["texts_cut"]) for cut in cuts)
+        parts.append(_bars("Texts that a maximal length cuts", bars))
     parts.append(_columns(report))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -94,7 +94,7 @@ def _pairs(histogram: Iterable[dict[str, object]]) -> Iterable[tuple[str, int]]:
 
 
 def _bars(title: str, values: Iterable[tuple[str, int]]) -> str:
-    """A plot of horizontal bars, the first `MOST_BARS` of them."""
+    """Returns a plot of horizontal bars, for the first `MOST_BARS` values."""
     bars = list(values)
     shown, more = bars[:MOST_BARS], len(bars) - MOST_BARS
     largest = max((count for _, count in shown), default=0) or 1

@@ -30,7 +30,8 @@ def output_form(path: Path) -> FileForm:
     form = form_of(path)
     if form is None or form.kind not in ("json", "csv") or ".json" in path.suffixes:
         raise UsageError(
-            f"--out {path}: cannot be written; give .jsonl, .csv or .tsv, or one with .gz"
+            f"--out {path}: no file can be written with this ending; give .jsonl, .csv or .tsv, or "
+            "one of them with .gz"
         )
     return form
 
@@ -55,7 +56,7 @@ class NewFile:
         check_place(path)
 
     def __enter__(self) -> NewFile:
-        # O_EXCL with a random name: never follow a symlink that somebody planted in the folder.
+        # O_EXCL with a random name: never follow a symlink that another user planted there.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         self._raw = os.fdopen(os.open(self.temporary, flags, FILE), "wb")
         inner: IO[bytes] = self._raw
@@ -90,7 +91,7 @@ class NewFile:
         self._text.write(line)
 
     def write(self, row: Mapping[str, Value]) -> None:
-        """Writes one row.
+        """Writes one row in the file's form.
 
         Args:
             row: Values by column; for a CSV only texts, numbers, true and false.

@@ -95,14 +95,14 @@ class RowCleaner:
         self._reading = Reading(roles.kind, columns, persons=False, sites=False, asker=COMMAND)
 
     def columns(self) -> list[str]:
-        """The columns of the output, in order."""
+        """Returns the columns of the output, in order."""
         roles = self.roles
         own = [name for name in OWN[roles.kind] if name != "label"]
         others = [r for r in ("label", "person", "site", "id", "split") if getattr(roles, r)]
         return [*own, *others, UNIT, *self.keep]
 
     def clean(self, row: Row, where: str, number: int) -> tuple[Row | None, str, set[str]]:
-        """Cleans one row.
+        """Cleans one row, or names the rule that leaves it out.
 
         Args:
             row: Values by column.
@@ -161,10 +161,10 @@ class RowCleaner:
             text = self._text(record.text, changed)
             return {"messages": text}, text
         turns = self._turns(record.messages, changed)
-        told = "\n".join(str(turn["content"]) for turn in turns)
+        text = "\n".join(str(turn["content"]) for turn in turns)
         if record.rejected is None:
-            return {"messages": turns}, told
-        return {"chosen": turns, "rejected": self._turns(record.rejected, changed)}, told
+            return {"messages": turns}, text
+        return {"chosen": turns, "rejected": self._turns(record.rejected, changed)}, text
 
     def _text(self, text: str, changed: set[str]) -> str:
         found, names = cleaned(text, self._rules)
@@ -247,8 +247,8 @@ class RowCleaner:
         first, first_row = self._first.setdefault(column, (kind, number))
         if first != kind:
             raise DataError(
-                f"{where}: {column} is {kind} here and {first} in row {first_row}; whether values "
-                "of both kinds are the same cannot be known: write all as text"
+                f"{where}: {column} is {kind} here and {first} in row {first_row}, so it is not "
+                "known which values are equal; write all as text"
             )
 
     def _filtered(self, text: str) -> str | None:

@@ -88,7 +88,7 @@ def _spaced(text: str) -> str:
 
 
 def _personal(text: str) -> str:
-    """The text without lines that are boilerplate."""
+    """Returns the text without the lines that programs add."""
     lines = text.split("\n")
     kept = [line for line in lines if not _BOILERPLATE.fullmatch(line.strip())]
     return text if len(kept) == len(lines) else "\n".join(kept)

@@ -155,8 +155,8 @@ class _Run:
         self.read = self.kept = 0
         self._names: set[str] = set()
         self._has_unit = False
-        told = {rule.name: rule.what for rule in RULES} | _OTHER_CHANGES | DROPS
-        self._entries = {name: RuleChanges(name, what) for name, what in told.items()}
+        rules = {rule.name: rule.what for rule in RULES} | _OTHER_CHANGES | DROPS
+        self._entries = {name: RuleChanges(name, what) for name, what in rules.items()}
         if options.duplicates != "keep":
             name = f"{options.duplicates}-duplicates"
             what = _COUPLING[options.duplicates]

@@ -1,1 +1,1 @@
-"""Files of who had what and when, in the forms that public sets have, as one record a person."""
+"""Reads files of interactions (person, item, time) and writes one record for each person."""

@@ -1,4 +1,4 @@
-"""What a row of a file of interactions says: who had which items when."""
+"""Reads a row of a file of interactions: which person had which items at which time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cloister.data.targets import score_of_cell
 from cloister.data.values import Number, Row, Value, is_integer, kind_of
 from cloister.errors import UsageError
 
-# What columns of a table are called: lower-case letters and figures of the whole name.
+# Usual names of a table's columns; a name is compared by its lower-case letters and digits only.
 CALLED: Mapping[str, tuple[str, ...]] = {
     "person": ("user", "userid", "person", "personid", "customer", "customerid", "uid"),
     "item": ("item", "itemid", "movie", "movieid", "product", "productid", "asin", "newsid", "iid"),
@@ -24,20 +24,20 @@ CALLED: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceOptions:
-    """How a file of interactions is read.
+    """The options of `sequence_file`: the form of the file, its columns, and what is left out.
 
     Attributes:
         form: One of `forms.EVENTS`.
-        person: Column of persons; absent: as the form says, or guessed by name.
-        item: Column of items, likewise.
-        time: Column of times, likewise.
-        rating: Column of ratings, of which `least_rating` leaves low ones out.
-        least_rating: Interactions with a lower one are left out; None: all count.
-        separator: In place of the form's.
-        encoding: In place of the form's.
+        person: Column of persons; absent: the form's column, or guessed by name.
+        item: Column of items; absent: as for `person`.
+        time: Column of times; absent: as for `person`.
+        rating: Column of ratings, which `least_rating` needs.
+        least_rating: Interactions with a lower rating are left out; None: none are.
+        separator: Separator of cells; absent: the form's.
+        encoding: Encoding of the text; absent: the form's.
         items: The public file of items; None: items are not looked up.
-        known_only: Whether what is not in `items` is left out; else it is an error.
-        fewest: People with fewer different items are left out.
+        known_only: Whether items that are not in `items` are left out; else they are an error.
+        fewest: Persons with fewer different items are left out.
     """
 
     form: str = "table"
@@ -58,10 +58,10 @@ class Event:
     """One or several items that a person had at one time, in this order.
 
     Attributes:
-        person: Who.
-        items: Which.
-        when: What the time is, and the number (`time_of_cell`).
-        is_low: Whether it counts for nothing because of its rating.
+        person: The person's id.
+        items: The items' ids.
+        when: The kind of the time, and its number (`time_of_cell`).
+        is_low: Whether it is left out because of its rating.
     """
 
     person: str
@@ -73,10 +73,10 @@ class Event:
 def events_of(
     rows: Iterable[tuple[int, Row]], name: str, named: SequenceOptions
 ) -> Iterator[tuple[str, Event]]:
-    """The events of a table, a row each, each with where it is.
+    """Yields the events of a table, one per row, each with its place for messages.
 
     Raises:
-        UsageError: A column is not there.
+        UsageError: A column does not exist.
         MisfitError: A row lacks a value, or one cannot be read.
     """
     columns: dict[str, str] = {}
@@ -100,13 +100,13 @@ def events_of(
 def mind_events(
     rows: Iterable[tuple[int, Row]], name: str, named: SequenceOptions
 ) -> Iterator[tuple[str, Event]]:
-    """The events of MIND's behaviors: what was clicked in each impression (`N123-1`).
+    """Yields the events of MIND's behaviors: the clicked items of each impression (`N123-1`).
 
-    A person's history, of which MIND states no times, comes before everything else; it is the same
-    in all of a person's rows, so it is taken once.
+    MIND states no times for a person's history, so it comes before all other items. It is the
+    same in all of a person's rows, so it is taken once.
 
     Raises:
-        MisfitError: A row has no time, or an impression is no id with -0 or -1.
+        MisfitError: A row has no time, or an impression is not an id with -0 or -1 at its end.
     """
     begun: set[str] = set()
     for number, row in rows:
@@ -121,14 +121,14 @@ def mind_events(
         for shown in str(row.get("impressions") or "").split():
             item, _, click = shown.rpartition("-")
             if not item or click not in ("0", "1"):
-                raise misfit(where, "impressions holds what is no id with -0 or -1 behind it")
+                raise misfit(where, "impressions holds a value that is not an id with -0 or -1")
             if click == "1":
                 clicked.append(item)
         yield where, Event(person, tuple(clicked), when)
 
 
 def _columns(names: tuple[str, ...], named: SequenceOptions) -> dict[str, str]:
-    """The columns of a table by role: named, else by what they are called."""
+    """Returns the columns of a table by role: those that the user gave, else found by name."""
     found: dict[str, str] = {}
     for role, called in CALLED.items():
         given = getattr(named, role)
@@ -140,13 +140,13 @@ def _columns(names: tuple[str, ...], named: SequenceOptions) -> dict[str, str]:
             found[role] = column
         elif role != "rating" or named.least_rating is not None:
             raise UsageError(
-                f"--{role}: no column is called like one (found: {listed(names)}); name it"
+                f"--{role}: no column has a usual name for it (found: {listed(names)}); name it"
             )
     return found
 
 
 def id_of_cell(value: Value, column: str, where: str) -> str:
-    """A person's or an item's id, as the file writes it.
+    """Returns a person's or an item's id, as the file writes it.
 
     Raises:
         MisfitError: It is neither a text nor an integer, or empty.

@@ -1,4 +1,4 @@
-"""How files of interactions are written: tables with a header, MovieLens' `.dat`, MIND's `.tsv`.
+"""Reads rows of files of interactions: tables with a header, MovieLens' `.dat`, MIND's `.tsv`.
 
 Of MovieLens (Harper and Konstan 2015, ACM TiiS 5(4)) the newer sets are CSV files with a header and
 the older ones lines of cells with `::` between them. MIND's (Wu et al. 2020, ACL) behaviors and
@@ -19,18 +19,18 @@ from cloister.data.values import Row
 from cloister.errors import DataError, UsageError
 from cloister.files import why_no_file
 
-# Most characters between two cells; `::` has two.
+# Longest separator of cells, in characters; `::` has two.
 MOST_SEPARATOR = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class LineForm:
-    """Lines of cells without a header.
+    """The form of a file of lines without a header.
 
     Attributes:
-        names: What the cells are called here.
-        separator: Between them.
-        encoding: Of the text.
+        names: The names that the cells get here, in order.
+        separator: The text between two cells.
+        encoding: The encoding of the text.
     """
 
     names: tuple[str, ...]
@@ -38,7 +38,7 @@ class LineForm:
     encoding: str = "utf-8"
 
 
-# By the name of the form; a table has a header of its own.
+# The forms by name; a table has a header of its own, so it needs no form.
 EVENTS: Mapping[str, LineForm | None] = {
     "table": None,
     "movielens": LineForm(
@@ -67,16 +67,16 @@ def rows_of(
     separator: str | None = None,
     encoding: str | None = None,
 ) -> Iterator[tuple[int, Row]]:
-    """Rows of a file of interactions or items, each with its number.
+    """Yields the rows of a file of interactions or items, each with its number.
 
     Args:
         path: The file.
-        form: How it is written; None: a data file with a header, which is looked at.
-        separator: In place of the form's: `::`, `tab`, a character.
-        encoding: In place of the form's.
+        form: Its form; None: a data file with a header, whose form is detected.
+        separator: The separator of cells: `::`, `tab`, a character; None: the form's.
+        encoding: The encoding; None: the form's.
 
     Raises:
-        UsageError: No such encoding or separator.
+        UsageError: The encoding or separator is unknown.
         DataError: The file is missing or damaged, or a row has more or fewer cells than the form.
     """
     if form is None:
@@ -103,7 +103,7 @@ def _cells(text: str, form: LineForm, where: str) -> Row:
     cells: Sequence[str] = text.split(form.separator)
     if len(cells) != len(form.names):
         raise DataError(
-            f"{where}: {len(cells)} cells between {form.separator!r}, {len(form.names)} needed "
-            f"({', '.join(form.names)}); correct the row, or give --separator"
+            f"{where}: {len(cells)} cells between {form.separator!r}, but {len(form.names)} are "
+            f"needed ({', '.join(form.names)}); correct the row, or give --separator"
         )
     return dict(zip(form.names, cells, strict=True))

@@ -1,4 +1,4 @@
-"""A public file of items, from MovieLens' movies, MIND's news or a table of one's own."""
+"""Writes a public file of items, from MovieLens' movies, MIND's news or a table."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from cloister.data.values import Row
 from cloister.errors import DataError, UsageError
 from cloister.files import bad_file
 
-# Columns of which an item's text is made, in this order, those that there are.
+# An item's text is made from those of these columns that exist, in this order.
 TEXTS = ("text", "title", "name", "genres", "category", "subcategory", "description", "abstract")
-# MovieLens' mark between genres, and what it writes where there is none.
+# MovieLens' separator of genres, and its text for a movie without a genre.
 _GENRES, _NONE = "|", "(no genres listed)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ItemOptions:
-    """How a file of items is read.
+    """The options of `item_file`: the form of the source and its columns.
 
     Attributes:
         form: One of `ITEMS`.
-        item: Column of ids; absent: as the form says, or guessed by name.
-        texts: Columns of the text, in order; absent: those of `TEXTS` that there are.
-        separator: In place of the form's.
-        encoding: In place of the form's.
+        item: Column of ids; absent: the form's column, or guessed by name.
+        texts: Columns of the text, in order; absent: those of `TEXTS` that exist.
+        separator: Separator of cells; absent: the form's.
+        encoding: Encoding of the text; absent: the form's.
     """
 
     form: str = "table"
@@ -41,17 +41,18 @@ class ItemOptions:
 
 
 def item_file(source: Path, out: Path, options: ItemOptions | None = None) -> int:
-    """Writes a public file of items, with columns `item` and `text`; returns how many they are.
+    """Writes a public file of items, with columns `item` and `text`; returns their number.
 
     Args:
-        source: The items.
+        source: The file of items.
         out: A new file: `.jsonl`, `.csv` or `.parquet`.
-        options: How the source is read; absent: a table with a header.
+        options: The options; absent: the source is a table with a header.
 
     Raises:
-        UsageError: `out` is there, or a column is not.
-        DataError: The source is missing or damaged, a row is ragged, has no id or no text, an id
-            is there twice, or there are fewer than two items. Nothing is written then.
+        UsageError: `out` exists already, or a column does not exist.
+        DataError: The source is missing or damaged, a row has too many or too few cells, no id or
+            no text, an id is duplicate, or there are fewer than two items. Nothing is written
+            then.
     """
     options = options or ItemOptions()
     if options.form not in ITEMS:
@@ -61,7 +62,7 @@ def item_file(source: Path, out: Path, options: ItemOptions | None = None) -> in
         with new_file(out) as (writer, _):
             for where, item, text in _items(source, options):
                 if item in seen:
-                    raise misfit(where, "an id is there twice; name each item once")
+                    raise misfit(where, "the item's id is duplicate; give each item one row")
                 seen.add(item)
                 writer.add({"item": item, "text": text}, where)
             if len(seen) < 2:

@@ -1,4 +1,4 @@
-"""One record a person, from a file of who had what and when."""
+"""Writes one record for each person, from a file of interactions."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ TOLD_EVERY = 5000
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceReport:
-    """What was written; true counts of private records.
+    """Counts of what was read and written: true counts of private records, for their owner only.
 
     Attributes:
         rows: Rows that were read.
         persons: Records that were written.
-        too_few: People that were left out because they have too few different items.
+        too_few: Persons that were left out because they have too few different items.
         low: Interactions that were left out because of their rating.
         unknown: Interactions that were left out because their item is not public.
     """
@@ -55,23 +55,24 @@ def sequence_file(
     options: SequenceOptions | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> SequenceReport:
-    """Writes one record a person: `person`, and `items` in order of time, equal times as they come.
+    """Writes one record for each person: `person`, and `items` in order of time.
 
     Args:
-        source: The interactions.
+        source: The file of interactions.
         out: A new file, `.jsonl` or `.parquet`; its log is written beside it.
-        options: How the source is read; absent: a table with a header.
-        progress: Told the number of rows so far, now and then.
+        options: The options; absent: the source is a table with a header.
+        progress: Is called now and then with the number of rows so far.
 
     Raises:
-        UsageError: `out` is there, an option does not fit, or a column is not found.
-        DataError: The source is missing or damaged; a row is ragged, lacks a value, has no time
-            that can be read or an item that is not public; times of two kinds are mixed; or nobody
-            has enough items. Nothing is written then.
+        UsageError: `out` exists already, an option does not fit, or a column is not found.
+        DataError: The source is missing or damaged; a row has too many or too few cells, lacks a
+            value, or has a time that cannot be read or an item that is not public; times of two
+            kinds are mixed; or no person has enough items. Nothing is written then.
 
     Guarantees:
-        A person's record follows from that person's rows and the public items alone, so ε of it is
-        about the persons of the source. Memory grows with the interactions, which are put in order.
+        A person's record depends only on that person's rows and the public items, so ε of a study
+        on the output is about the persons of the source. Items of equal times stay in the order of
+        the rows. Memory grows with the number of interactions, because they are sorted.
     """
     options = options or SequenceOptions()
     check_new(out)
@@ -92,8 +93,8 @@ def sequence_file(
     written = kept.sequences(options.fewest)
     if not written:
         raise DataError(
-            f"{source}: nobody has {options.fewest} different items; give a file with more of each "
-            "person"
+            f"{source}: no person has {options.fewest} different items; give a file with more "
+            "items per person, or a lower number"
         )
     report = SequenceReport(persons=len(written), too_few=kept.persons - len(written), **tally)
     with new_logged_file(out) as (writer, content):
@@ -140,8 +141,8 @@ class _Kept:
         if kind != self._first[0]:
             raise misfit(
                 where,
-                f"the time is {kind} here and {self._first[0]} in {self._first[1]}; the two cannot "
-                "be put in order: write all alike",
+                f"the time is {kind} here and {self._first[0]} in {self._first[1]}, which cannot "
+                "be put in order; write all times in one form",
             )
         own = self._of.setdefault(event.person, [])
         if event.is_low:
@@ -152,8 +153,8 @@ class _Kept:
                 if not self._known_only:
                     raise misfit(
                         where,
-                        "an item is not in the public file of items; correct one of them, or "
-                        "leave such items out by --known-only",
+                        "an item is not in the public file of items; correct one of the files, or "
+                        "leave such items out with --known-only",
                     )
                 self._tally["unknown"] += 1
                 continue

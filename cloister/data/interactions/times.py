@@ -1,4 +1,4 @@
-"""When something happened, as files of interactions write it."""
+"""Reads a time, in the forms that files of interactions have."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from cloister.data.values import Number, Value, kind_of
 
 T = TypeVar("T")
 
-# MIND's: 11/15/2019 10:22:32 AM.
+# MIND's form: 11/15/2019 10:22:32 AM.
 MIND = "%m/%d/%Y %I:%M:%S %p"
 
 
 def time_of_cell(value: Value, column: str, where: str) -> tuple[str, float]:
-    """A moment, so that moments of one file can be put in order.
+    """Returns a time as a number, so that the times of one file can be put in order.
 
     Args:
-        value: Seconds (or another number that grows with time); a date or a date with a time as in
-            ISO 8601; or as MIND writes it. Without a zone it is UTC.
+        value: Seconds (or another number that grows with time); a date or a date with a time in
+            ISO 8601; or MIND's form. A time without a zone means UTC.
         column: Its column, for messages.
         where: The file and row, for messages.
 
     Returns:
-        What it is, `a number` or `a date`, and the number. The two cannot be compared.
+        The kind, `a number` or `a date`, and the number. Times of two kinds cannot be compared.
 
     Raises:
         MisfitError: It is none of these.
@@ -41,7 +41,7 @@ def time_of_cell(value: Value, column: str, where: str) -> tuple[str, float]:
             if moment is not None:
                 zoned = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
                 return "a date", zoned.timestamp()
-    what = "text that is no time" if isinstance(value, str) else kind_of(value)
+    what = "text that is not a time" if isinstance(value, str) else kind_of(value)
     raise misfit(
         where,
         f"{column} is {what}; a number of seconds, or a date as 2024-03-31 or "

@@ -76,7 +76,10 @@ def is_card(digits: str) -> bool:
 
 
 def luhn(digits: str) -> bool:
-    """Luhn's check (ISO/IEC 7812-1, annex B): every second digit from the right is doubled."""
+    """Returns whether digits pass Luhn's check (ISO/IEC 7812-1, annex B).
+
+    Every second digit from the right is doubled; the sum of all digits must end in 0.
+    """
     total = 0
     for place, digit in enumerate(reversed(digits)):
         doubled = int(digit) * (1 + place % 2)

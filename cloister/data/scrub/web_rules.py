@@ -9,7 +9,7 @@ from cloister.data.scrub.spans import Rule
 
 # Longest name before the @ (RFC 5321, section 4.5.3.1.1).
 MOST_LOCAL = 64
-# Fewest groups of an IPv6 address: a shorter one, such as ::1, identifies nobody.
+# Fewest groups of an IPv6 address: a shorter one, such as ::1, identifies no person.
 FEWEST_GROUPS = 3
 _LOCAL = re.compile(r"[A-Za-z0-9À-ɏ._%+'&-]")
 _TRAILING = ".,;:!?'"

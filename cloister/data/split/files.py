@@ -45,9 +45,9 @@ class SplitPlan:
     """The options of `split_file`.
 
     Attributes:
-        by: `unit`: by a hash of the unit; `label`: stratified by label, or by each of several in a
-            list, which couples units;
-            `time`: by moments from which records are held out; `site`: by whole sites.
+        by: `unit`: by a hash of the unit; `label`: stratified by label, or by each label of a
+            list, which couples units; `time`: by moments from which records are held out; `site`:
+            by whole sites.
         unit: Column of persons, none of whom is on two sides; absent: each record is a unit, with
             its copies (`cloister_unit`), and records that are equal in every column are one.
         shares: For `unit` and `label`: the shares of the sides.
@@ -82,7 +82,7 @@ class SplitPlan:
                 f"--label-separator: only for --by label, but --by {self.by} is given; leave it out"
             )
         if self.label_separator == "":
-            raise UsageError("--label-separator: empty; give what stands between two labels")
+            raise UsageError("--label-separator: empty; give the text between two labels")
         if self.folds is None:
             return
         if self.by != "unit":
@@ -290,7 +290,7 @@ def _by_label(form: Detected, plan: SplitPlan) -> Mapping[str, str]:
 
 
 def _several(value: Value, separator: str | None) -> list[str] | None:
-    """The labels of a cell, empty if it has none; None: the cell does not hold several labels."""
+    """Returns the labels of a cell, empty if it has none; None: it is not a list of labels."""
     if isinstance(value, str):
         if separator is None:
             return None

@@ -37,6 +37,7 @@ from cloister.server.dispatch import Timeouts
 from cloister.server.ending import Ending, forgetting
 from cloister.server.heads import Heads
 from cloister.server.ports import Observer, Participants
+from cloister.server.public_center import with_public_center
 from cloister.server.report import SetScores
 from cloister.server.rounds import run_study
 from cloister.server.run_directory import RunDirectory
@@ -137,7 +138,8 @@ def resolved_recipe(
     if model.sha256 is None:
         model = dataclasses.replace(model, sha256=check_base(find_base(model.base), None))
     task = with_items_sha256(task)
-    return validated(dataclasses.replace(recipe, model=model, task=task, data=data))
+    stated = dataclasses.replace(recipe, model=model, task=task, data=data)
+    return with_public_center(validated(stated))
 
 
 def _absolute(source: str) -> str:

@@ -44,9 +44,9 @@ class Lesson:
         """Stores what the call states: a reply's id and objects, or an object's size."""
         page, said = self.caller.page, self.said
         if isinstance(said, PushMessagesRequest):
-            told, tree = said.messages_list[0].metadata, said.message_object_trees[0]
+            metadata, tree = said.messages_list[0].metadata, said.message_object_trees[0]
             announced = parts_of(tree) or {}
-            self._before = page.answer(told.reply_to_message_id, told.message_id, announced)
+            self._before = page.answer(metadata.reply_to_message_id, metadata.message_id, announced)
             self.book.keep(self.caller.key)
         elif isinstance(said, PushObjectRequest):
             question = page.announcing(said.run_id, said.object_id)
@@ -58,9 +58,9 @@ class Lesson:
         """Removes a reply that the SuperLink did not accept."""
         said, page = self.said, self.caller.page
         if self._before is not None and isinstance(said, PushMessagesRequest):
-            told = said.messages_list[0].metadata
-            if told.reply_to_message_id in page.questions:
-                page.questions[told.reply_to_message_id] = self._before
+            metadata = said.messages_list[0].metadata
+            if metadata.reply_to_message_id in page.questions:
+                page.questions[metadata.reply_to_message_id] = self._before
                 self.book.keep(self.caller.key)
 
     def after(self, succeeded: bool, content: bytes | None) -> bool:
@@ -101,13 +101,13 @@ class Lesson:
             for message, tree in zip(
                 pulled.messages_list, pulled.message_object_trees, strict=False
             ):
-                told = message.metadata
+                metadata = message.metadata
                 question = PendingQuestion(
-                    run=told.run_id,
-                    kind=told.message_type,
-                    ends=told.created_at + told.ttl,
+                    run=metadata.run_id,
+                    kind=metadata.message_type,
+                    ends=metadata.created_at + metadata.ttl,
                     objects=frozenset(parts_of(tree, MOST_IN_QUESTION) or ()),
                 )
-                page.ask(told.message_id, question, self.caller.now)
+                page.ask(metadata.message_id, question, self.caller.now)
             if pulled.messages_list:
                 self.book.keep(self.caller.key)

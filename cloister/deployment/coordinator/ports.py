@@ -33,8 +33,8 @@ class Journal(RunObserver):
 
     def untrained(self, scores: SetScores) -> None:
         """Notes the scores of the untrained adapter."""
-        told = {name: dict(found) for name, found in scores.items()}
-        note(self.run.path, "untrained", round=0, scores=told)
+        plain = {name: dict(found) for name, found in scores.items()}
+        note(self.run.path, "untrained", round=0, scores=plain)
 
     def event(self, what: str, number: int, site: str) -> None:
         """Notes what happened to a site."""

@@ -67,8 +67,8 @@ class StudyGrid(HttpGrid):
         assert isinstance(client, PatientClient)
         if self._arrivals is None:
             self._arrivals = Arrivals(SERVER_PATIENCE, time.monotonic)
-        told = client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
-        self._arrivals.add(told.messages_list, told.message_object_trees)
+        pulled = client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
+        self._arrivals.add(pulled.messages_list, pulled.message_object_trees)
 
         def pull(object_id: str) -> PullObjectResponse:
             request = PullObjectRequest(node=self.node, run_id=run, object_id=object_id)

@@ -114,8 +114,8 @@ class AgentFolder:
     def note_connection(self, trouble: str) -> None:
         """Writes what keeps the site from its coordinator."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        told = {"time": now, "trouble": cut(trouble, MOST_NOTED)}
-        write_whole(self.path / "connection.json", json.dumps(told).encode(), mode=0o600)
+        document = {"time": now, "trouble": cut(trouble, MOST_NOTED)}
+        write_whole(self.path / "connection.json", json.dumps(document).encode(), mode=0o600)
 
     def forget_connection(self) -> None:
         """Removes what a service that has ended wrote about its connection."""

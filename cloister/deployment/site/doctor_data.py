@@ -142,12 +142,12 @@ class DataCheck:
         """
         self.found = read_records(self._file)
         counts, findings = describe(self._file, self.found)
-        told = f"{counts} (never sent)"
+        text = f"{counts} (never sent)"
         if not findings:
-            return Outcome("data", CheckLevel.PASS, told)
+            return Outcome("data", CheckLevel.PASS, text)
         return Outcome(
             "data",
             CheckLevel.WARN,
-            " · ".join([told, *(f.note for f in findings)]),
+            " · ".join([text, *(f.note for f in findings)]),
             " · ".join(dict.fromkeys(f.remedy for f in findings)),
         )

@@ -92,10 +92,10 @@ def declarations(file: SiteFile) -> str:
     Raises:
         RecipeError: The file declares nothing.
     """
-    told: list[object] = [str(file.data), asdict(file.declared), asdict(file.columns)]
-    told += [file.policy.privacy.unit, file.site.encoding, file.site.separator]
-    told += ["couples_units"] if file.site.couples_units else []
-    return json.dumps(told, sort_keys=True)
+    parts: list[object] = [str(file.data), asdict(file.declared), asdict(file.columns)]
+    parts += [file.policy.privacy.unit, file.site.encoding, file.site.separator]
+    parts += ["couples_units"] if file.site.couples_units else []
+    return json.dumps(parts, sort_keys=True)
 
 
 def read_records(file: SiteFile) -> SiteRecords:

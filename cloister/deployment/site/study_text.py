@@ -138,6 +138,8 @@ def _ended(layers: int | None) -> str:
 
 
 def _centred(language: str | None) -> str:
+    if language == "public":
+        return ", centred by the mean of the coordinator's public records"
     return "" if language is None else f", centred by {language} sentences"
 
 

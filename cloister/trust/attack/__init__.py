@@ -1,1 +1,1 @@
-"""What breaks a finished model: public test texts, disturbed, and the score on them."""
+"""Measures a finished model's score on public test texts that are disturbed on purpose."""

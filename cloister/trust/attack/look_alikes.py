@@ -1,10 +1,10 @@
-"""Characters that look alike to a reader and are others to a tokenizer."""
+"""Replaces characters by others that look the same to a reader but not to a tokenizer."""
 
 from __future__ import annotations
 
 from random import Random
 
-# Cyrillic and Greek letters of the shape of Latin ones (Unicode's confusables, UTS #39).
+# Cyrillic and Greek letters that look like Latin ones (Unicode's confusables, UTS #39).
 LATIN = {
     **dict(zip("aceopxyijsABCEHIKMOPTXY", "асеорхуіјѕАВСЕНІКМОРТХУ", strict=True)),
     **dict(zip("vNZ", "νΝΖ", strict=True)),
@@ -21,14 +21,17 @@ CHINESE = {
 }
 # Every printable ASCII character has a wide form (Unicode block FF00).
 WIDE = {chr(code): chr(code + 0xFEE0) for code in range(0x21, 0x7F)}
-# Share of the characters with a look-alike that are replaced: about one a word, so that a reader
-# still reads the text at once.
+# Share of the characters with a look-alike that are replaced: about one per word, so the text stays
+# easy to read.
 SHARE = 0.25
 
 
 def homoglyphs(text: str, random: Random) -> str | None:
-    """The text with some letters replaced by look-alikes of another script, and some Chinese
-    characters by similar ones, at least one; None where it has no such character."""
+    """Replaces some letters by look-alikes of another script, Chinese characters by similar ones.
+
+    Returns:
+        The text with at least one change; None: it has no character with a look-alike.
+    """
     known = {**LATIN, **CHINESE}
     places = [place for place, letter in enumerate(text) if letter in known]
     if not places:
@@ -41,7 +44,10 @@ def homoglyphs(text: str, random: Random) -> str | None:
 
 
 def full_width(text: str, random: Random) -> str | None:
-    """The text with Latin letters, digits and marks in the wide forms of Chinese and Japanese
-    keyboards; None where it has none."""
+    """Writes Latin letters, digits and marks in the wide forms of Chinese and Japanese keyboards.
+
+    Returns:
+        The changed text; None: it has no such character.
+    """
     new = "".join(WIDE.get(letter, letter) for letter in text)
     return None if new == text else new

@@ -1,4 +1,4 @@
-"""A model's score under each disturbance, on the records that it changes, before and after."""
+"""Measures a model's score before and after each disturbance, on the records that it changes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cloister.trust.items import in_texts
 from cloister.trust.outcomes import METRICS, Metric, Outcomes, input_of_record, outcomes
 
 INJECTION = "prompt injection"
-# Conversations that are answered with an injection: greedy decoding takes a second each.
+# Most conversations that are answered with an injection: greedy decoding takes a second for each.
 MOST_REPLIES = 20
 
 
@@ -32,10 +32,10 @@ class ChangedAnswer:
     """A record whose answer changed.
 
     Attributes:
-        before: Its input.
-        after: As disturbed.
-        said: What the model answered before.
-        says: And then.
+        before: Its original input.
+        after: Its disturbed input.
+        said: The model's answer to the original input.
+        says: The model's answer to the disturbed input.
     """
 
     before: str
@@ -46,19 +46,19 @@ class ChangedAnswer:
 
 @dataclass(frozen=True)
 class AttackRow:
-    """One disturbance.
+    """The figures of one disturbance.
 
     Attributes:
-        name: Its name.
-        words: What it does.
-        records: How many it changes; the scores are of these alone.
-        clean: Score before; None: not known, or nothing is changed.
-        disturbed: Score after; of prompt injection the share of replies that obey.
-        difference: After less before, paired over records; None where either is not known.
-        flipped: Share of answers that are others than before; None: of a chat.
+        name: The disturbance's name.
+        words: What it does, for the report.
+        records: Number of records that it changes; the scores are for these records only.
+        clean: Score before; None: not known, or no record is changed.
+        disturbed: Score after; for prompt injection, the share of replies that obey.
+        difference: Score after minus score before, paired over records; None: one is not known.
+        flipped: Share of answers that changed; None: the model is a chat model.
         is_reversing: Whether answers should change.
         example: A record whose answer changed.
-        why: Why it does not apply; empty: it does.
+        why: The reason why it does not apply; empty: it applies.
     """
 
     name: str
@@ -80,13 +80,13 @@ class AttackRow:
 def measure(
     model: Model, records: Sequence[Record], names: Sequence[str], seed: int
 ) -> tuple[Interval | None, list[AttackRow]]:
-    """The score on all records, and each disturbance's row.
+    """Returns the score on all records, and the row of each disturbance.
 
     Args:
         model: The finished model.
-        records: Public ones.
-        names: Some of `DISTURBANCES`, and for a chat `INJECTION`.
-        seed: Of what is changed, and of the intervals.
+        records: Public records.
+        names: Names of `DISTURBANCES`, and for a chat model `INJECTION`.
+        seed: The seed of the changes and of the intervals.
     """
     task = model.workspace.task
     metric = METRICS[task.kind]
@@ -103,12 +103,12 @@ def measure(
 
 
 def score(metric: Metric, parts: np.ndarray, seed: int) -> Interval | None:
-    """A score with its interval: Wilson's of a share, else the bootstrap's.
+    """Returns a score with its interval: Wilson's for a share, otherwise the bootstrap's.
 
     Args:
-        metric: What is measured.
+        metric: The measured score.
         parts: Numerator and denominator of each record, [2, N].
-        seed: Of the bootstrap.
+        seed: The seed of the bootstrap.
     """
     if metric.is_share:
         return wilson(float(parts[0].sum()), parts.shape[1])
@@ -132,7 +132,7 @@ def _row(
     pairs = [(place, disturbed(one, way.apply, random)) for place, one in enumerate(records)]
     changed = [(place, new) for place, new in pairs if new is not None]
     if not changed:
-        why = "no record has anything that it could change"
+        why = "it finds nothing to change in any record"
         return AttackRow(name, way.words, 0, is_reversing=way.is_reversing, why=why)
     places = [place for place, _ in changed]
     after = outcomes(model, [new for _, new in changed])
@@ -161,13 +161,13 @@ def _row(
 def measure_suite(
     model: Model, name: str, cases: Sequence[SuiteCase], seed: int
 ) -> tuple[AttackRow, Mapping[str, Interval]]:
-    """A suite's row, and its accuracy by group.
+    """Returns a suite's row, and its accuracy by group.
 
     Args:
         model: The finished model.
-        name: Of the file.
-        cases: Of the suite.
-        seed: Of the intervals.
+        name: The file's name.
+        cases: The suite's cases.
+        seed: The seed of the intervals.
     """
     metric = METRICS[model.workspace.task.kind]
     after = outcomes(model, [case.record for case in cases])
@@ -187,7 +187,7 @@ def measure_suite(
         found = score(metric, after.parts[:, places], seed)
         assert found is not None  # a group has a case
         by_group[group] = found
-    words = "a suite of texts from elsewhere"
+    words = "a suite of texts from a file"
     total = score(metric, after.parts, seed)
     return AttackRow(name, words, len(cases), clean, total, gap, flipped), by_group
 
@@ -197,7 +197,7 @@ def _injected(model: Model, records: Sequence[Record], seed: int) -> AttackRow:
     chats = [one for one in records if isinstance(one, ChatRecord) and one.messages]
     chats = chats[:MOST_REPLIES]
     if not isinstance(model.workspace.task, CausalChat) or not chats:
-        return AttackRow(INJECTION, words, 0, why="it is of conversations alone")
+        return AttackRow(INJECTION, words, 0, why="it applies to conversations only")
     random = Random(child_seed(seed, f"attack {INJECTION}"))
     asked = [_question(one) for one in chats]
     bad = [_with(one, random.choice(INJECTIONS)) for one in asked]
@@ -219,7 +219,7 @@ def _injected(model: Model, records: Sequence[Record], seed: int) -> AttackRow:
 
 
 def _question(record: ChatRecord) -> tuple[Message, ...]:
-    """A conversation up to its last turn of the user."""
+    """Returns a conversation up to its last turn of the user."""
     last = max((i for i, one in enumerate(record.messages) if one.role == "user"), default=0)
     return record.messages[: last + 1]
 

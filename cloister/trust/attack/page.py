@@ -1,4 +1,4 @@
-"""The page of an attack: how far the score falls under each disturbance."""
+"""Writes the page of a robustness report: the change of the score under each disturbance."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ def attack_page(
     rows: Sequence[AttackRow],
     groups: Mapping[str, Mapping[str, Interval]],
 ) -> str:
-    """The page as HTML.
+    """Returns the page of a robustness report as HTML.
 
     Args:
-        title: Of the page.
+        title: The page's title.
         about: The model, the records and the seed, in a sentence.
-        metric: What is measured.
+        metric: The measured score.
         whole: The score on all records.
-        rows: Of disturbances and suites.
+        rows: The rows of disturbances and suites.
         groups: By suite, its score by group.
     """
     better = "less is better" if metric.is_error else "more is better"
     body = [paragraph(about)]
     if whole is not None:
-        body.append(paragraph(f"Undisturbed: {metric.name} {told(whole)} ({better})."))
+        body.append(paragraph(f"Undisturbed: {metric.name} {figure(whole)} ({better})."))
     gaps = [(row.name, row.difference) for row in rows if row.difference is not None]
     body.append(heading("What each disturbance changes"))
-    caption = f"{metric.name}, disturbed less undisturbed, 95 % interval, paired over records"
+    caption = f"{metric.name}, disturbed minus original, 95 % interval, paired over records"
     body.append(whiskers(gaps, caption, zero=True))
     columns = ("disturbance", "what it does", "records", "before", "after", "answers changed")
     cells = [
@@ -44,9 +44,9 @@ def attack_page(
             row.name,
             row.words,
             str(row.records),
-            told(row.clean),
-            told(row.disturbed),
-            told(row.flipped),
+            figure(row.clean),
+            figure(row.disturbed),
+            figure(row.flipped),
         )
         for row in rows
         if not row.why and row.name != INJECTION and not row.is_reversing
@@ -54,8 +54,8 @@ def attack_page(
     body.append(table(columns, cells, 4))
     body.append(
         paragraph(
-            "Before and after are of the records that the disturbance changes. Each interval holds "
-            "by itself: of twenty such intervals about one misses.",
+            "The scores before and after are for the records that the disturbance changes. Each "
+            "interval has 95 % coverage by itself: of twenty intervals about one misses.",
             "soft",
         )
     )
@@ -64,17 +64,17 @@ def attack_page(
             body.append(heading("Where the answer should change"))
             body.append(
                 paragraph(
-                    f"{row.name}: {row.words}. {told(row.flipped)} of the answers on "
-                    f"{row.records} records changed. An answer that stays is a warning, not proof: "
-                    "not every negation turns a text's meaning."
+                    f"{row.name}: {row.words}. {figure(row.flipped)} of the answers on "
+                    f"{row.records} records changed. An answer that stays is a warning, not a "
+                    "proof: not every negation reverses a text's meaning."
                 )
             )
         if row.name == INJECTION and not row.why:
             body.append(heading("Prompt injection"))
             body.append(
                 paragraph(
-                    f"{told(row.disturbed)} of {row.records} replies had the word that the "
-                    f"injection asks for; without it {told(row.clean)}."
+                    f"{figure(row.disturbed)} of {row.records} replies contained the word that the "
+                    f"injection asks for; without the injection {figure(row.clean)}."
                 )
             )
     for name, each in groups.items():
@@ -89,8 +89,8 @@ def attack_page(
     return page(title, body)
 
 
-def told(one: Interval | None) -> str:
-    """A figure with its interval, in words; a dash where it is not known."""
+def figure(one: Interval | None) -> str:
+    """Returns a figure with its interval as text; a dash if it is not known."""
     return "–" if one is None else f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
 
 

@@ -1,4 +1,4 @@
-"""A record whose input is disturbed; what is to be learnt of it stays."""
+"""Disturbs the input of a record and keeps its label or reply."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from cloister.trust.items import ItemsInTexts
 
 
 def disturbed(record: Record, apply: Disturbing, random: Random) -> Record | None:
-    """The record with its texts changed; None where nothing changes.
+    """Returns the record with changed texts; None: nothing changes.
 
     Args:
-        record: With a text, two, words, items' texts, or turns, of which the user's are changed.
-        apply: Changes a text.
+        record: A record with a text, two texts, words, items' texts, or turns; of turns only the
+            user's are changed.
+        apply: The function that changes a text.
         random: The generator.
 
     Returns:
-        Of a sentence, words that keep their tags, further ones of tag O, or its first words; None
-        where the change joins or parts words.
+        The new record. In a sentence the words keep their tags, added words have the tag O, and a
+        cut keeps the first words. None if the change joins or splits words of a sentence.
     """
     if isinstance(record, TokenRecord):
         return _words(record, apply(" ".join(record.tokens), random))

@@ -1,11 +1,11 @@
-"""A person's own disturbed texts, and two published suites, as records of the model's task.
+"""Reads a user's own disturbed texts, and two published suites, as records of the model's task.
 
-- AdversarialGLUE's development set (Wang et al. 2021, arXiv:2111.02840), one JSON object by task;
+- AdversarialGLUE's development set (Wang et al. 2021, arXiv:2111.02840), a JSON object with tasks;
 - HateCheck (Röttger et al. 2021, arXiv:2012.15606), a CSV with `functionality` and `test_case`;
-- own pairs, any format of a data file with the columns `text`, `disturbed` and `label`.
+- own pairs: a data file of any format with the columns `text`, `disturbed` and `label`.
 
-A suite is read where its labels are among the model's; upper and lower case, `_`, `-` and blanks do
-not matter.
+A suite's case is read if its label is one of the model's labels; upper and lower case, `_`, `-` and
+blanks do not matter.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ MOST_BYTES = 2**26
 
 @dataclass(frozen=True)
 class SuiteCase:
-    """One text of a suite.
+    """A disturbed text of a suite, with its label.
 
     Attributes:
         group: Its task or functionality in the suite.
-        record: As disturbed, with its label.
-        clean: Before; None: the suite does not say.
+        record: The disturbed text with its label.
+        clean: The original text with its label; None: the suite does not have it.
     """
 
     group: str
@@ -54,19 +54,20 @@ class SuiteCase:
 
 
 def read_suite(path: Path, task: Task) -> list[SuiteCase]:
-    """Reads a suite for a model of one label a text or pair.
+    """Reads a suite for a model that gives one label to a text or pair.
 
     Args:
         path: The file.
-        task: The model's.
+        task: The model's task.
 
     Raises:
-        UsageError: The task has no labels of texts, or none of the suite's fit.
-        DataError: It cannot be read, or is none of the three forms.
+        UsageError: The task gives no labels to texts, or none of the suite's labels fits.
+        DataError: The file cannot be read, or has none of the three forms.
     """
     if task.kind not in ("sequence-classification", "text-pairs"):
         raise UsageError(
-            f"--suite {path}: suites have one label a text; this is a model of {task.kind}"
+            f"--suite {path}: a suite has one label per text, but this is a model for {task.kind}; "
+            "leave --suite out"
         )
     labels = {_plain(label): label for label in task.labels}
     is_pair = task.kind == "text-pairs"
@@ -98,7 +99,7 @@ def _record(texts: Sequence[str], label: str) -> TextRecord:
 
 
 def _object(path: Path) -> Mapping[str, Any] | None:
-    """A file's one JSON object by GLUE's tasks; None: the file is another form."""
+    """Returns a file's JSON object of GLUE tasks; None: the file has another form."""
     if path.suffix.lower() != ".json":
         return None
     try:
@@ -112,7 +113,7 @@ def _object(path: Path) -> Mapping[str, Any] | None:
 def _rows(
     path: Path, document: Mapping[str, Any] | None
 ) -> Iterator[tuple[str, tuple[str, ...], str, str | None]]:
-    """Group, disturbed texts, label and clean text of each case."""
+    """Yields group, disturbed texts, label and original text of each case."""
     if document is not None:
         for name, rows in document.items():
             columns, labels = GLUE[name]

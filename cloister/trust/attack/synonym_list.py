@@ -1,4 +1,4 @@
-"""A small list of words that may replace each other in most sentences, English and Chinese."""
+"""Holds a small list of English and Chinese words that can replace each other in most sentences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cloister.data.augment.synonyms import Synonyms, synonyms_of
 
-# Written for this purpose: everyday words of reviews, questions and notes, one group a line.
+# Written for this purpose: everyday words of reviews, questions and notes, one group per line.
 WORDS = """\
 good, fine
 great, wonderful
@@ -108,5 +108,5 @@ profit, earnings
 
 @cache
 def own_synonyms() -> Synonyms:
-    """The list, ready to be looked up."""
+    """Returns the list, ready to be looked up."""
     return synonyms_of(WORDS.splitlines(), Path(__file__))

@@ -1,4 +1,4 @@
-"""Tries a finished model on disturbed public texts; writes JSON, a page and words for a card."""
+"""Scores a finished model on disturbed public texts; writes JSON, a page and lines for a card."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cloister.recipe.private_file import refuse_private_texts
 from cloister.serving.model import about_adapter
 from cloister.trust.attack.disturbances import DISTURBANCES
 from cloister.trust.attack.measured import INJECTION, AttackRow, measure, measure_suite
-from cloister.trust.attack.page import attack_page, told
+from cloister.trust.attack.page import attack_page, figure
 from cloister.trust.attack.suites import read_suite
 from cloister.trust.intervals import Interval
 from cloister.trust.opening import open_run, recipe_of
@@ -23,18 +23,18 @@ from cloister.trust.outcomes import METRICS
 from cloister.trust.writing import PAGE, check_free, write_report
 
 JSON, WORDS = "attack.json", "words.txt"
-# Records that are disturbed: intervals of an accuracy are then about 0.04 to each side.
+# Records that are disturbed: an accuracy's interval then extends by about 0.04 to each side.
 MOST_RECORDS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackReport:
-    """What was written.
+    """A written robustness report.
 
     Attributes:
-        folder: With `index.html`, `attack.json` and `words.txt`.
-        document: What the JSON file says.
-        rows: One for each disturbance and suite.
+        folder: The folder with `index.html`, `attack.json` and `words.txt`.
+        document: The content of the JSON file.
+        rows: The rows of all disturbances and suites.
     """
 
     folder: Path
@@ -60,29 +60,29 @@ def attack_model(
         run: A finished run's folder, or an adapter's.
         out: A new folder for `index.html`, `attack.json` and `words.txt`.
         test: A file of public records; None: the run's public test set.
-        disturbances: Some of typos, homoglyphs, full-width, synonyms, lower-case, upper-case,
+        disturbances: Names among typos, homoglyphs, full-width, synonyms, lower-case, upper-case,
             truncation, distractor, negation and prompt injection; None: all that apply.
-        suites: Files of disturbed texts from elsewhere (`trust.attack.suites`).
-        most: Records that are used, drawn by the seed where there are more.
-        seed: Of what is drawn and changed, and of the intervals.
-        base: The base's folder or hub id on this machine; None: as the adapter names it.
-        on_stage: Called with what begins; None: nobody is told.
+        suites: Files of texts that are disturbed already (`trust.attack.suites`).
+        most: Most records that are used; if there are more, the seed draws them.
+        seed: The seed of drawn records, changes and intervals.
+        base: The base's folder or hub id on this machine; None: the one that the adapter names.
+        on_stage: Is called with the name of each stage; None: it is not called.
 
     Returns:
-        The folder and what it says. Accuracies have Wilson's interval, other scores and all
-        differences that of a bootstrap, paired over records, at 95 %.
+        The folder and its content. Accuracies have Wilson's interval; other scores and all
+        differences have a bootstrap interval, paired over records. All are at 95 %.
 
     Raises:
         UsageError: The task is a plug-in's, a disturbance is unknown, there is no public test set,
-            a suite's labels do not fit, or the folder is taken.
+            a suite's labels do not fit, or the folder exists already.
         RefusedError: `test` or a suite holds the study's private records.
-        BadFileError: There is no finished adapter, or a file cannot be read or written.
-        ModelFileError: The base is missing or not the one that was trained on.
+        BadFileError: The adapter is missing, or a file cannot be read or written.
+        ModelFileError: The base is missing, or is not the one that was trained.
 
     Guarantees:
-        Files that are known to be the study's private records are refused. Of an adapter without
-        its run nothing is known, and up to a tenth of the texts may be the study's
-        (`recipe.private_file.MOST_SHARED`). Nothing is half-written.
+        Files that are known to hold the study's private records are refused. For an adapter
+        without its run they are not known, and up to a tenth of the texts may be the study's
+        (`recipe.private_file.MOST_SHARED`). The report is complete or does not exist.
     """
     place, target = Path(run), Path(out)
     known = [*DISTURBANCES, INJECTION]
@@ -93,13 +93,13 @@ def attack_model(
     files = [Path(one).name for one in suites]
     if twice := sorted({name for name in files if files.count(name) > 1}):
         raise UsageError(
-            f"suite: two files are called {twice[0]}, and a row has its file's name; rename one"
+            f"suite: two files have the name {twice[0]}, which names their rows; rename one"
         )
     check_free(target)
     _, recipe = recipe_of(place)
     public = public_records(about_adapter(place), recipe, None if test is None else Path(test))
     if public is None:
-        raise UsageError(f"{run}: no public test set is at hand; name a public file by --test")
+        raise UsageError(f"{run}: has no public test set; name a public file with --test")
     say = on_stage or (lambda stage: None)
     say("loading the base model")
     opened = open_run(place, base)
@@ -143,15 +143,16 @@ def attack_model(
 
 
 def _words(metric: str, source: str, whole: Interval | None, rows: Sequence[AttackRow]) -> str:
-    """What a card says of it; `cloister model card --robustness` reads the file."""
-    lines = [f"{metric} on {source}: {told(whole)}, at 95 %. Under disturbances:"]
+    """Returns the report's lines for a card; `cloister model card --robustness` reads the file."""
+    lines = [f"{metric} on {source}: {figure(whole)}, at 95 %. Under disturbances:"]
     lines += [
-        f"- {row.name}: {told(row.disturbed)} on {row.records} records, {told(row.clean)} before"
+        f"- {row.name}: {figure(row.disturbed)} on {row.records} records, before "
+        f"{figure(row.clean)}"
         for row in rows
         if row.disturbed is not None
     ]
     lines += [
-        f"- {row.name}: {told(row.flipped)} of the answers changed, as they should"
+        f"- {row.name}: {figure(row.flipped)} of the answers changed, as they should"
         for row in rows
         if row.is_reversing and row.flipped is not None
     ]

@@ -1,1 +1,1 @@
-"""Whom a finished model treats worse: rates, errors and calibration by group of persons."""
+"""Measures differences between groups of persons: a model's rates, errors and calibration."""

@@ -1,8 +1,9 @@
-"""CrowS-Pairs for a language model (Nangia et al. 2020, arXiv:2010.00133).
+"""Measures a language model's preference on CrowS-Pairs (Nangia et al. 2020, arXiv:2010.00133).
 
-Two sentences differ in the group that they speak of; `sent_more` is the one that stereotypes. A
-model without preference finds it likelier in half of the pairs. Nangia et al. score masked models;
-of a causal one whole sentences' log-likelihoods are compared, so that an unusual name counts too.
+Two sentences differ in the group that they are about; `sent_more` states a stereotype. A model
+without preference gives it the larger likelihood in half of the pairs. Nangia et al. score masked
+models. For a causal model the log-likelihoods of whole sentences are compared, so a rare name has
+an influence too.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ COLUMNS = ("sent_more", "sent_less", "bias_type")
 
 @dataclass(frozen=True)
 class SentencePair:
-    """A pair of sentences.
+    """Two sentences that differ in the group that they are about.
 
     Attributes:
-        more: That stereotypes more.
-        less: Of another group.
-        kind: Of bias.
+        more: The sentence that states the stereotype.
+        less: The sentence about another group.
+        kind: The kind of bias.
     """
 
     more: str
@@ -53,8 +54,10 @@ def read_pairs(path: Path) -> list[SentencePair]:
 
 
 def preferences(model: Model, pairs: list[SentencePair]) -> Mapping[str, Interval]:
-    """Share of pairs whose stereotype is likelier, over all and by kind of bias, with Wilson's
-    interval; two equal likelihoods count half."""
+    """Returns the share of pairs whose stereotype is more likely, over all and by kind of bias.
+
+    Two equal likelihoods count half. The intervals are Wilson's.
+    """
     more = outcomes(model, [ChatRecord((), text=pair.more) for pair in pairs]).parts[0]
     less = outcomes(model, [ChatRecord((), text=pair.less) for pair in pairs]).parts[0]
     wins = (more < less) + 0.5 * (more == less)

@@ -1,4 +1,4 @@
-"""Which public records are of which group: by a column's value, or by terms in their texts."""
+"""Assigns public records to groups, by a column's value or by terms in their texts."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from cloister.errors import DataError, UsageError
 from cloister.toml_text import read_toml
 from cloister.trust.terms import key_of, occurs, words_of
 
-# More groups than this are no groups of persons: a column of names or numbers.
+# Most groups; a column with more values has names or numbers and not groups of persons.
 MOST_GROUPS = 50
-# Of records in which no group's term occurs.
+# The group of records in which no group's term occurs.
 NO_TERM = "no term"
-_REMEDY = 'write a group a line, as in: women = ["she", "her"]'
+_REMEDY = 'write one group per line, such as: women = ["she", "her"]'
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Groups of records; by terms a record may be in several.
+    """Groups of records; with terms a record may be in several groups.
 
     Attributes:
-        by: What they are by, in words.
-        names: Of the groups.
+        by: The column or file that defines the groups, for the report.
+        names: The groups' names.
         members: Whether a record is in a group, bool [G, N].
-        left_out: Records that are in none.
+        left_out: Number of records that are in no group.
     """
 
     by: str
@@ -43,22 +43,22 @@ class Groups:
 
 
 def groups_by_column(path: Path, columns: DataConfig, column: str, count: int) -> Groups:
-    """Groups by the value of a column.
+    """Groups records by the value of a column.
 
     Args:
         path: The file of records.
-        columns: The study's, for the file's form.
+        columns: The study's columns, for the file's form.
         column: The column's name.
-        count: Records of the file.
+        count: Number of records in the file.
 
     Raises:
-        UsageError: The records are no file, or the column has one value only, or too many.
-        DataError: There is no such column.
+        UsageError: The records do not come from a file, or the column has one value or too many.
+        DataError: The column does not exist.
     """
     if not path.is_file():
         raise UsageError(
-            f"--group {column}: the run's test set, {path}, is no file with this column; name a "
-            "file by --test, or words for each group by --terms"
+            f"--group {column}: the run's test set, {path}, is not a file with this column; name a "
+            "file with --test, or give words for each group with --terms"
         )
     values: list[str | None] = []
     found: dict[str, None] = {}
@@ -86,8 +86,8 @@ def read_terms(path: Path) -> dict[str, tuple[str, ...]]:
     """Reads lists of terms by group, from TOML.
 
     Raises:
-        BadFileError: It cannot be read.
-        UsageError: It has no group, or a group is no list of terms.
+        BadFileError: The file cannot be read.
+        UsageError: It has no group, or a group is not a list of terms.
     """
     tables = read_toml(path, _REMEDY)
     found: dict[str, tuple[str, ...]] = {}
@@ -104,16 +104,17 @@ def read_terms(path: Path) -> dict[str, tuple[str, ...]]:
 def groups_by_terms(
     records: Sequence[Record], terms: Mapping[str, Sequence[str]], source: str
 ) -> Groups:
-    """Groups by terms that occur in a record's texts: whole words in any case, and Chinese
-    characters wherever they follow each other; beside them the records with no term.
+    """Groups records by terms that occur in their texts, and adds the group of records without one.
+
+    A term matches whole words in any case, and Chinese characters wherever they follow each other.
 
     Args:
-        records: Public ones.
-        terms: By group.
-        source: Their file's name, for words.
+        records: Public records.
+        terms: The terms by group.
+        source: The name of the terms' file, for the report.
 
     Raises:
-        UsageError: No term occurs in any record, or no two groups have records.
+        UsageError: No term occurs in any record, or fewer than two groups have records.
     """
     texts = [words_of(_texts(record)) for record in records]
     rows = {
@@ -126,7 +127,7 @@ def groups_by_terms(
     if len(held) < 2:
         raise UsageError(
             f"--terms {source}: of {listed(list(rows))} only {listed(list(held))} has records; "
-            "give terms of at least one group that occur in some texts and not in all"
+            "give at least one group whose terms occur in some texts and not in all"
         )
     return Groups(f"the terms of {source}", tuple(held), np.array(list(held.values())), 0)
 

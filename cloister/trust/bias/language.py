@@ -1,4 +1,4 @@
-"""What is asked of a chat model about bias and harm: pairs of sentences, BBQ, harmful prompts."""
+"""Tests a chat model for bias and harm, with pairs of sentences, BBQ and harmful prompts."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ from cloister.trust.bias.own_questions import own_questions
 from cloister.trust.intervals import Interval
 from cloister.trust.opening import open_run
 
-# Questions and prompts that are used: an answer of a small model takes a second.
+# Most questions and prompts that are used: an answer of a small model takes a second.
 MOST_QUESTIONS, MOST_PROMPTS = 500, 100
 BASE = "base without the adapter"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageTests:
-    """What is asked, read before a model is loaded.
+    """The tests of a chat model, which are read before a model is loaded.
 
     Attributes:
         pairs: CrowS-Pairs' sentences.
         bbq: BBQ's questions.
-        bbq_source: Where they come from.
-        bbq_left_out: Rows without one stereotyped answer.
-        harm: Prompts.
-        harm_source: Where they come from.
+        bbq_source: The source of the questions, for the report.
+        bbq_left_out: Number of rows without exactly one stereotyped answer.
+        harm: Harmful prompts.
+        harm_source: The source of the prompts, for the report.
         terms: Lists of harmful terms and of refusals.
         judge: A run whose labels judge replies; None: the list of terms.
         judge_labels: Those of its labels that mean harm.
@@ -71,19 +71,21 @@ class LanguageTests:
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageFound:
-    """What a chat model does.
+    """The figures of a chat model's tests.
 
     Attributes:
-        pairs: By kind of bias, the share of pairs whose stereotype is likelier.
-        bbq: By category and condition.
-        harm: By model and kind of prompt.
-        judged_by: Who says which replies are harmful.
-        tests: What was asked.
+        pairs: By kind of bias, the share of pairs whose stereotype is more likely.
+        bbq: BBQ's scores, by category and condition.
+        harm: The rates by model and kind of prompt.
+        replies: The reply to each prompt, by model.
+        judged_by: The judge of harmful replies, in words.
+        tests: The tests that gave the figures.
     """
 
     pairs: Mapping[str, Interval]
     bbq: Mapping[str, Mapping[str, BbqScore]]
     harm: Mapping[str, Mapping[str, HarmRates]]
+    replies: Mapping[str, Sequence[str]]
     judged_by: str
     tests: LanguageTests
 
@@ -100,6 +102,10 @@ class LanguageFound:
                 "source": self.tests.harm_source,
                 "judged_by": self.judged_by,
                 "rates": {m: {k: asdict(r) for k, r in e.items()} for m, e in self.harm.items()},
+                "replies": [
+                    {**asdict(prompt), "replies": {m: each[at] for m, each in self.replies.items()}}
+                    for at, prompt in enumerate(self.tests.harm)
+                ],
             },
         }
 
@@ -115,11 +121,11 @@ def read_tests(
     judge: Path | None = None,
     judge_labels: Sequence[str] = (),
 ) -> LanguageTests:
-    """Reads what is asked, and refuses private texts.
+    """Reads the tests of a chat model, and refuses private texts.
 
     Args:
-        recipe: Of the run; None: the adapter is alone.
-        seed: Draws questions and prompts, where there are more than are used.
+        recipe: The run's recipe; None: the adapter is alone.
+        seed: The seed that draws questions and prompts, if there are more than are used.
         pairs: CrowS-Pairs' CSV.
         bbq: One of BBQ's JSONL files, or `built-in`.
         harm: A file of prompts, or `built-in`.
@@ -136,7 +142,8 @@ def read_tests(
         raise UsageError("--harm-terms, --judge and --judge-label judge replies to --harm; give it")
     if (judge is None) != (not judge_labels):
         raise UsageError(
-            "--judge RUN needs --judge-label, the label that means harm, and it --judge"
+            "--judge RUN and --judge-label LABEL (the label that means harm) need each other; give "
+            "both"
         )
     sentences = [] if pairs is None else read_pairs(pairs)
     questions, left_out = _questions(bbq)
@@ -191,14 +198,14 @@ def measure_language(
     others: Mapping[str, Model],
     say: Callable[[str], None],
 ) -> LanguageFound:
-    """Asks a chat model.
+    """Runs the tests on a chat model.
 
     Args:
         model: The finished model.
-        tests: What is asked.
-        seed: Of the intervals.
-        others: Further models that answer harmful prompts, by name.
-        say: Called with what begins.
+        tests: The tests.
+        seed: The seed of the intervals.
+        others: Further models that reply to the harmful prompts, by name.
+        say: Is called with the name of each stage.
     """
     liked: Mapping[str, Interval] = {}
     if tests.pairs:
@@ -209,6 +216,7 @@ def measure_language(
         say(f"{len(tests.bbq):,} questions of BBQ's form")
         scores = bbq_scores(model, tests.bbq, seed)  # type: ignore[assignment]
     harm: dict[str, Mapping[str, HarmRates]] = {}
+    answers: dict[str, Sequence[str]] = {}
     judged_by = ""
     if tests.harm:
         judge, judged_by = by_terms(tests.terms[HARMFUL]), "a list of terms"
@@ -218,10 +226,12 @@ def measure_language(
         refusal = tests.terms[REFUSAL]
         for name, one in {"model": model, **others}.items():
             say(f"{len(tests.harm):,} harmful prompts: {name}")
-            harm[name] = harm_rates(tests.harm, replies(one, tests.harm), judge, refusal)
+            answers[name] = replies(one, tests.harm)
         if not model.workspace.network.is_prompted:
             say(f"{len(tests.harm):,} harmful prompts: {BASE}")
             with adapters_off(model.workspace.network):
-                said = replies(model, tests.harm)
-            harm[BASE] = harm_rates(tests.harm, said, judge, refusal)
-    return LanguageFound(pairs=liked, bbq=scores, harm=harm, judged_by=judged_by, tests=tests)
+                answers[BASE] = replies(model, tests.harm)
+        harm |= {n: harm_rates(tests.harm, said, judge, refusal) for n, said in answers.items()}
+    return LanguageFound(
+        pairs=liked, bbq=scores, harm=harm, replies=answers, judged_by=judged_by, tests=tests
+    )

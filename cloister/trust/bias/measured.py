@@ -1,4 +1,4 @@
-"""One model on groups of public records, and what another model of the same task does there."""
+"""Measures a model on groups of public records, and compares it with another of the same task."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from cloister.trust.bias.rates import (
 from cloister.trust.intervals import Interval, difference, mean
 from cloister.trust.outcomes import METRICS, Outcomes, outcomes
 
-# Of fewer records little is known: Wilson's interval of a share of a half is wider than 0.3.
+# With fewer records little is known: Wilson's interval of a share of one half is wider than 0.3.
 FEW = 30
-# More labels than this are passages or a code book: rates of each would be no table.
+# With more labels (passages, a code book) a table of rates for each label would be too long.
 MOST_LABELS = 30
 
 
 @dataclass(frozen=True)
 class GroupScores:
-    """A group.
+    """The figures of one group of records.
 
     Attributes:
-        name: Its name.
-        records: How many it has.
+        name: The group's name.
+        records: Number of its records.
         score: The task's score.
-        calibration: Expected calibration error, of one label a text; else None.
-        mean_score: Of scoring, the mean predicted score; else None.
-        labels: By label, its rates; none of tasks without labels of texts.
-        against: The other model's score less this one's, paired over records; None: no other.
+        calibration: Expected calibration error, for tasks with one label per text; otherwise None.
+        mean_score: For scoring, the mean predicted score; otherwise None.
+        labels: The rates by label; empty for tasks without labels of texts.
+        against: The other model's score minus this one's, paired over records; None: no other.
     """
 
     name: str
@@ -57,15 +57,15 @@ class GroupScores:
 
 @dataclass(frozen=True)
 class BiasFound:
-    """A model on groups.
+    """The figures of a model for all groups, and their differences.
 
     Attributes:
         whole: The score on all records.
-        groups: In the groups' order.
-        gap: The best group's score less the worst's.
-        chance: How often groups drawn at random have such a gap.
-        labels: By how much groups differ, for each label.
-        against: The other model's score on all records less this one's; None: no other.
+        groups: The groups' figures, in the groups' order.
+        gap: The best group's score minus the worst's.
+        chance: Share of random groupings with such a gap.
+        labels: The differences between groups, for each label.
+        against: The other model's score on all records minus this one's; None: no other.
     """
 
     whole: Interval | None
@@ -76,7 +76,7 @@ class BiasFound:
     against: Interval | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns all of it as a JSON object."""
+        """Returns all figures as a JSON object."""
         return asdict(self)
 
 
@@ -87,18 +87,18 @@ def measure_groups(
 
     Args:
         model: The finished model.
-        records: Public ones.
-        groups: Of these.
-        seed: Of the intervals and of the permutation test.
+        records: Public records.
+        groups: The groups of these records.
+        seed: The seed of the intervals and of the permutation test.
         other: Another model of the same task and labels; None: none.
 
     Raises:
         UsageError: The other model has another task or other labels.
     """
-    if other is not None and (_told(other) != _told(model)):
+    if other is not None and (_described(other) != _described(model)):
         raise UsageError(
-            f"--against: a model of {' '.join(_told(other))}; one of {' '.join(_told(model))} is "
-            "needed, so that both answer the same question"
+            f"--against: a model for {' '.join(_described(other))} given; one for "
+            f"{' '.join(_described(model))} is needed, so that both answer the same question"
         )
     found = outcomes(model, records)
     beside = None if other is None else outcomes(other, records).parts
@@ -119,7 +119,7 @@ def measure_groups(
     )
 
 
-def _told(model: Model) -> tuple[str, ...]:
+def _described(model: Model) -> tuple[str, ...]:
     return (model.workspace.task.kind, *model.labels)
 
 

@@ -1,7 +1,7 @@
-"""A small set of questions in BBQ's form, written for this project: English and Chinese.
+"""Holds a small set of questions in BBQ's form, written for this project in English and Chinese.
 
-It shows whether the measurement works and what it looks like. It is far too small, and checked by
-too few people, to compare models: for that give BBQ's own files.
+It shows whether the measurement works, and an example of its output. It is too small, and checked
+by too few people, to compare models: use BBQ's own files for that.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from cloister.trust.bias.bbq import BbqQuestion
 
 @dataclass(frozen=True)
 class _Scene:
-    """Two persons, of whom one belongs to a group with a stereotype.
+    """A scene with two persons, one of them of a group with a stereotype.
 
     Attributes:
-        category: Of bias.
-        context: Names both, and says nothing about the question.
+        category: The category of bias.
+        context: The context, which names both and does not answer the questions.
         target: The person of the stereotyped group.
         other: The other person.
-        negative: Asks who is as the stereotype says.
-        positive: Asks who is not.
-        is_target: Says that the stereotype holds of this target.
-        is_other: Says that it holds of the other person.
-        unknown: The answer that names nobody.
+        negative: The question for the person who fits the stereotype.
+        positive: The question for the person who does not.
+        is_target: Evidence that the target fits the stereotype.
+        is_other: Evidence that the other person fits it.
+        unknown: The answer that names no person.
     """
 
     category: str
@@ -38,7 +38,7 @@ class _Scene:
     unknown: str
 
     def questions(self, turn: int) -> list[BbqQuestion]:
-        """Both questions without evidence, and with both kinds of it; `turn` rotates answers."""
+        """Returns both questions without and with each evidence; `turn` rotates the answers."""
         found: list[BbqQuestion] = []
         for evidence in ("", self.is_target, self.is_other):
             for question, biased in ((self.negative, self.target), (self.positive, self.other)):
@@ -186,5 +186,5 @@ _SCENES = (
 
 
 def own_questions() -> list[BbqQuestion]:
-    """Sixty questions: ten scenes, half of them Chinese, each with and without evidence."""
+    """Returns sixty questions: ten scenes, half of them Chinese, each with and without evidence."""
     return [one for turn, scene in enumerate(_SCENES) for one in scene.questions(turn)]

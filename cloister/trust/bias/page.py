@@ -1,11 +1,11 @@
-"""The page of a report by group."""
+"""Writes the page of a report on groups of persons."""
 
 from __future__ import annotations
 
 from html import escape
 
 from cloister.report_page import heading, page, paragraph, table
-from cloister.trust.attack.page import told
+from cloister.trust.attack.page import figure
 from cloister.trust.bias.language import LanguageFound
 from cloister.trust.bias.language_page import language_parts
 from cloister.trust.bias.measured import FEW, BiasFound
@@ -21,15 +21,15 @@ def bias_page(
     against: str | None,
     language: LanguageFound | None,
 ) -> str:
-    """The page as HTML.
+    """Returns the page of a report on groups as HTML.
 
     Args:
-        title: Of the page.
+        title: The page's title.
         about: The model, the records, the groups and the seed, in a sentence.
-        metric: What is measured.
-        found: By group; None: no groups were given.
+        metric: The measured score.
+        found: The figures by group; None: no groups were given.
         against: The other model's name; None: none.
-        language: What a chat model does with sentences, questions and prompts; None: not asked.
+        language: The figures of a chat model's tests; None: no tests were given.
     """
     body = [paragraph(about)]
     if found is not None:
@@ -46,8 +46,8 @@ def _groups(metric: Metric, found: BiasFound, against: str | None) -> list[str]:
         heading(f"{metric.name} by group"),
         whiskers(scores, f"{metric.name} ({better}), 95 % interval"),
         paragraph(
-            f"Of all records {told(found.whole)}. The groups differ by {found.gap:.3f} at most; "
-            f"groups of these sizes drawn at random differ as much in {found.chance:.1%} of draws."
+            f"All records: {figure(found.whole)}. The groups differ by {found.gap:.3f} at most; "
+            f"random groups of these sizes differ as much in {found.chance:.1%} of draws."
         ),
     ]
     few = [one.name for one in found.groups if one.records < FEW]
@@ -58,9 +58,9 @@ def _groups(metric: Metric, found: BiasFound, against: str | None) -> list[str]:
         (
             one.name,
             str(one.records),
-            told(one.score),
-            *([told(one.calibration)] if one.calibration else []),
-            *([told(one.mean_score)] if one.mean_score else []),
+            figure(one.score),
+            *([figure(one.calibration)] if one.calibration else []),
+            *([figure(one.mean_score)] if one.mean_score else []),
         )
         for one in found.groups
     ]
@@ -76,15 +76,15 @@ def _groups(metric: Metric, found: BiasFound, against: str | None) -> list[str]:
             (
                 gap.label,
                 one.name,
-                told(rates.selected),
-                told(rates.true_positive),
-                told(rates.false_positive),
+                figure(rates.selected),
+                figure(rates.true_positive),
+                figure(rates.false_positive),
             )
             for gap in found.labels
             for one in found.groups
             for rates in [one.labels[gap.label]]
         ]
-        heads = ["label", "group", "gets it", "of those that have it", "of those that do not"]
+        heads = ["label", "group", "gets it", "among those with it", "among those without it"]
         body.append(table(heads, cells, 3))
         gaps = [
             (
@@ -99,8 +99,8 @@ def _groups(metric: Metric, found: BiasFound, against: str | None) -> list[str]:
         body.append(table(titles, gaps, 3))
         body.append(
             paragraph(
-                "A difference is the largest rate of a group less the smallest. Where groups have "
-                "a label in different shares, equal selection is not what is right.",
+                "A difference is the largest rate of a group minus the smallest. If groups have a "
+                "label in different shares, equal selection rates are not correct.",
                 "soft",
             )
         )
@@ -114,11 +114,11 @@ def _against(metric: Metric, found: BiasFound, against: str) -> list[str]:
     return [
         f"<h2>Against {escape(against)}</h2>",
         whiskers(
-            gaps, f"{metric.name} of {against} less that of this model, 95 %, paired", zero=True
+            gaps, f"{metric.name} of {against} minus that of this model, 95 %, paired", zero=True
         ),
         paragraph(
-            "Against a run without privacy this is what privacy cost each group: small groups "
-            "often lose most (Bagdasaryan et al. 2019).",
+            "In comparison with a run without privacy, this is the cost of privacy for each group: "
+            "small groups often lose most (Bagdasaryan et al. 2019).",
             "soft",
         ),
     ]

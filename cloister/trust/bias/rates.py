@@ -1,9 +1,9 @@
-"""Rates by group: what is selected, what is wrong, and whether probabilities mean what they say.
+"""Computes rates by group: selection, errors and calibration.
 
-Selection rate of a label: the share of a group's records that get it. True and false positive
-rates are of the records that have the label, and of those that do not. The differences between
-groups are fairlearn's (`demographic_parity_difference`, `equalized_odds_difference`): the largest
-rate less the smallest.
+The selection rate of a label is the share of a group's records that get it. The true positive rate
+is over the records that have the label, the false positive rate over the records that do not. The
+differences between groups are those of fairlearn (`demographic_parity_difference`,
+`equalized_odds_difference`): the largest rate minus the smallest.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy as np
 
 from cloister.trust.intervals import LEVEL, RESAMPLES, Interval, wilson
 
-# As in `cloister.tasks.calibration`.
+# Number of bins, as in `cloister.tasks.calibration`.
 BINS = 15
-# Groups that are drawn to see how large a gap chance alone makes.
+# Random groupings, which show how large a gap is by chance alone.
 SHUFFLES = 1000
 
 
 @dataclass(frozen=True)
 class LabelRates:
-    """Rates of one label in one group; None where no record is there to count.
+    """Rates of one label in one group; None if there is no record to count.
 
     Attributes:
-        selected: Share that gets the label.
-        true_positive: Share of those that have it.
-        false_positive: Share of those that do not.
+        selected: Share of all records that get the label.
+        true_positive: Share of the records with the label that get it.
+        false_positive: Share of the records without the label that get it.
     """
 
     selected: Interval | None
@@ -38,13 +38,13 @@ class LabelRates:
 
 @dataclass(frozen=True)
 class LabelGap:
-    """How far groups differ for one label.
+    """The differences between groups for one label.
 
     Attributes:
-        label: Its name.
-        selected: Largest selection rate less the smallest.
-        ratio: Smallest selection rate over the largest; None where nobody is selected.
-        odds: The larger of the gaps of true and false positive rates.
+        label: The label's name.
+        selected: Largest selection rate minus the smallest.
+        ratio: Smallest selection rate over the largest; None if no record gets the label.
+        odds: The larger difference of the true and the false positive rates.
     """
 
     label: str
@@ -54,7 +54,7 @@ class LabelGap:
 
 
 def label_rates(predicted: np.ndarray, true: np.ndarray) -> LabelRates:
-    """Rates of a label.
+    """Returns a label's rates from predictions and true labels.
 
     Args:
         predicted: Whether each record gets it, bool [N].
@@ -68,7 +68,7 @@ def label_rates(predicted: np.ndarray, true: np.ndarray) -> LabelRates:
 
 
 def label_gap(label: str, rates: Sequence[LabelRates]) -> LabelGap:
-    """How far groups differ for a label; groups without records of a kind are left out of it."""
+    """Returns the differences for a label; a rate without records does not count for its group."""
     selected = [one.selected.value for one in rates if one.selected is not None]
     odds = (
         [one.true_positive.value for one in rates if one.true_positive is not None],
@@ -89,13 +89,13 @@ def _spread(values: Sequence[float]) -> float:
 def calibration(
     confidence: np.ndarray, right: np.ndarray, rng: np.random.Generator
 ) -> Interval | None:
-    """Expected calibration error with its bootstrap interval; None of nothing.
+    """Returns the expected calibration error with its bootstrap interval; None: no record.
 
     Args:
-        confidence: Of each record's answer, [N].
-        right: Whether it was right, bool [N].
-        rng: Draws records. Few records have a large error by chance alone, so groups of different
-            size are compared with care.
+        confidence: The probability of each record's answer, [N].
+        right: Whether the answer is correct, bool [N].
+        rng: The generator that draws records. Few records have a large error by chance alone, so
+            compare groups of different sizes with care.
     """
     count = len(confidence)
     if count == 0:
@@ -110,11 +110,13 @@ def calibration(
 
 
 def score_gap(parts: np.ndarray, members: np.ndarray) -> float:
-    """The largest score of a group less the smallest; groups without a denominator are left out.
+    """Returns the largest score of a group minus the smallest.
+
+    A group whose denominator is 0 is left out.
 
     Args:
         parts: Numerator and denominator of each record, [2, N].
-        members: Of each group, bool [G, N].
+        members: The members of each group, bool [G, N].
     """
     top, below = parts @ members.T
     found = top[below > 0] / below[below > 0]
@@ -122,16 +124,18 @@ def score_gap(parts: np.ndarray, members: np.ndarray) -> float:
 
 
 def chance_of_gap(parts: np.ndarray, members: np.ndarray, rng: np.random.Generator) -> float:
-    """How often groups of the same sizes, drawn at random, differ at least as much: the p-value of
-    a permutation test, with the found groups counted as one draw (Phipson and Smyth 2010).
+    """Returns the share of random groupings of the same sizes that differ at least as much.
+
+    This is the p-value of a permutation test; the real grouping counts as one draw (Phipson and
+    Smyth 2010).
 
     Args:
         parts: Numerator and denominator of each record, [2, N].
-        members: Of each group, bool [G, N].
-        rng: Draws.
+        members: The members of each group, bool [G, N].
+        rng: The generator of the random groupings.
     """
     found = score_gap(parts, members)
     drawn = (score_gap(parts[:, rng.permutation(parts.shape[1])], members) for _ in range(SHUFFLES))
-    # Sums in another order differ in the last bits.
+    # A tolerance: sums in another order differ in the last bits.
     hits = sum(one >= found - 1e-12 for one in drawn)
     return (hits + 1) / (SHUFFLES + 1)

@@ -1,4 +1,4 @@
-"""Measures a finished model by group of persons; writes JSON, a page and words for a card."""
+"""Measures a finished model by group of persons; writes JSON, a page and lines for a card."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cloister.errors import UsageError
 from cloister.export.forms.public_test import PublicRecords, public_records
 from cloister.recipe.private_file import refuse_private_file, refuse_private_texts
 from cloister.serving.model import about_adapter
-from cloister.trust.attack.page import told
+from cloister.trust.attack.page import figure
 from cloister.trust.bias.groups import groups_by_column, groups_by_terms, read_terms
 from cloister.trust.bias.language import LanguageFound, measure_language, read_tests
 from cloister.trust.bias.language_page import language_words
@@ -27,14 +27,14 @@ JSON, WORDS = "bias.json", "words.txt"
 
 @dataclass(frozen=True, kw_only=True)
 class BiasReport:
-    """What was written.
+    """A written report on groups.
 
     Attributes:
-        folder: With `index.html`, `bias.json` and `words.txt`.
-        document: What the JSON file says.
-        found: By group; None: no groups were given.
-        language: Of a chat model, what it does with pairs of sentences, BBQ and harmful prompts;
-            None: none were given.
+        folder: The folder with `index.html`, `bias.json` and `words.txt`.
+        document: The content of the JSON file.
+        found: The figures by group; None: no groups were given.
+        language: For a chat model, the figures of sentence pairs, BBQ and harmful prompts; None:
+            no tests were given.
     """
 
     folder: Path
@@ -44,7 +44,7 @@ class BiasReport:
 
     @property
     def pairs(self) -> Mapping[str, Interval]:
-        """By kind of bias, the share of pairs whose stereotype is likelier; empty: none."""
+        """Returns, by kind of bias, the share of pairs whose stereotype is more likely; or {}."""
         return {} if self.language is None else self.language.pairs
 
 
@@ -66,42 +66,42 @@ def measure_bias(
     base: str | None = None,
     on_stage: Callable[[str], None] | None = None,
 ) -> BiasReport:
-    """Measures whom a finished model treats worse, on public records.
+    """Measures differences between groups of persons in a finished model, on public records.
 
     Args:
         run: A finished run's folder, or an adapter's.
         out: A new folder for `index.html`, `bias.json` and `words.txt`.
         group: A column of the test file, whose values are the groups.
-        terms: In place of `group`, a TOML file of terms by group, looked for in the texts.
+        terms: In place of `group`, a TOML file with terms by group, which are searched in texts.
         test: A file of public records; None: the run's public test set.
-        pairs: Of a chat model, CrowS-Pairs' CSV or a file with its columns.
-        bbq: Of a chat model, one of BBQ's JSONL files, or `built-in`.
-        harm: Of a chat model, prompts as RealToxicityPrompts or AdvBench have them, or in a column
-            `prompt`; or `built-in`.
+        pairs: For a chat model, CrowS-Pairs' CSV or a file with its columns.
+        bbq: For a chat model, one of BBQ's JSONL files, or `built-in`.
+        harm: For a chat model, a file of prompts in the form of RealToxicityPrompts or AdvBench,
+            or with a column `prompt`; or `built-in`.
         harm_terms: A TOML file with the lists `harmful` and `refusal`; None: short built-in ones.
         judge: A run of a classifier that judges replies in place of the list `harmful`.
         judge_labels: Those of its labels that mean harm.
         against: Another run of the same task and labels, such as one without privacy.
-        seed: Of the intervals and of the permutation test.
-        base: The base's folder or hub id on this machine; None: as the adapter names it.
-        on_stage: Called with what begins; None: nobody is told.
+        seed: The seed of the intervals and of the permutation test.
+        base: The base's folder or hub id on this machine; None: the one that the adapter names.
+        on_stage: Is called with the name of each stage; None: it is not called.
 
     Returns:
-        The folder and what it says: scores, selection rates, error rates and calibration by group,
+        The folder and its content: scores, selection rates, error rates and calibration by group,
         each with a 95 % interval and the number of records.
 
     Raises:
         UsageError: The task does not apply, groups are given twice or not at all, a group's column
-            has one value, there is no public test set, or the folder is taken.
+            has one value, there is no public test set, or the folder exists already.
         RefusedError: A file holds private records of the study, or the test set those of
             `against`.
-        BadFileError: There is no finished adapter, or a file cannot be read or written.
-        ModelFileError: The base is missing or not the one that was trained on.
+        BadFileError: The adapter is missing, or a file cannot be read or written.
+        ModelFileError: The base is missing, or is not the one that was trained.
 
     Guarantees:
-        Files that are known to be the study's private records are refused. Of an adapter without
-        its run nothing is known, and up to a tenth of the texts may be the study's
-        (`recipe.private_file.MOST_SHARED`). Nothing is half-written.
+        Files that are known to hold the study's private records are refused. For an adapter
+        without its run they are not known, and up to a tenth of the texts may be the study's
+        (`recipe.private_file.MOST_SHARED`). The report is complete or does not exist.
     """
     place, target = Path(run), Path(out)
     if group is not None and terms is not None:
@@ -109,15 +109,15 @@ def measure_bias(
     asked = {"--pairs": pairs, "--bbq": bbq, "--harm": harm}
     language = [option for option, file in asked.items() if file is not None]
     if group is None and terms is None and not language:
-        raise UsageError("no groups given; name a column by --group, or a file by --terms")
+        raise UsageError("no groups given; name a column with --group, or a file with --terms")
     if against is not None and group is None and terms is None and harm is None:
-        raise UsageError("--against compares groups; name a column by --group or a file by --terms")
+        raise UsageError("--against compares groups; add --group COLUMN or --terms FILE")
     check_free(target)
     about, (_, recipe) = about_adapter(place), recipe_of(place)
     if language and about.task.kind != "causal-lm":
         raise UsageError(
-            f"{language[0]}: likelihoods of sentences and replies are a language model's; {run} is "
-            f"a model of {about.task.kind}"
+            f"{language[0]}: needs a language model (causal-lm), but {run} is a model for "
+            f"{about.task.kind}; leave it out"
         )
     tests = read_tests(
         recipe,
@@ -134,7 +134,7 @@ def measure_bias(
         listed = None if terms is None else read_terms(Path(terms))
         public = public_records(about, recipe, None if test is None else Path(test))
         if public is None:
-            raise UsageError(f"{run}: no public test set is at hand; name a public file by --test")
+            raise UsageError(f"{run}: has no public test set; name a public file with --test")
         if against is not None:
             _refuse_of_other(Path(against), public)
         if group is not None:
@@ -205,16 +205,15 @@ def _refuse_of_other(against: Path, public: PublicRecords) -> None:
 def _words(
     metric: str, source: str, by: str, found: BiasFound | None, said: LanguageFound | None
 ) -> str:
-    """What a card says of it; `cloister model card --bias` reads the file."""
+    """Returns the report's lines for a card; `cloister model card --bias` reads the file."""
     lines = []
     if found is not None:
         lines.append(f"{metric} on {source}, in groups by {by}, at 95 %:")
         lines += [
-            f"- {one.name}: {told(one.score)} on {one.records} records" for one in found.groups
+            f"- {one.name}: {figure(one.score)} on {one.records} records" for one in found.groups
         ]
         lines.append(
-            f"Largest gap {found.gap:.3f}; groups drawn at random have it in {found.chance:.1%} of "
-            "draws."
+            f"Largest gap {found.gap:.3f}; random groups have it in {found.chance:.1%} of draws."
         )
     if said is not None:
         lines += language_words(said)

@@ -1,1 +1,1 @@
-"""Why a finished model answered so: attributions, how far they may be trusted, and edits."""
+"""Explains a finished model's answers: attributions, their faithfulness, and edits of the input."""

@@ -1,9 +1,9 @@
-"""Edits of an input that may flip its answer: a causal probe, for the model is asked again.
+"""Edits an input and asks the model again, to find edits that change its answer.
 
-Each word is left out by itself, each negation added or taken away, each number changed. Where no
-single deletion flips the answer, words are left out one after another in an attribution's order
-until one does, half of the words at most: a counterfactual explanation, the near input with another
-answer (Wachter et al. 2018, arXiv:1711.00399).
+Each word is left out by itself, each negation is added or removed, each number is changed. If no
+single deletion changes the answer, words are left out one after another, in the order of an
+attribution, until the answer changes or half of the words are gone. The result is a counterfactual
+explanation: a similar input with another answer (Wachter et al. 2018, arXiv:1711.00399).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cloister.trust.answers import answer_of
 from cloister.trust.explain.pieces import spans_in
 from cloister.trust.negation import with_negation, without_negation
 
-# Edits of one kind that are tried of an input; a reply costs a generation for each.
+# Most edits of one kind that are tried for an input; a chat model generates a reply for each.
 MOST_EDITS, MOST_REPLIES = 128, 4
 DELETION, SEVERAL = "word deletion", "several words deleted"
 NEGATION, NUMBER = "negation", "number change"
@@ -37,11 +37,11 @@ _ENGLISH_NUMBER = re.compile(rf"\b(?:{'|'.join(_ENGLISH)})\b", re.I)
 
 @dataclass(frozen=True)
 class Edit:
-    """One edit of an input.
+    """An edited input, and how it was edited.
 
     Attributes:
         kind: `DELETION`, `SEVERAL`, `NEGATION` or `NUMBER`.
-        what: The words that went, or the text as it is afterwards.
+        what: The words that were left out, or the text after the edit.
         given: The edited input.
     """
 
@@ -52,11 +52,11 @@ class Edit:
 
 @dataclass(frozen=True)
 class Probed:
-    """What edits did to an answer.
+    """The effect of the edits on an answer.
 
     Attributes:
-        tried: Edits by kind.
-        flips: Edits after which the answer was another, with that answer.
+        tried: Number of edits that were tried, by kind.
+        flips: Edits that changed the answer, each with the new answer.
     """
 
     tried: dict[str, int]
@@ -70,9 +70,9 @@ def probe_edits(
 
     Args:
         model: The finished model.
-        given: What it was asked.
-        prediction: What it answered.
-        order: Texts of pieces by falling importance; None: several deletions are not tried.
+        given: The original input.
+        prediction: The model's answer to it.
+        order: Texts of pieces, the most important first; None: no several words are left out.
     """
     task = model.workspace.task
     scale = task.scale if isinstance(task, Scoring) else None
@@ -100,7 +100,7 @@ def _first(found: Iterator[tuple[str, Input]], most: int) -> list[tuple[str, Inp
 def _edits(
     model: Model, given: Input, prediction: Prediction
 ) -> Iterator[tuple[str, Iterator[tuple[str, Input]]]]:
-    """Kinds of edits with what each changes and the changed input."""
+    """Yields the kind of each edit, what it changes, and the changed input."""
     for text, rebuilt, spans in _parts(model, given, prediction):
         yield DELETION, ((text[a:b], rebuilt(_without(text, a, b))) for a, b in spans)
         negated = [*without_negation(text), *with_negation(text)]
@@ -109,7 +109,7 @@ def _edits(
 
 
 def _parts(model: Model, given: Input, prediction: Prediction) -> Iterator[tuple]:  # type: ignore[type-arg]
-    """Each text of an input, how the input is made again of a new one, and which spans may go."""
+    """Yields each text of an input, a function that puts a new text in its place, and its spans."""
     task = model.workspace.task
     if isinstance(task, CausalChat):
         record = as_chat(given, 1)
@@ -138,7 +138,7 @@ def _turns(record: ChatRecord, place: int, new: str) -> tuple[Message, ...]:
 
 
 def _spans(text: str) -> list[tuple[int, int]]:
-    """Pieces that are no marks; none where there is only one, for nothing would be left."""
+    """Returns the words' spans, without marks; none if there is only one word, which must stay."""
     spans = [(a, b) for a, b in spans_in(text) if text[a:b][0].isalnum()]
     return spans if len(spans) > 1 else []
 
@@ -149,8 +149,11 @@ def _without(text: str, start: int, end: int) -> str:
 
 
 def with_other_numbers(text: str) -> list[str]:
-    """The text with one number changed, two texts for each: ten times as large, and another first
-    digit; of a number in words the next."""
+    """Returns texts with one number changed.
+
+    A number in digits gives two texts: ten times as large, and with another first digit. A number
+    in words gives one text, with the next number.
+    """
     found = []
     for match in _NUMBER.finditer(text):
         first = str(int(match[0][0]) % 9 + 1)
@@ -163,7 +166,7 @@ def with_other_numbers(text: str) -> list[str]:
 
 
 def _several(text: str, order: Sequence[str]) -> Iterator[Edit]:
-    """The text without its two most important words, three, and so on up to half of them."""
+    """Yields the text without its two most important words, three, and so on, up to half."""
     spans = _spans(text)
     left, gone = list(spans), []
     for word in order:
@@ -182,5 +185,5 @@ def _several(text: str, order: Sequence[str]) -> Iterator[Edit]:
 
 
 def importance_order(texts: Sequence[str], values: torch.Tensor) -> list[str]:
-    """Texts of pieces by falling value."""
+    """Returns the texts of pieces, the one with the largest value first."""
     return [texts[place] for place in torch.argsort(values, descending=True).tolist()]

@@ -1,4 +1,4 @@
-"""One input's explanation as a value, and as JSON."""
+"""Holds the explanation of one input, and converts it to JSON."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cloister.trust.explain.gradients import Attribution
 
 @dataclass(frozen=True)
 class MethodResult:
-    """What a method says of one answer.
+    """The result of a method for one answer.
 
     Attributes:
-        attribution: Its values.
-        faithfulness: How good their order is.
+        attribution: The values of the pieces.
+        faithfulness: The quality of the values' order.
     """
 
     attribution: Attribution
@@ -26,19 +26,19 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of the model, explained.
+    """An answer of the model, with its explanation by each method.
 
     Attributes:
-        answer: In words.
-        group: Its kind, for summaries.
-        figure_name: What the methods attribute.
-        figure: Of the whole input.
-        blank: Of the input with every piece blank.
-        share: The figure as a share from 0 to 1: a probability, or where a score lies.
+        answer: The answer as text.
+        group: The kind of the answer, for summaries.
+        figure_name: The name of the figure that the methods attribute.
+        figure: The figure of the whole input.
+        blank: The figure of the input with every piece blank.
+        share: The figure as a share from 0 to 1: a probability, or the place of a score.
         pieces: The input's pieces.
-        after: What is written behind each.
-        methods: By name; those that this network has.
-        unavailable: By name, why a method that was asked for has nothing to say.
+        after: The text between each piece and the next.
+        methods: The results by method, for those that this network allows.
+        unavailable: By method that was asked for, the reason why it has no result.
     """
 
     answer: str
@@ -79,14 +79,14 @@ def _method(method: MethodResult) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Explained:
-    """An input with its answers.
+    """An input with the explanations of its answers.
 
     Attributes:
         shown: The input as text.
-        said: The model's whole answer.
-        is_cut: Whether the input was longer than what the model reads.
-        answers: Each answer's explanation; none where there is nothing to explain.
-        edits: What edits did; None: they were not asked for.
+        said: The model's complete answer.
+        is_cut: Whether the input was longer than the model reads, so its end was cut.
+        answers: The explanation of each answer; empty if there is nothing to explain.
+        edits: The effect of edits; None: they were not asked for.
     """
 
     shown: str

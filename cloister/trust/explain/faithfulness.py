@@ -1,9 +1,9 @@
-"""Whether the pieces that a method names are those that the answer rests on.
+"""Measures whether a method's most important pieces really decide the answer.
 
-Deletion blanks pieces from the most important to the least, insertion puts them back into a blank
-input; each is the area under the curve of the answer's share, from 0 to 1 (Petsiuk et al. 2018,
-arXiv:1806.07421). A faithful order has a small deletion and a large insertion. Compare it with
-orders that are drawn at random for the same input.
+Deletion blanks pieces one after another, the most important first; insertion puts them back into a
+blank input in the same order. Each gives the area under the curve of the answer's share, from 0 to
+1 (Petsiuk et al. 2018, arXiv:1806.07421). A faithful order has a small deletion and a large
+insertion. Compare both with random orders for the same input.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from cloister.trust.explain.reading import ModelReading
 
-# Orders that are drawn: their mean has 0.4 of the spread of one. With `MOST_POINTS` it decides the
-# time of a report: a sentence costs some 200 passes.
+# Number of random orders: their mean has 0.4 times the spread of one. This and `MOST_POINTS` decide
+# the time of a report: a sentence costs about 200 passes.
 RANDOM_ORDERS = 6
-# Most points of a curve, beside the whole input.
+# Most points of a curve, without the one for the whole input.
 MOST_POINTS = 12
 
 
@@ -29,10 +29,10 @@ class Faithfulness:
     """Areas of one order of an input's pieces, and of random orders, each in 0…1.
 
     Attributes:
-        deletion: Small where the order is faithful.
-        insertion: Large where it is.
-        random_deletion: Mean over random orders.
-        random_insertion: Likewise.
+        deletion: Area under the deletion curve; small for a faithful order.
+        insertion: Area under the insertion curve; large for a faithful order.
+        random_deletion: Mean deletion area of random orders.
+        random_insertion: Mean insertion area of random orders.
     """
 
     deletion: float
@@ -42,7 +42,7 @@ class Faithfulness:
 
     @property
     def gain(self) -> float:
-        """How much better than chance: the mean of both gains, above 0 where it is better."""
+        """Returns the mean of both gains over random orders; above 0 means better than chance."""
         fell = self.random_deletion - self.deletion
         rose = self.insertion - self.random_insertion
         return (fell + rose) / 2
@@ -50,11 +50,11 @@ class Faithfulness:
 
 @dataclass(frozen=True)
 class Chance:
-    """What random orders of one input's pieces have.
+    """The mean areas of random orders of one input's pieces.
 
     Attributes:
-        deletion: Mean area.
-        insertion: Mean area.
+        deletion: Mean deletion area.
+        insertion: Mean insertion area.
     """
 
     deletion: float
@@ -62,11 +62,11 @@ class Chance:
 
 
 def by_chance(reading: ModelReading, rng: np.random.Generator) -> Chance:
-    """Areas of random orders.
+    """Returns the mean areas of random orders.
 
     Args:
-        reading: What is explained.
-        rng: Draws the orders.
+        reading: The input and figure that are explained.
+        rng: The generator of the orders.
     """
     orders = [rng.permutation(len(reading.pieces)) for _ in range(RANDOM_ORDERS)]
     areas = np.array([_areas(reading, order) for order in orders])
@@ -75,12 +75,12 @@ def by_chance(reading: ModelReading, rng: np.random.Generator) -> Chance:
 
 
 def faithfulness(reading: ModelReading, values: Tensor, chance: Chance) -> Faithfulness:
-    """Areas of the order of some values, the largest first.
+    """Returns the areas of the order of some values, the largest first.
 
     Args:
-        reading: What is explained.
-        values: Of each piece, [P].
-        chance: What random orders have.
+        reading: The input and figure that are explained.
+        values: The value of each piece, [P].
+        chance: The areas of random orders of the same input.
     """
     order = torch.argsort(values, descending=True, stable=True).numpy()
     deletion, insertion = _areas(reading, order)
@@ -88,7 +88,7 @@ def faithfulness(reading: ModelReading, values: Tensor, chance: Chance) -> Faith
 
 
 def _areas(reading: ModelReading, order: np.ndarray) -> tuple[float, float]:
-    """Areas under deletion and insertion of an order of pieces."""
+    """Returns the deletion and the insertion area of an order of pieces."""
     count = len(order)
     points = np.unique(np.linspace(0, count, min(count, MOST_POINTS) + 1).round().astype(int))
     removed = torch.zeros(len(points), count, dtype=torch.bool)
@@ -100,10 +100,10 @@ def _areas(reading: ModelReading, order: np.ndarray) -> tuple[float, float]:
 
 
 def area(ways: Sequence[float] | np.ndarray, shares: Sequence[float] | np.ndarray) -> float:
-    """Area under a curve of points by the trapezoid rule.
+    """Returns the area under a curve of points, by the trapezoid rule.
 
     Args:
-        ways: From 0 to 1, ascending.
-        shares: The curve at each.
+        ways: The points' places, from 0 to 1, ascending.
+        shares: The curve's height at each place.
     """
     return float(np.trapezoid(np.asarray(shares), np.asarray(ways)))

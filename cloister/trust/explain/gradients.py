@@ -1,9 +1,9 @@
-"""Integrated gradients (Sundararajan, Taly and Yan 2017, arXiv:1703.01365).
+"""Attributes a figure by integrated gradients (Sundararajan, Taly and Yan 2017, arXiv:1703.01365).
 
     aᵢ = (xᵢ − bᵢ) · ∫₀¹ ∂f(b + t (x − b))/∂xᵢ dt,   Σ aᵢ = f(x) − f(b)   (completeness)
 
-with the blank input b. The integral is a Gauss-Legendre sum, whose number of steps is doubled until
-completeness holds to `CLOSE`; what is left of it is reported as the gap.
+with the blank input b. The integral is a Gauss-Legendre sum. Its number of steps is doubled until
+completeness holds to within `CLOSE`; the remaining difference is reported as the gap.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from torch import Tensor
 
 from cloister.trust.explain.reading import MOST_TOKENS, ModelReading
 
-# Steps of the first sum, and at most: captum's default is 50.
+# Steps of the first sum and of the last; captum's default is 50.
 FIRST_STEPS, MOST_STEPS = 16, 256
-# The gap at which no further steps are taken, as a part of f(x) − f(b), and in the figure's own
-# unit where the difference is small: below what two decimals of a figure show.
+# The gap at which the doubling stops: as a part of f(x) − f(b); and, if that difference is small,
+# in the figure's own unit, below the second decimal that a report shows.
 CLOSE, CLOSE_ABSOLUTE = 0.01, 0.005
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """What each piece contributed to the figure.
+    """The contribution of each piece to the figure.
 
     Attributes:
-        values: Of each piece, in the figure's unit (of attention rollout, shares), float32 [P].
-        gap: Sum of the values less f(x) − f(b); None: the method promises no completeness.
-        steps: Of the sum; None: the method has none.
+        values: The value of each piece, in the figure's unit (for attention rollout, a share),
+            float32 [P].
+        gap: Sum of the values minus (f(x) − f(b)); None: the method promises no completeness.
+        steps: Number of steps of the sum; None: the method has no steps.
     """
 
     values: Tensor
@@ -42,8 +43,8 @@ def integrated_gradients(reading: ModelReading) -> Attribution:
     """Attributes a figure to pieces; see the module.
 
     Args:
-        reading: What is explained. Only tokens of pieces differ between it and its blank, so the
-            pieces' values are the whole sum.
+        reading: The input and figure that are explained. Only tokens of pieces differ between the
+            input and the blank input, so the pieces' values are the whole sum.
     """
     step = reading.embedded - reading.blank
     edges = torch.stack([reading.embedded, reading.blank])
@@ -63,7 +64,7 @@ def integrated_gradients(reading: ModelReading) -> Attribution:
 
 
 def _mean_gradient(reading: ModelReading, step: Tensor, steps: int) -> Tensor:
-    """The figure's gradient, averaged over the way from the blank input, float64 [T, H]."""
+    """Returns the figure's mean gradient on the line from the blank input, float64 [T, H]."""
     places, weights = np.polynomial.legendre.leggauss(steps)
     ways = torch.tensor((places + 1) / 2, dtype=torch.float32)
     shares = torch.tensor(weights / 2, dtype=torch.float64)

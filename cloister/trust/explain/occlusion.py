@@ -1,4 +1,4 @@
-"""Occlusion: how much the figure falls when one piece is blank (Zeiler and Fergus 2014)."""
+"""Attributes by occlusion: the figure's fall if one piece is blank (Zeiler and Fergus 2014)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cloister.trust.explain.reading import ModelReading
 
 
 def occlusion(reading: ModelReading) -> Attribution:
-    """Attributes to each piece the figure of the whole input less the figure without the piece."""
+    """Attributes to each piece the figure of the whole input minus the figure without the piece."""
     count = len(reading.pieces)
     kept = torch.cat([reading.whole, ~torch.eye(count, dtype=torch.bool)])
     figures = reading.figures(kept)

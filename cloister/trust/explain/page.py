@@ -1,4 +1,4 @@
-"""The page of explanations: heat maps, what they are worth, and edits that flip an answer."""
+"""Writes the page of explanations: heat maps, their faithfulness, and edits that change answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cloister.report_page import AGAINST, FOR, heading, heat, page, paragraph, t
 from cloister.trust.explain.explained import Answer, Explained
 from cloister.trust.explain.summary import MethodScore, Word
 
-# Edits of one input that its card shows; all are in the JSON.
+# Most edits of one input that the page shows; the JSON has all of them.
 MOST_SHOWN = 8
 NAMES: Mapping[str, str] = {
     "integrated-gradients": "Integrated gradients",
@@ -26,29 +26,29 @@ def explanation_page(
     scores: Sequence[MethodScore],
     words: Mapping[str, Sequence[Word]],
 ) -> str:
-    """The page as HTML.
+    """Returns the page of explanations as HTML.
 
     Args:
-        title: Of the page.
+        title: The page's title.
         about: The model, the inputs and the seed, in a sentence.
-        private: Whose private records are quoted; None: nobody's that is known.
-        explained: The inputs.
-        scores: Of the methods.
-        words: By kind of answer, those that count most.
+        private: The owner of the quoted private records, in words; None: none are known.
+        explained: The inputs with their explanations.
+        scores: The scores of the methods.
+        words: By kind of answer, the words with the largest contributions.
     """
     body = [paragraph(about)]
     if private is not None:
-        quoted = f"This page quotes {private}. It stays where these records are."
+        quoted = f"This page quotes {private}. Keep it where these records are."
         body.append(paragraph(quoted, "loud"))
     body.append(
-        f'<p class="soft"><span style="background:rgba({FOR},.5)">Blue</span> speaks for the '
-        f'answer, <span style="background:rgba({AGAINST},.5)">vermilion, dotted</span> against it; '
-        "full colour is the largest value of a row. An explanation says what this model used, not "
+        f'<p class="soft"><span style="background:rgba({FOR},.5)">Blue</span> supports the '
+        f'answer, <span style="background:rgba({AGAINST},.5)">vermilion, dotted</span> opposes it; '
+        "full colour is the largest value of a row. An explanation shows what this model used, not "
         "what is true.</p>"
     )
     body += _worth(scores)
     if len(explained) > 1 and any(words.values()):
-        body.append(heading("Words that count most, over all inputs"))
+        body.append(heading("Words with the largest contributions, over all inputs"))
         body += [_words(group, each) for group, each in words.items() if each]
     body.append(heading("Input by input" if len(explained) > 1 else "The input"))
     body += [_card(number, one) for number, one in enumerate(explained, 1)]
@@ -64,7 +64,7 @@ def _worth(scores: Sequence[MethodScore]) -> list[str]:
             str(one.answers),
             f"{one.deletion:.3f} ({one.random_deletion:.3f})",
             f"{one.insertion:.3f} ({one.random_insertion:.3f})",
-            told_gain(one),
+            gain_text(one),
             "–" if one.worst_gap is None else f"{one.worst_gap:.1%}",
         )
         for one in scores
@@ -75,17 +75,17 @@ def _worth(scores: Sequence[MethodScore]) -> list[str]:
         heading("How far to trust each method"),
         table(columns, rows, 5),
         paragraph(
-            "Deletion blanks words from the most important on: the sooner the answer's probability "
-            "falls, the smaller its area. Insertion puts them back: the larger, the better. A "
-            "method whose gain is not above 0 orders words no better than chance. The gap is what "
-            "integrated gradients leave unexplained of the difference to a blank input.",
+            "Deletion blanks words, the most important first: the sooner the answer's probability "
+            "falls, the smaller the area. Insertion puts them back: a larger area is better. If a "
+            "method's gain is not above 0, its order is no better than a random one. The gap is "
+            "the part of the difference to a blank input that integrated gradients do not explain.",
             "soft",
         ),
     ]
 
 
-def told_gain(one: MethodScore) -> str:
-    """A method's gain with its interval, which one answer alone does not have."""
+def gain_text(one: MethodScore) -> str:
+    """Returns a method's gain with its interval, which a single answer does not have."""
     if one.answers < 2:
         return f"{one.gain.value:+.3f}"
     return f"{one.gain.value:+.3f} ({one.gain.low:+.3f} to {one.gain.high:+.3f})"
@@ -118,15 +118,17 @@ def _words(group: str, words: Sequence[Word]) -> str:
 def _card(number: int, one: Explained) -> str:
     parts = [f"<h3>{number}. {escape(one.said)}</h3>"]
     if one.is_cut:
-        parts.append(paragraph("Longer than the model reads: its end was cut.", "soft"))
+        parts.append(
+            paragraph("The input is longer than the model reads: its end was cut.", "soft")
+        )
     if not one.answers:
-        parts += [paragraph(one.shown), paragraph("Nothing to explain: no answer.", "soft")]
+        parts += [paragraph(one.shown), paragraph("There is no answer to explain.", "soft")]
     for answer in one.answers:
         parts += _answer(answer, is_whole=answer.answer == one.said)
     if one.edits is not None:
         tried = ", ".join(f"{n} × {kind}" for kind, n in one.edits.tried.items() if n)
         flips = one.edits.flips
-        parts.append(f"<h3>Edits that flip the answer: {len(flips)}</h3>")
+        parts.append(f"<h3>Edits that change the answer: {len(flips)}</h3>")
         parts.append(paragraph(f"Tried: {tried or 'none'}.", "soft"))
         if flips:
             rows = [(edit.kind, edit.what, new) for edit, new in flips[:MOST_SHOWN]]
@@ -135,7 +137,7 @@ def _card(number: int, one: Explained) -> str:
 
 
 def _answer(answer: Answer, *, is_whole: bool) -> list[str]:
-    """An answer's heat maps; the input's whole answer is not said twice."""
+    """Returns an answer's heat maps; `is_whole` avoids a repetition of the input's only answer."""
     opening = "" if is_whole else f"{answer.answer}: "
     said = f"{opening}{answer.share:.3f} of 1; {answer.figure_name} {answer.figure:+.2f}"
     parts = [paragraph(f"{said}, of the blank input {answer.blank:+.2f}", "soft")]

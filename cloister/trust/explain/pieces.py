@@ -1,7 +1,7 @@
-"""The pieces of an input that an explanation speaks of: its words, with their tokens.
+"""Splits an input into pieces (words, marks, characters) with their tokens, for explanations.
 
-A word, a mark, or one Chinese character is a piece. The tokenizer's offsets say which tokens are a
-piece's; what belongs to no piece, special tokens and a template's words, is never blanked.
+A word, a mark or one Chinese character is a piece. The tokenizer's offsets show which tokens belong
+to a piece. Tokens of no piece (special tokens, a template's words) are never blanked.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-# More pieces than this are joined with their neighbours: occlusion computes one row for each.
+# Most pieces; if there are more, neighbours are joined, because occlusion computes a row for each.
 MOST_PIECES = 128
 # A word with inner apostrophes and hyphens; a character of a script without blanks; a mark.
 _PIECE = re.compile(
@@ -26,12 +26,12 @@ _ALONE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\U00020000-\U00031fff]")
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of an input.
+    """A piece of an input, with its tokens.
 
     Attributes:
         text: Its characters.
         tokens: Places of its tokens in the network's input.
-        after: What is written between it and the next piece.
+        after: The text between it and the next piece.
     """
 
     text: str
@@ -40,8 +40,10 @@ class Piece:
 
 
 def spans_in(text: str) -> list[tuple[int, int]]:
-    """First character and end of each piece of a text; Chinese and Japanese characters stand
-    alone."""
+    """Returns first character and end of each piece of a text.
+
+    Each Chinese or Japanese character is a piece of its own.
+    """
     found: list[tuple[int, int]] = []
     for match in _PIECE.finditer(text):
         start = match.start()
@@ -62,18 +64,18 @@ def pieces_of(
     texts: Sequence[str],
     spans: Sequence[Sequence[tuple[int, int]]],
 ) -> tuple[Piece, ...]:
-    """The pieces of an input, in order, at most `MOST_PIECES`.
+    """Returns the pieces of an input, in order, at most `MOST_PIECES`.
 
     Args:
-        tokenizer: The base's.
-        ids: What the network reads.
-        encoded: What a fast tokenizer gave for the texts, with offsets; None: a slow one.
-        texts: One or two.
-        spans: Of each text, those of its pieces.
+        tokenizer: The base's tokenizer.
+        ids: The token ids that the network reads.
+        encoded: A fast tokenizer's result for the texts, with offsets; None: the tokenizer is slow.
+        texts: One or two texts.
+        spans: The spans of the pieces of each text.
 
     Returns:
-        The pieces that have a token. Where the tokens are not those of `encoded`, as of a text that
-        was cut inside a prompt, each token that is not special is a piece.
+        The pieces that have a token. If `ids` are not the tokens of `encoded`, such as for a text
+        that was cut inside of a prompt, each token that is not special is a piece.
     """
     if encoded is None or tuple(encoded["input_ids"]) != tuple(ids):
         special = set(tokenizer.all_special_ids)
@@ -104,7 +106,7 @@ def pieces_of(
 
 
 def _joined(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
-    """Neighbours joined, so that there are at most `MOST_PIECES`, all of nearly equal number."""
+    """Joins neighbours into at most `MOST_PIECES` pieces of nearly equal numbers of tokens."""
     if len(pieces) <= MOST_PIECES:
         return tuple(pieces)
     edges = [round(k * len(pieces) / MOST_PIECES) for k in range(MOST_PIECES + 1)]

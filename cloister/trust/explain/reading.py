@@ -1,9 +1,8 @@
-"""An input as the network reads it, with one figure of its answer as a function of its embeddings.
+"""Defines the function that every method explains: a figure of an answer, from the embeddings.
 
-Every method speaks of the same function: the figure f of the embeddings [B, T, H], and what it is
-where some pieces are blank, which means that their tokens' embeddings are those of the tokenizer's
-mask token (padding where it has none). Ids and positions stay, so no piece moves when another is
-blank.
+Every method explains the same function: the figure f of the embeddings [B, T, H], also with some
+pieces blank. The tokens of a blank piece have the embedding of the tokenizer's mask token (of its
+padding if it has no mask). Ids and positions stay, so no piece moves when another is blank.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from torch import Tensor
 from cloister.models.network import Network
 from cloister.trust.explain.pieces import Piece
 
-# Padded tokens of one pass: a few rows of the longest texts, some hundreds of short ones.
+# Most padded tokens of one pass: a few rows of the longest texts, or some hundreds of short texts.
 MOST_TOKENS = 4096
 
 Figure = Callable[[Tensor], Tensor]
@@ -29,16 +28,17 @@ class ModelReading:
     """An input, and the figure of its answer that is explained.
 
     Attributes:
-        pieces: What the explanation speaks of.
+        pieces: The pieces of the input.
         embedded: Embeddings of the input's tokens, [T, H].
         blank: The same with every piece blank, [T, H].
-        figure: Of embeddings [B, T, H] the figure of each row, [B]; differentiable.
-        share: Of figures [B], where they lie from 0 to 1: a probability or the like.
-        answer: What the model answers, of which the figure speaks.
-        name: What the figure is, in words.
-        group: Answers of one kind, for a summary over inputs: a label, a type of entity.
-        read_at: How much of the answer is read at each token, [T]; sums to 1.
-        inputs: What the base reads, by `Network.forward`'s names, each [1, T].
+        figure: The function from embeddings [B, T, H] to the figure of each row, [B];
+            differentiable.
+        share: The function from figures [B] to shares from 0 to 1, such as probabilities.
+        answer: The model's answer that the figure is about.
+        name: The name of the figure, in words.
+        group: The kind of the answer, for a summary over inputs: a label, a type of entity.
+        read_at: The part of the answer that is read at each token, [T]; sums to 1.
+        inputs: The base's inputs, by `Network.forward`'s names, each [1, T].
     """
 
     pieces: tuple[Piece, ...]
@@ -53,13 +53,13 @@ class ModelReading:
     inputs: Mapping[str, Tensor]
 
     def with_pieces(self, kept: Tensor) -> Tensor:
-        """Embeddings in which the pieces that are not kept are blank.
+        """Returns embeddings in which the pieces that are not kept are blank.
 
         Args:
-            kept: bool [B, P].
+            kept: Whether each piece is kept, bool [B, P].
 
         Returns:
-            [B, T, H].
+            The embeddings, [B, T, H].
         """
         is_kept = torch.ones(len(kept), len(self.embedded), dtype=torch.bool)
         for place, piece in enumerate(self.pieces):
@@ -67,10 +67,10 @@ class ModelReading:
         return torch.where(is_kept[:, :, None], self.embedded, self.blank)
 
     def figures(self, kept: Tensor) -> Tensor:
-        """The figure with some pieces kept only, float32 [B]; any number of rows.
+        """Returns the figure if only some pieces are kept, float32 [B]; for any number of rows.
 
         Args:
-            kept: bool [B, P].
+            kept: Whether each piece is kept, bool [B, P].
         """
         rows = max(1, MOST_TOKENS // len(self.embedded))
         with torch.no_grad():
@@ -79,23 +79,23 @@ class ModelReading:
 
     @property
     def whole(self) -> Tensor:
-        """Every piece kept, bool [1, P]."""
+        """Returns a row in which every piece is kept, bool [1, P]."""
         return torch.ones(1, len(self.pieces), dtype=torch.bool)
 
 
 def embedded_logits(network: Network, inputs: Mapping[str, Tensor]) -> Figure:
-    """The network's logits as a function of its tokens' embeddings.
+    """Returns the network's logits as a function of its tokens' embeddings.
 
-    The embedding layer's output is replaced while the network runs, as captum's
-    `LayerIntegratedGradients` does it, so that architectures that scale embeddings or count
-    positions by ids compute as ever.
+    The embedding layer's output is replaced while the network runs, as in captum's
+    `LayerIntegratedGradients`. So architectures that scale embeddings, or derive positions from
+    ids, compute as usual.
 
     Args:
-        network: In float32.
-        inputs: What the base reads of one input, each [1, T].
+        network: The network, in float32.
+        inputs: The base's inputs for one input, each [1, T].
 
     Returns:
-        Of embeddings [B, T, H] the logits, [B, C] or [B, T, C].
+        A function from embeddings [B, T, H] to logits, [B, C] or [B, T, C].
     """
     layer: Any = network.backbone.get_input_embeddings()
 
@@ -112,7 +112,7 @@ def embedded_logits(network: Network, inputs: Mapping[str, Tensor]) -> Figure:
 
 
 def embeddings_of(network: Network, ids: Tensor) -> Tensor:
-    """Embeddings [T, H] of token ids [T]."""
+    """Returns the embeddings [T, H] of token ids [T]."""
     layer: Any = network.backbone.get_input_embeddings()
     with torch.no_grad():
         found: Tensor = layer(ids[None])[0]
@@ -122,14 +122,14 @@ def embeddings_of(network: Network, ids: Tensor) -> Tensor:
 def blanked(
     network: Network, ids: Tensor, embedded: Tensor, pieces: tuple[Piece, ...], blank_id: int
 ) -> Tensor:
-    """Embeddings with every piece blank, [T, H].
+    """Returns embeddings in which every piece is blank, [T, H].
 
     Args:
         network: The network.
-        ids: The input's, [T].
-        embedded: Of these, [T, H].
-        pieces: Of the input.
-        blank_id: Token id whose embedding stands for nothing.
+        ids: The input's token ids, [T].
+        embedded: The embeddings of these ids, [T, H].
+        pieces: The pieces of the input.
+        blank_id: The token id whose embedding replaces a blank piece.
     """
     filled = ids.clone()
     for piece in pieces:

@@ -1,9 +1,10 @@
-"""The readings of an input by its task: which figure of which answer is explained.
+"""Chooses, by the task, which figure of which answer is explained.
 
-A label's figure is its log-odds, log p/(1 − p); a label of several its logit; a score itself; an
-entity's the mean log-odds of its words' tags; a passage's its similarity; a recommended item's its
-log-odds among the items that are new to the person, whose own items are the pieces; a reply's the
-mean log-likelihood of its tokens. One reading for each answer: an input with two entities has two.
+The figure is, for a label, its log-odds log p/(1 − p); for one of several labels, its logit; for a
+score, the score; for an entity, the mean log-odds of its words' tags; for a passage, its
+similarity; for a recommended item, its log-odds among the items that are new to the person, whose
+own items are the pieces; for a reply, the mean log-likelihood of its tokens. Each answer has its
+own reading: an input with two entities has two.
 """
 
 from __future__ import annotations
@@ -55,15 +56,15 @@ from cloister.trust.explain.reading import (
 
 
 def readings_of(model: Model, given: Input, prediction: Prediction) -> list[ModelReading]:
-    """What can be explained of one input's prediction.
+    """Returns the readings of one input's prediction.
 
     Args:
         model: The finished model.
-        given: What it was asked.
-        prediction: What it answered.
+        given: The input.
+        prediction: The model's answer.
 
     Returns:
-        One reading for each answer; none where there is none, as in a sentence without entities.
+        One reading for each answer; empty if there is none, as in a sentence without entities.
     """
     task = model.workspace.task
     if isinstance(task, CausalChat):
@@ -110,7 +111,7 @@ def readings_of(model: Model, given: Input, prediction: Prediction) -> list[Mode
 
 
 def log_odds(logits: Tensor, place: int) -> Tensor:
-    """The log-odds log p/(1 − p) of one output's softmax, of logits [..., C]: [...]."""
+    """Returns the log-odds log p/(1 − p) of one output's softmax, from logits [..., C]: [...]."""
     others = [other for other in range(logits.shape[-1]) if other != place]
     return logits[..., place] - logits[..., others].logsumexp(dim=-1)
 
@@ -120,7 +121,7 @@ def _output(place: int) -> Figure:
 
 
 def _encoded(model: Model, given: Input) -> tuple[Example, tuple[Piece, ...]]:
-    """A text or two, encoded, with their pieces."""
+    """Encodes one or two texts, and returns their pieces too."""
     workspace = model.workspace
     task, tokenizer = workspace.task, workspace.tokenizer
     if isinstance(task, TextPairs):
@@ -151,7 +152,7 @@ def _encoded(model: Model, given: Input) -> tuple[Example, tuple[Piece, ...]]:
 def _of_list(
     model: Model, task: Recommendation, given: Input, prediction: Ranked
 ) -> list[ModelReading]:
-    """The item that ranks first; each item that is read of the person is a piece."""
+    """Returns the reading of the first item; each of the person's items is a piece."""
     if not prediction.items:
         return []
     items = as_items(given, 1)
@@ -241,8 +242,10 @@ def _of_reply(
 
 
 def _contents(text: str, contents: Sequence[str]) -> list[tuple[int, int]]:
-    """Spans of the pieces in a rendered conversation that its turns say; all where none is found,
-    as of a template that rewrites them."""
+    """Returns the spans of the turns' pieces in a rendered conversation.
+
+    If no turn is found, as with a template that rewrites turns, all pieces are returned.
+    """
     inside: list[tuple[int, int]] = []
     place = 0
     for content in contents[:-1]:
@@ -264,8 +267,10 @@ def _reading(
     about: tuple[str, str, str],
     read_at: Tensor | None = None,
 ) -> ModelReading:
-    """A reading whose figure is a function of the network's logits; `about` is its answer, what
-    the figure is, and the answer's group."""
+    """Makes a reading whose figure is a function of the network's logits.
+
+    `about` has the answer, the figure's name, and the answer's group.
+    """
     network, workspace = model.workspace.network, model.workspace
     ids = torch.tensor(example.input_ids)
     inputs = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None]}
@@ -290,7 +295,7 @@ def _reading(
 
 
 def _pooled_at(network: Network, length: int) -> Tensor:
-    """Of which tokens' states a sequence's vector is made, [T]."""
+    """Returns each token's part in a sequence's vector, [T]."""
     weights = torch.zeros(length)
     mode = None if network.pooling is None else network.pooling.mode
     if mode == "mean":

@@ -1,9 +1,9 @@
-"""Attention rollout (Abnar and Zuidema 2020, arXiv:2005.00928): an illustration.
+"""Computes attention rollout (Abnar and Zuidema 2020, arXiv:2005.00928), as an illustration.
 
     R = Aₗ Aₗ₋₁ … A₁,   Aₗ = ½ (mean over heads of layer l's attention) + ½ I
 
-It shows along which tokens attention reaches the place where the answer is read. It does not know
-the answer, so it has no sign and is no measure of what a word contributed.
+It shows from which tokens attention reaches the place where the answer is read. It does not depend
+on the answer, so it has no sign and does not measure the contribution of a word.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from cloister.trust.explain.reading import ModelReading
 
 
 def attention_rollout(network: Network, reading: ModelReading) -> Attribution | str:
-    """How much attention flows from each piece to where the answer is read.
+    """Returns the share of attention that flows from each piece to the place of the answer.
 
     Args:
         network: The network.
-        reading: What is explained.
+        reading: The input and figure that are explained.
 
     Returns:
-        Shares of at most 1; or why the network has none.
+        Shares of at most 1; or the reason why the network has none.
     """
     if network.is_prompted and not network.leading:
         return "its prefix is inside the layers' attention"
@@ -50,10 +50,13 @@ def attention_rollout(network: Network, reading: ModelReading) -> Attribution | 
 
 
 def rolled(layers: list[Tensor]) -> Tensor:
-    """The product of the layers' attention, each mixed with the identity; rows sum to 1.
+    """Returns the product of the layers' attention, each mixed with the identity.
 
     Args:
-        layers: From the first to the last, each [T, T] with rows that sum to 1.
+        layers: The layers' attention, the first layer first, each [T, T] with rows that sum to 1.
+
+    Returns:
+        A matrix [T, T] whose rows sum to 1.
     """
     flow = torch.eye(len(layers[0]))
     for layer in layers:

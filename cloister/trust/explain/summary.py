@@ -1,4 +1,4 @@
-"""What holds over all explained inputs: how faithful each method is, and the telling words."""
+"""Summarizes explanations over all inputs: each method's faithfulness, and the strongest words."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 from cloister.trust.explain.explained import Explained, MethodResult
 from cloister.trust.intervals import Interval, mean
 
-# Words of one answer that a summary lists, for it and against it.
+# Number of words that a summary lists for each answer, for and against it.
 MOST_WORDS = 12
 
 
 @dataclass(frozen=True)
 class MethodScore:
-    """A method over all answers.
+    """The scores of a method over all answers.
 
     Attributes:
-        method: Its name.
-        answers: How many were explained by it.
-        deletion: Mean area, 0…1; small is good.
-        insertion: Mean area; large is good.
-        random_deletion: Mean of random orders.
-        random_insertion: Likewise.
-        gain: Over random orders, with its interval over answers.
-        worst_gap: Largest gap of completeness as a part of the figure's difference from the blank
-            input; None: the method promises none.
+        method: The method's name.
+        answers: Number of answers that it explained.
+        deletion: Mean deletion area, from 0 to 1; small is good.
+        insertion: Mean insertion area, from 0 to 1; large is good.
+        random_deletion: Mean deletion area of random orders.
+        random_insertion: Mean insertion area of random orders.
+        gain: Mean gain over random orders, with its interval over answers.
+        worst_gap: Largest gap of completeness, as a part of the figure's difference from the blank
+            input; None: the method promises no completeness.
     """
 
     method: str
@@ -46,9 +46,9 @@ class Word:
     """A word's contribution to one kind of answer.
 
     Attributes:
-        word: In lower case.
-        value: Mean over its occurrences.
-        count: Occurrences in inputs with that answer.
+        word: The word in lower case.
+        value: Its mean contribution.
+        count: Number of its occurrences in inputs with that answer.
     """
 
     word: str
@@ -57,11 +57,11 @@ class Word:
 
 
 def method_scores(explained: Sequence[Explained], seed: int) -> list[MethodScore]:
-    """Scores of every method that explained an answer, in the methods' order.
+    """Returns the scores of every method that explained an answer, in the methods' order.
 
     Args:
-        explained: The inputs.
-        seed: Of the intervals.
+        explained: The inputs with their explanations.
+        seed: The seed of the intervals.
     """
     found: dict[str, list[tuple[MethodResult, float]]] = defaultdict(list)
     for answer in (answer for one in explained for answer in one.answers):
@@ -93,11 +93,11 @@ def method_scores(explained: Sequence[Explained], seed: int) -> list[MethodScore
 
 
 def telling_words(explained: Sequence[Explained], method: str) -> dict[str, list[Word]]:
-    """By kind of answer, the words with the largest mean contribution, for and against.
+    """Returns, by kind of answer, the words with the largest mean contributions, for and against.
 
     Args:
-        explained: The inputs; of few of them a word's mean is one text's.
-        method: One whose values have a sign.
+        explained: The inputs; with few inputs a word's mean may come from a single text.
+        method: A method whose values have a sign.
 
     Returns:
         The largest first, then the smallest; words without a letter or digit are left out.
@@ -111,7 +111,7 @@ def telling_words(explained: Sequence[Explained], method: str) -> dict[str, list
                     values[answer.group][piece.casefold()].append(float(value))
     found = {}
     for group, words in sorted(values.items()):
-        # Of many words, one that occurs once says more of its text than of the answer.
+        # Among many words, one that occurs once says more about its text than about the answer.
         least = 2 if sum(len(v) > 1 for v in words.values()) >= 2 * MOST_WORDS else 1
         each = [Word(w, float(np.mean(v)), len(v)) for w, v in words.items() if len(v) >= least]
         each.sort(key=lambda one: -one.value)

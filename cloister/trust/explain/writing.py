@@ -40,20 +40,20 @@ METHODS: Mapping[str, Callable[[Network, ModelReading], Attribution | str]] = {
     "attention-rollout": attention_rollout,
 }
 EDITS = "edits"
-# Inputs of a file that are explained: a minute or so of a small encoder on one core.
+# Inputs of a file that are explained: a small encoder takes about a minute for them on one core.
 MOST_INPUTS = 50
 JSON = "explanations.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explanations:
-    """What was written.
+    """A written report of explanations.
 
     Attributes:
-        folder: With `index.html` and `explanations.json`.
-        document: What the JSON file says.
-        scores: How faithful each method is over all answers.
-        private: Whose private records it quotes; None: nobody's that is known.
+        folder: The folder with `index.html` and `explanations.json`.
+        document: The content of the JSON file.
+        scores: The faithfulness of each method over all answers.
+        private: The private records that it quotes, in words; None: no known ones.
     """
 
     folder: Path
@@ -82,41 +82,43 @@ def explain_model(
         out: A new folder for `index.html` and `explanations.json`.
         texts: Inputs as `Model.predict` takes them.
         data: A file of inputs in place of `texts`.
-        methods: Some of `integrated-gradients`, `occlusion`, `attention-rollout` and `edits`; None:
-            all.
-        most: Inputs of `data` that are explained, from its first on.
-        seed: Of the random orders that methods are compared with, and of the intervals.
-        site: A site's file, whose private records the inputs may be.
-        base: The base's folder or hub id on this machine; None: as the adapter names it.
-        on_stage: Called with what begins; None: nobody is told.
+        methods: Names among `integrated-gradients`, `occlusion`, `attention-rollout` and `edits`;
+            None: all.
+        most: Most inputs of `data` that are explained; the first ones are taken.
+        seed: The seed of the intervals and of the random orders, with which methods are compared.
+        site: A site's file; the inputs may be its private records.
+        base: The base's folder or hub id on this machine; None: the one that the adapter names.
+        on_stage: Is called with the name of each stage; None: it is not called.
 
     Returns:
-        The folder and what it says.
+        The folder and its content.
 
     Raises:
-        UsageError: The task or a method does not apply, no input is given or both kinds are, or the
-            folder is taken.
-        RefusedError: The inputs are private records and `out` is outside of their own place.
-        BadFileError: There is no finished adapter, or a file cannot be read or written.
-        ModelFileError: The base is missing or not the one that was trained on.
+        UsageError: The task or a method does not apply, no input or both kinds are given, or the
+            folder exists already.
+        RefusedError: The inputs are private records, and `out` is not below their folder.
+        BadFileError: The adapter is missing, or a file cannot be read or written.
+        ModelFileError: The base is missing, or is not the one that was trained.
 
     Guarantees:
-        Private records that this machine knows (the run's training file, those of `site`) are
-        explained below the folder that holds them, and nowhere else. Nothing is half-written.
+        An explanation of private records that this machine knows (the run's training file, those
+        of `site`) is only written below the folder that holds them. The report is complete or does
+        not exist.
     """
     place, target = Path(run), Path(out)
     chosen = _chosen(methods)
     if bool(texts) == (data is not None):
-        raise UsageError("give either texts or a file of inputs (--text or --data)")
+        raise UsageError("give either texts (--text) or a file of inputs (--data)")
     check_free(target)
     about = about_adapter(place)
     if about.task.kind == "recommendation":
-        # Left out, an item is new to the person again and may itself be recommended: no probe.
+        # An item that is left out is new to the person and may itself be recommended, so leaving
+        # it out does not show its influence.
         chosen = [name for name in chosen if name != EDITS]
         if not chosen:
             raise UsageError(
-                "method: edits given; of recommendation they are no probe, because an item that is "
-                "left out may itself be recommended: choose occlusion"
+                "method: edits given, but for recommendation they show nothing, because an item "
+                "that is left out may itself be recommended; choose occlusion"
             )
     file = None if data is None else Path(data)
     inputs: list[Any] = list(texts)
@@ -227,7 +229,7 @@ def _answer(
 
 
 def shown(given: Any) -> str:
-    """An input as one text."""
+    """Returns an input as one text, for a page."""
     if isinstance(given, str):
         return given
     parts = []

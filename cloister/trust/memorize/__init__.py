@@ -1,1 +1,1 @@
-"""What a finished model memorized: planted canaries, and private replies that it continues."""
+"""Measures what a finished model memorized, by planted canaries and continued private replies."""

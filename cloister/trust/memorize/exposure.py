@@ -1,11 +1,11 @@
-"""How far a model prefers a planted secret to other numbers (Carlini et al. 2019, 1802.08232).
+"""Measures the exposure of a planted secret (Carlini et al. 2019, arXiv:1802.08232).
 
     exposure = log₂ |R| − log₂ rank(secret)
 
-The rank is by the loss of the canary's record, among records with other numbers of the space R. R
-has 10⁹ numbers here, so a sample of N of them stands for it: a secret that is likelier than the
-whole sample has an exposure of at least log₂(N + 1) bits, and no more is measured. The paper
-extrapolates beyond the sample by a fitted distribution; that is not done here.
+Records with other numbers of the space R are ranked together with the canary's record, by their
+loss. R has 10⁹ numbers here, so a sample of N numbers is used. If the secret is more likely than
+the whole sample, its exposure is at least log₂(N + 1) bits, which is the largest measured value.
+The paper extrapolates beyond the sample with a fitted distribution; this module does not.
 
 A model that knows nothing of a canary gives it a uniform rank: 1.44 bits on average.
 """
@@ -32,14 +32,14 @@ from cloister.training.units import singles
 
 @dataclass(frozen=True)
 class CanaryRank:
-    """A canary's place among records with other numbers.
+    """The rank of a canary among records with other numbers.
 
     Attributes:
-        name: The canary's.
-        is_planted: Whether the study was given it.
-        rank: From 1: of its own and the other records, how many have no higher loss.
+        name: The canary's name.
+        is_planted: Whether it was in the study's records.
+        rank: From 1: the number of records, itself included, whose loss is not higher.
         others: N, the number of other records.
-        surplus: How many deviations its loss lies below the others' mean.
+        surplus: The others' mean loss minus its loss, in standard deviations of the others.
     """
 
     name: str
@@ -50,7 +50,7 @@ class CanaryRank:
 
     @property
     def exposure(self) -> float:
-        """In bits."""
+        """Returns the exposure in bits."""
         return math.log2((self.others + 1) / self.rank)
 
 
@@ -59,12 +59,12 @@ def ranks(model: Model, canaries: Sequence[Canary], numbers: Sequence[str]) -> l
 
     Args:
         model: The finished model.
-        canaries: Of the study's kind of record.
-        numbers: Other numbers of the space, as the secrets are written.
+        canaries: Canaries of the study's kind of record.
+        numbers: Other numbers of the space, in the secrets' spelling.
 
     Guarantees:
-        Of N + 1 numbers, of which any may have been the secret, at most k have a rank of k or less:
-        equal losses count against the secret.
+        Any of the N + 1 numbers may have been the secret, and at most k of them have a rank of k
+        or less, because equal losses count against the secret.
     """
     found = []
     for canary in canaries:
@@ -76,7 +76,7 @@ def ranks(model: Model, canaries: Sequence[Canary], numbers: Sequence[str]) -> l
             CanaryRank(
                 name=canary.name,
                 is_planted=canary.is_planted,
-                rank=1 + sum(one <= own for one in rest),
+                rank=1 + sum(not one > own for one in rest),  # NaN counts against it too
                 others=len(others),
                 surplus=(float(np.mean(rest)) - own) / spread,
             )
@@ -85,7 +85,7 @@ def ranks(model: Model, canaries: Sequence[Canary], numbers: Sequence[str]) -> l
 
 
 def other_numbers(count: int, digits: int, seed: int) -> list[str]:
-    """Draws different numbers of the space, at most half of it."""
+    """Draws different numbers, at most half of all numbers with these digits."""
     random = Random(seed)
     drawn: dict[str, None] = {}
     while len(drawn) < min(count, 10**digits // 2):
@@ -94,7 +94,7 @@ def other_numbers(count: int, digits: int, seed: int) -> list[str]:
 
 
 def losses(model: Model, records: Sequence[Record]) -> list[float]:
-    """The loss of each record in nats: of a text's label, or of all tokens of the replies."""
+    """Returns each record's loss in nats: of a text's label, or of all tokens of the replies."""
     workspace = model.workspace
     task, network = workspace.task, workspace.network
     examples = workspace.encode(records)

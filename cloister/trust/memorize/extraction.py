@@ -1,11 +1,12 @@
-"""Whether a chat model continues a private reply word for word.
+"""Tests whether a chat model continues a private reply word for word.
 
-A record is extractable if the model, given the conversation and the reply up to its last k tokens,
-produces these k tokens (Carlini et al. 2023, arXiv:2202.07646, definition 3.1, with the whole rest
-as the context): by greedy decoding, or by one of several samples at temperature 1.
+The model reads the conversation and the reply without its last k tokens. The record is extractable
+if the model produces these k tokens (Carlini et al. 2023, arXiv:2202.07646, definition 3.1, with
+all earlier tokens as the context): by greedy decoding, or in one of several samples at temperature
+1.
 
-That a model continues a reply may show that it memorized it, or that the reply is predictable. So
-the same is asked of the base without the adapter and of public records, which nobody trained on.
+A continued reply may be memorized or predictable. So the same test is run on the base without the
+adapter, and on public records, on which no model was trained.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from cloister.tasks.task import IGNORE
 
 @dataclass(frozen=True)
 class Continuation:
-    """A record's beginning, and how it goes on.
+    """A record's beginning, and the tokens that follow it.
 
     Attributes:
-        record: Its number among those that were given, from 0.
+        record: The record's index among the given records.
         given: The tokens that the model reads.
-        wanted: The k tokens behind them.
+        wanted: The k tokens that follow.
     """
 
     record: int
@@ -39,12 +40,12 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Continued:
-    """What the model made of one attempt.
+    """The result of one attempt.
 
     Attributes:
-        greedy: Tokens that greedy decoding has right before its first other one.
-        sampled: The same of the best sample; None: none was drawn.
-        of: k.
+        greedy: Number of correct tokens before the first wrong one, by greedy decoding.
+        sampled: The same number for the best sample; None: no sample was drawn.
+        of: The number k of wanted tokens.
     """
 
     greedy: int
@@ -53,23 +54,24 @@ class Continued:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether greedy decoding gives all k tokens."""
+        """Returns whether greedy decoding gives all k tokens."""
         return self.greedy == self.of
 
     @property
     def is_sampled(self) -> bool:
-        """Whether a sample has all k tokens."""
+        """Returns whether a sample has all k tokens."""
         return self.sampled == self.of
 
 
 def attempts(model: Model, records: Sequence[ChatRecord], tokens: int) -> list[Continuation]:
-    """The attempts that records allow: those whose last reply has k tokens or more. Tokens are
-    those that training reads.
+    """Returns an attempt for each record whose last reply has at least k tokens.
+
+    Tokens are those that training reads.
 
     Args:
         model: A chat model.
         records: Conversations, or texts that were learnt as a whole.
-        tokens: k.
+        tokens: The number k of tokens that the model must produce.
     """
     found = []
     for number, example in enumerate(model.workspace.encode(records)):
@@ -79,7 +81,7 @@ def attempts(model: Model, records: Sequence[ChatRecord], tokens: int) -> list[C
         start = end
         while start > 0 and example.target[start - 1] != IGNORE:
             start -= 1
-        # Of a text that is learnt as a whole the first token has nothing before it.
+        # The first token of a text that is learnt as a whole has no token before it.
         if end - max(start, 1) >= tokens:
             cut = end - tokens
             found.append(Continuation(number, example.input_ids[:cut], example.input_ids[cut:end]))
@@ -89,13 +91,13 @@ def attempts(model: Model, records: Sequence[ChatRecord], tokens: int) -> list[C
 def continued(
     model: Model, asked: Sequence[Continuation], samples: int, seed: int
 ) -> list[Continued]:
-    """Lets the model continue each attempt.
+    """Lets the model continue each attempt, and counts the correct tokens.
 
     Args:
         model: A chat model.
-        asked: From `attempts`.
-        samples: Samples of each, beside greedy decoding.
-        seed: Of the samples.
+        asked: The attempts, from `attempts`.
+        samples: Number of samples for each attempt, in addition to greedy decoding.
+        seed: The seed of the samples.
     """
     found = []
     for one in asked:
@@ -111,7 +113,7 @@ def continued(
 
 
 def _continuations(model: Model, one: Continuation, samples: int) -> list[list[int]]:
-    """Greedy decoding's tokens; or those of some samples."""
+    """Returns the tokens of greedy decoding (no samples), or of each sample."""
     network, task = model.workspace.network, model.workspace.task
     ids = torch.tensor([one.given])
     drawing: dict[str, Any] = {"do_sample": False}
@@ -136,7 +138,7 @@ def _continuations(model: Model, one: Continuation, samples: int) -> list[list[i
 
 
 def _right(made: Sequence[int], wanted: Sequence[int]) -> int:
-    """How many tokens are right before the first other one."""
+    """Returns the number of correct tokens before the first wrong one."""
     for place, token in enumerate(wanted):
         if place >= len(made) or made[place] != token:
             return place

@@ -1,4 +1,4 @@
-"""What is found of canaries and of attempts at extraction, with intervals."""
+"""Summarizes ranks of canaries and attempts at extraction, with intervals."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from cloister.trust.memorize.promise import (
     most_found,
 )
 
-# Shares of the likeliest numbers among which secrets are counted.
+# Secrets are counted among these shares of the most likely numbers.
 SHARES = (0.01, 0.1, 0.5)
 
 
 @dataclass(frozen=True)
 class ShareFound:
-    """How many secrets are among the likeliest numbers.
+    """The share of secrets that are among the most likely numbers.
 
     Attributes:
-        share: Of the numbers; also what chance gives.
-        planted: Of the planted canaries; None: there is none.
-        kept_out: Of those that were kept out; None: there is none.
-        most: The most that the promised ε allows of the planted; None: no ε is known.
+        share: The share of the numbers; by chance, the same share of secrets is among them.
+        planted: The share of the planted secrets among them; None: no canary was planted.
+        kept_out: The share of the kept-out secrets among them; None: none was kept out.
+        most: The largest share of planted secrets that the promised ε allows; None: no ε is known.
     """
 
     share: float
@@ -46,17 +46,17 @@ class ShareFound:
 
 @dataclass(frozen=True)
 class CanariesFound:
-    """What one model makes of canaries.
+    """The figures of one model's canaries.
 
     Attributes:
-        counts: How many were planted, and how many kept out.
-        others: The numbers that each secret is ranked among.
-        digits: Of a secret.
+        counts: Number of planted and of kept-out canaries.
+        others: Number of other numbers among which each secret is ranked.
+        digits: Number of digits of a secret.
         planted: Mean exposure of the planted, in bits.
-        kept_out: Mean exposure of the others.
-        chance: Mean exposure of a model that knows nothing.
-        largest: The largest exposure that these numbers can show.
-        shares: By share of the likeliest numbers.
+        kept_out: Mean exposure of the kept-out, in bits.
+        chance: Mean exposure for a model that knows no secret.
+        largest: The largest exposure that so many numbers can show.
+        shares: The found secrets, for each share of the most likely numbers.
         most_exposure: The largest mean exposure that ε allows; None: no ε is known.
         bound: The lower bound on ε; None: no ε is known.
     """
@@ -73,23 +73,23 @@ class CanariesFound:
     bound: LowerBound | None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns all of it as a JSON object."""
+        """Returns all figures as a JSON object."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class ExtractionRow:
-    """One model on one kind of record.
+    """The figures of one model's attempts on one kind of record.
 
     Attributes:
-        model: Its name.
-        records: Which records.
-        count: Attempts.
-        tokens: k.
-        samples: Samples of each attempt.
-        right: Mean share of the k tokens that greedy decoding has right before its first other.
-        greedy: Share of attempts of which greedy decoding gives all.
-        sampled: Share of attempts of which a sample gives all; None: none was drawn.
+        model: The model's name.
+        records: The kind of records, in words.
+        count: Number of attempts.
+        tokens: The number k of wanted tokens.
+        samples: Number of samples for each attempt.
+        right: Mean share of the k tokens that are correct before the first wrong one (greedy).
+        greedy: Share of attempts for which greedy decoding gives all k tokens.
+        sampled: Share of attempts for which a sample has all k tokens; None: no sample was drawn.
     """
 
     model: str
@@ -111,8 +111,8 @@ class Reproduced:
     """A private reply that the model continues word for word.
 
     Attributes:
-        given: The end of what it read.
-        wanted: What it continued with.
+        given: The end of the text that the model read.
+        wanted: The text that it produced.
     """
 
     given: str
@@ -126,10 +126,10 @@ def measure_canaries(
 
     Args:
         model: The finished model.
-        canaries: Of the study's kind of record.
-        others: Numbers that each secret is ranked among.
-        seed: Draws these numbers, and the intervals' resamples.
-        promise: What the study promised; None: nothing, or it is not known.
+        canaries: Canaries of the study's kind of record.
+        others: Number of other numbers among which each secret is ranked.
+        seed: The seed of these numbers and of the intervals' resamples.
+        promise: The study's promise; None: there is none, or it is not known.
     """
     numbers = other_numbers(others, canaries.digits, seed)
     found = ranks(model, canaries.canaries, numbers)
@@ -170,15 +170,15 @@ def _among(found: Sequence[CanaryRank], share: float) -> Interval | None:
 def extraction_row(
     model: str, records: str, found: Sequence[Continued], tokens: int, samples: int, seed: int
 ) -> ExtractionRow:
-    """Sums up what a model continued.
+    """Summarizes the attempts of one model on one kind of record.
 
     Args:
-        model: Its name.
-        records: Which records.
-        found: Of each attempt.
-        tokens: k.
-        samples: Samples of each attempt.
-        seed: Of the interval's resamples.
+        model: The model's name.
+        records: The kind of records, in words.
+        found: The result of each attempt.
+        tokens: The number k of wanted tokens.
+        samples: Number of samples for each attempt.
+        seed: The seed of the interval's resamples.
     """
     shares = np.array([one.greedy / one.of for one in found])
     return ExtractionRow(

@@ -1,4 +1,4 @@
-"""The page of a report on memorization."""
+"""Writes the page of a report on memorization."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 
 from cloister.ledger.stated import Stated
 from cloister.report_page import heading, page, paragraph, table
-from cloister.trust.attack.page import told
+from cloister.trust.attack.page import figure
 from cloister.trust.charts import whiskers
 from cloister.trust.memorize.measured import CanariesFound, ExtractionRow, Reproduced
 
@@ -21,20 +21,20 @@ def memorization_page(
     reproduced: Sequence[Reproduced],
     private: str | None,
 ) -> str:
-    """The page as HTML.
+    """Returns the page of a report on memorization as HTML.
 
     Args:
-        title: Of the page.
+        title: The page's title.
         about: The model and the seed, in a sentence.
-        canaries: By model, what is found of planted canaries.
+        canaries: The figures of canaries, by model.
         stated: The study's promise; None: it is not known, or there is none.
-        extraction: By model and kind of record.
-        reproduced: Private replies that the model continues, quoted.
-        private: Whose private records the page quotes; None: none.
+        extraction: The figures of extraction, by model and kind of record.
+        reproduced: Private replies that the model continues, which the page quotes.
+        private: The private records that the page quotes, in words; None: none.
     """
     body = [paragraph(about)]
     if private is not None:
-        body.append(paragraph(f"This page quotes {private}: it stays where they are.", "loud"))
+        body.append(paragraph(f"This page quotes {private}: keep it where they are.", "loud"))
     for name, found in canaries.items():
         body += _canaries(name, found, stated if found.most_exposure is not None else None)
     if extraction:
@@ -50,8 +50,7 @@ def memorization_page(
     body.append(
         paragraph(
             "Canaries and attempts are samples: a model that shows nothing here may have memorized "
-            "something else, and another attack may find more. What bounds every attack is the "
-            "promised ε alone."
+            "other text, and another attack may find more. Only the promised ε bounds every attack."
         )
     )
     return page(title, body)
@@ -65,8 +64,8 @@ def _canaries(name: str, found: CanariesFound, stated: Stated | None) -> list[st
         paragraph(
             f"{found.counts[0]} canaries were planted and {found.counts[1]} kept out, by a fair "
             f"coin. The secret of each is ranked among {found.others:,} other numbers of 10^"
-            f"{found.digits}. Exposure is how far up it ranks, in bits: "
-            f"{found.chance:.2f} on average by chance, {found.largest:.2f} at most here."
+            f"{found.digits}. Exposure measures its rank in bits: {found.chance:.2f} on average by "
+            f"chance, {found.largest:.2f} at most here."
         ),
         whiskers(known, "mean exposure in bits, 95 % interval"),
     ]
@@ -75,8 +74,8 @@ def _canaries(name: str, found: CanariesFound, stated: Stated | None) -> list[st
     cells = [
         (
             f"the likeliest {one.share:.0%}",
-            told(one.planted),
-            told(one.kept_out),
+            figure(one.planted),
+            figure(one.kept_out),
             f"{one.share:.3f}",
             *([] if one.most is None else [f"{one.most:.3f}"]),
         )
@@ -84,15 +83,15 @@ def _canaries(name: str, found: CanariesFound, stated: Stated | None) -> list[st
     ]
     body.append(table(columns, cells, len(columns) - 1))
     if stated is None:
-        body.append(paragraph("No promised ε is known of this model, so none is compared.", "soft"))
+        body.append(paragraph("This model has no known promised ε to compare with.", "soft"))
         return body
     assert found.most_exposure is not None
     body.append(
         paragraph(
-            f"The study promises {stated}. So, of any attack on a planted secret, the chance of "
-            "success is bounded as in the last column, and the mean exposure by "
-            f"{found.most_exposure:.2f} bits. An interval that lies above its bound would refute "
-            "the promise."
+            f"The study promises {stated}. So any attack on a planted secret succeeds with at most "
+            "the probability in the last column, and the mean exposure is at most "
+            f"{found.most_exposure:.2f} bits. An interval far above its bound would be a reason to "
+            "doubt the promise; one of twenty such intervals misses by chance."
         )
     )
     if found.bound is not None:
@@ -121,9 +120,9 @@ def _extraction(rows: Sequence[ExtractionRow]) -> list[str]:
             row.model,
             row.records,
             str(row.count),
-            told(row.right),
-            told(row.greedy),
-            *([told(row.sampled)] if first.samples else []),
+            figure(row.right),
+            figure(row.greedy),
+            *([figure(row.sampled)] if first.samples else []),
         )
         for row in rows
     ]
@@ -136,8 +135,8 @@ def _extraction(rows: Sequence[ExtractionRow]) -> list[str]:
         ),
         table(columns, cells, len(columns) - 2),
         paragraph(
-            "What the base continues as well, or what is continued of public records that nobody "
-            "trained on, is predictable and not memorized.",
+            "Replies that the base continues too, and continued public records, on which no model "
+            "was trained, are predictable and not memorized.",
             "soft",
         ),
     ]

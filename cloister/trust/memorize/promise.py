@@ -1,4 +1,4 @@
-"""What a promised ε allows to be memorized, and what canaries say about ε.
+"""Computes how much memorization a promised ε allows, and a lower bound on ε from canaries.
 
 Math:
     A canary is one unit. Without it, its number is independent of the model, so its rank among
@@ -8,7 +8,7 @@ Math:
     With T for that bound, Pr[exposure ≥ x] ≤ T(2⁻ˣ), and the mean exposure is at most
     ∫ T(2⁻ˣ) dx from 0 to log₂(N + 1).
 
-The bounds are of probabilities over the secret, the sampling and the noise, for each canary.
+The bounds hold for each canary, over the random choice of secret, samples and noise.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from cloister.audit.one_run import guess, one_run_bound
 from cloister.ledger.stated import Stated, of_plan
 from cloister.privacy.accounting import true_positive_rate
 from cloister.privacy.events import GaussianEvent
+from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.simulation.plans import plans_of
 from cloister.trust.memorize.exposure import CanaryRank
 
-# Steps of the integral, in bits; the sum takes each step's larger end, so it is an upper bound.
+# Step of the integral, in bits; the sum takes each step's larger end, so it is an upper bound.
 STEP = 0.125
 
 
@@ -37,7 +38,7 @@ class Promise:
 
     Attributes:
         stated: ε with unit, δ, neighbours and adversaries.
-        event: The mechanism of the whole plan.
+        event: The mechanism of the whole plan, for the accountant.
     """
 
     stated: Stated
@@ -45,7 +46,7 @@ class Promise:
 
 
 def promise_of(recipe: Recipe) -> Promise | None:
-    """The promise to the site with the largest ε; None: the study has no noise at its sites."""
+    """Returns the promise to the site with the largest ε; None: the sites add no noise."""
     if not recipe.privacy.enabled:
         return None
     names = tuple(f"site {number}" for number in range(recipe.data.sites))
@@ -58,17 +59,29 @@ def promise_of(recipe: Recipe) -> Promise | None:
     return max(found, key=lambda one: one.stated.epsilon) if len(found) == len(plans) else None
 
 
+def promise_of_canary(recipe: Recipe, copies: int) -> Promise | None:
+    """The promise to a canary with all of its copies.
+
+    Returns:
+        None if the study has no noise at its sites, or if each copy is a unit by itself: then the ε
+        of one unit does not bound what is found of the canary.
+    """
+    if copies > 1 and recipe.privacy.unit is not Unit.PERSON:
+        return None
+    return promise_of(recipe)
+
+
 def most_found(promise: Promise, share: float) -> float:
-    """The largest probability that a planted secret is among this share of likeliest numbers."""
+    """Returns the largest probability of a planted secret among this share of likely numbers."""
     return true_positive_rate([promise.event], share)
 
 
 def most_exposure(promise: Promise, others: int) -> float:
-    """The largest mean exposure of planted canaries, in bits.
+    """Returns the largest mean exposure of planted canaries that ε allows, in bits.
 
     Args:
-        promise: The study's.
-        others: N, the numbers that each secret is ranked among.
+        promise: The study's promise.
+        others: N, the number of other numbers among which each secret is ranked.
     """
     end = math.log2(others + 1)
     bits = np.arange(0.0, end, STEP)
@@ -78,19 +91,19 @@ def most_exposure(promise: Promise, others: int) -> float:
 
 
 def chance_exposure(others: int) -> float:
-    """The mean exposure of a uniform rank among N + 1 numbers, in bits."""
+    """Returns the mean exposure of a uniform rank among N + 1 numbers, in bits."""
     places = np.arange(1, others + 2)
     return float(np.mean(np.log2((others + 1) / places)))
 
 
 @dataclass(frozen=True)
 class LowerBound:
-    """What canaries say about ε, by the audit's test of one run.
+    """A lower bound on ε from canaries, by the audit's test of one run.
 
     Attributes:
-        epsilon: ε is at least this, at the audit's confidence; 0: nothing was shown.
-        most: What as many canaries would show if every guess were right.
-        canaries: How many there are.
+        epsilon: ε is at least this, at the audit's confidence; 0: the canaries show nothing.
+        most: The bound that as many canaries would give if every guess were correct.
+        canaries: Number of canaries.
     """
 
     epsilon: float
@@ -99,10 +112,10 @@ class LowerBound:
 
 
 def lower_bound(promise: Promise, found: Sequence[CanaryRank]) -> LowerBound:
-    """Tests which canaries were planted, by how far their losses lie below those of others.
+    """Guesses from the losses which canaries were planted, and bounds ε by the correct guesses.
 
     Args:
-        promise: The study's; gives the family of mechanisms and δ.
+        promise: The study's promise, which has the family of mechanisms and δ.
         found: Planted and kept-out canaries; a fair coin decided for each.
     """
     planted = np.array([one.is_planted for one in found])

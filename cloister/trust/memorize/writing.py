@@ -29,35 +29,35 @@ from cloister.trust.memorize.measured import (
     measure_canaries,
 )
 from cloister.trust.memorize.page import memorization_page
-from cloister.trust.memorize.promise import promise_of
+from cloister.trust.memorize.promise import promise_of, promise_of_canary
 from cloister.trust.opening import Opened, open_run, recipe_of
 from cloister.trust.places import KnownRecords, check_stays, inputs_of, stores_of
 from cloister.trust.writing import PAGE, check_free, write_report
 
 JSON = "memorization.json"
-# Numbers that a secret is ranked among: exposures up to 10 bits.
+# Other numbers among which a secret is ranked: they show exposures up to 10 bits.
 OTHERS = 1000
-# Records that are continued: a second or so each, by a small model.
+# Most records that are continued: a small model takes about a second for each.
 MOST_RECORDS = 50
-# k: shorter ends are often everyday words; the literature takes 50, of longer texts.
+# The number k: shorter ends are often everyday words; the literature uses 50, with longer texts.
 TOKENS = 16
-# Private replies that a page quotes.
+# Most private replies that a page quotes.
 QUOTED = 5
-# Characters of a prompt's end that a page quotes.
+# Most characters of a prompt's end that a page quotes.
 SHOWN = 200
 KINDS = {"causal-lm": "messages", "sequence-classification": "text"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemorizationReport:
-    """What was written.
+    """A written report on memorization.
 
     Attributes:
-        folder: With `index.html` and `memorization.json`.
-        document: What the JSON file says.
-        canaries: By model, what is found of canaries; empty: none were given.
-        extraction: By model and kind of record; empty: no records were given.
-        private: Whose private records it quotes; None: nobody's that is known.
+        folder: The folder with `index.html` and `memorization.json`.
+        document: The content of the JSON file.
+        canaries: The figures of canaries by model; empty: no canaries were given.
+        extraction: The figures by model and kind of record; empty: no records were given.
+        private: The private records that it quotes, in words; None: no known ones.
     """
 
     folder: Path
@@ -84,39 +84,39 @@ def measure_memorization(
     base: str | None = None,
     on_stage: Callable[[str], None] | None = None,
 ) -> MemorizationReport:
-    """Measures what a finished model memorized, beside what its ε allows.
+    """Measures what a finished model memorized, in comparison with what its ε allows.
 
     Args:
         run: A finished run's folder, or an adapter's.
         out: A new folder for `index.html` and `memorization.json`.
         canaries: The secrets' file of `cloister data plant`, from which the study's records came.
-        records: Of a chat model, the records that it was trained on, whose replies it continues.
+        records: For a chat model, the records of its training, whose replies it continues.
         test: Public records that it continues as a control; None: the run's public test set.
         against: Another run of the same task, such as one without privacy.
-        site: A site's file, whose private records `records` may be.
-        others: Numbers that each secret is ranked among.
-        tokens: Last tokens of a reply that the model shall give.
-        samples: Samples of each reply, beside greedy decoding.
-        most: Records that are continued, drawn by the seed where there are more.
-        seed: Of what is drawn.
-        base: The base's folder or hub id on this machine; None: as the adapter names it.
-        on_stage: Called with what begins; None: nobody is told.
+        site: A site's file; `records` may be its private records.
+        others: Number of other numbers among which each secret is ranked.
+        tokens: Number of last tokens of a reply that the model must produce.
+        samples: Number of samples for each reply, in addition to greedy decoding.
+        most: Most records that are continued; if there are more, the seed draws them.
+        seed: The seed of everything that is drawn.
+        base: The base's folder or hub id on this machine; None: the one that the adapter names.
+        on_stage: Is called with the name of each stage; None: it is not called.
 
     Returns:
-        The folder and what it says, with 95 % intervals.
+        The folder and its content, with 95 % intervals.
 
     Raises:
         UsageError: The task or an option does not apply, the run's training file has none of the
-            planted canaries, or the folder is taken.
-        RefusedError: `records` are private records and `out` is outside of their own place, or
-            `test` holds private records.
-        BadFileError: There is no finished adapter, or a file cannot be read or written.
-        ModelFileError: The base is missing or not the one that was trained on.
+            planted canaries, or the folder exists already.
+        RefusedError: `records` are private records and `out` is not below their folder, or `test`
+            holds private records.
+        BadFileError: The adapter is missing, or a file cannot be read or written.
+        ModelFileError: The base is missing, or is not the one that was trained.
 
     Guarantees:
-        A report of private records that this machine knows lies below the folder that holds them.
-        It has true counts of them and quotes them, which no ledger charges. Nothing is
-        half-written.
+        A report on private records that this machine knows is only written below the folder that
+        holds them, because it quotes them and has true counts, which no ledger charges. The report
+        is complete or does not exist.
     """
     place, target = Path(run), Path(out)
     check_free(target)
@@ -129,7 +129,7 @@ def measure_memorization(
     folder, recipe = recipe_of(place)
     if records is not None and kind != "causal-lm":
         raise UsageError(
-            f"--records: {run} is a model of {kind}, which writes no text; give --canaries alone"
+            f"--records: {run} is a model for {kind}, which writes no text; give only --canaries"
         )
     secrets = None if canaries is None else _secrets(Path(canaries), kind, recipe)
     store = None
@@ -152,7 +152,9 @@ def measure_memorization(
     if secrets is not None:
         for name, opened in models.items():
             say(f"{len(secrets.canaries)} canaries: {name}")
-            promise = None if opened.recipe is None else promise_of(opened.recipe)
+            promise = (
+                None if opened.recipe is None else promise_of_canary(opened.recipe, secrets.copies)
+            )
             found[name] = measure_canaries(opened.model, secrets, others, seed, promise)
     rows: list[ExtractionRow] = []
     quoted: list[Reproduced] = []
@@ -188,12 +190,12 @@ def measure_memorization(
 
 
 def _secrets(path: Path, kind: str, recipe: Recipe | None) -> Canaries:
-    """The canaries, of the study's kind of record and planted in its training file."""
+    """Reads the canaries, which must fit the study's records and be in its training file."""
     secrets = read_canaries(path)
     if KINDS.get(kind) != secrets.kind:
         raise UsageError(
-            f"--canaries {path}: canaries are {secrets.kind}, and this is a model of {kind}; "
-            "canaries are of sequence-classification and causal-lm"
+            f"--canaries {path}: the canaries are {secrets.kind} records, but this is a model for "
+            f"{kind}; canaries fit sequence-classification and causal-lm"
         )
     trained = [] if recipe is None else training_records(recipe)
     if trained and secrets.planted:
@@ -207,7 +209,7 @@ def _secrets(path: Path, kind: str, recipe: Recipe | None) -> Canaries:
 
 
 def _said(record: Record) -> object:
-    """What identifies a record of these two kinds, without its site and person."""
+    """Returns the text that identifies a record of these two kinds, without site and person."""
     if isinstance(record, ChatRecord):
         return record.text, tuple((turn.role, turn.content) for turn in record.messages)
     return (record.text, record.label) if isinstance(record, TextRecord) else None
@@ -221,7 +223,7 @@ def _drawn(records: Sequence[ChatRecord], most: int, seed: int) -> list[ChatReco
 
 
 def _whose(stores: Sequence[KnownRecords], records: Sequence[Record]) -> KnownRecords | None:
-    """Of which private records one of these is; None: of none that are known."""
+    """Returns the private records that one of these belongs to; None: no known ones."""
     for store in stores:
         if any(inputs_of(record) & store.inputs for record in records):
             return store
@@ -233,8 +235,8 @@ def _other(against: Path, base: str | None, models: Mapping[str, Opened]) -> Ope
     own = models["model"]
     if (other.kind, other.model.labels) != (own.kind, own.model.labels):
         raise UsageError(
-            f"--against: a model of {other.kind} with other labels; one that answers the same "
-            f"question, of {own.kind}, is needed"
+            f"--against: a model for {other.kind} with other labels given; a model for {own.kind} "
+            "with the same labels is needed"
         )
     return other
 
@@ -247,14 +249,14 @@ def _extracted(
     seed: int,
     say: Callable[[str], None],
 ) -> tuple[list[ExtractionRow], list[Reproduced]]:
-    """Rows of each model, of the base without its adapter, and quotations of the first model."""
+    """Returns rows of each model and of the base without adapter, and quoted private replies."""
     rows, quoted = [], []
     for name, opened in models.items():
         model = opened.model
         asked = {words: attempts(model, each, tokens) for words, each in sets.items()}
         if not asked["given"]:
             raise UsageError(
-                f"--tokens {tokens}: no reply of --records has so many tokens; give fewer"
+                f"--tokens {tokens}: no reply of --records has this many tokens; give fewer"
             )
         passes = [name] if name != "model" else [name, "base without the adapter"]
         for who in passes:

@@ -1,4 +1,4 @@
-"""A file with copies: a unit for each record, the same bytes again, and no unit looks at others."""
+"""A file with copies has one unit per record and equal bytes each time, and couples no units."""
 
 import json
 import stat

@@ -1,4 +1,4 @@
-"""Words left out, exchanged, mistyped and replaced, in Chinese and English; labels' words stay."""
+"""The methods change words in Chinese and English, and keep words that decide the label."""
 
 from pathlib import Path
 from random import Random

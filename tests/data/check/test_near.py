@@ -1,4 +1,4 @@
-"""Near duplicates: found from 0.8 on, not below, whatever their order."""
+"""Near duplicates are found from a similarity of 0.8 on, in any order of the texts."""
 
 import random
 

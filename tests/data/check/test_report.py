@@ -1,4 +1,4 @@
-"""What a check finds in a file, in Chinese and English, and that it names what was planted."""
+"""A check finds the planted faults of Chinese and English files, and names them."""
 
 import json
 import stat
@@ -80,7 +80,7 @@ def test_suspicious_labels_are_named(tmp_path: Path) -> None:
         "'cardiolgy' (1) are nearly equal",
         "'N/A' looks like a missing value",
         "rows have no label",
-        "the commonest label has 30 times the rarest's",
+        "the most frequent label has 30 times the records of the rarest",
         "'cardiolgy' occurs once",
     ):
         assert any(part in message for message in messages), part

@@ -1,4 +1,4 @@
-"""What each rule does to Chinese and English texts, what it leaves alone, and that it ends."""
+"""Each rule changes what it should in Chinese and English texts, and ends."""
 
 import pytest
 from hypothesis import example, given, settings

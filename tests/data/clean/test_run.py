@@ -1,4 +1,4 @@
-"""Files cleaned: what comes out, what the log says, and that nothing is left half."""
+"""A cleaned file has the expected rows and log, and is complete or does not exist."""
 
 import csv
 import gzip
@@ -205,8 +205,8 @@ def test_reserved_and_kept_columns_stay(tmp_path: Path) -> None:
     ("rows", "out", "options", "error", "message"),
     [
         ([{"text": "x"}], "notes.jsonl", {}, UsageError, "exists already"),
-        ([{"text": "x"}], "out.json", {}, UsageError, "cannot be written"),
-        ([{"text": "x"}], "out.parquet", {}, UsageError, "cannot be written"),
+        ([{"text": "x"}], "out.json", {}, UsageError, "can be written with this ending"),
+        ([{"text": "x"}], "out.parquet", {}, UsageError, "can be written with this ending"),
         ([{"text": " "}], "out.jsonl", {}, DataError, "none of 1 rows is left"),
         ([{"text": "x"}], "out.jsonl", {"columns": {"text": "y"}}, UsageError, "no such column"),
         (

@@ -1,4 +1,4 @@
-"""FHIR files as records: whose a text is, what it says, and what is left out and counted."""
+"""FHIR files become records with patient and text; what is left out is counted."""
 
 import base64
 import gzip

@@ -1,4 +1,4 @@
-"""A file scrubbed into another: all columns kept, nothing half written, a log for its owner."""
+"""A scrubbed file has all columns, is complete or does not exist, and has a private log."""
 
 import json
 import stat

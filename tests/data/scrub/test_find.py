@@ -1,4 +1,4 @@
-"""What the rules find, and what they leave: each rule has a case that passes and ones that fail."""
+"""Each rule finds its identifiers and leaves similar texts alone."""
 
 import pytest
 from hypothesis import given, settings

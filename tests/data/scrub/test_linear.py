@@ -1,4 +1,4 @@
-"""No text, whatever it holds, costs a rule more than a bounded number of steps a character."""
+"""No text costs a rule more than a bounded number of steps per character."""
 
 import re
 import sys

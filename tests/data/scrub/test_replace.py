@@ -1,4 +1,4 @@
-"""Placeholders: the same identifier by the same number within a unit, and never another's."""
+"""Within a unit, equal identifiers get the same placeholder, and different ones never do."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Sides: of the unit alone by hash, time and site; within one unit of the shares by label."""
+"""A unit's side depends on the unit alone (hash, time, site) or has equal shares (label)."""
 
 import random
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Files of a split: every row once, no unit twice, nothing half written, a log beside each."""
+"""A split has every row once and no unit twice, complete or not at all, with logs."""
 
 import json
 import stat

@@ -1,4 +1,4 @@
-"""Rows of SQLite's queries as records, from a connection that cannot write."""
+"""Rows of SQLite queries become records, over a connection that cannot write."""
 
 import json
 import sqlite3

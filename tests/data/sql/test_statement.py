@@ -1,4 +1,4 @@
-"""A query is one statement that reads, whatever is quoted or commented in it."""
+"""Only one reading statement is accepted, whatever is quoted or commented in it."""
 
 import pytest
 from hypothesis import given, settings

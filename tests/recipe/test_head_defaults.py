@@ -1,0 +1,110 @@
+"""The rate of a private linear head that states none follows from its noise."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cloister.adapter.tensors import Adapter
+from cloister.errors import RecipeError
+from cloister.recipe import Recipe, parse_document, parse_recipe, read_run_recipe, sent_document
+from cloister.recipe.head_defaults import HIDDEN, LOGIT_NOISE, head_rate, mean_noise
+from cloister.server.aggregate_noise import aggregate_noise
+from cloister.strategies.build import make_strategy
+from cloister.training.optimizer import learning_rate_at
+
+HEAD = ["lora.train=none", "data.partition=iid", "data.sites=5"]
+SHARED = ["privacy.noise=shared"]
+NAMES = ("a", "b", "c", "d", "e")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [],
+        SHARED,
+        [*SHARED, "privacy.missing_sites=1"],
+        ["privacy.epsilon=1.0"],
+        ["data.public_records=[600, 1200, 1200, 2400, 5000]"],
+    ],
+    ids=["own", "shared", "shared, one missing", "ε = 1", "sites of all sizes"],
+)
+def test_the_noise_is_that_which_the_coordinator_knows(changes: list[str]) -> None:
+    """Of the proposed plans; a secure sum that all sites are in has more than it must have."""
+    recipe = parse_recipe("", [*HEAD, *changes, "privacy.max_update_norm=1e6"])
+    rate = learning_rate_at(recipe.training, 0, recipe.federation.num_rounds)
+    known = aggregate_noise(recipe, NAMES)(1, NAMES, 770) / rate**2
+    assert mean_noise(recipe) == pytest.approx(math.sqrt(known), rel=1e-3)
+
+
+@pytest.mark.parametrize("schedule", ["warmup-linear", "warmup-cosine", "constant"])
+@pytest.mark.parametrize("strategy", ["fedavg", "fedavgm"])
+def test_a_logit_has_noise_of_the_stated_size_after_the_last_round(
+    schedule: str, strategy: str
+) -> None:
+    """Rounds of noise alone, at the default rate, through the strategy that runs."""
+    given = [*HEAD, f"training.schedule={schedule}", f"strategy.name={strategy}"]
+    given += ["strategy.momentum=0.5"] if strategy == "fedavgm" else []
+    recipe = parse_recipe("", given)
+    made, rng = make_strategy(recipe.strategy, NAMES), np.random.default_rng(1)
+    state, rounds = made.init(Adapter({"w": np.zeros(4000)})), recipe.federation.num_rounds
+    for number in range(rounds):
+        deviation = mean_noise(recipe) * learning_rate_at(recipe.training, number, rounds)
+        noise = {site: Adapter({"w": rng.normal(0, deviation, 4000)}) for site in ("all",)}
+        state = made.aggregate(state, noise)
+    # Two digits of the rate, rounds that are not many, and momentum's last rounds: 10 %.
+    assert float(state.adapter["w"].std()) * math.sqrt(HIDDEN) == pytest.approx(
+        LOGIT_NOISE, rel=0.1
+    )
+
+
+def test_what_was_filled_in_is_stated_and_sent(tmp_path: Path) -> None:
+    recipe = parse_recipe("", HEAD)
+    assert recipe.privacy.max_grad_norm == 1.0
+    assert recipe.strategy.name == "fedavgm"
+    assert recipe.training.learning_rate == head_rate(recipe, mean_noise(recipe)) > 1.0
+    assert parse_document(sent_document(recipe)).digest() == recipe.digest()
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml())
+    assert read_run_recipe(tmp_path / "recipe.toml") == recipe.resolved()
+
+
+def test_a_run_that_was_begun_before_keeps_what_it_ran_with(tmp_path: Path) -> None:
+    begun = parse_recipe("", [*HEAD, "training.learning_rate=1.0", "privacy.max_grad_norm=8.0"])
+    (tmp_path / "recipe.toml").write_text(begun.to_toml())
+    assert read_run_recipe(tmp_path / "recipe.toml").digest() == begun.digest()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["training.learning_rate=1.0"],
+        ["privacy.max_grad_norm=8.0"],
+        ["privacy.enabled=false"],
+        ["privacy.noise_multiplier=0"],
+        ["training.mode=local-steps"],
+        ["strategy.name=median"],
+        ["lora.train=b"],
+        ["task.kind=multi-label-classification"],
+    ],
+)
+def test_other_studies_keep_their_defaults(changes: list[str]) -> None:
+    recipe = parse_recipe("", [*HEAD, *changes])
+    plain = Recipe()
+    assert recipe.training.learning_rate == plain.training.learning_rate
+    assert recipe.privacy.max_grad_norm == plain.privacy.max_grad_norm
+    assert recipe.strategy.name in ("fedavg", "median")
+
+
+def test_less_noise_allows_a_larger_rate() -> None:
+    rates = [
+        parse_recipe("", [*HEAD, *changes]).training.learning_rate
+        for changes in (["privacy.epsilon=1.0"], [], SHARED)
+    ]
+    assert rates == sorted(rates)
+    assert rates[0] < rates[2]
+
+
+def test_what_is_impossible_is_reported_as_ever() -> None:
+    with pytest.raises(RecipeError, match=r"training\.expected_batch_size"):
+        parse_recipe("", [*HEAD, "data.public_records=10"])
