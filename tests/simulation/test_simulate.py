@@ -1,4 +1,4 @@
-"""Whole studies in one process: what they leave behind, what they promise, how they go on."""
+"""Whole studies in one process: their files, promises and resumption."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Several processes at a site: the bits of one, whole units, one noise, and a clear end."""
+"""Several processes at a site give the bits of one, with one noise and a clear end."""
 
 import os
 import signal

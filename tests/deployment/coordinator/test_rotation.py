@@ -1,4 +1,4 @@
-"""One authority follows another: no site is locked out, and at the end only the new one counts."""
+"""An authority is rotated without locking a site out; at the end only the new one counts."""
 
 import re
 import shlex
