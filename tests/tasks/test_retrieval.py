@@ -131,8 +131,8 @@ def test_a_file_of_passages_is_part_of_the_digest(tmp_path: Path) -> None:
     ("rows", "told"),
     [
         ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "row 2: duplicate id 'a'"),
-        ('{"id": "a"}\n', "row 1: text is no text"),
-        ('{"id": 1.5, "text": "x"}\n', "row 1: id is no text"),
+        ('{"id": "a"}\n', "row 1: text is not text"),
+        ('{"id": 1.5, "text": "x"}\n', "row 1: id is not text"),
         ("", "empty"),
     ],
 )
