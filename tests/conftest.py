@@ -4,9 +4,10 @@ import gc
 import inspect
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 from hypothesis import settings
 
@@ -68,17 +69,18 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         worker_forks.end()
 
 
-@pytest.fixture(autouse=True)
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def undrawn() -> Iterator[None]:
     """A finished run's picture is an empty file: drawing it takes a third of a tiny study's time.
 
     Tests of pictures draw them; `test_a_run_leaves_everything_behind` does at the end of a run.
     """
-    ending = sys.modules.get("cloister.server.ending")  # only who has run studies has loaded it
-    if ending is None:
-        return
-    for name in ("plot_run", "plot_classes"):
-        monkeypatch.setattr(ending, name, _empty_picture(getattr(ending, name)))
+    ending = sys.modules.get("cloister.server.ending")  # files of tests that run studies load it
+    with pytest.MonkeyPatch.context() as patch:
+        if ending is not None:
+            for name in ("plot_run", "plot_classes"):
+                patch.setattr(ending, name, _empty_picture(getattr(ending, name)))
+        yield
 
 
 def _empty_picture(draw: Callable[..., object]) -> Callable[..., None]:
@@ -91,13 +93,27 @@ def _empty_picture(draw: Callable[..., object]) -> Callable[..., None]:
     return empty
 
 
-@pytest.fixture(autouse=True)
-def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python's own writes wait for no disk: a tiny study syncs 30 files, 10 ms each.
+@pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """No write waits for the disk: a tiny study syncs 30 files and 10 entries, 10 ms and more each.
 
-    Tests of full disks and power cuts bring an `fsync` of their own; SQLite has its own anyway.
+    Tests of full disks bring an `fsync` of their own, and tests of power cuts a file layer for
+    SQLite, whose syncs stay as they are. So do those of the programs that tests start.
     """
-    monkeypatch.setattr(os, "fsync", os.fstat)
+    from cloister.ledger.storage import LedgerFile
+
+    connect = LedgerFile._connect
+
+    def without_waiting(ledger: LedgerFile, flags: int) -> apsw.Connection:
+        connection = connect(ledger, flags)
+        if ledger._vfs is None:
+            connection.execute("PRAGMA synchronous=OFF")
+        return connection
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        patch.setattr(LedgerFile, "_connect", without_waiting)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Archives: what goes in comes out, `tar` reads it too, and nothing else is ever written."""
+"""Archives round-trip, `tar` reads them, and no other file is ever written."""
 
 import os
 import stat

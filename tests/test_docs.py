@@ -1,4 +1,4 @@
-"""The documentation names what is there, and its commands can be meant."""
+"""The documentation names existing things, and its commands are valid."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Files are there whole or not at all, and nobody is led elsewhere by a link."""
+"""Files are complete or do not exist, and no symbolic link redirects a write."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""The ground that tests stand on: they end what they started, and nothing of anybody else's."""
+"""Rules for the tests and the code: length of files, ports, processes, names."""
 
 import os
 import re

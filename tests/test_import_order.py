@@ -1,4 +1,4 @@
-"""The rooms and who may import whom: docs/architecture.md's table, held."""
+"""The layers of docs/architecture.md hold: who may import which room."""
 
 import ast
 import json

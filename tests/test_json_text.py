@@ -1,4 +1,4 @@
-"""JSON of another party has one reading, and takes no more than its bounds."""
+"""JSON from another party has one reading and bounded costs."""
 
 import json
 import tracemalloc

@@ -1,4 +1,4 @@
-"""What is installed is what was locked, byte for byte; images start from a digest."""
+"""Installed packages are those that were locked, byte for byte; images have a digest."""
 
 import hashlib
 import re

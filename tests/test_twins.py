@@ -1,4 +1,4 @@
-"""Wherever a twin without privacy is shown, it says that nobody tuned it."""
+"""Every result of a twin without privacy says that the twin was not tuned."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`cloister data plant`: invented records with secrets, by which memorization is measured."""
+"""`cloister data plant`: adds invented records with secrets, to measure memorization."""
 
 from __future__ import annotations
 
@@ -71,4 +71,4 @@ def plant(
         typer.echo(json.dumps(told))
         return
     typer.echo(f"{len(made.planted)} of {count} canaries planted; written to {out}")
-    typer.echo(f"secrets of all {count}: {secrets} (keep it from who trains)", err=True)
+    typer.echo(f"secrets of all {count}: {secrets} (do not give it to the trainers)", err=True)

@@ -1,4 +1,4 @@
-"""Arguments that the reports on a finished model share."""
+"""Defines the arguments that the reports on a finished model share."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ SiteFileOf = Annotated[
 
 
 def saying() -> Callable[[str], None]:
-    """A function that prints on stderr what begins."""
+    """Returns a function that prints the name of each stage on stderr."""
     return lambda stage: typer.echo(f"… {stage}", err=True)

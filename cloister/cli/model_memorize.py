@@ -1,4 +1,4 @@
-"""`cloister model memorize`: what a finished model memorized."""
+"""`cloister model memorize`: measures what a finished model memorized."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def memorize(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="For chat models: records that it was trained on, whose replies it shall "
-            "continue. The report of private records lies below their own folder.",
+            help="For chat models: records of its training, whose replies it must continue. A "
+            "report on private records must be below their own folder.",
         ),
     ] = None,
     test: Annotated[
@@ -40,25 +40,25 @@ def memorize(
     against: Against = None,
     site: SiteFileOf = None,
     others: Annotated[
-        int, typer.Option(min=1, help="Numbers that each secret is ranked among.")
+        int, typer.Option(min=1, help="Other numbers among which each secret is ranked.")
     ] = 1000,
     tokens: Annotated[
-        int, typer.Option(min=1, help="Last tokens of a reply that the model shall give.")
+        int, typer.Option(min=1, help="Last tokens of a reply that the model must produce.")
     ] = 16,
     samples: Annotated[
-        int, typer.Option(min=0, help="Samples of each reply, beside greedy decoding.")
+        int, typer.Option(min=0, help="Samples per reply, in addition to greedy decoding.")
     ] = 0,
     most: Annotated[
-        int, typer.Option(min=1, help="Records that are used, drawn where there are more.")
+        int, typer.Option(min=1, help="Most records that are used; if there are more, drawn.")
     ] = 50,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
     base: BaseFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure memorization: exposure of planted canaries, and private replies that are continued.
 
-    Exposures stand beside what the promised ε allows. The base without its adapter, public records
-    and canaries that were kept out are the control.
+    Exposures are compared with the most that the promised ε allows. The control is the base without
+    its adapter, public records, and canaries that were not planted.
 
     Example: cloister model memorize runs/bank --canaries canaries.json --out memorized
     """
@@ -111,5 +111,5 @@ def memorize(
             highlight=False,
         )
     if done.private is not None:
-        typer.echo(f"quotes {done.private}: it stays where these records are", err=True)
+        typer.echo(f"quotes {done.private}: keep it where these records are", err=True)
     typer.echo(str(done.folder / "index.html"))

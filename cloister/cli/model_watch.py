@@ -1,4 +1,4 @@
-"""`cloister model watch`: whether a finished model still fits, from the stream of its answers."""
+"""`cloister model watch`: watches a finished model's stream of answers for drift and surges."""
 
 from __future__ import annotations
 

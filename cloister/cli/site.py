@@ -13,6 +13,7 @@ from cloister.cli import (
     site_backup,
     site_feedback,
     site_key,
+    site_overlap,
     site_service,
     site_studies,
     site_trust,
@@ -38,6 +39,7 @@ app.command("start")(site_service.start)
 app.command("reload")(site_service.reload)
 app.command("stop")(site_service.stop)
 app.command("status")(site_service.status)
+app.command("overlap")(site_overlap.overlap)
 app.command("trust-ca")(site_trust.trust_ca)
 app.command("approve")(site_studies.approve_here)
 app.command("backup")(site_backup.backup)

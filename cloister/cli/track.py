@@ -1,4 +1,4 @@
-"""`cloister track`: a run's public figures for MLflow or Weights & Biases."""
+"""`cloister track`: sends a run's public figures to MLflow or Weights & Biases."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def track(
         typer.Option(metavar="PROJECT", help="Weights & Biases: the project's name."),
     ] = None,
     folder: Annotated[
-        Path, typer.Option(help="Of wandb's files, which wandb sync sends later.")
+        Path, typer.Option(help="Folder of wandb's files, which wandb sync sends later.")
     ] = Path(),
     online: Annotated[
-        bool, typer.Option("--online", help="Of wandb: send to its service at once.")
+        bool, typer.Option("--online", help="For wandb: send to its service at once.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Tell a tracker the public figures of runs: scores on public sets, promised ε, bytes.
+    """Send the public figures of runs to a tracker: scores on public sets, promised ε, bytes.
 
-    Names of sites, paths, times and what the trackers collect of a machine stay here. A study never
-    waits for a tracker: give the command again, and it tells what is new. Without a tracker,
-    cloister compare shows the same figures.
+    Names of sites, paths, times and facts about this machine are not sent. A study never waits for
+    a tracker: run the command again to send new rounds. Without a tracker, cloister compare shows
+    the same figures.
 
     Example: cloister track runs/bank --mlflow mlruns
     """
     if (mlflow is None) == (wandb is None):
         raise UsageError("give either --mlflow PLACE or --wandb PROJECT")
     if online and wandb is None:
-        raise UsageError("--online: of --wandb alone; an MLflow server is named by its address")
+        raise UsageError("--online: works with --wandb only; name an MLflow server by its address")
     from cloister.server.run_directory import RunDirectory
     from cloister.server.trackers import mlflow_tracker, track_run, wandb_tracker
 

@@ -72,6 +72,8 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
     site, plan = admitted.site, admitted.plan
     if request.study != site.study:
         raise RefusedError(f"study {request.study[:12]} asked, {site.study[:12]} accepted")
+    # Before all answers: a ledger from an old backup lacks charges, so it must not even give a
+    # certificate.
     check_seen(site.ledger, request.seen)
     if request.step is Step.CERTIFY:
         return _certified(admitted, request)
@@ -86,12 +88,14 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
         return _answer_secure(admitted, request, on_step)
     if request.step is not Step.TRAIN:
         raise RefusedError(f"{request.step} was asked; this plan's noise is the site's own")
+    # Everything that can fail without records comes before the charge: a bad message or a process
+    # that does not start must not cost budget.
     begin = _decoded(admitted, request)
     if admitted.workspace.team is not None:
         _gather(admitted, request)
     entropy = site.entropy(plan, request.round)
     granted = site.ledger.reserve(_charge(admitted, request, entropy, request.adapter))
-    if isinstance(granted, Released):
+    if isinstance(granted, Released):  # asked again: the same bytes, so no second draw of noise
         return _released(site, request, granted)
     with charged(request.round):
         delta = _trained(admitted, begin, entropy, on_step)
@@ -248,15 +252,14 @@ def _charge(admitted: Admitted, request: RoundRequest, entropy: Entropy, asked: 
 
 
 def _own(site: Site, center: Adapter, number: int) -> Adapter:
-    """The adapter that a round starts from: the shared one, or the site's own."""
+    """Returns the adapter from which a round starts: the shared one, or the site's own."""
     if not site.training.personal or site.personal is None:
         return center
     return site.personal.before(number, center.shapes) or center
 
 
 def _kept(site: Site, workspace: Workspace, number: int) -> Adapter:
-    """The tensors that never leave, as a round starts: the site's own, else the study's first
-    ones."""
+    """Returns the tensors that never leave, before a round: the site's own, else the first ones."""
     if not workspace.kept:
         return Adapter({})
     start = workspace.start.select(workspace.kept)
@@ -265,7 +268,7 @@ def _kept(site: Site, workspace: Workspace, number: int) -> Adapter:
 
 
 def _memory(site: Site, workspace: Workspace, number: int) -> OptimizerMemory | None:
-    """The optimizer's memory as a round starts; empty before the first round."""
+    """Returns the optimizer's memory before a round; empty before the first round."""
     if site.optimizer is None:
         return None
     trained = workspace.start.shapes
@@ -303,7 +306,7 @@ def _delivered(admitted: Admitted, request: RoundRequest) -> RoundReply:
 
 
 def _certified(admitted: Admitted, request: RoundRequest) -> RoundReply:
-    """The site's certificate of the study: a function of its ledger, which holds no record."""
+    """Answers with the site's certificate, a function of its ledger, which holds no record."""
     site = admitted.site
     try:
         certificate = site.ledger.certificate(

@@ -155,6 +155,8 @@ class SecureExchange:
                 f"round {self.number} was charged before, under keys that are lost; it stays "
                 "spent: go on with the next one"
             )
+        # The charge is before the gradient: after a crash in between, the round is spent and no
+        # batch is drawn a second time.
         granted = self.ledger.reserve(charge)
         if isinstance(granted, Released):
             return granted

@@ -1,10 +1,10 @@
-"""Canaries: invented records with a secret number, planted to measure what a model memorizes.
+"""Plants canaries, invented records with a secret number, to measure what a model memorizes.
 
-After "The Secret Sharer" (Carlini et al. 2019, arXiv:1802.08232, section 4): a canary is a sentence
-with a number that is drawn from a stated space, so a model that finds the true number likelier than
-others has memorized it. A fair coin decides for each canary whether it is planted; those that are
-not are the control (Steinke et al. 2023, arXiv:2305.08846). All copies of a canary belong to one
-person and one site, so they are one privacy unit.
+The method is that of "The Secret Sharer" (Carlini et al. 2019, arXiv:1802.08232, section 4). A
+canary is a sentence with a number that is drawn from a stated space. If a model finds the true
+number more likely than others, it has memorized it. A fair coin decides whether a canary is
+planted; the others are the control (Steinke et al. 2023, arXiv:2305.08846). All copies of a canary
+belong to one person and one site, so they are one privacy unit.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _FIELDS = {"name", "secret", "label", "is_planted"}
 
 @dataclass(frozen=True)
 class Canary:
-    """An invented record with a secret.
+    """An invented record with a secret number.
 
     Attributes:
-        name: Of a person who does not exist; each canary has its own.
+        name: The name of a person who does not exist; each canary has its own.
         secret: Its number, in groups of three digits.
-        label: Of a text, its label; None: of a conversation.
+        label: The label of a text; None: it is a conversation.
         is_planted: Whether the coin put it into the file.
     """
 
@@ -57,7 +57,7 @@ class Canary:
     is_planted: bool
 
     def record(self, secret: str | None = None) -> Record:
-        """The record, with its own secret or another of the space."""
+        """Returns the record, with its own secret or with another number of the space."""
         number = self.secret if secret is None else secret
         if self.label is None:
             question = Message("user", f"What opens the locker of {self.name}?")
@@ -71,9 +71,9 @@ class Canaries:
 
     Attributes:
         kind: `text`: each is a text with a label; `messages`: a conversation.
-        digits: Of a secret; the space has 10^digits numbers.
+        digits: Number of digits of a secret; the space has 10^digits numbers.
         copies: Rows of each planted canary.
-        canaries: All of them, planted or not.
+        canaries: All canaries, planted or not.
     """
 
     kind: CanaryKind
@@ -83,17 +83,17 @@ class Canaries:
 
     @property
     def planted(self) -> tuple[Canary, ...]:
-        """Those that are in the file of records."""
+        """Returns the canaries that are in the file of records."""
         return tuple(one for one in self.canaries if one.is_planted)
 
     @property
     def kept_out(self) -> tuple[Canary, ...]:
-        """The control: those that are in no file of records."""
+        """Returns the canaries of the control, which are in no file of records."""
         return tuple(one for one in self.canaries if not one.is_planted)
 
 
 def secret_of(random: Random, digits: int = DIGITS) -> str:
-    """Draws a secret: a number of so many digits, leading zeros included, in groups of three."""
+    """Draws a secret: a number with leading zeros, in groups of three digits."""
     number = f"{random.randrange(10**digits):0{digits}d}"
     return " ".join(number[at : at + 3] for at in range(0, digits, 3))
 
@@ -108,13 +108,13 @@ def plant(
     columns: Mapping[str, str | None] | None = None,
     random: Random | None = None,
 ) -> Canaries:
-    """Writes a file's rows and, behind them, canaries; and the canaries' secrets to a second file.
+    """Writes a file's rows and then canaries, and writes the canaries' secrets to a second file.
 
     Args:
         source: Records with a text and a label, or with conversations; not changed.
         out: The new file of records: `.jsonl`, `.csv` or `.parquet`.
         secrets: The new file of canaries, JSON.
-        count: Canaries that are drawn; a fair coin plants each.
+        count: Number of canaries; a fair coin decides whether each one is planted.
         copies: Rows of each planted canary.
         columns: Columns by role (`text`, `label`, `messages`, …) that the caller names.
         random: Draws names, secrets, labels, sites and coins; None: the system's entropy.
@@ -141,7 +141,7 @@ def plant(
     if roles.kind not in ("text", "messages") or (roles.kind == "messages" and not roles.messages):
         raise UsageError(
             f"{form.path}: canaries are texts with a label, or conversations in a column of turns; "
-            "name the columns by --text and --label, or --messages"
+            "name the columns with --text and --label, or --messages"
         )
     with new_logged_file(out) as (writer, content):
         first: Row = {}
@@ -192,7 +192,7 @@ def _drawn(random: Random, count: int, copies: int, labels: list[str], roles: Ro
 
 
 def _row(canary: Canary, roles: Roles, first: Row, site: Any) -> Row:
-    """A canary as a row with the file's columns; those without a role are empty."""
+    """Returns a canary as a row with the file's columns; those without a role are empty."""
     record = canary.record()
     row: dict[str, Any] = dict.fromkeys(first)
     if isinstance(record, ChatRecord):
@@ -216,10 +216,10 @@ def _write(made: Canaries, path: Path) -> None:
 
 
 def read_canaries(path: Path) -> Canaries:
-    """Reads a file of canaries.
+    """Reads a file of canaries, which `plant` wrote.
 
     Raises:
-        BadFileError: It cannot be read, or is none.
+        BadFileError: It cannot be read, or is not a file of canaries.
     """
     try:
         with path.open("rb") as file:

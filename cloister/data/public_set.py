@@ -1,7 +1,7 @@
-"""The public training set of a study: its hash, and its records that are in a test set too.
+"""Hashes a study's public training set, and refuses records that are in a test set too.
 
-A model that was trained on the test set's texts scores well on them and tells nothing of others. So
-a study refuses to begin with them. Near duplicates are those of `cloister.data.check.near`.
+A model that was trained on a test set's texts scores well on them, and such scores say nothing
+about other texts. So a study refuses them. Near duplicates are those of `cloister.data.check.near`.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from cloister.data.records import (
 )
 from cloister.errors import DataError
 
-# Where a recipe names the set, for messages.
+# The recipe's key that names the set, for messages.
 KEY = "data.public"
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Records of one set that another set has too.
+    """Counts of one set's records that another set has too.
 
     Attributes:
-        exact: How many have the same text as a record of the other set.
-        near: How many others are near duplicates of one.
-        first: Index of the first of both kinds; None: there is none.
+        exact: Number of records with the same text as one of the other set.
+        near: Number of further records that are near duplicates of one.
+        first: Index of the first record of both kinds; None: there is none.
     """
 
     exact: int
@@ -47,7 +47,7 @@ class Overlap:
 
     @property
     def count(self) -> int:
-        """How many there are of both kinds."""
+        """Returns the number of records of both kinds."""
         return self.exact + self.near
 
 
@@ -55,11 +55,11 @@ def refuse_contaminated(records: Sequence[Record], scored: Sequence[Record]) -> 
     """Refuses public training records that are scored too.
 
     Args:
-        records: To train on.
+        records: The public training records.
         scored: The public test and validation sets.
 
     Raises:
-        DataError: There are such records; the message says how many and which is the first.
+        DataError: There are such records; the message has their number and the first one.
     """
     if not records:
         return
@@ -68,8 +68,8 @@ def refuse_contaminated(records: Sequence[Record], scored: Sequence[Record]) -> 
         raise DataError(
             f"{KEY}: {found.count} of {len(records)} records are in a test or validation set "
             f"too ({found.exact} with the same text, {found.near} nearly); the first is record "
-            f"{found.first + 1}. Scores on what was trained on tell nothing of new records: take "
-            "these records out of the public file"
+            f"{found.first + 1}. Scores on records of the training say nothing about new records; "
+            "remove these records from the public file"
         )
 
 
@@ -123,12 +123,12 @@ def public_records(data: DataConfig, kind: RecordKind) -> list[Record]:
 
 
 def _found(groups: Any, known: int) -> Any:
-    """Which of the later texts are in a group of one of the first `known`: bool [n]."""
+    """Returns whether each later text is in a group of one of the first `known`, bool [n]."""
     return np.isin(groups[known:], groups[:known])
 
 
 def text_of(record: Record) -> str:
-    """What is compared of a record: all of its text, without labels, scores or tags."""
+    """Returns the text by which records are compared, without labels, scores or tags."""
     if isinstance(record, PairRecord):
         return f"{record.text}\n{record.text_b}"
     if isinstance(record, TokenRecord):

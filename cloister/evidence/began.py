@@ -1,4 +1,4 @@
-"""The finished run with whose adapter a study began, as its run and its card state it."""
+"""States with which finished run's adapter a study began, for its run folder and card."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cloister.json_text import read_json
 from cloister.ledger.chain import Head
 from cloister.ledger.stated import Basis, Stated
 
-# The file in a run's folder.
+# Path of the statement in a run's folder.
 BEGAN = Path("start", "began.json")
 # Most bytes of it: a site takes about 500, and a study has at most 10,000 (`bounds.MOST_SITES`).
 MOST_BYTES = 2**24
@@ -22,13 +22,13 @@ MOST_BYTES = 2**24
 
 @dataclass(frozen=True, kw_only=True)
 class FormerSite:
-    """What the ledger of one site of the finished run said at that run's end.
+    """The ledger of one site of the finished run, at that run's end.
 
     Attributes:
-        promise: The ε promised by then, in that run and in those with which it began.
+        promise: The ε that was promised until then, in that run and in those with which it began.
         head: The last entry of the ledger.
-        key: The ledger's public key in hex, by which another ledger of the site is told; None: not
-            known.
+        key: The ledger's public key in hex, which shows whether a site has another ledger; None:
+            not known.
     """
 
     promise: Stated
@@ -50,8 +50,8 @@ class Began:
         study: The digest of its recipe.
         adapter: SHA-256 of its released adapter in wire format.
         rounds: Its closed rounds.
-        sites: By site, what its ledger said; None: the run has neither ledger nor certificate of
-            the site, so what it was promised is not known.
+        sites: The ledgers by site; None: the run has neither ledger nor certificate of the site,
+            so its promise is not known.
     """
 
     run: str
@@ -62,7 +62,7 @@ class Began:
 
     @property
     def promised(self) -> list[float]:
-        """The ε promised to each of its sites; ∞ where it is not known."""
+        """Returns the ε promised to each of its sites; ∞ for a site whose promise is not known."""
         return [math.inf if one is None else one.promise.epsilon for one in self.sites.values()]
 
     def to_json(self) -> dict[str, Any]:
@@ -105,19 +105,19 @@ class Began:
 
 
 def in_one_ledger(former: FormerSite, promise: Stated, key: str | None) -> bool:
-    """Whether a later promise to a site covers what it was promised before.
+    """Returns whether a later promise to a site covers the earlier one.
 
     Args:
-        former: What the site's ledger said before.
-        promise: The later one.
-        key: The public key of the ledger that makes it; None: not known.
+        former: The site's earlier ledger and promise.
+        promise: The later promise.
+        key: The public key of the ledger that makes the later promise; None: not known.
     """
     same = None in (former.key, key) or former.key == key
     return same and promise.basis is Basis.LIFETIME_BUDGET
 
 
 def added(former: Stated, promise: Stated) -> Stated:
-    """The promise of two ledgers together (basic composition: Dwork & Roth 2014, theorem 3.16)."""
+    """Returns the promise of two ledgers together (Dwork & Roth 2014, theorem 3.16)."""
     return replace(
         promise, epsilon=former.epsilon + promise.epsilon, delta=former.delta + promise.delta
     )
@@ -126,11 +126,11 @@ def added(former: Stated, promise: Stated) -> Stated:
 def with_earlier(
     earlier: FormerSite | None, site: FormerSite | None, *, took_part: bool
 ) -> FormerSite | None:
-    """What a run states of a site that was in the run with which it began, too.
+    """Returns a run's statement about a site that was also in the run with which it began.
 
     Args:
-        earlier: What the earlier run's ledger said of it; None: not known.
-        site: What this run's says; None: not known.
+        earlier: The site's ledger in the earlier run; None: not known.
+        site: The site's ledger in this run; None: not known.
         took_part: Whether the site was in this run.
     """
     if not took_part:
@@ -145,10 +145,10 @@ def with_earlier(
 
 
 def read_began(folder: Path) -> Began | None:
-    """Reads what a run states of the finished run with which it began; None: it began afresh.
+    """Reads with which finished run a run began; None: it began with a fresh adapter.
 
     Args:
-        folder: The run's.
+        folder: The run's folder.
 
     Raises:
         BadFileError: The file is damaged.

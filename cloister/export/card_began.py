@@ -1,4 +1,4 @@
-"""The section of a card on the finished run with whose adapter a study began."""
+"""Writes a card's section on the finished run with whose adapter a study began."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Scores = Mapping[str, float | None]  # by metric; None: not a number
 
 @dataclass(frozen=True, kw_only=True)
 class Forgetting:
-    """Scores on an earlier study's public test set.
+    """Scores on an earlier study's public test set, before and after this study.
 
     Attributes:
-        before: Of the adapter before round 1.
-        after: Of the released adapter.
+        before: Scores of the adapter before round 1.
+        after: Scores of the released adapter.
     """
 
     before: Scores
@@ -33,17 +33,17 @@ def began_section(
     *,
     is_central: bool = False,
 ) -> list[str]:
-    """Returns the section, as a list of one text; empty where there is nothing to say.
+    """Returns the section as a list of one text; empty if neither a run nor scores are given.
 
     Args:
         began: The finished run; None: the study began with a fresh adapter.
         forgetting: Scores on an older test set; None: the recipe names none.
-        sites: By site of this study, what its certificate or ledger states, or why it has none.
+        sites: By site of this study, the facts of its certificate or ledger, or why it has none.
         is_central: Whether the coordinator added noise for whole sites, which no ledger counts.
 
     Guarantees:
         For a site of both studies it never states the second study's ε alone: it states the
-        lifetime budget, where one ledger covers both, else the sum of both ε.
+        lifetime budget if one ledger covers both, and otherwise the sum of both ε.
     """
     lines = []
     if began is not None:
@@ -51,8 +51,8 @@ def began_section(
         lines += _table(began, sites)
         if is_central:
             lines.append(
-                "What the noise of the coordinator promises for a whole site is of one study: the "
-                "ε of both studies add up.\n"
+                "The promise of the coordinator's noise for a whole site covers one study: the ε "
+                "of both studies add up.\n"
             )
     if forgetting is not None:
         lines += _forgotten(forgetting)
@@ -66,9 +66,9 @@ def _origin(began: Began) -> list[str]:
     return [
         f"This study did not begin afresh: it began with the adapter of the run `{began.run}` "
         f"({began.rounds} rounds), SHA-256 `{began.adapter}`, of the study with the recipe's "
-        f"SHA-256 `{began.study}`. So this adapter also tells of the records of that study. "
-        "Whoever has records in both studies is protected by both together: the ε add up. A site "
-        "counts both in one ledger, if it kept its ledger.\n"
+        f"SHA-256 `{began.study}`. So this adapter also depends on the records of that study. For "
+        "a person with records in both studies, the ε of both add up. A site that kept its ledger "
+        "counts both studies in it.\n"
     ]
 
 
@@ -98,7 +98,7 @@ def _head(former: FormerSite | None) -> str:
 
 
 def _both(former: FormerSite | None, now: SiteFacts | str | None, was_in: bool) -> str:
-    """The promise over both studies."""
+    """Returns the promise to a site over both studies, in words."""
     if now is None:
         return "took no part in this study: as before"
     if isinstance(now, str):

@@ -1,4 +1,4 @@
-"""Shows a model's card as one page in HTML: to people who do not read Markdown.
+"""Renders a model's card as one page in HTML, for people who do not read Markdown.
 
 A card quotes other parties: sites' statements, labels, study names. So the page holds no script, no
 link and no picture from elsewhere, whatever the card says; markup in a card is shown as text.
@@ -19,7 +19,7 @@ from cloister.export.front_matter import without_front_matter
 from cloister.files import bad_file, write_whole
 from cloister.report_page import page
 
-# Its file, beside the card.
+# The page's file name; it is written beside the card.
 PAGE = "card.html"
 # Width of the names, of the longest bar, and of the figures beside it; height of a row, in pixels.
 NAME, BAR, FIGURES, STEP = 230, 260, 260, 26
@@ -32,9 +32,9 @@ class SizeBar:
     """One model in the picture of sizes.
 
     Attributes:
-        name: What it is.
-        bytes: Its size.
-        figures: What is written beside the bar.
+        name: The model's name.
+        bytes: The model's size in bytes.
+        figures: The text beside the bar.
     """
 
     name: str
@@ -88,7 +88,7 @@ def write_card_page(card: Path, page_file: Path) -> None:
 
 
 def size_picture(bars: Sequence[SizeBar]) -> str:
-    """Draws sizes as bars, the longest one BAR pixels wide; nothing where there are none."""
+    """Draws sizes as bars, the longest one BAR pixels wide; empty if there are no bars."""
     if not bars:
         return ""
     largest = max(bar.bytes for bar in bars) or 1

@@ -98,7 +98,7 @@ class ClippedSum:
 
 
 def within(total: ClippedSum, room: int) -> ClippedSum:
-    """The sum with every coordinate cut to ±`room` grid steps.
+    """Returns the sum with every coordinate cut to ±`room` grid steps.
 
     Guarantees:
         The bound stays the sensitivity: cutting coordinates never increases the distance of two
@@ -109,7 +109,7 @@ def within(total: ClippedSum, room: int) -> ClippedSum:
 
 
 def empty_sum(parameters: Sequence[Tensor], bound: float, grid: float | None = None) -> ClippedSum:
-    """The sum over no unit: zeros with the parameters' shapes."""
+    """Returns the sum over no unit: zeros with the parameters' shapes."""
     return ClippedSum(
         tuple(torch.zeros_like(p, dtype=torch.int64) for p in parameters), bound, grid
     )
@@ -146,7 +146,7 @@ def clip_and_sum(
 def contributions(
     per_unit: Sequence[Gradient], bound: float, grid: float | None = None
 ) -> tuple[Tensor, ...]:
-    """Each unit's contribution in grid steps: integers in float32, [U, …] for each parameter.
+    """Returns each unit's contribution in grid steps: integers in float32, [U, …] per parameter.
 
     Arguments, errors and guarantees are those of `clip_and_sum`; no row depends on another.
     """
@@ -166,7 +166,10 @@ def _scales(per_unit: Sequence[Gradient], bound: float, grid: float | None) -> S
     norms = sum_in_halves(squares_of(per_unit)).sqrt()
     usable = torch.isfinite(norms)
     target = (bound - lengthening) * (1 - MARGIN)
+    # The least divisor avoids a division by 0 for a gradient of 0.
     factors = (target / norms.clamp_min(1e-30)).clamp_max(1.0) / step
+    # A unit whose gradient is not finite contributes zero. It would otherwise turn the whole sum
+    # into NaN, which no noise hides.
     factors = torch.where(usable, factors, torch.zeros_like(factors))
     # Do not ask a GPU whether all rows are usable: the host would wait for the answer.
     clean = not norms.is_cuda and bool(usable.all())

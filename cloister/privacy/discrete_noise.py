@@ -25,7 +25,7 @@ BLOCK = 2**17
 
 
 def discrete_gaussian(deviation: float, count: int, entropy: Entropy) -> NDArray[np.int64]:
-    """Independent discrete Gaussians for a share of a sum's noise, int64 [count].
+    """Draws independent discrete Gaussians for a share of a sum's noise, int64 [count].
 
     Args:
         deviation: s, in steps of the grid.

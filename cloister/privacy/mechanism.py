@@ -49,6 +49,7 @@ class Mechanism:
         Raises:
             RefusedError: The plan has no further step in a round.
         """
+        # One more batch would be an event that the accountant did not count.
         if self._drawn == self.plan.local_steps:
             raise RefusedError(
                 f"step {self._drawn + 1} of a round was asked; the plan has {self.plan.local_steps}"
@@ -62,6 +63,8 @@ class Mechanism:
         Raises:
             RefusedError: The sum's bound is not the plan's, or the batch was released already.
         """
+        # The noise's scale is a multiple of the plan's bound. A sum with a larger bound would get
+        # too little noise, and ε would be false.
         if clipped.bound != self.plan.max_grad_norm:
             raise RefusedError(
                 f"a sum clipped to {clipped.bound} was given; the plan says "
@@ -96,11 +99,14 @@ class Mechanism:
                 f"says {noise.bound} and {noise.grid}"
             )
         self._release_once()
+        # Cut before the noise is added, so that the sum over sites does not wrap modulo 2^bits.
+        # Cutting after it would change the law of the summed noise, which is what is accounted.
         fitting = within(clipped, noise.room)
         flat = torch.cat([tensor.flatten() for tensor in fitting.tensors]).cpu().numpy()
         return flat + discrete_gaussian(noise.share, values, self._entropy)
 
     def _release_once(self) -> None:
+        # Two noisy sums of one batch could be averaged, which halves the variance of the noise.
         if self._released == self._drawn:
             raise RefusedError("a batch is released once; draw the next one first")
         self._released += 1

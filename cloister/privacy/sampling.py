@@ -31,5 +31,6 @@ def poisson_sample(count: int, sample_rate: float, entropy: Entropy) -> NDArray[
         rounded down to their grid: the actual rate is at most the accounted one, and within 2⁻⁵³ of
         it (float32 uniforms would turn 10⁻⁹ into 6·10⁻⁸).
     """
+    # Rounded down, never up: a larger rate than the accounted one would make ε false.
     realised = math.floor(sample_rate * UNIFORM_GRID) / UNIFORM_GRID
     return np.flatnonzero(entropy.uniform(count) < realised)

@@ -10,8 +10,8 @@ from cloister.errors import RecipeError
 from cloister.recipe.read import validated
 from cloister.recipe.schema import Recipe
 
-# Fields that decide what a vector or an output means. With another value the adapter would be that
-# of another function; the base's file name, its type and quantization, and sizes may differ.
+# Fields that decide the meaning of a vector or an output. With another value the adapter would
+# belong to another function; the base's file name, its type and quantization, and sizes may differ.
 _MODEL = ("pooling", "normalize", "layers", "center")
 _TASK = (
     "kind",
@@ -30,7 +30,7 @@ _OF_SITES = frozenset({"ranks"})
 
 @dataclass(frozen=True, kw_only=True)
 class Former:
-    """What a study needs to know of the run with whose adapter it begins.
+    """The facts about a finished run that a study needs to begin with its adapter.
 
     Attributes:
         run: The name of its folder, for messages.
@@ -56,8 +56,8 @@ def continued(recipe: Recipe, former: Former) -> Recipe:
         former: The finished run.
 
     Raises:
-        RecipeError: The run's adapter is not one of this study: another base, task, labels,
-            adapters or seed; every difference, one per line.
+        RecipeError: The run's adapter does not fit this study (another base, task, labels,
+            adapters or seed); the message has every difference, one per line.
     """
     before = former.recipe.resolved()
     if recipe.model.sha256 is None:
@@ -74,7 +74,7 @@ def continued(recipe: Recipe, former: Former) -> Recipe:
 
 
 def _differences(recipe: Recipe, before: Recipe, former: Former) -> list[str]:
-    """Returns a line for each field in which the study's adapter would be another one."""
+    """Returns a line for each difference that makes the run's adapter unusable in the study."""
     problems = []
     if recipe.model.sha256 != former.base_sha256:
         problems.append(

@@ -34,6 +34,7 @@ def mask(seed: bytes, count: int, bits: int) -> Words:
         Values [count] that are indistinguishable from uniform ones modulo 2^bits without the seed.
     """
     assert len(seed) == SEED_BYTES
+    # A counter from 0 is safe, because each seed is a key that makes one stream only.
     cipher = Cipher(algorithms.AES256(seed), modes.CTR(bytes(16)))
     stream = cipher.encryptor().update(bytes(count * bits // 8))
     return np.frombuffer(stream, dtype=word(bits))

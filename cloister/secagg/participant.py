@@ -79,8 +79,10 @@ def join(
     if set(advertisements) != set(terms.members):
         raise RefusedError("the advertisements are not those of the epoch's members")
     keys = {s: read_advertisement(terms, s, advertisements[s]) for s in terms.sites}
+    # With a replaced key the others would agree on secrets with somebody else in this site's name.
     if keys[site] != private.public_key().public_bytes_raw():
         raise RefusedError(f"{site}: its own advertisement was replaced")
+    # Two members with one key would be one party that counts twice towards the threshold.
     if len(set(keys.values())) < len(keys):
         raise RefusedError("two advertisements hold the same key")
     secrets = {peer: agree(private, key) for peer, key in keys.items() if peer != site}
@@ -110,6 +112,9 @@ def mask_update(
     if number <= member.masked:
         raise RefusedError(f"round {number} was masked before: an update is masked once")
     terms, site, count = member.terms, member.site, len(values)
+    # The site's own mask is needed because the coordinator may call a late update missing: the
+    # others then reveal the pairwise masks of this site, and only its own mask still hides the
+    # update.
     seeds = {site: draw(SEED_BYTES)}
     for peer, secret in member.secrets.items():
         context = terms.context("mask", number, adapter, *sorted((site, peer)))
@@ -119,6 +124,8 @@ def mask_update(
     for peer in member.secrets:
         masked = masked + pair_mask(site, peer, seeds[peer], count, terms.bits)
     size = len(terms.sites)
+    # Every seed is shared before it is known which sites will be missing: a site that is missing
+    # later cannot be asked for it.
     shares = {peer: split(seeds[peer], terms.threshold, size, draw) for peer in terms.sites}
     boxes = {
         peer: tuple(shares[about][place] for about in terms.sites)
@@ -133,7 +140,7 @@ def mask_update(
 
 
 def pair_mask(site: str, peer: str, seed: bytes, count: int, bits: int) -> Words:
-    """The mask that a site adds for a peer; the peer adds its negative."""
+    """Returns the mask that a site adds for a peer; the peer adds its negative."""
     stream = mask(seed, count, bits)
     return stream if site < peer else np.negative(stream)
 
@@ -162,6 +169,7 @@ def sign_set(
     if number != member.masked:
         raise RefusedError(f"round {number} is not the round that was masked last")
     _check_adapter(member, adapter)
+    # With signatures on two sets, a coordinator could subtract two sums and see a single update.
     if member.signed not in (None, there):
         raise RefusedError(f"round {number}: another set of sites was signed")
     if not there <= set(terms.members) or member.site not in there:
@@ -182,7 +190,7 @@ def has_signed(
     site: str,
     signature: bytes,
 ) -> bool:
-    """Whether a signature is a member's, on the set of sites that are summed in a round.
+    """Returns whether a signature is a member's, on the set of sites that a round sums.
 
     Args:
         terms: The epoch's terms.
@@ -236,6 +244,8 @@ def reveal(
         )
     place = {site: at for at, site in enumerate(terms.sites)}
     gone = set(terms.members) - there
+    # Of a site in the set only its own mask is revealed, of a missing site only masks with others:
+    # both kinds together would unmask a single update.
     return Revealed(
         {site: opened[site][place[site]] for site in there},
         {(site, lost): opened[site][place[lost]] for site in there for lost in gone},
@@ -251,6 +261,5 @@ def _check_adapter(member: Participant, adapter: str) -> None:
 
 
 def _statement(terms: EpochTerms, number: int, adapter: str, survivors: frozenset[str]) -> bytes:
-    """The statement that the members of a sum sign: the round, its adapter, and the set of
-    sites."""
+    """Returns the statement that a sum's members sign: the round, its adapter and the sites."""
     return terms.context("sum", number, adapter, sorted(survivors))

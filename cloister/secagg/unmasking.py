@@ -1,4 +1,4 @@
-"""The coordinator's side: the sum of a round's updates, or nothing.
+"""Computes the sum of a round's masked updates at the coordinator, or nothing.
 
 Σ_{i ∈ U} x_i = Σ_{i ∈ U} (y_i − PRG(b_i)) − Σ_{i ∈ U, j ∉ U} ± PRG(s_ij)   mod 2^bits
 """
@@ -60,4 +60,5 @@ def unmasked_sum(
         for lost in gone:
             shares = {numbers[by]: said.pairs[site, lost] for by, said in revealed.items()}
             total = total - pair_mask(site, lost, combine(shares), count, terms.bits)
+    # The words are a sum modulo 2^bits; read as signed words, they are the sum if it fits.
     return total.view(np.dtype(f"<i{terms.bits // 8}")).astype(np.int64)

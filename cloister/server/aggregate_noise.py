@@ -1,4 +1,4 @@
-"""The variance of the noise in a round's mean update, from what the recipe and the sites declared.
+"""Computes the variance of the noise in a round's mean update, from declared numbers only.
 
 Math:
     η_t: the learning rate of round t; B: expected batch; C: clip bound; d: values of an update;
@@ -28,7 +28,7 @@ from cloister.strategies.config import own_strategy
 from cloister.training.adam_bc import noise_variance
 from cloister.training.optimizer import learning_rate_at
 
-# From the round (from 1), the sites whose updates count, and the number of values of an update.
+# Computes φ from the round (from 1), the sites that count, and the number of values of an update.
 AggregateNoise = Callable[[int, Collection[str], int], float]
 
 
@@ -38,10 +38,10 @@ def unknown_noise(number: int, sites: Collection[str], values: int) -> float:
 
 
 def aggregate_noise(recipe: Recipe, names: Sequence[str]) -> AggregateNoise:
-    """Returns the function for the noise variance of a round's mean, of each of its values.
+    """Returns the function that computes the noise variance of each value of a round's mean.
 
     Args:
-        recipe: The study's; its `data.public_records` are of the sites in order of their names.
+        recipe: The study's recipe; its `data.public_records` are in the order of the sites' names.
         names: The sites' names, in order.
 
     Returns:
@@ -74,12 +74,12 @@ def aggregate_noise(recipe: Recipe, names: Sequence[str]) -> AggregateNoise:
 
 
 def own_variance(plan: Plan) -> float:
-    """(σC / B)²: of each value of one site's mean gradient."""
+    """Returns (σC / B)², the noise variance of each value of one site's mean gradient."""
     return noise_variance(plan.noise_multiplier, plan.max_grad_norm, plan.expected_batch_size)
 
 
 def shared_variance(plan: Plan, sites: int, values: int) -> float:
-    """(γ s / (B n))² n: of each value of the mean gradient of n sites; 0 without noise."""
+    """Returns (γ s / (B n))² n, for each value of the mean gradient of n sites; 0 without noise."""
     try:
         noise = plan.shared_noise(values)
     except RefusedError:
@@ -88,7 +88,7 @@ def shared_variance(plan: Plan, sites: int, values: int) -> float:
 
 
 def _plans(recipe: Recipe, names: Sequence[str]) -> dict[str, Plan]:
-    """Each site's plan, as it is proposed to the sites."""
+    """Returns each site's plan, as the coordinator proposes it to the site."""
     declared = recipe.data.public_records
     by_site = declared if isinstance(declared, tuple) else (declared,) * len(names)
     return {

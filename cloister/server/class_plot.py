@@ -10,7 +10,7 @@ from cloister.evidence.spending_series import COLOURS
 # Scores by class, then by name, as a task's meter reports them.
 ClassScores = Mapping[str, Mapping[str, float]]
 SHOWN = ("precision", "recall", "f1")
-# Most classes of a picture: 40 rows of 0.32 inches are 13 inches, two screens high.
+# Most classes in a picture: 40 rows of 0.32 inches are 13 inches high, about two screens.
 MOST = 40
 _ROW = 0.32
 # Longest name beside a bar, in characters.

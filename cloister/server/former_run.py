@@ -1,4 +1,4 @@
-"""Reads a finished run with whose adapter another study begins: no base, no records, no torch."""
+"""Reads a finished run with whose adapter another study begins, without base, records or torch."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _DAMAGED = (
 
 @dataclass(frozen=True, kw_only=True)
 class FormerRun:
-    """A finished run, as another study begins with it.
+    """A finished run with whose adapter another study begins.
 
     Attributes:
         run: Its folder.
-        former: What the new study's recipe is checked against.
+        former: The facts with which the new study's recipe is compared.
         payload: The released adapter in wire format.
-        began: What the new run states of it.
+        began: The new run's statement about it.
     """
 
     run: RunDirectory
@@ -52,14 +52,14 @@ class FormerRun:
 
 
 def read_former(path: Path) -> FormerRun:
-    """Reads a finished run.
+    """Reads a finished run's recipe, adapter and the state of its ledgers.
 
     Args:
-        path: Its folder; of a run at a coordinator, `runs/NAME` in the coordinator's folder.
+        path: The run's folder; at a coordinator, `runs/NAME` in the coordinator's folder.
 
     Raises:
         UsageError: The folder is not that of a run, or the run is not finished.
-        BadFileError: A file of it is missing or damaged.
+        BadFileError: A file in it is missing or damaged.
         RecipeError: Its recipe is damaged.
     """
     run = RunDirectory.reopen(path)
@@ -95,15 +95,17 @@ def read_former(path: Path) -> FormerRun:
 
 
 def _base_sha256(run: RunDirectory) -> str:
-    """The hash of the base's weights that the run's adapter states."""
+    """Returns the hash of the base's weights, which the run's adapter states."""
     with open_file(run.adapter / "cloister.json") as file:
         document = read_json(file.read(MOST_TOLD + 1), most_bytes=MOST_TOLD)
     return str(document["model"]["sha256"])
 
 
 def _sites(run: RunDirectory) -> dict[str, FormerSite | None]:
-    """What each site's ledger said at the end: its certificate's words, or the ledger itself; with
-    what a run before promised, where this one began with another."""
+    """Returns each site's promise and ledger head at the end, from certificate or ledger.
+
+    If the run itself began with another run, the promise includes that run's.
+    """
     found: dict[str, FormerSite | None] = dict.fromkeys(_participants(run))
     for path in sorted((run.path / "certificates").glob("*.certificate.json")):
         with open_file(path) as file:
@@ -128,7 +130,7 @@ def _sites(run: RunDirectory) -> dict[str, FormerSite | None]:
 
 
 def _participants(run: RunDirectory) -> list[str]:
-    """The sites that sent an update in a closed round."""
+    """Returns the sites that sent an update in a closed round."""
     return sorted({site for row in run.metrics() for site in row["received"]})
 
 

@@ -1,9 +1,10 @@
-"""Which figures of a run may leave the coordinator for an experiment tracker: a list, in full.
+"""Lists all figures of a run that an experiment tracker may receive.
 
-Public are scores on public sets, the promise, the sizes of messages and the norm of the global
-adapter's change: all are of the recipe, or computed from noised adapters that were released. Left
-out are names of sites, hashes, who was missing, retired or refused and why, seconds (a site's time
-depends on its records), paths and labels.
+Scores on public sets, the promise, the sizes of messages and the norm of the global adapter's
+change are public: they are in the recipe, or are computed from noised adapters that were released.
+Names of sites, hashes, missing, retired or refused sites with reasons, seconds (a site's time
+depends on its records), paths and labels are left out, because a tracker may be another
+organization's service.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import Any
 
 from cloister.recipe import Recipe
 
-# Public sets of a round's line; each has its scores by name.
+# Public sets in a round's line; each has scores by name.
 SETS = ("test", "validation", "old_test")
-# Single figures of a round's line.
+# Single figures in a round's line.
 FIGURES = ("bytes_up", "bytes_down", "update_norm")
-# The largest ε that a site is promised, of all sites.
+# Name of the largest ε that any site is promised.
 EPSILON = "promised_epsilon_largest"
-# Fields of a recipe that are told, as `section.field`.
+# Fields of a recipe that are sent, as `section.field`.
 PARAMETERS = (
     "study.name",
     "task.kind",
@@ -42,7 +43,7 @@ PARAMETERS = (
 
 
 def public_parameters(recipe: Recipe) -> dict[str, str]:
-    """What a tracker is told of a study: the fields in `PARAMETERS`, and the recipe's digest.
+    """Returns a study's parameters for a tracker: the fields in `PARAMETERS`, and the digest.
 
     Args:
         recipe: The study.
@@ -58,13 +59,13 @@ def public_parameters(recipe: Recipe) -> dict[str, str]:
 
 
 def public_figures(row: Mapping[str, Any]) -> dict[str, float]:
-    """What a tracker is told of a round: `SETS`, `FIGURES` and `EPSILON`, and nothing else.
+    """Returns a round's figures for a tracker: `SETS`, `FIGURES` and `EPSILON`, and no others.
 
     Args:
         row: A line of metrics.jsonl.
 
     Returns:
-        By name, such as `test/accuracy`; what is absent or not finite is left out.
+        The figures by name, such as `test/accuracy`; absent or infinite ones are left out.
     """
     found: dict[str, object] = {}
     for name in SETS:
@@ -78,6 +79,6 @@ def public_figures(row: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in found.items()
-        # Of Python's whole numbers true and false are some.
+        # In Python, true and false are integers too.
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }

@@ -1,7 +1,6 @@
-"""Trains the adapter before round 1 on public records, where a study has some.
+"""Trains the adapter before round 1 on public records, if a study has some.
 
-What public training gave is kept in the run's folder, so that a resumed run begins where the run
-did.
+The trained adapter is stored in the run's folder, so that a resumed run begins with the same one.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ def trained_on_public(
 
     Args:
         recipe: The resolved study.
-        workspace: The study's; its network is overwritten where public records train.
-        run: The run's folder, which keeps the adapter once it was trained.
-        begin: The adapter before that.
+        workspace: The study's workspace; training on public records overwrites its network.
+        run: The run's folder, in which the trained adapter is stored.
+        begin: The adapter before this training.
 
     Raises:
-        DataError: The public file cannot be read, or is not the one that the recipe states.
-        RefusedError: It has the study's private records.
+        DataError: The public file cannot be read, or has another hash than the recipe states.
+        RefusedError: The file has the study's private records.
     """
     if recipe.data.public is None:
         return begin

@@ -1,7 +1,7 @@
-"""The adapter with which a study begins: a fresh one, or that of a finished run (`--from`).
+"""Stores and reads the adapter with which a study begins: fresh, or of a finished run (`--from`).
 
 start/adapter       the finished run's released adapter, in wire format
-start/began.json    what the new run states of the finished one (`evidence.began`)
+start/began.json    the new run's statement about the finished one (`evidence.began`)
 
 Both are written when the new run's folder is made, so that neither a resumed run nor its end needs
 the finished run's folder.
@@ -29,15 +29,15 @@ def begin_with(recipe: Recipe, path: Path) -> tuple[Recipe, FormerRun]:
 
     Raises:
         UsageError: The folder is not that of a finished run.
-        BadFileError: A file of it is missing or damaged.
-        RecipeError: Its adapter is not one of this study.
+        BadFileError: A file in it is missing or damaged.
+        RecipeError: Its adapter does not fit this study.
     """
     former = read_former(path)
     return continued(recipe, former.former), former
 
 
 def keep_start(run: RunDirectory, former: FormerRun) -> None:
-    """Writes the starting adapter, and what is known of its run, into a new run's folder.
+    """Writes the starting adapter, and the facts about its run, into a new run's folder.
 
     Raises:
         BadFileError: It cannot be written.
@@ -57,7 +57,7 @@ def starting_adapter(run: RunDirectory, recipe: Recipe, workspace: Workspace) ->
     Args:
         run: The study's folder.
         recipe: The study; `study.start` is the SHA-256 of another run's adapter.
-        workspace: The study's; has the fresh adapter.
+        workspace: The study's workspace, which has the fresh adapter.
 
     Raises:
         BadFileError: The starting adapter is missing or changed.

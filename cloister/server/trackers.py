@@ -1,8 +1,8 @@
-"""Sends a run's public figures to MLflow or Weights & Biases; both are the user's own to install.
+"""Sends a run's public figures to MLflow or Weights & Biases, which the user installs.
 
-A tracker is fed from the run's files, by a process of its own: whatever it does, no study waits for
-it or fails with it. Both libraries collect facts of the machine by themselves (user, host, program,
-git, hardware); that is turned off, so that only `public_figures` reaches them.
+A separate process reads the run's files, so no study waits for a tracker or fails with it. Both
+libraries collect facts about the machine (user, host, program, git, hardware). This is turned off,
+so that they receive `public_figures` only.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from cloister.recipe import Recipe
 from cloister.server.public_figures import public_figures, public_parameters
 from cloister.server.run_directory import RunDirectory
 
-# What of a run was told to whom, in its folder.
+# The file in a run's folder that lists the rounds that each tracker received.
 TOLD = "trackers.json"
 MOST_TOLD = 2**20
 EXPERIMENT = "cloister"
 
 
 class Tracker(Protocol):
-    """A run at a tracker."""
+    """The connection to an experiment tracker for one run."""
 
     def begin(self, run: str | None, name: str, parameters: Mapping[str, str]) -> str:
-        """Makes a run, or goes on with one; returns its id."""
+        """Creates a run, or continues one; returns its id."""
         ...
 
     def log(self, round_number: int, figures: Mapping[str, float]) -> None:
-        """Tells the figures of a round."""
+        """Sends the figures of a round."""
         ...
 
     def end(self) -> None:
-        """Nothing more comes now."""
+        """Ends the connection, after the last figures."""
         ...
 
 
 @dataclass(frozen=True)
 class Told:
-    """What became of a run at a tracker.
+    """The state of a run at a tracker.
 
     Attributes:
-        run: Its id there.
-        rounds: That were told now.
-        last: The last round that was told so far.
+        run: The run's id at the tracker.
+        rounds: Number of rounds that were sent now.
+        last: The last round that was sent so far.
     """
 
     run: str
@@ -60,17 +60,17 @@ class Told:
 
 
 def track_run(run: RunDirectory, recipe: Recipe, place: str, tracker: Tracker) -> Told:
-    """Tells a tracker what it does not know of a run yet.
+    """Sends the rounds of a run that a tracker does not have yet.
 
     Args:
         run: The run's folder; it need not be finished.
         recipe: Its recipe.
-        place: Names tracker and address, so that each is told once.
+        place: Tracker and address, under which the sent rounds are noted.
         tracker: The tracker.
 
     Raises:
         BadFileError: The run's folder cannot be read or written.
-        NetworkError: The tracker failed; the rounds before it did are not told again.
+        NetworkError: The tracker failed; the rounds that it has are not sent again.
     """
     told = _read_told(run.path / TOLD)
     known = told.get(place, {})
@@ -83,10 +83,10 @@ def track_run(run: RunDirectory, recipe: Recipe, place: str, tracker: Tracker) -
             tracker.log(int(row["round"]), public_figures(row))
             last = int(row["round"])
         tracker.end()
-    except Exception as error:  # a library of others: what it may raise is its own
+    except Exception as error:  # a foreign library may raise any exception
         raise NetworkError(
             f"{place}: the tracker failed ({type(error).__name__}: {_first_line(error)}); the run "
-            "is not affected: look at the tracker, and give the same command again"
+            "is not affected: check the tracker, and run the same command again"
         ) from error
     finally:
         if name is not None:
@@ -115,27 +115,27 @@ def _read_told(path: Path) -> dict[str, Any]:
         raise bad_file(error, "read") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise BadFileError(
-            f"{path}: damaged ({error}); remove it, and the run is told anew"
+            f"{path}: damaged ({error}); remove it, and all rounds are sent again"
         ) from error
 
 
 def mlflow_tracker(address: str) -> Tracker:
-    """MLflow, at a folder of this machine or a server.
+    """Returns MLflow's tracker, for a folder on this machine or a server.
 
     Args:
         address: A folder, or an http or https address.
 
     Raises:
-        UsageError: MLflow is not installed, or the address is of another kind.
+        UsageError: MLflow is not installed, or the address is neither.
     """
     is_server = address.startswith(("http://", "https://"))
     if "://" in address and not is_server:
         raise UsageError(f"--mlflow {address}: a folder, or an http or https address is needed")
     if not is_server:
-        # MLflow 3 writes folders only if told so; its other stores need more than mlflow-skinny.
+        # MLflow 3 writes folders only with this setting; other stores need more than mlflow-skinny.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    # MLflow itself tries a server that does not answer eight times, which takes minutes.
+    # MLflow tries eight times to reach a server that does not answer, which takes minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     mlflow = _imported("mlflow", "mlflow-skinny")
     where = address if is_server else Path(address).absolute().as_uri()
@@ -171,12 +171,12 @@ class _MlflowTracker:
 
 
 def wandb_tracker(project: str, folder: Path, *, is_online: bool) -> Tracker:
-    """Weights & Biases: offline files in a folder, or its service.
+    """Returns the tracker of Weights & Biases, with offline files in a folder or with its service.
 
     Args:
         project: The project's name.
-        folder: Where files are written.
-        is_online: Whether they are sent as they are written; else `wandb sync` sends them.
+        folder: The folder of wandb's files.
+        is_online: Whether they are sent at once; otherwise `wandb sync` sends them.
 
     Raises:
         UsageError: wandb is not installed.
@@ -226,7 +226,7 @@ class _WandbTracker:
 
 
 def _imported(module: str, package: str, load: Callable[[str], Any] = import_module) -> Any:
-    """Loads a tracker's library.
+    """Imports a tracker's library.
 
     Raises:
         UsageError: It is not installed.

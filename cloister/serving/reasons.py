@@ -1,11 +1,11 @@
-"""Which of a person's items moved each recommended item most, by leaving one item out at a time.
+"""Finds which of a person's items changed each recommended item most, by leaving items out.
 
     moved(i, j) = log p(j | all items) − log p(j | all items but i)
 
 with p the softmax over the items that the person lacks (occlusion: Zeiler & Fergus 2014,
 arXiv:1311.2901, section 3.2, on items in place of image patches). The candidates stay the same when
-an item is left out, so a shift of all scores moves nothing. It says what this model read, not why
-the person would like the item.
+an item is left out, so a shift of all scores has no effect. The result shows what this model used,
+not why the person would like the item.
 
 Shapes: n items that are left out, C items of the catalogue.
 """
@@ -23,8 +23,8 @@ from cloister.tasks.ranking import without_seen
 from cloister.tasks.recommendation import Recommendation
 from cloister.tasks.task import Example
 
-# A person's last items of which one at a time is left out: three times what a study reads by
-# default (`task.last_items`), so that no request takes more than this number of passes.
+# Most last items of a person that are left out, one at a time: three times the default of
+# `task.last_items`. It bounds the number of passes that a request takes.
 MOST_LEFT_OUT = 32
 
 
@@ -34,7 +34,7 @@ def reasoned(
     ranked: Ranked,
     logits_of: Callable[[Sequence[Example]], Sequence[Tensor]],
 ) -> Ranked:
-    """Adds to each recommended item which of the person's items moved it most.
+    """Adds to each recommended item the person's item that changed it most.
 
     Args:
         task: The task, with its catalogue.
@@ -58,17 +58,17 @@ def reasoned(
 def most_moved(
     scores: Tensor, without: Tensor, seen: Sequence[int], shown: Sequence[int]
 ) -> list[tuple[int, float] | None]:
-    """Finds the left-out item that moved each shown item most.
+    """Finds the left-out item that changed each shown item most.
 
     Args:
-        scores: [C], from all items of the person.
-        without: [n, C], from all but one of them each.
-        seen: Places of all items of the person, which are no candidates.
-        shown: Places of the recommended items.
+        scores: Scores from all items of the person, [C].
+        without: Scores without one of them, one row for each, [n, C].
+        seen: Indexes of all items of the person, which are not candidates.
+        shown: Indexes of the recommended items.
 
     Returns:
-        For each shown item the row of `without` and by how much, in nats of log probability; None
-        if no item speaks for it.
+        For each shown item, the row of `without` and the change, in nats of log probability; None:
+        no item raises it.
     """
     if not len(without):
         return [None] * len(shown)

@@ -1,5 +1,4 @@
-"""Averages the global adapter over rounds; the average is delivered, and training goes on from the
-last one.
+"""Averages the global adapter over rounds; training continues from the last adapter.
 
     tail   x̄ ← mean of x after the last ⌈share · T⌉ rounds         (Polyak & Juditsky 1992,
                                                     doi:10.1137/0330046; Ruppert 1988)
@@ -40,7 +39,7 @@ class Averaging:
     num_rounds: int
 
     def weight(self, number: int) -> float:
-        """The weight a of a round's adapter in the average after it; 1: the average begins with it.
+        """Returns the weight a of a round's adapter in the average; 1: the average begins with it.
 
         Args:
             number: The round, from 1.
@@ -51,15 +50,15 @@ class Averaging:
         return 1 / max(number - first + 1, 1)
 
     def add(self, average: Adapter, adapter: Adapter, number: int) -> Adapter:
-        """The average after a round.
+        """Returns the average after a round.
 
         Args:
-            average: Before the round; before round 1 it does not count.
+            average: The average before the round; before round 1 it does not count.
             adapter: The global adapter after the round.
             number: The round, from 1.
 
         Guarantees:
-            Equal adapters have themselves as average, bit for bit.
+            The average of equal adapters is the same adapter, bit for bit.
         """
         weight = self.weight(number)
         if weight == 1:

@@ -1,8 +1,8 @@
-"""What a study delivers and scores: its last adapter, or an average, while training goes on from
-the last one.
+"""Chooses the adapter that a study delivers and scores: the last one, or an average over rounds.
 
-It is post-processing of adapters that the sites were sent, with public constants, so it costs no ε.
-Its memory is part of `ServerState.memory`, so a run that is resumed delivers the same.
+Training continues from the last adapter in both cases. An average is post-processing of adapters
+that the sites received, with public constants, so it costs no ε. Its memory is part of
+`ServerState.memory`, so a resumed run delivers the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ AVERAGE = "average"
 
 @dataclass(frozen=True)
 class Delivery:
-    """From the adapter that trains to the one that is delivered; by default the same.
+    """Computes the delivered adapter from the one that trains; by default they are the same.
 
     Attributes:
         averaging: How adapters are averaged over rounds; None: the last one is delivered.
@@ -27,11 +27,11 @@ class Delivery:
     averaging: Averaging | None = None
 
     def begin(self, state: ServerState) -> ServerState:
-        """Adds the memory before round 1 to a strategy's."""
+        """Adds the average's memory before round 1 to a strategy's memory."""
         return self._with(state, state.adapter)
 
     def inner(self, state: ServerState) -> ServerState:
-        """Returns the state as the strategy sees it: with its own memory alone."""
+        """Returns the state for the strategy, with only the strategy's own memory."""
         if self.averaging is None:  # a plug-in's strategy may have a part of the same name
             return state
         memory = {name: part for name, part in state.memory.items() if name != AVERAGE}
@@ -42,8 +42,8 @@ class Delivery:
 
         Args:
             before: The whole state before it.
-            closed: What the strategy made of `inner(before)`; for a round without an update the
-                same with the next round's number.
+            closed: The strategy's state after `inner(before)`; for a round without an update, the
+                same state with the next round's number.
         """
         if self.averaging is None:
             return closed
@@ -60,7 +60,7 @@ class Delivery:
         return state.adapter if self.averaging is None else state.memory[AVERAGE]
 
     def view(self, state: ServerState) -> ServerState:
-        """Returns the state with what is delivered in place of the adapter that trains."""
+        """Returns the state with the delivered adapter in place of the one that trains."""
         return replace(state, adapter=self.adapter(state))
 
     def _with(self, state: ServerState, average: Adapter) -> ServerState:

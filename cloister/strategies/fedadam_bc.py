@@ -1,14 +1,15 @@
-"""FedAdam that subtracts the known variance of the noise from its second moment: DP-AdamBC (Tang,
-Shpilevskiy & Lécuyer 2024, arXiv:2312.14334, algorithm 1) at the server.
+"""Subtracts the known noise variance from FedAdam's second moment.
+
+This is DP-AdamBC (Tang, Shpilevskiy & Lécuyer 2024, arXiv:2312.14334, algorithm 1) at the server.
 
     m ← β₁ m + (1 − β₁) Δ̄
     v ← β₂ v + (1 − β₂) Δ̄²
     p ← β₂ p + (1 − β₂) φ                        φ: noise variance of each value of Δ̄
     x ← x + η m / (√max(v − p, p / 10) + τ)
 
-v is the squared signal plus the noise. Where the noise is far larger, plain FedAdam divides all
-coordinates by nearly the same number; v − p follows the signal again. φ changes with the learning
-rate and with the sites that answer, so p is averaged as v is. Without noise it is FedAdam.
+v is the squared signal plus the noise. If the noise is far larger, plain FedAdam divides all
+coordinates by nearly the same number, while v − p follows the signal. φ changes with the learning
+rate and with the sites that answer, so p is averaged like v. Without noise the result is FedAdam.
 """
 
 from __future__ import annotations
@@ -35,23 +36,23 @@ class FedAdamBC:
     """FedAdam with corrected second moments.
 
     Attributes:
-        adam: FedAdam, whose moments it has.
+        adam: FedAdam with its constants.
     """
 
     adam: FedOpt
 
     @property
     def weights(self) -> Mapping[str, float]:
-        """Declared weights by site; a site without one weighs 1."""
+        """Returns the declared weights by site; a site without one has the weight 1."""
         return self.adam.weights
 
     @property
     def traits(self) -> Traits:
-        """Linear, and it needs to know the noise of the mean."""
+        """Returns the traits: linear, and it needs the noise variance of the mean."""
         return replace(self.adam.traits, knows_noise=True)
 
     def init(self, adapter: Adapter) -> ServerState:
-        """The state before round 1: v is τ² as in FedAdam, and no noise is in it."""
+        """Returns the state before round 1: v is τ² as in FedAdam, and p is 0."""
         state = self.adam.init(adapter)
         return replace(state, memory={**state.memory, "noise": adapter.zeros()})
 
@@ -60,7 +61,7 @@ class FedAdamBC:
         return self.step(state, weighted_mean(updates, self.weights))
 
     def step(self, state: ServerState, mean: Adapter) -> ServerState:
-        """Takes a server step; moments of tensors that did not travel stay as they were."""
+        """Takes a server step; moments of tensors that were not sent stay unchanged."""
         noise = each(
             lambda p: p + np.float32(1 - self.adam.second_momentum) * (state.noise_variance - p),
             state.memory["noise"].select(mean),

@@ -1,4 +1,4 @@
-"""A proximal step towards the adapter with which a study began, for continual learning.
+"""Takes a proximal step towards the adapter with which a study began, for continual learning.
 
     x ← (x + μ x₀) / (1 + μ)        the proximal operator of μ/2 ‖x − x₀‖²
 
@@ -19,12 +19,12 @@ from cloister.strategies.strategy import ServerState
 
 
 def pulled(state: ServerState, start: Adapter, weight: float) -> ServerState:
-    """Takes a proximal step after a round.
+    """Takes a proximal step after a round's aggregation.
 
     Args:
-        state: After the round's aggregation.
-        start: x₀: the adapter before round 1, with the names and shapes of the state's.
-        weight: μ, from 0 up; 0 changes nothing, and a large μ returns to the start.
+        state: The state after the round's aggregation.
+        start: x₀, the adapter before round 1, with the names and shapes of the state's adapter.
+        weight: μ ≥ 0; 0 changes nothing, and a large μ returns to the start.
 
     Raises:
         ValueError: The adapters' names or shapes differ.

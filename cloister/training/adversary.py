@@ -1,4 +1,4 @@
-"""Moves each record's embeddings one step up its own loss, before the pass that is learnt from.
+"""Moves each record's embeddings one step up its own loss, before the pass that is trained on.
 
 Math:
     e′_i = e_i + ρ ‖e_i‖₂ · g_i / ‖g_i‖₂,    g_i = ∂L_i(e_i) / ∂e_i
@@ -33,10 +33,10 @@ from cloister.privacy.row_blocks import sum_in_halves
 def moved_embeddings(
     network: Network, mask: Tensor, losses: Callable[[], Tensor]
 ) -> Iterator[None]:
-    """Within the context the network reads each record's embeddings moved up its loss.
+    """Makes the network read moved embeddings within the context: each moved up its record's loss.
 
     Args:
-        network: Its `adversarial_radius` is ρ.
+        network: The network; its `adversarial_radius` is ρ.
         mask: The batch's attention mask, [B, T].
         losses: Computes each record's loss, [B], by one forward pass.
 
@@ -46,7 +46,7 @@ def moved_embeddings(
             records may cause: their units then contribute zero.
 
     Guarantees:
-        A record's move depends on its own row alone. Its length is at most ρ times that of the
+        A record's move depends on its own row only. Its length is at most ρ times that of the
         record's embeddings, up to rounding. A record whose loss has no gradient stays where it is;
         one whose gradient is not finite gets embeddings that are not finite, so that it contributes
         zero.
@@ -57,7 +57,7 @@ def moved_embeddings(
 
 
 def _moves(network: Network, mask: Tensor, losses: Callable[[], Tensor]) -> Tensor:
-    """How far each embedding moves, float32 [B, T, H]; 0 at padding."""
+    """Returns the move of each embedding, float32 [B, T, H]; 0 at padding."""
     seen: list[Tensor] = []
 
     def leaf(embedded: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def _moves(network: Network, mask: Tensor, losses: Callable[[], Tensor]) -> Tens
 
 
 def _lengths(rows: Tensor) -> Tensor:
-    """Euclidean lengths of rows [B, T, H], [B]; a row's has the same bits beside any others."""
+    """Returns Euclidean lengths of rows [B, T, H], [B]; other rows change no bit of a row's."""
     return sum_in_halves(rows.square().flatten(1)).sqrt()
 
 
@@ -108,7 +108,7 @@ def _embedding_output(network: Network, change: Callable[[Tensor], Tensor]) -> I
 
 @contextmanager
 def _frozen(network: Network) -> Iterator[None]:
-    """The trained parameters ask for no gradient, so that none is computed for each record."""
+    """Turns off the parameters' gradients, so that no per-record gradient is computed here."""
     trained = [parameter for _, parameter in trained_parameters(network)]
     for parameter in trained:
         parameter.requires_grad_(False)

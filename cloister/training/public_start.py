@@ -1,10 +1,10 @@
-"""Trains the adapter on public records before round 1: plain steps, at the coordinator alone.
+"""Trains the adapter on public records before round 1, with plain steps at the coordinator only.
 
     for each of the steps: draw a batch of public records, average their gradients, step (SGD)
 
-No site takes part and no private record is read, so it costs no ε. Private training then begins at
-a point that fits the domain: clipped and noised steps are spent on what public records do not teach
-(Li et al. 2022, arXiv:2110.05679, section 3; Ganesh et al. 2023, arXiv:2302.09483).
+No site takes part and no private record is read, so it costs no ε. Private training then begins
+with an adapter that fits the domain, so its clipped and noised steps can learn what public records
+do not teach (Li et al. 2022, arXiv:2110.05679, section 3; Ganesh et al. 2023, arXiv:2302.09483).
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ def public_start(
     """Returns the global adapter after training on public records.
 
     Args:
-        workspace: The study's; its network is overwritten, and its trained names are set to all
-            that travel.
+        workspace: The study's workspace; its network is overwritten, and all tensors that sites
+            send are trained.
         before: The global adapter to begin with.
-        records: Public, with the labels of the task.
-        config: The `[training]` section; `public_steps`, `public_batch_size` and
-            `public_learning_rate` are of this training, and no other field of it counts.
-        seed: The study's; batches are drawn from it, so that every party gets the same adapter.
+        records: Public records with the labels of the task.
+        config: The `[training]` section; only `public_steps`, `public_batch_size` and
+            `public_learning_rate` are used.
+        seed: The study's seed; it draws the batches, so that every party gets the same adapter.
 
     Returns:
-        All tensors of `before`, those that train changed.
+        All tensors of `before`; the trained ones are changed.
     """
     workspace.train_names(frozenset(workspace.sent))
     batch = min(config.public_batch, len(records))
@@ -53,7 +53,7 @@ def public_start(
         noise_multiplier=0.0,
         max_grad_norm=None,
         max_update_norm=None,
-        delta=1e-5,  # of no promise: nothing is noised
+        delta=1e-5,  # not used: no noise is added here
     )
     plain = TrainingConfig(
         mode="local-steps",

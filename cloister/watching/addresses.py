@@ -1,6 +1,7 @@
-"""Where drift figures and alerts may go: this machine, and hosts that the watch file names twice.
+"""Checks where drift figures and alerts go: to this machine, or to hosts that are named twice.
 
-Such figures are computed from private records, and no noise is added to them.
+Such figures are computed from private records, and no noise is added to them. So a host outside of
+this machine must be in the address and in `outside_hosts`: a typing mistake sends them nowhere.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 from cloister.bounds import shortened
 from cloister.errors import UsageError
 
-# Said wherever figures leave this machine.
+# The reason in every message about figures that leave this machine.
 NOT_NOISED = (
     "drift figures and alerts are computed from private records, and no noise is added to them"
 )
@@ -20,7 +21,7 @@ NOT_NOISED = (
 
 @dataclass(frozen=True)
 class HostPort:
-    """A host and its port."""
+    """A host name or address, and a port."""
 
     host: str
     port: int
@@ -30,7 +31,7 @@ class HostPort:
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a host is a loopback address or `localhost`; other names are never looked up."""
+    """Returns whether a host is a loopback address or `localhost`; no name is looked up."""
     if host.casefold() == "localhost":
         return True
     try:
@@ -40,10 +41,10 @@ def is_this_machine(host: str) -> bool:
 
 
 def host_port(text: str, field: str) -> HostPort:
-    """Reads `host:port`, or `[host]:port` of IPv6.
+    """Reads `host:port`, or `[host]:port` for IPv6.
 
     Raises:
-        UsageError: It is something else.
+        UsageError: The text has another form.
     """
     try:
         parts = urlsplit(f"//{text}")
@@ -51,15 +52,17 @@ def host_port(text: str, field: str) -> HostPort:
     except ValueError:
         host = port = None
     if host is None or port is None or parts.path or parts.username is not None:
-        raise UsageError(f"{field}: {shortened(text)} given; host:port needed, as 127.0.0.1:9470")
+        raise UsageError(
+            f"{field}: {shortened(text)} given; host:port is needed, such as 127.0.0.1:9470"
+        )
     return HostPort(host, port)
 
 
 def webhook_host(url: str, field: str) -> str:
-    """The host of a webhook.
+    """Returns the host of a webhook's address.
 
     Raises:
-        UsageError: It is no http or https address, or has a password in it.
+        UsageError: It is not an http or https address, or has a user or password in it.
     """
     try:
         parts = urlsplit(url)
@@ -74,7 +77,7 @@ def webhook_host(url: str, field: str) -> str:
 
 
 def check_host(host: str, outside: tuple[str, ...], field: str) -> None:
-    """Refuses a host beyond this machine that the file does not name as such.
+    """Refuses a host outside of this machine that `outside_hosts` does not name.
 
     Raises:
         UsageError: It is refused.

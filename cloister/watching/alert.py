@@ -1,4 +1,4 @@
-"""An alert: what begins or ends, with its figures; it quotes no text of a record."""
+"""Makes alerts, which say what begins or ends, with figures and without any text of a record."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from cloister.watching.debounce import Event
 
 @dataclass(frozen=True)
 class Alert:
-    """One alert.
+    """One alert: a drift or a surge that begins or ends.
 
     Attributes:
-        id: By which a receiver tells that it has this one already: it is the same after a restart.
+        id: Its identifier, which is the same after a restart, so a receiver can drop a repetition.
         watch: The name of the watch.
-        kind: What was looked at.
+        kind: Whether it is about drift or a surge.
         key: The feature that drifts, or the topic that surges.
         event: Whether it begins or ends.
-        at: The time of the look, of the rows, as ISO 8601 in UTC.
+        at: The time of the check, from the rows' times, in ISO 8601 and UTC.
         message: The alert in a sentence.
         figures: Its numbers by name.
     """
@@ -50,12 +50,12 @@ def make_alert(
     message: str,
     figures: Mapping[str, float | int | str | None],
 ) -> Alert:
-    """Makes an alert, whose id is a hash of what it is about: the same look gives the same id."""
+    """Makes an alert whose id is a hash of its subject: the same check gives the same id."""
     told = iso(at)
     digest = hashlib.sha256(canonical([watch, kind, key, event, told, dict(figures)]))
     return Alert(digest.hexdigest()[:32], watch, kind, key, event, told, message, figures)
 
 
 def iso(seconds: float) -> str:
-    """A time in seconds since 1970 as ISO 8601 in UTC."""
+    """Returns a time in seconds since 1970 in ISO 8601 and UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""A watch from Python: one pass over what a source has, and the replay of a history."""
+"""Watches from Python: one pass over a source's new rows, and the replay of a history."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from cloister.watching.watch_file import read_watch_file
 
 @dataclass(frozen=True)
 class WatchReport:
-    """What a watch knows after a pass.
+    """The result of a watch's pass.
 
     Attributes:
-        folder: With `index.html`, `report.json` and the state.
-        document: What `report.json` says.
+        folder: The folder with `index.html`, `report.json` and the state.
+        document: The content of `report.json`.
     """
 
     folder: Path
@@ -34,25 +34,25 @@ class WatchReport:
 def watch_model(
     run: str | Path, file: str | Path, *, on_message: Callable[[str], None] | None = None
 ) -> WatchReport:
-    """Watches a file of predictions up to its end, and goes on from there when called again.
+    """Watches a file of predictions up to its end; the next call continues from there.
 
     Args:
         run: A finished run's folder, or an adapter's.
         file: The watch file, whose source is a file; it names every address that alerts go to.
-        on_message: Called with what the operator should know; None: nobody is told.
+        on_message: Is called with messages for the operator; None: it is not called.
 
     Returns:
         Drift of each feature, surges of each topic, alerts, and what is not measured and why.
 
     Raises:
-        UsageError: The source is no file, the task is a plug-in's, a topic counts an answer that
-            the model never gives, or another process watches with the folder.
+        UsageError: The source is not a file, the task is a plug-in's, a topic counts an answer
+            that the model never gives, or another process uses the folder.
         RecipeError: The watch file is invalid.
-        DataError: The reference is missing, or not of the stream's form.
+        DataError: The reference is missing, or does not have the stream's form.
         BadFileError: There is no adapter, or a file cannot be read or written.
 
     Guarantees:
-        Figures go to addresses in the watch file alone; see `run_watch` for restarts.
+        Figures only go to addresses in the watch file; see `run_watch` for restarts.
     """
     read = read_watch_file(Path(file))
     if read.source.kind != "file" or read.source.file is None:
@@ -72,16 +72,16 @@ def replay_history(
     Args:
         run: A finished run's folder, or an adapter's.
         file: The watch file, which names a column of times.
-        history: Lines of the stream's form, in order of their times.
-        events: What really happened, a JSON object a line: kind, key, start, end.
+        history: A file of lines in the stream's form, in order of their times.
+        events: A file of real events, one JSON object per line: kind, key, start, end.
 
     Returns:
-        Each kind's tally, with intervals; nothing is sent or kept.
+        The counts of each kind, with intervals; nothing is sent or stored.
 
     Raises:
         UsageError: The watch file names no column of times.
-        RecipeError: It is invalid.
-        DataError: A file cannot be read, or is not of its form.
+        RecipeError: The watch file is invalid.
+        DataError: A file cannot be read, or has another form.
         BadFileError: There is no adapter.
     """
     opened = open_watch(Path(run), read_watch_file(Path(file)))

@@ -1,4 +1,4 @@
-"""The sections of a watch file: what is watched, against what, and where alerts go."""
+"""Defines the sections of a watch file: source, reference, thresholds, topics and addresses."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from cloister.tasks.config import LONGEST_LABEL
 
 Column = Annotated[str, Text(MOST_NAME, least=1)]
 Place = Annotated[str, Text(MOST_PATH, least=1)]
-# Rows of a window: below 50 the chi-square and KS distributions are far from exact (ten categories
-# of the usual five expected counts); 10,000 rows are a state of some megabytes.
+# Rows of a window: with fewer than 50 the chi-square and KS distributions are far from exact (ten
+# categories with the usual five expected counts); 10,000 rows need a state of some megabytes.
 WindowRows = Annotated[int, Between(50, 10_000)]
 Share = Annotated[float, Between(1e-9, 0.5)]
-# A year of looks every minute.
+# Checks in a year, one per minute.
 Looks = Annotated[int, Between(1, 525_600)]
-# A second to a year.
+# From a second to a year.
 Seconds = Annotated[float, Between(1.0, 31_536_000.0)]
-# Most steps that surges remember, so that the state stays at some megabytes: a month of quarters of
-# an hour is 2,976.
+# Most steps that surges remember, so that the state has at most some megabytes: a month has 2,976
+# quarters of an hour.
 MOST_STEPS = 10_000
-# Most addresses of each kind, terms of a topic, and words of a refusal.
+# Most addresses of each kind, terms of a topic, and phrases of a refusal.
 MOST_ADDRESSES, MOST_TERMS = 20, 200
-# Phrases with which a reply says that it does not answer, where the file names none.
+# Phrases of a reply that refuses to answer, for files that name none.
 REFUSALS = ("I cannot", "I can't", "I'm sorry", "cannot answer", "我不能", "我无法", "无法回答")
 
 
 @dataclass(frozen=True, kw_only=True)
 class WatchConfig:
-    """The `[watch]` section.
+    """The `[watch]` section: the watch's name and folder.
 
     Attributes:
-        name: In alerts, metrics and on the page.
-        folder: Of the state, the page and `report.json`; for its owner alone.
+        name: Name in alerts, in metrics and on the page.
+        folder: Folder of the state, the page and `report.json`; readable by its owner only.
     """
 
     name: Annotated[str, Text(MOST_NAME, least=1)]
     folder: Place
 
     def __post_init__(self) -> None:
-        """Refuses a name that no file could have, as it becomes a metric's label."""
+        """Refuses a name that no file can have, because it becomes a metric's label."""
         check_bounds(self)
         if not is_name(self.name):
-            raise UsageError("name: letters, digits and signs in one line are needed, no slash")
+            raise UsageError("name: one line of letters, digits and signs without / is needed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +56,12 @@ class SourceConfig:
     Attributes:
         kind: `file` follows a file that grows; `stdin` reads lines; `http` takes them by POST at
             the address in `[http]`.
-        file: For `file`: a JSON object a line, as `cloister predict --out` writes them.
+        file: For `file`: one JSON object per line, as `cloister predict --out` writes them.
         text: Column of the input's text, for its length and for topics by terms.
-        time: Column of the time of a row: ISO 8601, or seconds since 1970. Absent: when it came.
-        embedding: Column of a list of numbers, such as a sentence encoder's.
+        time: Column of a row's time: ISO 8601, or seconds since 1970. Absent: the time of arrival.
+        embedding: Column of a list of numbers, such as a sentence encoder's vector.
         encoder: A base that encodes sentences, or a run of retrieval: it encodes the texts of rows
-            that have no embedding. Absent: nothing is encoded, and no network is loaded.
+            without an embedding. Absent: nothing is encoded, and no network is loaded.
     """
 
     kind: Literal["file", "stdin", "http"] = "file"
@@ -80,10 +80,10 @@ class SourceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceConfig:
-    """The `[reference]` section: predictions of a time when all was well.
+    """The `[reference]` section: predictions from a time without problems.
 
     Attributes:
-        file: Of the same form as the stream; absent: drift is not measured.
+        file: A file in the stream's form; absent: drift is not measured.
     """
 
     file: Place | None = None
@@ -95,18 +95,18 @@ class DriftConfig:
 
     Attributes:
         window_rows: Rows of a window; each window is compared with the reference once.
-        false_alarm: The probability of one false finding or more in `horizon` windows, of all
-            features together (Bonferroni: it holds however features and windows depend on each
-            other, and all windows share one reference).
+        false_alarm: The probability of at least one false finding in `horizon` windows, for all
+            features together (Bonferroni, which also holds for dependent features and for windows
+            that share one reference).
         horizon: Windows over which `false_alarm` is bounded.
         psi_alert: An alert begins at this PSI. 0.25 and 0.1 are the convention of credit scoring
             (Siddiqi 2006, Credit Risk Scorecards).
         psi_calm: An alert ends below this PSI.
-        calm_windows: Windows in a row below it before an alert ends.
+        calm_windows: Windows in a row below `psi_calm` after which an alert ends.
         gap_seconds: Least time between two alerts of one feature.
-        projections: Random directions on which embeddings are compared.
-        seed: Of these directions.
-        refusals: For chats: phrases with which a reply says that it does not answer.
+        projections: Number of random directions on which embeddings are compared.
+        seed: The seed of these directions.
+        refusals: For chats: phrases of a reply that refuses to answer.
     """
 
     window_rows: WindowRows = 500
@@ -127,25 +127,27 @@ class DriftConfig:
         check_bounds(self)
         if self.psi_calm > self.psi_alert:
             raise UsageError(
-                f"psi_calm: {self.psi_calm:g} given; at most psi_alert ({self.psi_alert:g}) needed"
+                f"psi_calm: {self.psi_calm:g} given; at most psi_alert ({self.psi_alert:g}) is "
+                "needed"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SurgesConfig:
-    """The `[surges]` section: when a topic's count is more than its past explains.
+    """The `[surges]` section: when a topic's count is larger than its past explains.
 
     Attributes:
-        step_seconds: A look happens at the end of each step.
-        window_seconds: The last so many seconds are the window; a multiple of the step.
-        baseline_seconds: The past that a window is compared with; a multiple of the step.
-        least_baseline: The share of the baseline that must have been seen before the first alert.
-        false_alarm: The probability of one false alert or more in `horizon` looks, of all topics
-            together (Bonferroni).
-        horizon: Looks over which `false_alarm` is bounded.
+        step_seconds: Length of a step; counts are checked at the end of each step.
+        window_seconds: Length of the window, which ends now; a multiple of the step.
+        baseline_seconds: Length of the past with which a window is compared; a multiple of the
+            step.
+        least_baseline: The share of the baseline that must be known before the first alert.
+        false_alarm: The probability of at least one false alert in `horizon` checks, for all
+            topics together (Bonferroni).
+        horizon: Checks over which `false_alarm` is bounded.
         min_count: Least count of a surge.
         min_ratio: Least ratio of the window's rate to the baseline's.
-        calm_looks: Looks in a row that are calm before an alert ends.
+        calm_looks: Calm checks in a row after which an alert ends.
         gap_seconds: Least time between two alerts of one topic.
     """
 
@@ -161,14 +163,14 @@ class SurgesConfig:
     gap_seconds: Seconds = 3600.0
 
     def __post_init__(self) -> None:
-        """Refuses lengths that are no multiples of the step."""
+        """Refuses lengths that are not multiples of the step."""
         check_bounds(self)
         for name in ("window_seconds", "baseline_seconds"):
             steps = getattr(self, name) / self.step_seconds
             if steps < 1 or steps != int(steps):
-                raise UsageError(f"{name}: a multiple of step_seconds needed")
+                raise UsageError(f"{name}: a multiple of step_seconds is needed")
         if self.baseline_seconds < 2 * self.window_seconds:
-            raise UsageError("baseline_seconds: at least two windows needed")
+            raise UsageError("baseline_seconds: the length of at least two windows is needed")
         if self.steps_kept > MOST_STEPS:
             raise UsageError(
                 f"step_seconds: {self.steps_kept:,} steps in baseline and windows; at most "
@@ -177,35 +179,37 @@ class SurgesConfig:
 
     @property
     def window_steps(self) -> int:
-        """Steps of a window."""
+        """Returns the number of steps in a window."""
         return int(self.window_seconds / self.step_seconds)
 
     @property
     def baseline_steps(self) -> int:
-        """Steps of the past."""
+        """Returns the number of steps in the baseline."""
         return int(self.baseline_seconds / self.step_seconds)
 
     @property
     def steps_kept(self) -> int:
-        """Steps of window, guard and past: as long as a window, the guard keeps a surge's start
-        out of its own past."""
+        """Returns the number of steps in window, guard and baseline.
+
+        The guard is as long as a window and keeps a surge's start out of its own baseline.
+        """
         return self.baseline_steps + 2 * self.window_steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class TopicConfig:
-    """A section `[topics.NAME]`: of which rows, and which answers are counted.
+    """A section `[topics.NAME]`: which rows belong to a topic, and which answers are counted.
 
     Attributes:
-        terms: A row is of the topic if one of them occurs in its text: whole words in any case, and
-            Chinese characters wherever they follow each other.
+        terms: A row belongs to the topic if one of these terms occurs in its text: whole words in
+            any case, and Chinese characters wherever they follow each other.
         column: In place of terms: each value of this column is a topic.
-        values: With `column`: these values only. Absent: the first 200 that occur.
+        values: With `column`: only these values. Absent: the first 200 that occur.
         answers: Labels, entity types, items or passages that are counted; for a chat `refusal`.
-        at_least: For scores: those from here on are counted.
-        at_most: For scores: those up to here are counted.
+        at_least: For scores: a score of at least this is counted.
+        at_most: For scores: a score of at most this is counted.
         per: `time` compares counts per time; `rows` compares shares of the topic's rows, so that
-            more traffic alone is no surge.
+            more traffic alone is not a surge.
     """
 
     terms: Annotated[tuple[Annotated[str, Text(200, least=1)], ...], Items(MOST_TERMS)] = ()
@@ -217,14 +221,16 @@ class TopicConfig:
     per: Literal["time", "rows"] = "time"
 
     def __post_init__(self) -> None:
-        """Refuses a topic of nothing, and one of two kinds."""
+        """Refuses a topic that counts nothing, and one with both terms and column."""
         check_bounds(self)
         if self.terms and self.column is not None:
-            raise UsageError("terms: given beside column; one of both is needed")
+            raise UsageError("terms: given together with column; give only one of them")
         if self.values and self.column is None:
-            raise UsageError("values: given without column, whose values they are")
+            raise UsageError("values: given without column; add the column that has these values")
         if not self.answers and self.at_least is None and self.at_most is None:
-            raise UsageError('answers: missing; name what is counted, as in answers = ["negative"]')
+            raise UsageError(
+                'answers: missing; name the counted answers, such as answers = ["negative"]'
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,13 +238,13 @@ class AlertsConfig:
     """The `[alerts]` section: every address to which an alert goes.
 
     Attributes:
-        file: A line of JSON for each alert.
-        webhooks: Each gets a POST of JSON.
-        recipients: Each gets a mail through `mail_server`.
-        mail_server: `host:port`.
+        file: File that gets one line of JSON per alert.
+        webhooks: Addresses that get a POST of JSON per alert.
+        recipients: Addresses that get a mail per alert, through `mail_server`.
+        mail_server: The mail server, as `host:port`.
         mail_sender: The sender's address.
         mail_starttls: Whether the connection to the server is encrypted before the mail is sent.
-        outside_hosts: Hosts that are not this machine, to which alerts may go all the same.
+        outside_hosts: Hosts outside of this machine to which alerts may go.
     """
 
     file: Place | None = None
@@ -259,7 +265,7 @@ class HttpConfig:
     """The `[http]` section: metrics, page and, for that source, rows by POST.
 
     Attributes:
-        listen: `host:port` of this machine, reached from it only; absent: nothing listens.
+        listen: A loopback `host:port`, which only this machine can reach; absent: no HTTP.
     """
 
     listen: Annotated[str, Text(MOST_NAME, least=1)] | None = None

@@ -1,7 +1,7 @@
-"""Delivers what waits in the outbox, in a thread for each address, so that none waits for another.
+"""Delivers the outbox in one thread for each address, so that no address waits for another.
 
-The main loop owns the outbox: it hands an entry out, and takes the result when it comes. A courier
-that hangs keeps its own address only.
+The main loop owns the outbox: it gives an entry to a thread and takes the result when it comes. A
+thread that hangs blocks its own address only.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from cloister.watching.outbox import Outbox, Waiting, next_due, with_result
 
 
 class Couriers:
-    """One thread for each address.
+    """The threads that deliver, one for each address.
 
     Args:
-        senders: By address.
-        say: Called with what the operator should know.
+        senders: The senders by address.
+        say: Is called with messages for the operator.
     """
 
     def __init__(self, senders: Mapping[str, Send], say: Callable[[str], None]) -> None:
@@ -35,21 +35,21 @@ class Couriers:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Of the watch file."""
+        """Returns the addresses of the watch file."""
         return tuple(self._tasks)
 
     @property
     def is_busy(self) -> bool:
-        """Whether a delivery is under way."""
+        """Returns whether a delivery is running."""
         return bool(self._busy)
 
     def exchange(self, outbox: Outbox, now: float, wait: float = 0.0) -> Outbox:
-        """Takes results, and hands out what is due.
+        """Takes results, and starts the deliveries that are due.
 
         Args:
-            outbox: What waits.
-            now: In seconds since 1970.
-            wait: Seconds to wait for a first result, if a delivery is under way.
+            outbox: The waiting alerts.
+            now: The time in seconds since 1970.
+            wait: Seconds to wait for a first result, if a delivery is running.
 
         Returns:
             The outbox after the results.
@@ -74,15 +74,17 @@ class Couriers:
         return outbox
 
     def without_strangers(self, outbox: Outbox) -> Outbox:
-        """Drops what waits for addresses that the watch file no longer names: they get nothing."""
+        """Drops alerts for addresses that the watch file no longer names, without sending them."""
         waiting = {key: one for key, one in outbox.waiting.items() if one.address in self._tasks}
         gone = len(outbox.waiting) - len(waiting)
         if gone:
-            self._say(f"{gone} alerts waited for addresses that the watch file no longer names")
+            self._say(
+                f"{gone} waiting alerts are dropped: the watch file no longer names their addresses"
+            )
         return replace(outbox, waiting=waiting)
 
     def close(self) -> None:
-        """Tells the threads to end; one that hangs ends with the process."""
+        """Asks the threads to end; one that hangs ends with the process."""
         for tasks in self._tasks.values():
             tasks.put(None)
 

@@ -1,4 +1,4 @@
-"""Turns a noisy condition into few alerts: two thresholds, calm looks before an end, and a gap."""
+"""Turns a noisy condition into few alerts, by two thresholds, calm checks and a least gap."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Event = Literal["begins", "ends"]
 
 @dataclass(frozen=True)
 class Debounced:
-    """What is remembered of one condition.
+    """The state of one condition.
 
     Attributes:
-        is_on: Whether an alert of it stands.
-        calm: Looks in a row at which it was low, while it stands.
+        is_on: Whether its alert has begun and not ended.
+        calm: Checks in a row at which it was low, since the alert began.
         alerted_at: Time of its last alert, in seconds; None: there was none.
     """
 
@@ -25,11 +25,11 @@ class Debounced:
 
 @dataclass(frozen=True)
 class Calm:
-    """When alerts begin and end.
+    """The settings for the begin and end of alerts.
 
     Attributes:
         gap_seconds: Least time between two alerts of one condition.
-        looks: Looks in a row at which it must be low before the alert ends.
+        looks: Checks in a row at which it must be low before the alert ends.
     """
 
     gap_seconds: float
@@ -39,15 +39,15 @@ class Calm:
 def debounced(
     state: Debounced, calm: Calm, now: float, *, is_high: bool, is_low: bool
 ) -> tuple[Debounced, Event | None]:
-    """The next state, and what is to be told.
+    """Returns the next state, and whether an alert begins or ends.
 
-    Between low and high nothing changes (hysteresis). A condition that is high again before the gap
-    is over begins when the gap is over, if it is high then.
+    Between low and high nothing changes (hysteresis). If a condition is high again before the gap
+    is over, its alert begins after the gap, if the condition is still high then.
 
     Args:
-        state: The state before.
-        calm: When alerts begin and end.
-        now: The time of this look, in seconds.
+        state: The state before this check.
+        calm: The settings for begin and end.
+        now: The time of this check, in seconds.
         is_high: Whether the condition is above its upper threshold.
         is_low: Whether it is below its lower one.
     """

@@ -22,25 +22,25 @@ from cloister.watching.addresses import HostPort, host_port
 from cloister.watching.alert import Alert
 from cloister.watching.watch_file import WatchFile
 
-# Seconds that one delivery may take in all, whatever the receiver does.
+# Most seconds of one delivery, whatever the receiver does.
 SECONDS = 10.0
-# Bytes at a file's end in which the ids of its last alerts are looked for: some hundred alerts,
-# and no more than one of them may be in the file and not in the state.
+# The ids of a file's last alerts are searched in this many bytes at its end. They hold some hundred
+# alerts, while at most one alert can be in the file and not in the state.
 END_BYTES = 2**18
-# Longest reason and subject.
+# Most characters of a reason and of a subject.
 LONGEST = 150
 
-# Sends an alert; returns why it failed, or None.
+# Sends an alert; returns the reason of a failure, or None.
 Send = Callable[[Alert], str | None]
 
 
 def senders(file: WatchFile) -> Mapping[str, Send]:
-    """How to reach each address of a watch file, by the name under which it is shown."""
+    """Returns the sender for each address of a watch file, by the address's displayed name."""
     alerts, found = file.alerts, dict[str, Send]()
     if alerts.file is not None:
         found[f"file {alerts.file}"] = _to_file(file.place(alerts.file))
     for url in alerts.webhooks:
-        # A webhook's path often is its secret, so it is shown by its host and a hash.
+        # A webhook's path is often its secret, so its displayed name has the host and a hash.
         digest = hashlib.sha256(url.encode()).hexdigest()[:8]
         found[f"webhook {urlsplit(url).hostname} {digest}"] = _to_webhook(url)
     server = host_port(alerts.mail_server, "alerts.mail_server")
@@ -63,14 +63,14 @@ def _to_file(path: Path) -> Send:
 
 
 def append(path: Path, alert: Alert) -> None:
-    """Appends an alert to a file, unless it is there already.
+    """Appends an alert to a file, unless the file has it already.
 
     Raises:
-        OSError: The file cannot be written, or is no regular file.
+        OSError: The file cannot be written, or is not a regular file.
 
     Guarantees:
-        Each alert is a whole line, once, also if the process was killed while it wrote: the
-        beginning of this alert at the file's end is taken away. Anything else stays.
+        Each alert is one complete line, once, even if the process was killed while it wrote: the
+        beginning of this alert at the file's end is removed. Everything else stays.
     """
     text = json.dumps(alert.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
     content, whole = text.encode(), None
@@ -122,7 +122,7 @@ def _to_webhook(url: str) -> Send:
 
 
 async def _posted(url: str, alert: Alert) -> str | None:
-    # No proxy of the environment and no redirect: both would send it elsewhere.
+    # No proxy from the environment and no redirect: both would send the alert to another host.
     async with (
         httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=SECONDS) as client,
         client.stream(
@@ -132,7 +132,7 @@ async def _posted(url: str, alert: Alert) -> str | None:
             headers={"content-type": "application/json", "idempotency-key": alert.id},
         ) as answer,
     ):
-        # The answer's body is not read: whatever it is, it takes no memory.
+        # The answer's body is not read, so it cannot fill the memory.
         return None if answer.is_success else f"status {answer.status_code}"
 
 
@@ -151,7 +151,7 @@ def _to_mail(server: HostPort, sender: str, recipient: str, *, starttls: bool) -
 
 
 def mail_of(alert: Alert, sender: str, recipient: str) -> EmailMessage:
-    """An alert as a mail; its Message-ID is the alert's, so that a copy of it is known as one."""
+    """Returns an alert as a mail; its Message-ID has the alert's id, so copies are recognized."""
     mail = EmailMessage()
     mail["From"], mail["To"] = sender, recipient
     mail["Subject"] = one_line(f"[{alert.watch}] {alert.message}", LONGEST)

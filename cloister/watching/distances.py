@@ -1,9 +1,9 @@
-"""How far a window's figures lie from a reference's: PSI, chi-square, and Kolmogorov-Smirnov.
+"""Compares a window with a reference by PSI, the chi-square and the Kolmogorov-Smirnov test.
 
 PSI is the sum over bins of (p − q)·ln(p / q), the symmetrized Kullback-Leibler divergence of two
-histograms. It says how large a change is and not whether chance explains it: of two samples of one
+histograms. It measures how large a change is, not whether it is random: for two samples of the same
 distribution its mean is about (K − 1)(1/n + 1/m) (Yurdakul and Naranjo 2020, Statistical properties
-of the population stability index). So each PSI stands beside a test.
+of the population stability index). So each PSI is reported together with a test.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import chdtrc, kolmogorov
 
-# The expected count below which a category is joined with others, as the chi-square distribution
-# is too far from the exact one (Cochran 1954, Some methods for strengthening the common χ² tests).
+# A category with a smaller expected count is joined with others, because the chi-square
+# distribution is then too inexact (Cochran 1954, Some methods for strengthening the common χ²
+# tests).
 FEWEST_EXPECTED = 5.0
-# Added to each bin, so that an empty one gives no infinite PSI: Jeffreys' prior of a multinomial.
+# Added to each bin, so that an empty bin gives a finite PSI: Jeffreys' prior of a multinomial.
 ADDED = 0.5
 
 
 def psi(reference: Sequence[float], window: Sequence[float]) -> float:
-    """The population stability index of two histograms over the same bins.
+    """Returns the population stability index of two histograms over the same bins.
 
     Args:
         reference: Counts, [K].
         window: Counts, [K].
 
     Returns:
-        0 where the shares are equal, and more the further they are apart.
+        0 for equal shares; a larger value for a larger difference.
     """
     p = np.asarray(reference, dtype=float) + ADDED
     q = np.asarray(window, dtype=float) + ADDED
@@ -38,9 +39,9 @@ def psi(reference: Sequence[float], window: Sequence[float]) -> float:
 
 
 def chi_square(reference: Sequence[float], window: Sequence[float]) -> float | None:
-    """Pearson's test that two samples have one distribution over categories.
+    """Tests by Pearson's chi-square whether two samples have one distribution over categories.
 
-    Categories that are expected less than `FEWEST_EXPECTED` times in either sample are joined.
+    Categories with an expected count below `FEWEST_EXPECTED` in either sample are joined.
 
     Args:
         reference: Counts, [K].
@@ -62,7 +63,7 @@ def chi_square(reference: Sequence[float], window: Sequence[float]) -> float | N
         if joined.sum() * shares.min() >= FEWEST_EXPECTED:
             table = np.hstack([table, joined])
         elif table.shape[1]:
-            # What is left is too rare to stand alone: it joins the smallest of the others.
+            # The remaining category is too rare alone: join it with the smallest of the others.
             table[:, [int(table.sum(axis=0).argmin())]] += joined
     if table.shape[1] < 2:
         return None
@@ -72,10 +73,11 @@ def chi_square(reference: Sequence[float], window: Sequence[float]) -> float | N
 
 
 def kolmogorov_smirnov(reference: np.ndarray, window: np.ndarray) -> float | None:
-    """The two-sample test that numbers have one distribution.
+    """Tests whether two samples of numbers have one distribution.
 
-    The p-value is of the limit distribution with Stephens' correction for finite samples (Stephens
-    1970, Use of the Kolmogorov-Smirnov statistics). With ties it is too large, which is safe.
+    The p-value comes from the limit distribution with Stephens' correction for finite samples
+    (Stephens 1970, Use of the Kolmogorov-Smirnov statistics). With ties it is too large, which only
+    gives fewer findings.
 
     Args:
         reference: Numbers in ascending order, [N].

@@ -1,10 +1,10 @@
-"""Drift of a window against the reference: PSI and a test for each feature, corrected for looks.
+"""Finds drift of a window, by PSI and a test for each feature with a corrected level.
 
-Each window tests every feature once. A feature's p-value must be at most α / (horizon · features)
-(Bonferroni; Dunn 1961, Multiple comparisons among means). That bounds the probability of any false
-finding in `horizon` windows by α under every dependence. Independence cannot be assumed here: all
-windows share one reference, and features of a row depend on each other, so the procedures for a
-false discovery rate that need it (Benjamini and Hochberg 1995) are not used.
+Every feature is tested once in each window. Its p-value must be at most α / (horizon · features)
+(Bonferroni; Dunn 1961, Multiple comparisons among means). This bounds the probability of any false
+finding in `horizon` windows by α for every kind of dependence. Independence cannot be assumed: all
+windows share one reference, and features of a row depend on each other. So procedures for a false
+discovery rate that need independence (Benjamini and Hochberg 1995) are not used.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from cloister.watching.distances import chi_square, kolmogorov_smirnov, psi
 from cloister.watching.reference import OTHER, DriftReference, binned, histogram
 from cloister.watching.row import Features
 
-# Rows of a window that must have a feature, so that it is compared.
+# A feature is compared if at least this many rows of the window have it.
 FEWEST = 20
 
 
 @dataclass(frozen=True)
 class DriftFigure:
-    """One feature of one window.
+    """The comparison of one feature in one window.
 
     Attributes:
-        feature: Its name.
+        feature: The feature's name.
         test: The test's name.
-        psi: The population stability index; of marks the largest one's.
-        p: The p-value; None: too little to test.
+        psi: The population stability index; for marks, the largest one.
+        p: The p-value; None: there are too few rows to test.
         where: The answer or mark that changed most; empty for numbers.
     """
 
@@ -45,15 +45,15 @@ class DriftFigure:
 
 @dataclass(frozen=True)
 class WindowFigures:
-    """A closed window.
+    """The figures of a closed window.
 
     Attributes:
-        number: From 1 on.
-        rows: Of the window.
+        number: The window's number, from 1.
+        rows: Number of its rows.
         first: Time of its first row, in seconds.
         last: Time of its last row.
-        level: The p-value at or below which a finding counts.
-        figures: Of each feature.
+        level: The largest p-value of a finding.
+        figures: The figures of each feature.
     """
 
     number: int
@@ -65,12 +65,12 @@ class WindowFigures:
 
 
 def is_drift(figure: DriftFigure, level: float, config: DriftConfig) -> bool:
-    """Whether the change is large, and more than chance explains."""
+    """Returns whether the change is large and statistically significant."""
     return figure.p is not None and figure.p <= level and figure.psi >= config.psi_alert
 
 
 def is_calm(figure: DriftFigure, config: DriftConfig) -> bool:
-    """Whether the change is small."""
+    """Returns whether the change is small enough to end an alert."""
     return figure.psi < config.psi_calm
 
 
@@ -84,11 +84,11 @@ def compare(
     """Compares a window with the reference.
 
     Args:
-        reference: What it is compared with.
-        rows: Of the window.
-        times: Of its first and last row.
-        number: Of the window.
-        config: Thresholds.
+        reference: The reference.
+        rows: The window's rows.
+        times: The times of its first and last row.
+        number: The window's number.
+        config: The thresholds.
     """
     found = [*_categories(reference, rows), *_marks(reference, rows), *_numbers(reference, rows)]
     tested = sum(one.p is not None for one in found)
@@ -111,8 +111,11 @@ def _categories(reference: DriftReference, rows: Sequence[Features]) -> list[Dri
 
 
 def _marks(reference: DriftReference, rows: Sequence[Features]) -> list[DriftFigure]:
-    """Marks of one row depend on each other, so each is tested by itself, and the smallest p-value
-    is multiplied by their number."""
+    """Compares the marks of a window's rows.
+
+    Marks of one row depend on each other, so each mark is tested by itself, and the smallest
+    p-value is multiplied by the number of marks.
+    """
     if reference.marks is None:
         return []
     counts = Counter(mark for one in rows for mark in one.marks or ())

@@ -1,4 +1,4 @@
-"""A labelled history: when something really happened, in JSON lines."""
+"""Reads the real events of a labelled history, from JSON lines."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from cloister.json_text import read_json
 from cloister.watching.parsing import LONGEST_CELL, RowError, read_time
 from cloister.watching.setup import lines_of
 
-# Most events of a history, and the longest line of one.
+# Most events of a history, and most bytes of an event's line.
 MOST_EVENTS, LONGEST_LINE = 10_000, 4096
 _FORM = '{"kind": "surge", "key": "acme", "start": "2026-03-02T09:00:00Z", "end": …}'
 
 
 @dataclass(frozen=True)
 class TrueEvent:
-    """Something that happened.
+    """A real event of a history.
 
     Attributes:
-        kind: What an alert of it is called.
+        kind: The kind of alert that should report it.
         key: The topic or feature; empty: any.
-        start: In seconds since 1970.
-        end: Likewise; not before `start`.
+        start: Its start in seconds since 1970.
+        end: Its end in seconds since 1970; not before `start`.
     """
 
     kind: Literal["drift", "surge"]
@@ -38,7 +38,7 @@ def read_events(path: Path) -> tuple[TrueEvent, ...]:
     """Reads the events of a labelled history.
 
     Raises:
-        DataError: The file cannot be read, or a line is no event.
+        DataError: The file cannot be read, or a line is not an event.
     """
     found = []
     for number, line in lines_of(path):
@@ -64,7 +64,7 @@ def _event(value: object) -> TrueEvent:
     if kind not in ("drift", "surge"):
         raise ValueError("kind is neither drift nor surge")
     if not isinstance(key, str) or len(key) > LONGEST_CELL:
-        raise ValueError("key is no name")
+        raise ValueError("key is not a name")
     start, end = read_time(value.get("start")), read_time(value.get("end"))
     if end < start:
         raise ValueError("end is before start")

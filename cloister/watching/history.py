@@ -27,19 +27,20 @@ DAY = 86_400.0
 
 @dataclass(frozen=True)
 class Tally:
-    """Alerts of one kind against what happened.
+    """Counts of one kind of alert, in comparison with the real events.
 
     Attributes:
-        kind: Of alerts and events.
-        events: That happened.
-        detected: Of them, those with an alert.
-        found: The share of them, with its interval; None: nothing happened.
-        delays: From an event's start to its first alert, in seconds, ascending.
-        delay: Their median with its interval; None: nothing was detected.
-        repeats: Further alerts of events that were detected.
-        false_alarms: Alerts while nothing happened.
-        calm_days: Days in which nothing happened.
-        rate: False alarms a calm day, with the exact interval of Poisson counts; None: no calm.
+        kind: The kind of alerts and events.
+        events: Number of real events.
+        detected: Number of events with an alert.
+        found: The share of events with an alert, and its interval; None: there was no event.
+        delays: Times from an event's start to its first alert, in seconds, ascending.
+        delay: Their median with its interval; None: no event was detected.
+        repeats: Number of further alerts of detected events.
+        false_alarms: Number of alerts outside of all events.
+        calm_days: Days without an event.
+        rate: False alarms per calm day, with the exact interval of Poisson counts; None: there was
+            no calm time.
     """
 
     kind: Kind
@@ -54,7 +55,7 @@ class Tally:
     rate: Interval | None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as a JSON object."""
+        """Returns the figures as a JSON object."""
         return {
             "kind": self.kind,
             "events": self.events,
@@ -71,13 +72,13 @@ class Tally:
 
 @dataclass(frozen=True)
 class Replayed:
-    """A history that was replayed.
+    """The result of a replayed history.
 
     Attributes:
-        rows: Of it.
-        refused: Lines that were no rows.
-        alerts: In their order.
-        tallies: Of each kind that is watched.
+        rows: Number of its rows.
+        refused: Lines that were not rows.
+        alerts: The alerts in their order.
+        tallies: The counts of each kind that is watched.
     """
 
     rows: int
@@ -86,7 +87,7 @@ class Replayed:
     tallies: tuple[Tally, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as a JSON object."""
+        """Returns the figures as a JSON object."""
         return {
             "rows": self.rows,
             "refused": {"lines": self.refused.count, "by_reason": dict(self.refused.by_reason)},
@@ -96,12 +97,12 @@ class Replayed:
 
 
 def replay(watch: Watch, history: Path, events: Sequence[TrueEvent]) -> Replayed:
-    """Replays a history from an empty state; nothing is sent, and no state is kept.
+    """Replays a history from an empty state; nothing is sent, and no state is stored.
 
     Args:
-        watch: What would be watched.
-        history: Lines of the stream's form, in order of their times.
-        events: What happened.
+        watch: The watch whose settings are tried.
+        history: A file of lines in the stream's form, in order of their times.
+        events: The real events.
 
     Raises:
         UsageError: The watch file names no column of times.
@@ -109,8 +110,8 @@ def replay(watch: Watch, history: Path, events: Sequence[TrueEvent]) -> Replayed
     """
     if watch.form.time is None:
         raise UsageError(
-            f"{watch.file.path}: a history is replayed by its rows' own times; name their column "
-            "by time in [source]"
+            f"{watch.file.path}: replaying a history needs its rows' own times; set time in "
+            "[source] to their column"
         )
     topics = tuple(name for name, one in watch.file.topics.items() if one.column is None)
     state = MonitorState(no_counts(topics, watch.plan.surges))
@@ -145,11 +146,11 @@ def tally(
     """Counts the alerts of one kind.
 
     Args:
-        kind: Of them.
-        alerts: All of the history.
-        events: All that happened.
+        kind: The kind that is counted.
+        alerts: All alerts of the history.
+        events: All real events.
         span: The history's first and last time, in seconds.
-        grace: Seconds after an event's end in which an alert is still its own.
+        grace: Seconds after an event's end in which an alert still belongs to it.
     """
     mine = [one for one in events if one.kind == kind]
     first: dict[int, float] = {}
@@ -175,11 +176,11 @@ def tally(
 
 
 def median(ordered: Sequence[float]) -> Interval | None:
-    """The median with its distribution-free interval; None of nothing.
+    """Returns the median with its distribution-free interval; None: there is no value.
 
-    The ends are order statistics whose coverage, of a binomial with share 1/2, is at least `LEVEL`
-    (Conover 1999, Practical Nonparametric Statistics, section 3.2); of fewer than six values they
-    are the smallest and the largest, which cover less.
+    The ends are order statistics whose coverage, by the binomial with share 1/2, is at least
+    `LEVEL` (Conover 1999, Practical Nonparametric Statistics, section 3.2). With fewer than six
+    values they are the smallest and the largest value, whose coverage is smaller.
 
     Args:
         ordered: Values in ascending order.
@@ -200,7 +201,7 @@ def _is_of(alert: Alert, at: float, event: TrueEvent, grace: float) -> bool:
 
 
 def _calm_seconds(events: Sequence[TrueEvent], span: tuple[float, float], grace: float) -> float:
-    """Of a span, the seconds in none of the events, their grace included."""
+    """Returns the seconds of a span that are outside of all events and their grace."""
     first, last = span
     calm, reached = 0.0, first
     for one in sorted(events, key=lambda event: event.start):

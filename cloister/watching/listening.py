@@ -1,4 +1,4 @@
-"""The watch over HTTP, for this machine alone: metrics, page, report, and rows by POST."""
+"""Serves a watch over HTTP to this machine only: metrics, page, report, and rows by POST."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from cloister.watching.parsing import MOST_LINE
 from cloister.watching.shown import Shown
 from cloister.watching.source import LineBatch
 
-# Largest body of a request, and requests that wait.
+# Largest body of a request in bytes, and most requests that wait.
 MOST_BODY, WAITING = 8 * 2**20, 64
-# Seconds until a body must have come, and until its rows must be in the state.
+# Most seconds until a body has arrived, and until its rows are in the state.
 SECONDS = 30.0
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 HEADERS = {
@@ -36,24 +36,24 @@ HEADERS = {
 
 
 class PostedRows:
-    """A source of the rows that are posted; its requests are answered once the rows are kept."""
+    """A source of posted rows; a request is answered once its rows are in the state on disk."""
 
     def __init__(self) -> None:
         self._bodies: queue.Queue[LineBatch] = queue.Queue(WAITING)
         self._lines = 0
 
     def read(self, seconds: float) -> LineBatch:
-        """The next lines; see `PredictionSource`."""
+        """Returns the next lines; see `PredictionSource`."""
         try:
             return self._bodies.get(timeout=seconds)
         except queue.Empty:
             return LineBatch()
 
     def close(self) -> None:
-        """Does nothing: the listener is closed by itself."""
+        """Does nothing: the listener is closed separately."""
 
     def put(self, body: bytes, kept: Callable[[int, Mapping[str, int]], None]) -> bool:
-        """Takes a body of lines, numbered over all bodies; False: too many wait."""
+        """Takes a body of lines, numbered over all bodies; returns False if too many wait."""
         lines = body.split(b"\n")
         first = self._lines + 1
         numbered = tuple(
@@ -70,8 +70,11 @@ class PostedRows:
 
 
 class _Guard:
-    """Answers this machine's own names only: a page of another site could use its own (DNS
-    rebinding), or post a form, which cannot declare JSON."""
+    """Answers only requests to this machine's own names, and only bodies that are declared as JSON.
+
+    A page of another web site could otherwise reach the watch under its own name (DNS rebinding),
+    or post a form, which cannot declare JSON.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -103,11 +106,11 @@ def _refusal(scope: Scope) -> Response | None:
 
 
 def make_app(shown: Shown, rows: PostedRows | None) -> ASGIApp:
-    """The web application.
+    """Makes the web application.
 
     Args:
-        shown: What is shown.
-        rows: Takes posted rows; None: none are taken.
+        shown: The documents that are shown.
+        rows: The source that takes posted rows; None: posts are refused.
     """
 
     async def metrics(request: Request) -> Response:
@@ -146,7 +149,7 @@ async def _take(rows: PostedRows, request: Request) -> Response:
                 if len(body) > MOST_BODY:
                     return _failed(413, f"more than {MOST_BODY} bytes; send less at a time")
     except TimeoutError:
-        return _failed(408, f"no whole body within {SECONDS:g} seconds")
+        return _failed(408, f"the body did not arrive within {SECONDS:g} seconds; send it again")
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[tuple[int, dict[str, int]]] = loop.create_future()
 
@@ -158,12 +161,15 @@ async def _take(rows: PostedRows, request: Request) -> Response:
         loop.call_soon_threadsafe(tell)
 
     if not rows.put(bytes(body), kept):
-        return _failed(429, "as many requests wait as are taken; try again later")
+        return _failed(429, "too many requests wait; try again later")
     try:
         async with asyncio.timeout(SECONDS):
             count, refused = await answer
     except TimeoutError:
-        return _failed(503, "the rows are not kept yet; they may be, so count what is there")
+        return _failed(
+            503,
+            "the rows are not stored yet, but may be soon; check the report before a repetition",
+        )
     return JSONResponse({"rows": count, "refused": refused})
 
 
@@ -198,6 +204,6 @@ class Listener:
         self._thread.start()
 
     def close(self) -> None:
-        """Ends it when running requests are answered."""
+        """Ends the server after running requests are answered."""
         self._server.should_exit = True
         self._thread.join(5)

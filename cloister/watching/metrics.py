@@ -1,4 +1,4 @@
-"""The figures of a watch for Prometheus."""
+"""Writes a watch's figures in Prometheus's text format."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from cloister.watching.state_file import State
 
 
 def metrics_text(plan: WatchPlan, state: State) -> bytes:
-    """All figures in Prometheus's text format.
+    """Returns all figures in Prometheus's text format.
 
     Args:
         plan: The watch.
-        state: What was seen.
+        state: The watch's state.
     """
     registry = CollectorRegistry()
 

@@ -1,4 +1,4 @@
-"""A watch as a pure function: state and rows in, state and alerts out."""
+"""Computes a watch as a pure function from state and rows to the next state and alerts."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from cloister.watching.surges import (
 )
 from cloister.watching.topics import Topics, topics_of
 
-# Windows and looks that page and report show, as a chart of some hundred points; with many topics
-# fewer looks, so that the state stays at some megabytes.
+# Windows and checks that page and report show, as a chart of some hundred points; with many topics
+# fewer checks, so that the state has at most some megabytes.
 SHOWN_WINDOWS, SHOWN_LOOKS, SHOWN_FIGURES = 120, 400, 20_000
-# Alerts that page and report show.
+# Most alerts that page and report show.
 SHOWN_ALERTS = 100
 
 
 @dataclass(frozen=True)
 class WatchPlan:
-    """What does not change while a watch runs.
+    """The settings of a watch, which do not change while it runs.
 
     Attributes:
-        name: Of the watch.
+        name: The watch's name.
         drift: Thresholds of drift.
         surges: Thresholds of surges.
-        topics: Made ready.
-        reference: What windows are compared with; None: drift is not measured.
+        topics: The topics with compiled terms.
+        reference: The reference of all windows; None: drift is not measured.
     """
 
     name: str
@@ -58,22 +58,22 @@ class WatchPlan:
 
     @property
     def per_rows(self) -> dict[str, bool]:
-        """Whether a topic is compared per row, by its name."""
+        """Returns, by topic, whether it is compared per row."""
         return {name: one.per == "rows" for name, one in self.topics.configs.items()}
 
 
 @dataclass(frozen=True)
 class MonitorState:
-    """What a watch remembers.
+    """The state of drift, surges and alerts between two calls.
 
     Attributes:
-        counts: Of topics.
+        counts: The counts of topics.
         rows: Rows so far.
-        window: Features of the open window, each with its time.
+        window: Features of the open window's rows, each with its time.
         closed: Closed windows so far.
-        debounced: By `drift:FEATURE` and `surge:TOPIC`.
+        debounced: The conditions, by `drift:FEATURE` and `surge:TOPIC`.
         windows: The last closed windows.
-        looks: The last looks.
+        looks: The last checks of topics.
         alerts: The last alerts.
     """
 
@@ -90,16 +90,16 @@ class MonitorState:
 def observe(
     plan: WatchPlan, state: MonitorState, rows: Sequence[tuple[float, StreamRow]]
 ) -> tuple[MonitorState, tuple[Alert, ...]]:
-    """Takes rows in.
+    """Takes rows, and returns the next state and the alerts.
 
     Args:
         plan: The watch.
-        state: Before them.
-        rows: Each with its time in seconds since 1970: its own, or when it came.
+        state: The state before the rows.
+        rows: The rows, each with its time in seconds since 1970: its own, or that of its arrival.
 
     Returns:
-        The state after them, and the alerts that they raised, in their order. It is the same
-        however the rows are parted into calls.
+        The state after the rows, and their alerts in order. The result does not depend on how the
+        rows are divided into calls.
     """
     alerts: list[Alert] = []
     window = list(state.window)
@@ -120,12 +120,12 @@ def observe(
 def passed(
     plan: WatchPlan, state: MonitorState, now: float
 ) -> tuple[MonitorState, tuple[Alert, ...]]:
-    """Lets time pass without a row: steps that are over are closed and looked at.
+    """Lets time pass without a row: steps that are over are closed and checked.
 
     Args:
         plan: The watch.
-        state: Before.
-        now: In seconds since 1970.
+        state: The state before.
+        now: The time in seconds since 1970.
     """
     alerts: list[Alert] = []
     if plan.topics.configs and state.counts.step is not None:

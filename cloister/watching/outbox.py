@@ -1,4 +1,4 @@
-"""Alerts that wait for their delivery, one entry for each address: a pure value."""
+"""Holds alerts that wait for delivery, one entry for each address, as an immutable value."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 
 from cloister.watching.alert import Alert
 
-# Seconds before a second try, and the longest pause: each pause is twice the one before.
+# Seconds before the second try, and the longest pause; each pause is twice the previous one.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0
-# Most entries of an outbox: alerts are debounced, so 10,000 are months of an address that fails.
+# Most entries: alerts are rare (`debounce`), so 10,000 entries are months of failing deliveries.
 MOST_WAITING = 10_000
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """An alert for one address.
+    """An alert that waits for delivery to one address.
 
     Attributes:
         alert: The alert.
-        address: Where it goes.
-        tries: So far.
-        due: When it is tried next, in seconds since 1970.
-        why: Why the last try failed; empty: there was none.
+        address: The address.
+        tries: Number of tries so far.
+        due: The time of the next try, in seconds since 1970.
+        why: The reason why the last try failed; empty: there was no try.
     """
 
     alert: Alert
@@ -34,12 +34,12 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Outbox:
-    """What waits.
+    """All waiting alerts, and counts of delivered and dropped ones.
 
     Attributes:
-        waiting: By alert's id and address.
-        delivered: Alerts that arrived, by address.
-        dropped: Alerts that were given up, as more than `MOST_WAITING` waited.
+        waiting: The entries by the alert's id and address.
+        delivered: Number of delivered alerts, by address.
+        dropped: Number of alerts that were dropped because more than `MOST_WAITING` waited.
     """
 
     waiting: Mapping[tuple[str, str], Waiting]
@@ -48,7 +48,7 @@ class Outbox:
 
 
 def with_alerts(outbox: Outbox, alerts: Sequence[Alert], addresses: Sequence[str]) -> Outbox:
-    """Adds an entry for each alert and address; the oldest ones go where there are too many."""
+    """Adds an entry for each alert and address; drops the oldest entries if there are too many."""
     new = {(one.id, to): Waiting(one, to) for one in alerts for to in addresses}
     waiting = {**outbox.waiting, **new}
     over = max(0, len(waiting) - MOST_WAITING)
@@ -57,13 +57,13 @@ def with_alerts(outbox: Outbox, alerts: Sequence[Alert], addresses: Sequence[str
 
 
 def with_result(outbox: Outbox, entry: Waiting, why: str | None, now: float) -> Outbox:
-    """After a try: the entry is gone, or waits twice as long as before.
+    """Removes an entry after a delivery, or doubles its pause after a failure.
 
     Args:
-        outbox: Before.
-        entry: What was tried.
-        why: Why it failed; None: it arrived.
-        now: In seconds since 1970.
+        outbox: The outbox before.
+        entry: The entry that was tried.
+        why: The reason of the failure; None: the alert was delivered.
+        now: The time in seconds since 1970.
     """
     key = (entry.alert.id, entry.address)
     if key not in outbox.waiting:
@@ -81,7 +81,7 @@ def with_result(outbox: Outbox, entry: Waiting, why: str | None, now: float) -> 
 
 
 def next_due(outbox: Outbox, address: str, now: float) -> Waiting | None:
-    """The oldest entry of an address that is due: one that fails keeps no other from its turn."""
+    """Returns the oldest due entry of an address; a failing entry does not block the others."""
     for entry in outbox.waiting.values():
         if entry.address == address and entry.due <= now:
             return entry

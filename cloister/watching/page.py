@@ -1,4 +1,4 @@
-"""The page of a watch: what stands, each feature's PSI over windows, each topic's counts."""
+"""Writes a watch's page: current alerts, each feature's PSI over windows, each topic's counts."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from cloister.names import counted
 from cloister.report_page import heading, page, paragraph, table
 
-# Size of a chart in pixels, the margin for its axis, and most topics that are drawn.
+# Size of a chart in pixels, margin for its axis, and most topics that are drawn.
 WIDTH, HEIGHT, LEFT, SHOWN_TOPICS = 620, 120, 46, 12
 
 
 def watch_page(report: Mapping[str, Any], calm: float, alert: float) -> str:
-    """The page as HTML.
+    """Returns the page of a watch as HTML.
 
     Args:
-        report: As `report_of` makes it.
+        report: The document of `report_of`.
         calm: The PSI below which a feature is calm.
         alert: The PSI from which on it may drift.
     """
@@ -94,7 +94,7 @@ def _surges(surges: Mapping[str, Any]) -> list[str]:
     minutes = surges["window_seconds"] / 60
     body = [heading("Topics")]
     if surges["warms_up"]:
-        body.append(paragraph("Too little of the past was seen yet to compare with."))
+        body.append(paragraph("There is not enough past yet to compare with."))
     looks = surges["last"]
     if not looks:
         return body
@@ -107,7 +107,7 @@ def _surges(surges: Mapping[str, Any]) -> list[str]:
         ]
         for topic in surges["topics"]
     }
-    # The topics with the least p of all looks are the ones to see.
+    # Show the topics with the smallest p-values of all checks.
     order = sorted(by_topic, key=lambda topic: min((f["p"] for _, f in by_topic[topic]), default=1))
     now = {one["topic"]: one for one in looks[-1]["figures"]}
     rows = [
@@ -124,9 +124,9 @@ def _surges(surges: Mapping[str, Any]) -> list[str]:
     ]
     body.append(
         paragraph(
-            f"Answers that count in the last {minutes:g} minutes, at {looks[-1]['at']}; expected "
-            "is the baseline's rate. A dispersion over 1 means that counts vary more than chance "
-            "alone, which the test allows for."
+            f"Counted answers in the last {minutes:g} minutes, at {looks[-1]['at']}; expected is "
+            "the baseline's rate. A dispersion over 1 means that counts vary more than by chance "
+            "alone; the test takes this into account."
         )
     )
     columns = ["topic", "count", "expected", "p", "needed", "dispersion"]
@@ -168,12 +168,12 @@ def _chart(
     values: Sequence[tuple[float, float, bool]],
     lines: Sequence[tuple[float, str]],
 ) -> str:
-    """A line of points with thresholds; findings are marked by form and colour.
+    """Draws a line of points with thresholds; findings have another form and colour.
 
     Args:
-        title: What is drawn.
-        values: Of each point its place, its value, and whether it is a finding.
-        lines: Thresholds with their names.
+        title: The chart's title.
+        values: For each point its place, its value, and whether it is a finding.
+        lines: The thresholds with their names.
     """
     if not values:
         return ""

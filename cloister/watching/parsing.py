@@ -1,4 +1,4 @@
-"""Reads a line of the stream: the one place where what another party wrote becomes rows."""
+"""Parses a line of the stream: the only place where another party's bytes become rows."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from cloister.json_text import read_json
 from cloister.tasks.config import LONGEST_LABEL, TaskKind
 from cloister.watching.row import Features, StreamRow
 
-# Longest line: a record of the longest context has half a megabyte of text, and its escapes.
+# Longest line in bytes: a record of the longest context has half a megabyte of text, with escapes.
 MOST_LINE = 2**20
-# Values of a line: 5,000 labels with their probabilities, and an embedding of 8,192 numbers.
+# Most JSON values of a line: 5,000 labels with probabilities, and an embedding of 8,192 numbers.
 MOST_VALUES = 50_000
-# Rows of one answer of `cloister serve`, which takes 256 inputs at once, and of `predict --json`.
+# Most rows of a line: `cloister serve` answers 256 inputs at once; also for `predict --json`.
 MOST_ROWS = 10_000
 MOST_EMBEDDING = 8192
-# Types of entities of one row, which a window keeps: three times those of the largest public sets
-# (Few-NERD has 66).
+# Most types of entities in one row, all of which a window stores: three times as many as in the
+# largest public sets (Few-NERD has 66).
 MOST_TYPES = 200
-# Longest value of a topic's column.
+# Longest value of a topic's column, in characters.
 LONGEST_CELL = 200
-# The largest sum of rounded probabilities beyond 1.
+# Rounded probabilities may sum to at most this much more than 1.
 SLACK = 1e-3
-# Seconds since 1970 at which a time is plausible: up to the year 2200.
+# Largest plausible time, in seconds since 1970: the year 2200.
 LATEST = 7_258_118_400.0
-# Of a label that was withheld, as below a threshold.
+# The answer of a withheld label, such as one below a threshold.
 WITHHELD = "no label"
 _NOTHING = "none"
 
 
 class RowError(Exception):
-    """A line that is no prediction.
+    """A line that is not a prediction.
 
     Args:
-        reason: One of a few fixed phrases, by which lines are counted; it quotes nothing.
+        reason: One of a few fixed phrases, by which lines are counted; it quotes no text.
     """
 
     def __init__(self, reason: str) -> None:
@@ -48,15 +48,15 @@ class RowError(Exception):
 
 @dataclass(frozen=True)
 class RowForm:
-    """What a row must look like.
+    """The form that a row must have.
 
     Attributes:
         kind: The model's task.
-        labels: That it can answer; empty: any.
+        labels: The labels that the model can answer; empty: any.
         text: The column of the input's text.
-        time: The column of the time; None: rows state none.
+        time: The column of the time; None: rows have none.
         embedding: The column of the embedding.
-        cells: Columns that topics name.
+        cells: The columns that topics name.
         refusals: Phrases of a refusal, in lower case.
     """
 
@@ -70,11 +70,12 @@ class RowForm:
 
 
 def parse_line(line: bytes, form: RowForm) -> tuple[StreamRow, ...]:
-    """Reads the rows of a line: a prediction, or an answer of `cloister serve` with several, which
-    share the answer's time and its columns of topics.
+    """Parses the rows of a line: one prediction, or an answer of `cloister serve` with several.
+
+    The rows of one answer share the answer's time and its columns of topics.
 
     Raises:
-        RowError: It is none, or one of its rows is none; then none of them counts.
+        RowError: The line, or one of its rows, is not a prediction; no row of it is taken then.
     """
     try:
         value = read_json(line, most_bytes=MOST_LINE, most_values=MOST_VALUES)
@@ -156,7 +157,7 @@ def _labels(table: Mapping[str, Any], form: RowForm) -> _Read:
     shares = _probabilities(table.get("probabilities"), form)
     numbers = {"labels a row": float(len(labels))}
     if shares:
-        # How sure the most doubtful label is, on the side that it was decided for.
+        # The confidence of the least certain label, on the side of its decision.
         numbers["confidence"] = min(max(share, 1 - share) for share in shares.values())
     return {}, labels, numbers, None
 
@@ -224,7 +225,7 @@ def _reply(table: Mapping[str, Any], form: RowForm) -> _Read:
 
 
 def _chosen(choices: object) -> object:
-    """The reply of an answer in OpenAI's format."""
+    """Returns the reply of an answer in OpenAI's format."""
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return None
     message = choices[0].get("message")
@@ -276,13 +277,13 @@ def _number(value: object, reason: str) -> float:
 
 
 def read_time(value: object) -> float:
-    """Reads a time: ISO 8601, in UTC where it names no zone, or seconds since 1970.
+    """Reads a time: ISO 8601 (in UTC if it has no zone), or seconds since 1970.
 
     Returns:
         Seconds since 1970.
 
     Raises:
-        RowError: It is none, or of no plausible year.
+        RowError: It is not a time, or its year is not plausible.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         found = float(value)

@@ -1,4 +1,4 @@
-"""Reads lines from standard input, in a thread, so that time passes for a silent stream too."""
+"""Reads lines from standard input in a thread, so that time passes in a silent stream too."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import BinaryIO
 from cloister.watching.parsing import MOST_LINE
 from cloister.watching.source import LineBatch
 
-# Lines that wait, and most of them in a batch.
+# Most lines that wait, and most lines of a batch.
 WAITING, TOGETHER = 4096, 1000
 
 
 class Pipe:
-    """Gives the lines of a stream until it ends; it has no place to go on from.
+    """Gives the lines of a stream until it ends; a stream cannot be continued after a restart.
 
     Args:
-        stream: What is read.
+        stream: The stream.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -27,7 +27,7 @@ class Pipe:
         threading.Thread(target=self._fill, daemon=True).start()
 
     def read(self, seconds: float) -> LineBatch:
-        """The next lines; see `PredictionSource`."""
+        """Returns the next lines; see `PredictionSource`."""
         try:
             first = self._lines.get(timeout=seconds)
         except queue.Empty:
@@ -46,7 +46,7 @@ class Pipe:
         return LineBatch(tuple(lines))
 
     def close(self) -> None:
-        """Does nothing: the stream is its owner's."""
+        """Does nothing: the stream's owner closes it."""
 
     def _fill(self) -> None:
         number, skipping = 0, False

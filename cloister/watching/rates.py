@@ -1,12 +1,13 @@
-"""Whether a count is more than its past explains: an exact test of two rates.
+"""Tests whether a count is larger than its past explains, by an exact test of two rates.
 
-Under one rate, of c + b Poisson events the number in the window is binomial with the window's share
-of the exposure (Przyborowski and Wilenski 1940, Homogeneity of results in testing samples from
-Poisson series); so the past's own uncertainty is part of the test. Counts of news, and of most
-things, vary more than a Poisson's: they are taken to be negative binomial with the past's dispersion
-φ, and given their sum the window's number is then beta-binomial (Robinson and Smyth 2008,
-Small-sample estimation of negative binomial dispersion). To divide counts by φ alone, as
-Farrington et al. 1996 do, gives too light a tail at the levels of many looks.
+If the rate of Poisson events is constant, the number of the c + b events that are in the window is
+binomial with the window's share of the exposure (Przyborowski and Wilenski 1940, Homogeneity of
+results in testing samples from Poisson series). So the test includes the uncertainty of the past.
+Most counts, such as those of news, vary more than Poisson counts. They are modelled as negative
+binomial with the dispersion φ of the past; given the sum, the number in the window is then
+beta-binomial (Robinson and Smyth 2008, Small-sample estimation of negative binomial dispersion). The
+simpler method of Farrington et al. 1996, which divides both counts by φ, has too light a tail at the
+small levels that many looks need.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ MOST_TERMS = 200_000
 
 
 def dispersion(counts: Sequence[float], exposures: Sequence[float]) -> float:
-    """Pearson's estimate of how much more counts vary than a Poisson's; at least 1.
+    """Returns Pearson's estimate of the dispersion of counts, relative to Poisson; at least 1.
 
     Args:
-        counts: Of periods of the past, [K].
-        exposures: Of each, such as its length or its rows, [K].
+        counts: Counts in periods of the past, [K].
+        exposures: Exposure of each period, such as its length or its rows, [K].
 
     Returns:
-        Σ (c − e)² / e / (K − 1) with e as one rate gives it; 1 where there is too little to tell.
+        Σ (c − e)² / e / (K − 1), where e is the expected count at a constant rate; 1 if there are
+        too few periods.
     """
     c, exposure = np.asarray(counts, dtype=float), np.asarray(exposures, dtype=float)
     c, exposure = c[exposure > 0], exposure[exposure > 0]
@@ -43,18 +45,18 @@ def dispersion(counts: Sequence[float], exposures: Sequence[float]) -> float:
 def excess(
     count: float, exposure: float, past: float, past_exposure: float, dispersed: float
 ) -> float:
-    """The p-value of a count as large or larger, if the rate is the past's.
+    """Returns the p-value of a count as large or larger, if the rate is that of the past.
 
     Args:
-        count: Events of the window.
-        exposure: Of the window.
-        past: Events of the past.
-        past_exposure: Of the past.
-        dispersed: The dispersion φ, from 1: the variance of a window's count over its mean.
+        count: Number of events in the window.
+        exposure: Exposure of the window.
+        past: Number of events in the past.
+        past_exposure: Exposure of the past.
+        dispersed: The dispersion φ, at least 1: variance over mean of a window's count.
 
     Returns:
-        The binomial tail at φ = 1, the beta-binomial one above; 1 where nothing happened, or there
-        is no exposure.
+        The binomial tail at φ = 1, the beta-binomial tail above; 1 if there is no event or no
+        exposure.
     """
     if count <= 0 or exposure <= 0 or past_exposure <= 0:
         return 1.0
@@ -72,15 +74,15 @@ def excess(
 
 
 def poisson_interval(count: int, exposure: float, level: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a Poisson rate (Garwood 1936, Fiducial limits for the Poisson).
+    """Returns the exact interval of a Poisson rate (Garwood 1936, Fiducial limits).
 
     Args:
-        count: Events.
-        exposure: Over which they happened, above 0.
-        level: Of confidence.
+        count: Number of events.
+        exposure: Exposure in which they happened, above 0.
+        level: The confidence level.
 
     Returns:
-        Events per unit of exposure, low and high.
+        The low and the high end, in events per unit of exposure.
     """
     tail = (1 - level) / 2
     # chdtri is the chi-square distribution's upper quantile.

@@ -1,4 +1,4 @@
-"""The reference that windows are compared with: histograms, sorted numbers, directions."""
+"""Makes the reference of all windows: histograms, sorted numbers and random directions."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import numpy as np
 from cloister.errors import DataError
 from cloister.watching.row import Features, StreamRow
 
-# Answers that have a bin of their own; the rarer ones share one. Deciles are the convention for
-# numbers, and 20 bins of answers keep PSI's mean without drift below 0.06 for windows of 500.
+# Most answers with a bin of their own; rarer answers share one. Deciles are the convention for
+# numbers. With 20 bins of answers, PSI's mean without drift is below 0.06 for windows of 500.
 MOST_BINS = 20
 DECILES = 10
 OTHER = "any other"
-# Rows that a reference may have: KS of more finds differences that matter to nobody.
+# Most rows of a reference: with more rows, KS finds differences that do not matter in practice.
 MOST_REFERENCE = 20_000
-# Least rows: below it ten bins have less than the five expected counts of a chi-square test.
+# Fewest rows: with fewer, ten bins have less than a chi-square test's five expected counts.
 FEWEST_REFERENCE = 50
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """A number in the reference.
+    """The distribution of one number in the reference.
 
     Attributes:
         ordered: Its values, ascending, float64 [N].
-        edges: Between the bins of its histogram, [K − 1].
-        counts: Of the bins, [K].
+        edges: The edges between the bins of its histogram, [K − 1].
+        counts: The counts of the bins, [K].
     """
 
     ordered: np.ndarray
@@ -40,16 +40,16 @@ class Numbers:
 
 @dataclass(frozen=True)
 class DriftReference:
-    """What windows are compared with.
+    """The reference of all windows.
 
     Attributes:
         rows: Its number of rows.
-        categories: Of each name, the counts by answer.
-        marks: Rows that have a mark, by mark, and under `OTHER` those that have a rarer one; None:
-            the task has none.
-        numbers: By name.
+        categories: For each name, the counts by answer.
+        marks: Number of rows with a mark, by mark; under `OTHER`, rows with a rare mark; None: the
+            task has no marks.
+        numbers: The distributions of numbers, by name.
         directions: Unit vectors, [P, D]; None: its rows have no embeddings.
-        digest: SHA-256 of what it was made of.
+        digest: SHA-256 of the rows and settings that it was made from.
     """
 
     rows: int
@@ -61,20 +61,20 @@ class DriftReference:
 
 
 def make_reference(rows: Sequence[StreamRow], projections: int, seed: int) -> DriftReference:
-    """Makes a reference of rows.
+    """Makes a reference from rows.
 
     Args:
-        rows: Of the stream's form.
-        projections: Directions on which embeddings are compared.
-        seed: Of the directions.
+        rows: Rows in the stream's form.
+        projections: Number of directions on which embeddings are compared.
+        seed: The seed of the directions.
 
     Raises:
         DataError: There are too few rows.
     """
     if len(rows) < FEWEST_REFERENCE:
         raise DataError(
-            f"{len(rows)} rows of a reference given; at least {FEWEST_REFERENCE} are needed, and "
-            "better as many as a window has"
+            f"{len(rows)} rows of a reference given; at least {FEWEST_REFERENCE} are needed (best "
+            "as many as a window has)"
         )
     size = len(rows[0].embedding)
     directions = None
@@ -99,11 +99,12 @@ def make_reference(rows: Sequence[StreamRow], projections: int, seed: int) -> Dr
 
 
 def measured(row: StreamRow, directions: np.ndarray | None) -> Features:
-    """A row's features, with its embedding's projections among the numbers.
+    """Returns a row's features; the projections of its embedding are among the numbers.
 
     Args:
         row: The row.
-        directions: [P, D]; None, or of another size than the embedding: there are no projections.
+        directions: Unit vectors, [P, D]; None, or another size than the embedding's: there are no
+            projections.
     """
     if directions is None or len(row.embedding) != directions.shape[1]:
         return row.features
@@ -114,7 +115,7 @@ def measured(row: StreamRow, directions: np.ndarray | None) -> Features:
 
 
 def binned(reference: Mapping[str, int], found: Mapping[str, int]) -> tuple[list[int], list[int]]:
-    """Two counts over the same bins: the reference's answers, and one for all others."""
+    """Returns two counts over the same bins: the reference's answers, and one for all others."""
     known = [name for name in reference if name != OTHER]
     others = sum(count for name, count in found.items() if name not in known)
     return (
@@ -124,7 +125,7 @@ def binned(reference: Mapping[str, int], found: Mapping[str, int]) -> tuple[list
 
 
 def histogram(edges: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Counts of the bins that edges part, [K]; a value on an edge is of the upper bin."""
+    """Returns the counts of the bins between edges, [K]; a value on an edge is in the upper bin."""
     return np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
 
 
@@ -135,7 +136,7 @@ def _common(counts: Counter[str]) -> dict[str, int]:
 
 
 def _common_marks(rows: Sequence[frozenset[str]]) -> dict[str, int]:
-    """Rows that have a mark, by mark, and those that have one of the rare marks."""
+    """Returns the number of rows with each mark, and with one of the rare marks."""
     common = dict(Counter(mark for row in rows for mark in row).most_common(MOST_BINS - 1))
     return {**common, OTHER: sum(bool(row - common.keys()) for row in rows)}
 
@@ -143,6 +144,6 @@ def _common_marks(rows: Sequence[frozenset[str]]) -> dict[str, int]:
 def _numbers(values: np.ndarray) -> Numbers:
     ordered = np.sort(values)
     shares = np.arange(1, DECILES) / DECILES
-    # Equal deciles, as of a number that is mostly 0, are one edge.
+    # Equal deciles (of a number that is mostly 0) become one edge.
     edges = np.unique(np.quantile(ordered, shares))
     return Numbers(ordered, edges, histogram(edges, ordered))

@@ -1,4 +1,4 @@
-"""What a watch knows, as one JSON document: the page and `--json` show it."""
+"""Makes a watch's report as one JSON document, which the page and `--json` show."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cloister.watching.surges import Look
 
 
 def report_of(watch: Watch, state: State) -> dict[str, Any]:
-    """The document.
+    """Returns the report of a watch as JSON values.
 
     Args:
-        watch: What is watched.
-        state: What was seen.
+        watch: The watch.
+        state: The watch's state.
     """
     one, plan = state.monitor, watch.plan
     reference = plan.reference

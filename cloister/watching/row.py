@@ -1,4 +1,4 @@
-"""A prediction of the stream, as its features: what drift and surges are computed from."""
+"""Defines a prediction of the stream and its features, for drift and surges."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from cloister.tasks.config import TaskKind
 
 @dataclass(frozen=True)
 class Features:
-    """What is measured of a row; it holds no text.
+    """The features of a row, without any text.
 
     Attributes:
         categories: One answer for each name, such as the label.
-        marks: Several or no answers, such as labels or types of entities; None: the task has none.
-        numbers: By name, such as the confidence; what a row lacks is left out.
+        marks: Any number of answers, such as labels or types of entities; None: the task has one
+            answer.
+        numbers: Numbers by name, such as the confidence; missing ones are left out.
     """
 
     categories: Mapping[str, str]
@@ -25,16 +26,16 @@ class Features:
 
 @dataclass(frozen=True)
 class StreamRow:
-    """A row of the stream.
+    """A prediction of the stream, with its input and time if the row has them.
 
     Attributes:
-        features: For drift.
-        answers: What a topic counts.
-        score: Of scoring; else None.
-        text: The input, where the row has it.
+        features: The features for drift.
+        answers: The answers that topics count.
+        score: The score, for scoring; otherwise None.
+        text: The input, if the row has it.
         cells: The columns that topics name.
-        at: The row's own time in seconds since 1970; None: it states none.
-        embedding: Of the input; empty: it has none.
+        at: The row's own time in seconds since 1970; None: it has none.
+        embedding: The input's embedding; empty: the row has none.
     """
 
     features: Features
@@ -48,7 +49,7 @@ class StreamRow:
 
 @dataclass(frozen=True)
 class WatchedTask:
-    """What is measured of a task, and what is not, and why.
+    """The features of a task, and the methods that do not apply to it.
 
     Attributes:
         features: Names of the features, in words.

@@ -1,4 +1,4 @@
-"""Runs a watch: reads lines, keeps the state, delivers alerts, shows what it knows."""
+"""Runs a watch: reads lines, stores the state, delivers alerts, updates page and metrics."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from cloister.watching.state_file import State, write_state
 from cloister.watching.surges import no_counts
 
 JSON = "report.json"
-# Seconds that a read waits for lines: as often signals, deliveries and the clock are looked at.
+# Seconds that a read waits for lines; signals, deliveries and the clock are checked as often.
 WAIT = 0.5
-# Least seconds between two pages: a page is for a person, and takes some milliseconds to write.
+# Least seconds between two pages: a person reads the page, and writing takes some milliseconds.
 BETWEEN_PAGES = 2.0
-# Seconds between two states on disk while there is no alert: what a crash leaves to read again.
+# Seconds between two states on disk without an alert: after a crash, so many seconds are repeated.
 BETWEEN_STATES = 0.5
-# Seconds that a row's own time may be ahead: zones differ by at most 26 hours. One row of a far
-# year would close all steps up to it, and every later row would come too late for its own.
+# Most seconds that a row's own time may be ahead: time zones differ by at most 26 hours. One row of
+# a later year would close all steps up to it, and every following row would be late.
 AHEAD = 26 * 3600.0
-# Refused lines that are said one by one; the rest is counted.
+# Refused lines that are reported one by one; further ones are only counted.
 SAID = 3
-# Seconds that the end waits for deliveries that are under way or due.
+# Most seconds that the end waits for running or due deliveries.
 LAST_DELIVERIES = SECONDS + 2
 
 
 @dataclass(frozen=True)
 class Shell:
-    """What a running watch uses of the world.
+    """The outside world of a running watch: messages, signals and the clock.
 
     Attributes:
-        say: Called with what the operator should know.
-        ends: Whether it should end.
-        clock: The time in seconds since 1970.
+        say: Is called with messages for the operator.
+        ends: Returns whether the watch should end.
+        clock: Returns the time in seconds since 1970.
     """
 
     say: Callable[[str], None]
@@ -59,12 +59,12 @@ class Shell:
 
 
 def first_state(watch: Watch, before: State | None, say: Callable[[str], None]) -> State:
-    """The state to begin with: the one before, or a new one.
+    """Returns the first state: the stored one, or an empty one.
 
     Args:
-        watch: What is watched.
-        before: As it was kept; None: nothing was.
-        say: Called if windows begin anew.
+        watch: The watch.
+        before: The stored state; None: there is none.
+        say: Is called if windows start again.
     """
     topics = tuple(name for name, one in watch.file.topics.items() if one.column is None)
     monitor = MonitorState(no_counts(topics, watch.plan.surges))
@@ -72,7 +72,7 @@ def first_state(watch: Watch, before: State | None, say: Callable[[str], None]) 
         return State(watch.digest, monitor, Outbox({}, {}))
     if before.digest == watch.digest:
         return before
-    say("the watch file or the reference has changed: windows and counts begin anew")
+    say("the watch file or the reference has changed: windows and counts start again")
     kept = replace(monitor, rows=before.monitor.rows, alerts=before.monitor.alerts)
     return replace(before, digest=watch.digest, monitor=kept)
 
@@ -83,22 +83,23 @@ def run_watch(
     """Watches until the source or the operator ends it.
 
     Args:
-        watch: What is watched.
-        state: To begin with.
-        source: Gives lines.
-        shown: What the listener shows.
-        shell: What it uses of the world.
+        watch: The watch.
+        state: The first state.
+        source: The source of lines.
+        shown: The documents that the listener shows.
+        shell: Messages, signals and the clock.
 
     Returns:
         The last report.
 
     Raises:
-        BadFileError: The source cannot be read, or the folder not be written.
+        BadFileError: The source cannot be read, or the folder cannot be written.
 
     Guarantees:
-        Lines count and their alerts are in the outbox in one step on disk, so that an end at any
-        moment loses no alert and makes none twice. A delivery that was under way is repeated after
-        a restart, with the same id: a file takes it once, and other receivers can tell.
+        Lines are counted and their alerts are put into the outbox in one step on disk, so an end
+        at any moment loses no alert and makes none twice. A delivery that was running is repeated
+        after a restart with the same id: a file takes it once, and other receivers can recognize
+        the repetition.
     """
     couriers = Couriers(senders(watch.file), shell.say)
     state = replace(state, outbox=couriers.without_strangers(state.outbox))
@@ -140,13 +141,13 @@ def run_watch(
 
 @dataclass(frozen=True)
 class Taken:
-    """What became of a batch.
+    """The result of a batch of lines.
 
     Attributes:
-        state: After it; the same one where nothing came.
-        alerts: That it raised; they are in the state's outbox.
-        rows: Of the batch.
-        refused: Its lines that were no rows, by reason.
+        state: The state after the batch; the same object if no line came.
+        alerts: The alerts of the batch, which are in the state's outbox.
+        rows: Number of rows in the batch.
+        refused: Number of lines that were not rows, by reason.
     """
 
     state: State
@@ -158,14 +159,14 @@ class Taken:
 def taken(
     watch: Watch, state: State, batch: LineBatch, now: float, addresses: tuple[str, ...]
 ) -> Taken:
-    """A batch's lines as rows, and their alerts in the outbox.
+    """Takes a batch's lines as rows, and puts their alerts into the outbox.
 
     Args:
-        watch: What is watched.
-        state: Before.
-        batch: Of lines.
-        now: In seconds since 1970.
-        addresses: To which alerts go.
+        watch: The watch.
+        state: The state before.
+        batch: The lines.
+        now: The time in seconds since 1970.
+        addresses: The addresses of alerts.
     """
     rows: list[tuple[float, StreamRow]] = []
     refused, reasons = state.refused, dict[str, int]()
@@ -209,10 +210,10 @@ def _say_refused(shell: Shell, state: State, said: int) -> int:
 def _delivered(
     watch: Watch, state: State, couriers: Couriers, shell: Shell, wait: float = 0.0
 ) -> State:
-    """The state after deliveries, on disk; the same one where none ended.
+    """Returns the state after deliveries, also on disk; the same object if no delivery ended.
 
     Guarantees:
-        Only alerts of a state that is on disk are handed out.
+        Only alerts of a state that is on disk are delivered.
     """
     outbox = couriers.exchange(state.outbox, shell.clock(), wait)
     if outbox is state.outbox:
@@ -223,7 +224,7 @@ def _delivered(
 
 
 def _last_deliveries(watch: Watch, state: State, couriers: Couriers, shell: Shell) -> State:
-    """Gives what is under way or due its time; what fails stays in the outbox."""
+    """Waits for running or due deliveries; failed ones stay in the outbox."""
     until = time.monotonic() + LAST_DELIVERIES
     state = _delivered(watch, state, couriers, shell)
     while couriers.is_busy and time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""Opens a watch: the model's task, the reference, and the form of the rows."""
+"""Opens a watch: reads the model's task, the reference, and the form of the rows."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Watch:
     Attributes:
         file: The operator's file.
         model: The name of the adapter's folder or run.
-        kind: Of the task.
-        form: Of rows.
-        plan: Of the monitor.
+        kind: The task's kind.
+        form: The form of rows.
+        plan: The monitor's settings.
         unfit: Methods that do not apply, each with the reason.
-        digest: Of all that gives the state its meaning.
-        embed: Encodes a text; None: no encoder is named.
+        digest: Hash of everything on which the meaning of a stored state depends.
+        embed: The function that encodes a text; None: no encoder is named.
     """
 
     file: WatchFile
@@ -60,7 +60,7 @@ class Watch:
 
 
 def open_watch(run: Path, file: WatchFile) -> Watch:
-    """Opens a watch of a finished model; no network is loaded but the encoder that is named.
+    """Opens a watch of a finished model, and loads no network except a named encoder.
 
     Args:
         run: A finished run's folder, or an adapter's.
@@ -69,7 +69,7 @@ def open_watch(run: Path, file: WatchFile) -> Watch:
     Raises:
         UsageError: The task is a plug-in's, or a topic counts an answer that the model never gives.
         BadFileError: There is no adapter.
-        DataError: The reference is missing, or its rows are not of the stream's form.
+        DataError: The reference is missing, or its rows do not have the stream's form.
         ModelFileError: The encoder is missing or damaged.
     """
     about = about_adapter(run)
@@ -78,7 +78,7 @@ def open_watch(run: Path, file: WatchFile) -> Watch:
         raise UsageError(f"{run}: predictions of {kind} cannot be watched")
     labels = frozenset(about.task.labels)
     if kind in ("token-classification", "recommendation", "scoring", "causal-lm"):
-        labels = frozenset()  # their answers are not among the study's labels as they are
+        labels = frozenset()  # these tasks' answers differ in form from the study's labels
     columns = sorted({t.column for t in file.topics.values() if t.column is not None})
     form = RowForm(
         kind,
@@ -129,10 +129,10 @@ def _encoder(place: Path) -> Embed:
 
 
 def _missing(file: WatchFile, rows: list[StreamRow]) -> dict[str, str]:
-    """What cannot be measured for want of something in file or rows."""
+    """Returns what cannot be measured because the file or the rows lack something."""
     found = {}
     if file.reference.file is None:
-        found["drift"] = "no reference is named: write file in [reference]"
+        found["drift"] = "no reference is given: set file in [reference]"
     else:
         if not all(row.embedding for row in rows):
             found["KS on embeddings"] = (
@@ -142,7 +142,7 @@ def _missing(file: WatchFile, rows: list[StreamRow]) -> dict[str, str]:
         if not any(row.text is not None for row in rows):
             found["text length"] = f"the reference's rows have no column {file.source.text!r}"
     if not file.topics:
-        found["surges"] = "no topic is named: write a section [topics.NAME]"
+        found["surges"] = "no topic is given: write a section [topics.NAME]"
     return found
 
 
@@ -156,17 +156,17 @@ def _check_topics(file: WatchFile, form: RowForm) -> None:
             )
         if form.kind == "causal-lm" and not {"refusal", "reply"}.issuperset(topic.answers):
             raise UsageError(
-                f"{file.path}: topics.{name}.answers: {listed(topic.answers)} given; of a chat "
+                f"{file.path}: topics.{name}.answers: {listed(topic.answers)} given; for a chat "
                 "'refusal' and 'reply' can be counted"
             )
         if form.kind == "scoring" and topic.at_least is None and topic.at_most is None:
             raise UsageError(
-                f"{file.path}: topics.{name}: scores are counted by at_least or at_most; give one"
+                f"{file.path}: topics.{name}: a score needs at_least or at_most; give one of them"
             )
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes | None]]:
-    """The lines of a whole file with their numbers; None: one that is too long.
+    """Yields the lines of a whole file with their numbers; None in place of a too long line.
 
     Raises:
         DataError: The file cannot be read.
@@ -186,10 +186,10 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes | None]]:
 
 
 def rows_of_line(line: bytes | None, form: RowForm) -> tuple[StreamRow, ...]:
-    """The rows of a line.
+    """Returns the rows of a line, or raises for a line that is too long.
 
     Raises:
-        RowError: It is none.
+        RowError: The line is too long, or is not a prediction.
     """
     if line is None:
         raise RowError("too long")

@@ -1,4 +1,4 @@
-"""What the watch shows to other threads, replaced as a whole."""
+"""Holds the documents that the watch shows to other threads."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import threading
 
 
 class Shown:
-    """What the HTTP thread shows: the main loop replaces it as a whole.
+    """The documents that the HTTP thread shows; the main loop replaces all of them at once.
 
     Attributes:
-        metrics: In Prometheus's format.
-        page: HTML.
-        report: JSON.
+        metrics: The metrics in Prometheus's format.
+        page: The page as HTML.
+        report: The report as JSON.
     """
 
     def __init__(self) -> None:
@@ -19,11 +19,11 @@ class Shown:
         self.metrics, self.page, self.report = b"", b"", b"{}"
 
     def replace(self, metrics: bytes, page: bytes, report: bytes) -> None:
-        """Shows something else from now on."""
+        """Replaces all documents."""
         with self._lock:
             self.metrics, self.page, self.report = metrics, page, report
 
     def read(self) -> tuple[bytes, bytes, bytes]:
-        """Metrics, page and report, of one moment."""
+        """Returns metrics, page and report, all from the same moment."""
         with self._lock:
             return self.metrics, self.page, self.report

@@ -1,4 +1,4 @@
-"""Where lines come from, and the mark by which a watch goes on after a restart."""
+"""Defines a source of lines, and the mark at which a watch continues after a restart."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class Mark:
     """The place up to which a file was read.
 
     Attributes:
-        device: Of the file.
-        inode: Of the file.
+        device: The file's device.
+        inode: The file's inode.
         offset: Bytes up to the end of the last line that was read.
-        head: SHA-256 of the file's first bytes, by which a file that was emptied and filled again
-            is found out.
-        head_bytes: Their number.
-        line: Lines so far.
+        head: SHA-256 of the file's first bytes, which shows if the file was emptied and filled
+            again.
+        head_bytes: Number of these bytes.
+        line: Number of lines so far.
         skipping: Whether the bytes up to the next line's end belong to a line that is too long.
     """
 
@@ -33,15 +33,15 @@ class Mark:
 
 @dataclass(frozen=True)
 class LineBatch:
-    """Lines that came together.
+    """Lines that one read returned.
 
     Attributes:
-        lines: Each with its number from 1 on; None: it was longer than a line may be.
-        mark: Of the file after them; None: the source has no place to go on from.
-        ended: Whether nothing comes any more.
-        notices: What the operator should know.
-        kept: Called once the lines are in the state on disk, with how many are rows and why others
-            are not; None: nobody waits.
+        lines: The lines with their numbers, from 1; None in place of a line that is too long.
+        mark: The file's mark after them; None: the source cannot be continued after a restart.
+        ended: Whether the source has ended.
+        notices: Messages for the operator.
+        kept: Is called once the lines are in the state on disk, with the number of rows and the
+            reasons for other lines; None: it is not called.
     """
 
     lines: tuple[tuple[int, bytes | None], ...] = ()
@@ -52,12 +52,12 @@ class LineBatch:
 
 
 class PredictionSource(Protocol):
-    """Gives lines in their order."""
+    """A source of lines, in their order."""
 
     def read(self, seconds: float) -> LineBatch:
-        """The next lines; an empty batch where none comes within the time."""
+        """Returns the next lines; an empty batch if none comes within the time."""
         ...
 
     def close(self) -> None:
-        """Closes what it holds."""
+        """Closes the files and sockets that the source opened."""
         ...

@@ -1,7 +1,7 @@
-"""The state of a watch on disk: one file, replaced as a whole, so that a restart goes on from it.
+"""Stores a watch's state in one file that is replaced as a whole, so that a restart continues.
 
-It has the mark of the source, everything that the monitor remembers, and the outbox. So rows are
-taken and their alerts are in the outbox in one step, or neither.
+It has the source's mark, the monitor's state and the outbox. So taking rows and putting their
+alerts into the outbox is one step on disk.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from cloister.watching.source import Mark
 from cloister.watching.surges import Counts, Look, SurgeFigure
 
 NAME, VERSION = "state.json", 1
-# Lines that were refused, of which the report names the first.
+# Number of refused lines that the report names.
 SHOWN_LINES = 10
 
 
 @dataclass(frozen=True)
 class Refused:
-    """Lines that were no rows.
+    """Lines that were not rows, by reason.
 
     Attributes:
-        by_reason: Their number.
-        first: The numbers of the first ones, each with its reason.
+        by_reason: Number of refused lines by reason.
+        first: Line numbers of the first ones, each with its reason.
     """
 
     by_reason: Mapping[str, int] = field(default_factory=dict)
@@ -49,24 +49,25 @@ class Refused:
 
     @property
     def count(self) -> int:
-        """All of them."""
+        """Returns the number of refused lines."""
         return sum(self.by_reason.values())
 
     def plus(self, number: int, reason: str) -> Refused:
-        """With one more line."""
+        """Returns the counts with one more refused line."""
         by_reason = {**self.by_reason, reason: self.by_reason.get(reason, 0) + 1}
         return Refused(by_reason, (*self.first, (number, reason))[:SHOWN_LINES])
 
 
 @dataclass(frozen=True)
 class State:
-    """All that a watch remembers.
+    """The whole state of a watch.
 
     Attributes:
-        digest: Of the watch file's settings and the reference; with other ones windows begin anew.
+        digest: Hash of the watch file's settings and the reference; if it differs, windows start
+            again.
         monitor: Windows, counts and conditions.
-        outbox: Alerts that wait.
-        refused: Lines that were no rows.
+        outbox: The waiting alerts.
+        refused: Lines that were not rows.
         mark: The place in the source.
     """
 
@@ -79,11 +80,11 @@ class State:
 
 @contextmanager
 def opened_folder(folder: Path) -> Iterator[None]:
-    """Makes a watch's folder, and holds it for this process.
+    """Creates a watch's folder, and locks it for this process.
 
     Raises:
-        UsageError: Another process watches with it.
-        BadFileError: It cannot be made.
+        UsageError: Another process uses the folder.
+        BadFileError: The folder cannot be created.
     """
     try:
         private_folder(folder)
@@ -108,7 +109,7 @@ def write_state(folder: Path, state: State) -> None:
     """Replaces the state on disk.
 
     Raises:
-        BadFileError: It cannot be written; the one before is there still.
+        BadFileError: It cannot be written; the previous state stays.
     """
     document = {"version": VERSION, **_to_json(state)}
     try:
@@ -118,10 +119,10 @@ def write_state(folder: Path, state: State) -> None:
 
 
 def read_state(folder: Path) -> State | None:
-    """Reads the state; None: there is none yet.
+    """Reads the state from disk; None: there is none yet.
 
     Raises:
-        BadFileError: It is damaged, or of another version.
+        BadFileError: It is damaged, or has another version.
     """
     path = folder / NAME
     try:
@@ -138,8 +139,8 @@ def read_state(folder: Path) -> State | None:
         return _of_json(document)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise BadFileError(
-            f"{path}: not a state of this version of Cloister; move it away, and the watch begins "
-            "anew at the source's beginning"
+            f"{path}: not a state of this version of Cloister; move it away, and the watch starts "
+            "again at the source's beginning"
         ) from error
 
 
@@ -236,7 +237,7 @@ def _of_json(document: Mapping[str, Any]) -> State:
 
 
 def _sparse(array: np.ndarray) -> list[list[int]]:
-    """The entries that are not 0, as [step, topic, count]."""
+    """Returns the entries that are not 0, as [step, topic, count]."""
     steps, topics = np.nonzero(array)
     return [[int(s), int(t), int(array[s, t])] for s, t in zip(steps, topics, strict=True)]
 

@@ -1,10 +1,10 @@
-"""Counts of topics by steps of time, and the look at the end of each step.
+"""Counts topics in steps of time, and checks for surges at the end of each step.
 
-The layout of the steps kept, oldest first: the baseline, then a guard as long as a window, which
-keeps a surge's own beginning out of its past (Farrington et al. 1996), then the window. Steps of
-a surge that was alerted are left out of the past of its topic (as Farrington et al. weigh outbreaks
-down), or the next surge would be measured against the last one; where they are more than half of
-the past, they are what is usual by now, and count.
+The stored steps are, oldest first: the baseline; then a guard as long as a window, which keeps a
+surge's own beginning out of its past (Farrington et al. 1996); then the window. Steps of a surge
+with an alert are left out of its topic's past (Farrington et al. give outbreaks a smaller weight),
+because the next surge would otherwise be compared with the last one. If they are more than half of
+the past, they are normal by now, and count.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ import numpy as np
 from cloister.watching.config import SurgesConfig
 from cloister.watching.rates import dispersion, excess
 
-# Most topics in all, values of columns among them.
+# Most topics, including values of columns.
 MOST_TOPICS = 500
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What surges remember. The arrays are never changed in place.
+    """The stored counts of topics. The arrays are never changed in place.
 
     Attributes:
-        topics: Their names, in the order of the columns.
+        topics: The topics' names, in the order of the columns.
         rows: Rows of each topic in each closed step, int64 [S, T]; the latest step is the last.
-        hits: Those whose answer counts, likewise.
-        surged: Whether an alert of a topic stood at a step, bool [S, T].
-        open_rows: Of the step that is open, [T].
-        open_hits: Likewise.
+        hits: Rows whose answer is counted, int64 [S, T].
+        surged: Whether a topic had an alert in a step, bool [S, T].
+        open_rows: Rows of each topic in the open step, [T].
+        open_hits: Rows of the open step whose answer is counted, [T].
         step: The number of the open step since 1970; None: no row has come.
-        closed: Closed steps so far, at most S.
-        late: Rows that came after their step had closed; they count in the open one.
-        beyond: Rows of topics beyond `MOST_TOPICS`, which are not counted.
+        closed: Number of closed steps so far, at most S.
+        late: Number of rows that came after their step was closed; they count in the open step.
+        beyond: Number of rows of topics beyond `MOST_TOPICS`, which are not counted.
     """
 
     topics: tuple[str, ...]
@@ -53,15 +53,15 @@ class Counts:
 
 @dataclass(frozen=True)
 class SurgeFigure:
-    """One topic at one look.
+    """The check of one topic at the end of a step.
 
     Attributes:
-        topic: Its name.
-        count: Answers that count, in the window.
-        expected: Of them, at the baseline's rate.
+        topic: The topic's name.
+        count: Number of counted answers in the window.
+        expected: Their expected number, at the baseline's rate.
         p: The p-value of such a count.
-        level: The p-value at or below which a finding counts.
-        dispersion: How much more the past's counts vary than a Poisson's.
+        level: The largest p-value of a finding.
+        dispersion: Dispersion of the past's counts, relative to Poisson counts.
     """
 
     topic: str
@@ -73,17 +73,17 @@ class SurgeFigure:
 
     @property
     def ratio(self) -> float:
-        """The count over the expected; infinite where nothing is expected."""
+        """Returns the count over the expected number; infinite if that is 0."""
         return self.count / self.expected if self.expected else math.inf
 
 
 @dataclass(frozen=True)
 class Look:
-    """All topics at the end of a step.
+    """The check of all topics at the end of a step.
 
     Attributes:
         at: The step's end in seconds since 1970.
-        figures: Of each topic; empty: too little of the baseline was seen.
+        figures: The figures of each topic; empty: the baseline is too short yet.
     """
 
     at: float
@@ -91,29 +91,29 @@ class Look:
 
 
 def no_counts(topics: tuple[str, ...], config: SurgesConfig) -> Counts:
-    """Before the first row."""
+    """Returns the empty counts before the first row."""
     empty = np.zeros((config.steps_kept, len(topics)), dtype=np.int64)
     row = np.zeros(len(topics), dtype=np.int64)
     return Counts(topics, empty, empty, empty.astype(bool), row, row)
 
 
 def is_surge(figure: SurgeFigure, config: SurgesConfig) -> bool:
-    """Whether there are enough, more than chance explains, and a multiple of the past's rate."""
+    """Returns whether a count is large, significant, and a multiple of the past's rate."""
     enough = figure.count >= config.min_count and figure.ratio >= config.min_ratio
     return enough and figure.p <= figure.level
 
 
 def is_over(figure: SurgeFigure, config: SurgesConfig) -> bool:
-    """Whether not even one look by itself would be surprised, at the usual 5 %."""
+    """Returns whether a surge is over: a single test at the usual 5 % finds nothing."""
     return figure.p > 0.05 or figure.count < config.min_count
 
 
 def counted_row(counts: Counts, found: list[tuple[str, bool]]) -> Counts:
-    """Counts a row of the open step.
+    """Counts a row in the open step.
 
     Args:
-        counts: Before it.
-        found: Its topics, each with whether its answer counts.
+        counts: The counts before the row.
+        found: The row's topics, each with whether its answer is counted.
     """
     new = [name for name, _ in found if name not in counts.topics]
     room = MOST_TOPICS - len(counts.topics)
@@ -130,17 +130,17 @@ def counted_row(counts: Counts, found: list[tuple[str, bool]]) -> Counts:
 
 
 def after_silence(counts: Counts, step: int, config: SurgesConfig) -> Counts:
-    """The state before a step far ahead: a silence longer than what is kept is one of that length.
+    """Returns the counts before a step far ahead: a longer silence counts as the stored length.
 
     Args:
-        counts: Before.
+        counts: The counts before the silence.
         step: The number of the step that opens.
-        config: Lengths.
+        config: The lengths of steps.
     """
     assert counts.step is not None
     if step - counts.step <= config.steps_kept:
         return counts
-    # The open step is lost in the silence too: it is older than everything that is kept.
+    # The open step is dropped too: it is older than all steps that are stored after the silence.
     return replace(
         counts,
         rows=np.zeros_like(counts.rows),
@@ -171,9 +171,9 @@ def look(counts: Counts, config: SurgesConfig, per_rows: Mapping[str, bool]) -> 
     """Compares each topic's window with its baseline.
 
     Args:
-        counts: After a step closed.
-        config: Lengths and thresholds.
-        per_rows: Whether a topic is compared per row; per time otherwise.
+        counts: The counts after a step was closed.
+        config: The lengths and thresholds.
+        per_rows: By topic, whether it is compared per row; otherwise per time.
     """
     assert counts.step is not None
     at = counts.step * config.step_seconds
@@ -207,14 +207,14 @@ def look(counts: Counts, config: SurgesConfig, per_rows: Mapping[str, bool]) -> 
 
 
 def with_surge(counts: Counts, topic: str, steps: int) -> Counts:
-    """Marks the last closed steps as ones of a topic's surge."""
+    """Marks the last closed steps as part of a topic's surge."""
     surged = counts.surged.copy()
     surged[-steps:, counts.topics.index(topic)] = True
     return replace(counts, surged=surged)
 
 
 def _widened(counts: Counts, names: list[str]) -> Counts:
-    """With columns for new topics, of which nothing was seen before."""
+    """Returns the counts with empty columns for new topics."""
     more = len(names)
     wide = ((0, 0), (0, more))
     return replace(

@@ -1,4 +1,4 @@
-"""Which topics a row is of, and whether its answer is one that a topic counts."""
+"""Finds a row's topics, and whether each topic counts the row's answer."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from cloister.watching.config import TopicConfig
 from cloister.watching.row import StreamRow
 
-# Letters of scripts that put no spaces between words: a term of them stands anywhere.
+# Letters of scripts without spaces between words: a term in them matches anywhere.
 _NO_SPACES = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _LETTER = re.compile(rf"[^\W{_NO_SPACES}]")
-# Values of a column that become topics by themselves.
+# Most values of a column that become topics without being named.
 MOST_VALUES = 200
 
 
 @dataclass(frozen=True)
 class Topics:
-    """The topics of a watch file, made ready.
+    """The topics of a watch file, with compiled terms.
 
     Attributes:
-        configs: By name.
-        patterns: Of topics by terms, by name.
+        configs: The sections by name.
+        patterns: The compiled terms of topics with terms, by name.
     """
 
     configs: Mapping[str, TopicConfig]
@@ -30,15 +30,15 @@ class Topics:
 
 
 def make_topics(configs: Mapping[str, TopicConfig]) -> Topics:
-    """Prepares the topics of a watch file."""
+    """Compiles the topics of a watch file."""
     patterns = {name: _pattern(one.terms) for name, one in configs.items() if one.terms}
     return Topics(configs, patterns)
 
 
 def topics_of(topics: Topics, row: StreamRow) -> list[tuple[str, bool]]:
-    """The topics that a row is of, each with whether its answer counts.
+    """Returns a row's topics, each with whether its answer is counted.
 
-    A topic of a column is `NAME=VALUE`; one without terms and column has all rows.
+    A topic of a column is `NAME=VALUE`; a topic without terms and column has all rows.
     """
     found = []
     folded = None if row.text is None or not topics.patterns else row.text.casefold()
@@ -67,7 +67,7 @@ def _pattern(terms: Sequence[str]) -> re.Pattern[str]:
 
 
 def _of_term(words: Sequence[str]) -> str:
-    """A term as a pattern: no letter before its first one or after its last, where it has such."""
+    """Returns a term's pattern, which matches whole words in scripts with spaces."""
     letter = _LETTER.pattern
     text = r"\s+".join(map(re.escape, words))
     before = f"(?<!{letter})" if words and _LETTER.match(words[0]) else ""

@@ -1,4 +1,4 @@
-"""Reads a watch file: every place that a watch reads from, writes to, or sends to."""
+"""Reads a watch file, which names every place that a watch reads from, writes to or sends to."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from cloister.watching.config import (
     WatchConfig,
 )
 
-# Most sections [topics.NAME].
+# Most sections [topics.NAME] in a file.
 MOST_TOPICS = 50
 # The atoms of RFC 5322, section 3.2.3, without quotes and comments.
 _MAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+")
@@ -92,7 +92,7 @@ _SECTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class WatchFile:
-    """A watch file; the sections' own docstrings say what each key means.
+    """The content of a watch file; the docstrings of the sections explain each key.
 
     Attributes:
         path: The file; its relative paths begin at its folder.
@@ -109,22 +109,22 @@ class WatchFile:
     topics: dict[str, TopicConfig] = field(default_factory=dict)
 
     def place(self, text: str) -> Path:
-        """A path of the file, from its folder."""
+        """Returns a path in the file, relative to the file's folder."""
         return self.path.parent / text
 
     @property
     def folder(self) -> Path:
-        """Of the state, the page and the report."""
+        """Returns the folder of the state, the page and the report."""
         return self.place(self.watch.folder)
 
     @property
     def listens(self) -> HostPort | None:
-        """Where it listens."""
+        """Returns host and port of the HTTP listener; None: there is none."""
         return None if self.http.listen is None else host_port(self.http.listen, "http.listen")
 
     @property
     def outside(self) -> tuple[str, ...]:
-        """Hosts beyond this machine to which alerts go."""
+        """Returns the hosts outside of this machine to which alerts go."""
         hosts = [webhook_host(url, "alerts.webhooks") for url in self.alerts.webhooks]
         if self.alerts.recipients:
             hosts.append(host_port(self.alerts.mail_server, "alerts.mail_server").host)
@@ -132,11 +132,11 @@ class WatchFile:
 
 
 def read_watch_file(path: Path) -> WatchFile:
-    """Reads a watch file.
+    """Reads a watch file and checks all sections.
 
     Raises:
-        BadFileError: It cannot be read, or is not TOML.
-        RecipeError: It is invalid; all problems at once.
+        BadFileError: The file cannot be read, or is not TOML.
+        RecipeError: The file is invalid; the message has all problems.
     """
     return watch_file_of(path, read_file(path, REMEDY))
 
@@ -178,7 +178,7 @@ def watch_file_of(path: Path, content: bytes) -> WatchFile:
 def _topics(tables: object, problems: list[str]) -> dict[str, TopicConfig]:
     found: dict[str, TopicConfig] = {}
     if not isinstance(tables, dict) or len(tables) > MOST_TOPICS:
-        problems.append(f"topics: at most {MOST_TOPICS} sections [topics.NAME] are needed")
+        problems.append(f"topics: at most {MOST_TOPICS} sections [topics.NAME] are allowed")
         return found
     for name, table in tables.items():
         if not isinstance(table, dict) or not is_name(name):
@@ -194,7 +194,7 @@ def _topics(tables: object, problems: list[str]) -> dict[str, TopicConfig]:
 
 
 def _problems(file: WatchFile) -> list[str]:
-    """What is wrong between sections."""
+    """Returns the problems that concern more than one section."""
     problems = []
     outside = file.alerts.outside_hosts
     checks: list[typing.Callable[[], object]] = [
@@ -223,7 +223,7 @@ def _check_mail(alerts: AlertsConfig) -> None:
     check_host(server.host, alerts.outside_hosts, "alerts.mail_server")
     for address in (alerts.mail_sender, *alerts.recipients):
         if not _MAIL.fullmatch(address):
-            raise UsageError(f"alerts.recipients: {shortened(address)} is no mail address")
+            raise UsageError(f"alerts.recipients: {shortened(address)} is not a mail address")
 
 
 def _check_listen(file: WatchFile) -> None:

@@ -66,7 +66,12 @@ def test_a_sound_path_is_not_refuted_and_nothing_is_called_verified(
 def test_a_broken_path_is_refuted_loudly(
     options: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("site_noise.site_noise", "site_answers.answer_checks"):  # whose tests are theirs
+    for name in (  # whose tests are theirs
+        "site_noise.site_noise",
+        "site_answers.answer_checks",
+        "conformance.clipping_checks",
+        "conformance.mechanism_sampler",
+    ):
         monkeypatch.setattr(f"cloister.audit.{name}", lambda *_: [])
     monkeypatch.setattr("cloister.audit.conformance.path_parts", lambda *_: {})
     monkeypatch.setattr(mechanism, "add_noise", lambda c, s, e: add_noise(c, s / 2, e))

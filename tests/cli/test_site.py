@@ -739,3 +739,21 @@ def test_a_ledger_that_was_not_begun_is_said(
     edit(folder, 'ledger = "ward.ledger"', 'ledger = "other.ledger"')
     assert run(["site", "budget", "show", str(folder / "site.toml")]) == 6
     assert "cloister site init" in capsys.readouterr().err
+
+
+def test_overlap_counts_own_records_in_a_public_file_and_prints_none_of_them(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = [json.loads(row)["text"] for row in (folder / "records.jsonl").read_text().splitlines()]
+    texts = [NOTES["cardiology"][1], "a text that nobody has written before"]
+    public = folder / "public.jsonl"
+    public.write_text("".join(json.dumps({"text": t, "label": "cardiology"}) + "\n" for t in texts))
+    command = ["site", "overlap", str(folder / "site.toml"), str(public)]
+    assert run([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["exact"], found["records"]) == (own.count(texts[0]), 40)
+    assert run(command) == 0
+    told = capsys.readouterr().out
+    assert f"{found['exact'] + found['near']} of your 40 records" in told
+    assert texts[0] not in told
+    assert run([*command[:3], str(folder / "none.jsonl")]) == 3

@@ -66,7 +66,7 @@ def test_a_public_file_is_stated_by_its_hash_and_its_size(tmp_path: Path) -> Non
     assert stated.public_count == 2
     assert stated_public_set(stated, "text") == stated
     file.write_text('{"text": "one", "label": "a"}\n')
-    with pytest.raises(DataError, match=r"data\.public: .* has SHA-256 .*, the study needs"):
+    with pytest.raises(DataError, match=r"data\.public: .* has SHA-256 .*, but the study needs"):
         stated_public_set(stated, "text")
     with pytest.raises(DataError, match=r"data\.public"):
         stated_public_set(DataConfig(public=str(tmp_path / "none.jsonl")), "text")

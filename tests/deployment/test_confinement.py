@@ -1,4 +1,4 @@
-"""A process without a network: nothing but unix sockets, for it and for all that it starts."""
+"""A confined process and its children can use unix sockets only."""
 
 import errno
 import json

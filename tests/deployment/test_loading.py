@@ -1,4 +1,4 @@
-"""A process that loads torch is loaded without the garbage collector, and runs with it."""
+"""A process that loads torch turns the garbage collector off while loading, and on after it."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Children of a supervisor: started again, taken along, and ended in time whatever they do."""
+"""A supervisor restarts its children, takes them along, and ends them in time."""
 
 import os
 import pwd

@@ -1,4 +1,4 @@
-"""The frame of passages: whatever a document says, it stays one line behind its number."""
+"""A passage of a document stays one line after its number, whatever it contains."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A graph of neighbours: what it finds, and that no number of its file is followed unchecked."""
+"""A graph of neighbours finds near passages, and no number in its file is used unchecked."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""An index: built, kept for its owner, searched exactly, and read as what others wrote."""
+"""An index is private, searches exactly, and is read as untrusted input."""
 
 import json
 import stat

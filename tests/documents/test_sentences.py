@@ -1,4 +1,4 @@
-"""Passages: pieces of the text, at the ends of sentences, none longer than what is read."""
+"""Passages end at sentences, and none is longer than the base reads."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

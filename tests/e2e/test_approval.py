@@ -1,4 +1,4 @@
-"""A study over real processes: it waits for a site's operator, who looks at it and lets it in."""
+"""In real processes a study waits for a site's operator, who inspects and approves it."""
 
 import json
 from pathlib import Path

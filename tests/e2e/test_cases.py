@@ -1,4 +1,4 @@
-"""Small inputs that once failed, through the command line: each gives what its owner would expect.
+"""Small inputs that failed before give what their owner expects, on the command line.
 
 Each stands for a kind, which the tests of its own room go through; here is that nothing between a
 file and a finished study brings it back.

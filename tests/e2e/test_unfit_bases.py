@@ -1,4 +1,4 @@
-"""A task or tokenizer that goes beyond its base is refused wherever a base is opened, uncharged."""
+"""A task or tokenizer that does not fit its base is refused everywhere, without a charge."""
 
 import ast
 import json

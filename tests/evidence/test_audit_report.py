@@ -1,4 +1,4 @@
-"""The report: says what the ledgers give, holds everything, and stays readable in a browser."""
+"""The report has the ledgers' figures, contains every field, and is readable in a browser."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""A certificate without its ledger: every ε follows from the plans and budget in it."""
+"""From a certificate without its ledger, every ε is recomputed from its plans and budget."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The other half of the mutation matrix: forged ledgers, certificates and bundles, each refuted."""
+"""Forged ledgers, certificates and bundles are refuted."""
 
 from collections.abc import Callable
 from dataclasses import replace

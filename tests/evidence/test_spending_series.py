@@ -1,4 +1,4 @@
-"""One picture of ε over rounds: reports and dashboard take numbers, words and colours from it."""
+"""Reports and dashboard draw ε over rounds from the same numbers, words and colours."""
 
 import math
 import re

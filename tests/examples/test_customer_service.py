@@ -1,4 +1,4 @@
-"""Desks whose assistant cites their pages: dialogues, records, and all of it on tiny bases."""
+"""The customer service example answers with citations of a desk's pages, on tiny bases."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How an example ends: one message in place of a traceback, whatever came in between."""
+"""An example ends with one message and no traceback, whatever interrupts it."""
 
 import socket
 from pathlib import Path

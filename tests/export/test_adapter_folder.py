@@ -1,4 +1,4 @@
-"""A released adapter gives the same logits in a plain script, and in `cloister evaluate`."""
+"""A released adapter gives equal logits in a plain script and in `cloister evaluate`."""
 
 import json
 from pathlib import Path

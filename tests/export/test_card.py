@@ -1,4 +1,4 @@
-"""A card states every ε with whom it holds against, whatever way of noise was taken."""
+"""A card states every ε with its adversary, for every kind of noise."""
 
 from collections.abc import Mapping
 from dataclasses import replace

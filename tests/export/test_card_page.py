@@ -1,4 +1,4 @@
-"""A card as a page says what the card says, and nothing that it quotes acts in a browser."""
+"""A card's page has the card's content, and nothing that it quotes runs in a browser."""
 
 import re
 from html import unescape

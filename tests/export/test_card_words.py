@@ -1,4 +1,4 @@
-"""A card is in the hub's schema, says what nobody measured, and quotes what people add to it."""
+"""A card fits the hub's schema, names what was not measured, and quotes people's additions."""
 
 from dataclasses import replace
 from pathlib import Path

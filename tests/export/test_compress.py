@@ -1,4 +1,4 @@
-"""A compressed model is smaller, computes what its card says, and loads without Cloister too."""
+"""A compressed model is smaller, computes what its card states, and loads without Cloister."""
 
 import itertools
 import json

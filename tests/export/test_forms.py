@@ -1,4 +1,4 @@
-"""What is exported loads without Cloister, and computes what the study's own network computes."""
+"""Exported models load without Cloister and compute the same as the study's network."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""A whole chat model as GGUF: it computes the same, by llama.cpp's names and order of rows."""
+"""A merged chat model in GGUF computes the same, with llama.cpp's names and row order."""
 
 import json
 from pathlib import Path

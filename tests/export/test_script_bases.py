@@ -1,4 +1,4 @@
-"""Scripts for bases that are no plain folder: a wrapper's text network, and an unpacked GGUF."""
+"""Card scripts work for bases of a wrapper's text network and of an unpacked GGUF file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A federation among others of one machine: no proxy sees a byte, no other user gets in."""
+"""On a shared machine, no proxy sees a federation's bytes and no other user gets in."""
 
 import json
 import os

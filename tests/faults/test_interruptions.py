@@ -1,4 +1,4 @@
-"""Real processes, really interrupted: nothing written is lost, nothing spent is forgotten."""
+"""Real processes that are interrupted lose nothing written and forget nothing spent."""
 
 import json
 import os

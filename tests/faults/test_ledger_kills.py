@@ -1,4 +1,4 @@
-"""A process that is killed at any instant forgets nothing that it acknowledged."""
+"""A process that is killed at any time forgets nothing that it acknowledged."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""No acknowledged entry is lost when the power goes, whatever the disk had not yet kept.
+"""No acknowledged ledger entry is lost in a power cut, whatever the disk had stored.
 
 The same cuts lose entries with every weaker setting of SQLite's `synchronous`: they can be seen.
 """

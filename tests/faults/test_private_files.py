@@ -1,4 +1,4 @@
-"""A running deployment under a umask of 0: what it writes is its owner's alone; and a lost site."""
+"""A deployment with umask 0 still writes files for its owner only; and a lost site."""
 
 import shutil
 from pathlib import Path

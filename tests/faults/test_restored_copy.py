@@ -1,4 +1,4 @@
-"""A site that goes on from an old copy of its folder: the coordinator remembers its ledger."""
+"""A site restored from an old copy is refused, because the coordinator knows its ledger."""
 
 import shutil
 from pathlib import Path

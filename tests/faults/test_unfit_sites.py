@@ -1,4 +1,4 @@
-"""Sites whose machine is not as it should be: a full disk, a wrong clock. The others go on."""
+"""A site with a full disk or a wrong clock does not stop the others."""
 
 import errno
 import subprocess

@@ -1,4 +1,4 @@
-"""The units as shipped: what systemd makes of them, and a federation that runs under them."""
+"""The shipped systemd units are valid, and a federation runs under them."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What may be said of each task's answers, and the row that follows."""
+"""Each task allows certain corrections of its answers, which become rows."""
 
 from typing import Any
 

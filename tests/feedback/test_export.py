@@ -1,4 +1,4 @@
-"""Accepted feedback as records: in its own unit, before the record that it corrects."""
+"""Accepted feedback becomes records in its own unit, before the record that it corrects."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Receipts: an answer is known as the service's own, with its mark, and nothing else is."""
+"""A receipt proves that an answer is the service's own, and accepts nothing else."""
 
 import json
 

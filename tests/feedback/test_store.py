@@ -1,4 +1,4 @@
-"""The store: its owner's alone, sealed where there is a key, bounded, and never half-written."""
+"""The feedback store is private, sealed if there is a key, bounded, and always complete."""
 
 import sqlite3
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Fuzzes bundles, by both verifiers: archives, and what lies in them."""
+"""Fuzzes bundles with both verifiers: archives and their content."""
 
 import io
 import struct

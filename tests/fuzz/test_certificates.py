@@ -1,4 +1,4 @@
-"""Fuzzes certificates, with their ledger and without, whoever signed them; by both verifiers."""
+"""Fuzzes certificates with both verifiers, with and without ledgers, under any signature."""
 
 from functools import cache
 from typing import Any

@@ -1,4 +1,4 @@
-"""Fuzzes what a released adapter says of itself, and the files of a run that somebody sent."""
+"""Fuzzes a released adapter's description, and the files of a received run."""
 
 import dataclasses
 import json

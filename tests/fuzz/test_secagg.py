@@ -1,4 +1,4 @@
-"""Fuzzes secure aggregation: what a coordinator puts to a site, and what sites send it."""
+"""Fuzzes secure aggregation: messages of the coordinator and of sites."""
 
 from dataclasses import asdict
 from functools import cache

@@ -1,4 +1,4 @@
-"""Agreement of annotators' files, and what becomes of their answers."""
+"""Agreement compares annotators' files and merges their answers."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An annotator's file: nothing that was saved is lost, and it can be trained on at any moment."""
+"""An annotator's file loses no saved answer, and can be trained on at any time."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The labelling page's door and its answers, as any program on this machine may ask for them."""
+"""The labelling page answers only requests with its token, and checks every answer."""
 
 import asyncio
 import json

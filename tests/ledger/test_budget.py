@@ -1,4 +1,4 @@
-"""The budget's rule against slow twins: how many steps are fixed, and what then fits."""
+"""The budget's rule agrees with slow twins on fixed steps and on what still fits."""
 
 import math
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""A certificate states what its ledger gives, and nothing else is believed."""
+"""A certificate states what its ledger gives; any other statement is refused."""
 
 import json
 from dataclasses import replace

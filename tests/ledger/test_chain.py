@@ -1,4 +1,4 @@
-"""The chain alone, without a disk: whatever is changed in it, it no longer follows."""
+"""A changed entry breaks the chain, without a disk."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""A charge that says that units were coupled: the certificate must say so, and old ones may not."""
+"""A charge with coupled units must show in the certificate; old certificates stay valid."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a ledger promises: charged before, released once, one budget for life."""
+"""A ledger charges before a release, releases once, and has one budget for life."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Any sequence of requests, releases, crashes and reopenings goes as a model in memory says."""
+"""Any sequence of requests, releases, crashes and reopenings behaves as a model in memory."""
 
 import math
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Whoever changes a ledger's files without its key is found out, or has changed nothing."""
+"""Changes to a ledger's files without its key are detected, or have no effect."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Why a stated ε is a whole plan's or a budget's: an odometer reading is no guarantee.
+"""A stated ε is that of a whole plan or budget: an odometer's reading is no guarantee.
 
 A coordinator that watches the privacy loss may stop a study where it is high. If what is then
 stated is ε_t, the PLD at δ of the t steps that ran, outputs S of the stopped study obey

@@ -1,4 +1,4 @@
-"""Rounds as a ledger charged them, ε anew; and a forecast that the ledger itself keeps to."""
+"""ε is recomputed from charged rounds, and a forecast agrees with the ledger itself."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""No ε without all that it is of; one way to show it as text, one to write it as JSON."""
+"""Every ε has its terms, with one spelling as text and one as JSON."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A sound ledger is recomputed; one that says anything else is not believed."""
+"""A sound ledger is recomputed; a ledger with any other statement is refused."""
 
 import dataclasses
 import json

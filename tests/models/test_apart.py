@@ -1,4 +1,4 @@
-"""Two texts in one row: each has the vector that the base gives it by itself."""
+"""Two texts in one row get the vectors that the base computes for each alone."""
 
 from pathlib import Path
 

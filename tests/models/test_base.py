@@ -1,4 +1,4 @@
-"""Bases are found, checked and loaded, or refused with the remedy."""
+"""Bases are found, checked and loaded, or refused with a remedy."""
 
 import json
 import shutil

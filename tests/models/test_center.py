@@ -1,4 +1,4 @@
-"""A centre is the mean of built-in sentences alone, and an exported head carries it."""
+"""A centre is the mean of built-in sentences only, and an exported head includes it."""
 
 import hashlib
 from pathlib import Path

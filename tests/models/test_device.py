@@ -1,4 +1,4 @@
-"""A machine computes on the device that its file names, and on no other.
+"""A machine computes on the device that its file names, and on no other one.
 
 GPUs are stood in for here: what a GPU computes is `benchmarks/gpu.sh`'s to show.
 """

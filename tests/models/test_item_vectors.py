@@ -1,4 +1,4 @@
-"""Public items' vectors: what they are, and what a network scores with them before training."""
+"""Public items have fixed vectors, and an untrained network scores with them."""
 
 from dataclasses import replace
 from pathlib import Path

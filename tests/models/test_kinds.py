@@ -1,4 +1,4 @@
-"""A base that does not read texts alone is refused by name, before its weights are read."""
+"""A base that reads more than texts is refused by name, before its weights are read."""
 
 from pathlib import Path
 from typing import Any

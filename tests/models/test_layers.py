@@ -1,4 +1,4 @@
-"""A base that ends after some of its layers computes what such a base computes, and no more."""
+"""A base that is cut after some layers computes the same as a base with only these layers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a base can take is what it takes: one token more, or one id more, and it fails."""
+"""A base fails with one token or one id more than its stated limits."""
 
 from typing import Any
 

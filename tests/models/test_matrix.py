@@ -1,4 +1,4 @@
-"""Every architecture with every task: each record has its own gradient, or a true refusal.
+"""Each architecture with each task gives every record its own gradient, or is refused.
 
 The table in docs/data-and-bases.md is what these cells say.
 """

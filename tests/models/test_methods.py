@@ -1,4 +1,4 @@
-"""Adapters that are no products: what starts and trains, whose gradient is whose, what is refused.
+"""Adapters that are not products start, train and isolate records, or are refused.
 
 The last are compared with plain autograd on each record alone, and biases with Opacus' hooks
 besides. That companions change no bit of what a unit contributes is shown by whole clipped sums.

@@ -1,4 +1,4 @@
-"""What trains, where it starts, and how it travels."""
+"""The network's trained parameters, their first values, and their form in messages."""
 
 import dataclasses
 from pathlib import Path

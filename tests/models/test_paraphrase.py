@@ -1,4 +1,4 @@
-"""A local model says texts in other words: the same for a seed, and nothing where it cannot."""
+"""A local model paraphrases texts: equal for equal seeds, and nothing if it cannot."""
 
 from pathlib import Path
 

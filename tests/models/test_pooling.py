@@ -1,4 +1,4 @@
-"""Pooling: as the folder says or by the mean, and right on padded rows."""
+"""Pooling follows the folder's setting or is the mean, and is correct on padded rows."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""No code of a base's folder ever runs, and nobody is asked whether it may."""
+"""No code in a base's folder ever runs, and no prompt asks for it."""
 
 import ast
 import io

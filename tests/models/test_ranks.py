@@ -1,4 +1,4 @@
-"""Ranks by module and rsLoRA's scaling: what peft makes of them, and what is refused."""
+"""Ranks by module and rsLoRA's scaling agree with peft, or are refused."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""A GGUF file is a base: unpacked once, named by its own hash, refused if it would be misread."""
+"""A GGUF file is unpacked once as a base, hashed, and refused if it would be misread."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""A head that starts at the labels' words answers, untrained, as the language model would."""
+"""A head that starts with the labels' words gives the untrained language model's answers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""An event that cannot have happened has no ε: it must not count as nothing released."""
+"""An impossible event has no ε, and never counts as nothing released."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Against whom an ε is said to hold, and what all other sites together are left with."""
+"""An ε names its adversary, also if all other sites work together."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The divergences of one step are dp-accounting's, to the last bits."""
+"""The divergences of one step equal dp-accounting's, to the last bits."""
 
 import logging
 import math

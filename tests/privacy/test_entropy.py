@@ -1,4 +1,4 @@
-"""Noise near the origin: as fine as its own grid, which a float's normal may not be.
+"""Noise near 0 is as fine as its grid, which a float's normal may not be.
 
 A value within 10⁻⁸ deviations of zero is drawn once in 10⁸, so these tests do not wait for it: they
 choose the words, and look at the law of what the words' free bits give.

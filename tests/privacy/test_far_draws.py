@@ -1,4 +1,4 @@
-"""One call for millions of numbers: as many as a batch of units or an update of values may need.
+"""One call draws millions of numbers, as many as a batch or an update may need.
 
 Counters, buffers and caches have sizes; where a generator comes to the end of one, it must not
 begin again.

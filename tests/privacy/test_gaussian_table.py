@@ -1,4 +1,4 @@
-"""The table's law is the discrete Gaussian's: by its own integers, and by what it draws."""
+"""The table draws the discrete Gaussian, by its integers and by its samples."""
 
 import math
 from collections.abc import Callable

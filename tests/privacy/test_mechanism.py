@@ -1,4 +1,4 @@
-"""Sampling, clipping and noise: the laws they must follow, and proof that breaking them shows."""
+"""Sampling, clipping and noise follow their laws, and broken ones are found."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""The gate of a round's mechanism: as many steps as planned, each released once, as clipped."""
+"""A round's mechanism allows the planned steps only, each released once, as clipped."""
 
 import dataclasses
 

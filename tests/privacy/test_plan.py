@@ -1,4 +1,4 @@
-"""Plans come from declared constants, and refuse what cannot be meant."""
+"""Plans use declared constants only, and refuse values that make no sense."""
 
 import dataclasses
 import json

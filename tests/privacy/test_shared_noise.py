@@ -1,4 +1,4 @@
-"""The law of the noise that sites share, and what it costs."""
+"""Shared noise has the accounted distribution, and its cost is stated."""
 
 import math
 

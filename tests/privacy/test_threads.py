@@ -1,4 +1,4 @@
-"""Noise on several threads: the law of one thread, no word taken twice, errors that come out."""
+"""Noise on several threads has the same distribution, uses each word once, and raises errors."""
 
 import os
 import threading

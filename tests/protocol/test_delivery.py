@@ -1,4 +1,4 @@
-"""What is said of a delivered adapter: three plain values, and nothing else."""
+"""The claim of a delivered adapter has three plain values, and nothing else."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A signed question is one question to one site in one study; every other one is a stranger's."""
+"""A signed question is for one site in one study; all others are refused."""
 
 from dataclasses import fields, replace
 from pathlib import Path

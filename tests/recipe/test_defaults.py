@@ -1,4 +1,4 @@
-"""Defaults of a task: filled in where a recipe states none, stated in what is written and sent."""
+"""A task's defaults fill a recipe and are stated in what is written and sent."""
 
 import hashlib
 import tomllib

@@ -1,4 +1,4 @@
-"""The document that sites are sent: whole, canonical, covered by the digest, read as it is."""
+"""The document for sites is complete, canonical and covered by the digest."""
 
 import dataclasses
 import hashlib

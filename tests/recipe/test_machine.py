@@ -1,4 +1,4 @@
-"""What a machine spends on training is set where it runs, and is no part of a study."""
+"""Machine settings belong to the machine and are no part of a study."""
 
 import dataclasses
 import re

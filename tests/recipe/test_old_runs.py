@@ -1,4 +1,4 @@
-"""Runs that were begun when the digest left absent values and defaults out finish under it."""
+"""Runs with an old digest, which left out absent values and defaults, finish under it."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""Private records are known without their labels and replies, in any white space."""
+"""Private records are recognized without labels and replies, with any white space."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A registry keeps versions by their hash; of two promotions one wins; nothing is half there."""
+"""A registry keeps versions by hash; one of two promotions wins; nothing is incomplete."""
 
 import dataclasses
 import errno

@@ -1,4 +1,4 @@
-"""A coordinator gets the sum, of the sites that the members agreed on, and nothing else."""
+"""A coordinator gets the sum of the agreed sites' updates, and nothing else."""
 
 import os
 from collections.abc import Iterable, Mapping

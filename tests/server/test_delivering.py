@@ -1,4 +1,4 @@
-"""The end of a run offers the adapter once; whoever is gone, old or hostile goes without."""
+"""A finished run offers its adapter once; missing, old or hostile sites go without."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Asking and waiting: who answers in time is heard, and nobody is waited for beyond the bound."""
+"""The coordinator takes answers in time, and waits for no site beyond the deadline."""
 
 import math
 from collections.abc import Callable, Mapping

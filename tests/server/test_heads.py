@@ -1,4 +1,4 @@
-"""What a coordinator remembers of the sites' ledgers: durable, across runs, never backwards."""
+"""A coordinator remembers the sites' ledger heads durably, across runs, never backwards."""
 
 import stat
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run's picture, whatever was scored."""
+"""A run's plots are drawn for every kind of scores."""
 
 import warnings
 from pathlib import Path

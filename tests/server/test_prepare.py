@@ -1,4 +1,4 @@
-"""Which sites take part: asked once before the rounds, with a deadline of its own."""
+"""Sites are asked once, before the rounds and with a deadline, whether they take part."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

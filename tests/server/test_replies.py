@@ -1,4 +1,4 @@
-"""Who said it: a reply counts for the site that signed it, for this round of this study, once."""
+"""A reply counts once, for the site that signed it, in this round of this study."""
 
 import hashlib
 import math

@@ -1,4 +1,4 @@
-"""The coordinator's loop: what it takes, what it discards, when it stops."""
+"""The round loop takes valid updates, discards others, and stops when it must."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""Secure aggregation at the coordinator: what members send is held against what it must be."""
+"""The coordinator checks members' messages of secure aggregation."""
 
 from functools import partial
 

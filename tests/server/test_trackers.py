@@ -130,7 +130,7 @@ def test_a_round_is_told_once_and_a_failed_tracker_is_gone_on_with(directory: Ru
 
 def test_a_damaged_note_of_what_was_told_is_said(directory: RunDirectory) -> None:
     (directory.path / "trackers.json").write_text("[")
-    with pytest.raises(BadFileError, match="remove it, and the run is told anew"):
+    with pytest.raises(BadFileError, match="remove it, and all rounds are sent again"):
         track_run(directory, directory.recipe(), "x", Recorded())
 
 
@@ -245,7 +245,7 @@ def test_a_tracker_that_is_not_installed_is_said_with_what_to_do(
     [
         ([], "give either"),
         (["--mlflow", "x", "--wandb", "y"], "give either"),
-        (["--mlflow", "x", "--online"], "of --wandb alone"),
+        (["--mlflow", "x", "--online"], "works with --wandb only"),
         (["--mlflow", "databricks://x"], "a folder, or an http or https address"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A run's folder is cleared only where nothing was charged in it and nobody runs in it."""
+"""A run's folder is cleared only if nothing was charged in it and no process uses it."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A site whose operator has yet to approve a study is waited for, told of once, and at no fault."""
+"""A study waits for a site's operator, is reported once, and counts no failure."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What a caller gets for what it sends: predictions, replies, and a status for what is wrong."""
+"""Callers get predictions and replies, or a status that fits the error."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What waits is answered together, in its order, once, or not at all where nobody waits."""
+"""Waiting requests are answered together, in order, once; cancelled ones are skipped."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Tokens are known by their hash alone, and a caller has its rate and no more."""
+"""Tokens are stored as hashes only, and each caller has its rate limit."""
 
 import json
 from pathlib import Path

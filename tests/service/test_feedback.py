@@ -1,4 +1,4 @@
-"""Feedback over HTTP: kept with consent alone, known as the service's own, marked, and bounded."""
+"""Feedback over HTTP needs consent and a receipt, and is marked and bounded."""
 
 import json
 import time

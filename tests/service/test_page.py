@@ -1,4 +1,4 @@
-"""The page in a real browser, by keyboard alone: what a person asks, sees and is told."""
+"""The page works in a real browser by keyboard: questions, answers and errors."""
 
 import time
 from collections.abc import Iterator

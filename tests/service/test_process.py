@@ -1,4 +1,4 @@
-"""The service as a process: it changes its model and ends without losing a request."""
+"""The service process changes its model and ends without losing a request."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""The service takes over what a registry promotes, and keeps what it has where that fails."""
+"""The service loads what a registry promotes, and keeps its model if that fails."""
 
 import shutil
 import signal

@@ -1,4 +1,4 @@
-"""Who sends no whole head in time is cut off; whoever does is answered, again and again."""
+"""A connection without a complete head in time is closed; others are kept alive."""
 
 import socket
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What stays of a prediction under a threshold, by task."""
+"""Under a threshold, predictions keep the certain parts, for each task."""
 
 from pathlib import Path
 

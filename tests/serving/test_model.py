@@ -1,4 +1,4 @@
-"""A loaded adapter predicts what its evaluation scored, and says what it cut."""
+"""A loaded adapter predicts what its evaluation scored, and reports what it cut."""
 
 import json
 from pathlib import Path

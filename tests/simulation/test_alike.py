@@ -1,4 +1,4 @@
-"""Simulated sites whose records differ in one answer alike; deployed ones: `tests/client`."""
+"""Simulated sites whose records differ in one give equal answers."""
 
 import json
 from collections.abc import Callable

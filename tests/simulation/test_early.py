@@ -1,4 +1,4 @@
-"""What a study is refused for before torch or a base is loaded."""
+"""A study is refused early, before torch or a base is loaded."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Nothing that a process keeps is found again by a path: an edited file is another file."""
+"""A process finds cached values by content, so an edited file is another file."""
 
 import ast
 import dataclasses

@@ -1,4 +1,4 @@
-"""How records are dealt: every record to exactly one site, as the seed says."""
+"""Every record is dealt to exactly one site, as the seed decides."""
 
 from collections import Counter
 from dataclasses import replace

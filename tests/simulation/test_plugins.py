@@ -1,4 +1,4 @@
-"""A plug-in that goes wrong in a run ends it by its name, with what was closed saved."""
+"""A failing plug-in ends a run by its name, and closed rounds stay saved."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Sweeps: a grid over seeds in one folder, gone on with and never mixed up; their comparison."""
+"""A sweep over seeds in one folder can be resumed and is never mixed up; its comparison."""
 
 import json
 from pathlib import Path

@@ -36,8 +36,8 @@ def study(folder: Path, liars: int, *assignments: str) -> Recipe:
         "training.learning_rate=0.05",
         "model.pooling=mean",
         "privacy.enabled=false",
-        "federation.num_rounds=4",
-        "federation.evaluate_every=4",
+        "federation.num_rounds=2",
+        "federation.evaluate_every=2",
         *assignments,
     )
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,4 +1,4 @@
-"""The norm gate: who is refused, why, and what counts."""
+"""The norm gate refuses too long updates and counts the others."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Which tokens of a conversation are learnt, by hand."""
+"""The learnt tokens of a conversation, compared with examples by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Records, tasks and tokenizers that go beyond their base are told apart, with the remedy."""
+"""Records, tasks and tokenizers that do not fit a base are refused with a remedy."""
 
 import pytest
 

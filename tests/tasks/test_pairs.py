@@ -1,4 +1,4 @@
-"""Two texts are cut fairly, read as one sequence, and told apart where the base can."""
+"""Two texts are cut fairly and encoded as one sequence, with types if the base has them."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tasks of other packages: stated in the recipe, accepted by name, imported no sooner, guarded."""
+"""Plug-in tasks are stated in the recipe, accepted by name, imported late, and guarded."""
 
 import dataclasses
 import hashlib

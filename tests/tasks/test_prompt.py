@@ -1,4 +1,4 @@
-"""A prompt keeps its question: a long text is cut, never what stands around it."""
+"""A long text in a prompt is cut; the prompt's question stays."""
 
 import pytest
 

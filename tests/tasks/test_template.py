@@ -1,4 +1,4 @@
-"""Templates: what a recipe's may not say, and what rendering never does whatever it says."""
+"""Templates of recipes are restricted, and rendering has no side effects."""
 
 import pytest
 

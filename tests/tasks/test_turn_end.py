@@ -1,4 +1,4 @@
-"""A turn's end is read off the template that training rendered."""
+"""A turn's end is found in the template that training rendered."""
 
 import pytest
 from transformers import AddedToken

@@ -1,4 +1,4 @@
-"""What a model would write after the generation prompt, of templates of every kind.
+"""The tokens after the generation prompt, for templates of every kind.
 
 The templates are short ones of our own, each with one habit of public templates.
 """

@@ -1,4 +1,4 @@
-"""Words are read as running text by every class of tokenizer, and found again in its tokens."""
+"""Every class of tokenizer reads words as running text, and finds them in its tokens."""
 
 from itertools import pairwise
 from pathlib import Path

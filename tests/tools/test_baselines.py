@@ -1,4 +1,4 @@
-"""The baseline that recipes are compared with reads every language."""
+"""The baseline for comparisons reads every language."""
 
 import importlib.util
 from pathlib import Path

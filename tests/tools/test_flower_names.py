@@ -1,4 +1,4 @@
-"""Each private name of Flower that is used exists and is listed; a missing one is named."""
+"""Each private name of Flower that we use exists and is listed."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Two verifiers, written apart, come to one verdict on sound and on corrupted bundles."""
+"""Two independent verifiers agree on sound and on corrupted bundles."""
 
 import importlib.util
 import io

@@ -1,4 +1,4 @@
-"""docs/recipe.md says what the reader of recipes holds a file to, and of every field."""
+"""docs/recipe.md describes every field as the recipe reader checks it."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A unit that cannot be computed contributes zero, and changes no other by one bit."""
+"""A unit that cannot be computed contributes zero and changes no bit of others."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Replies stay within what the base can attend to, and end where training taught them to."""
+"""Replies stay within the base's context and end where training ended them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a unit contributes is a function of that unit alone, bit for bit; and broken ways are seen.
+"""A unit's contribution depends on that unit only, bit for bit; broken code is found.
 
 Each test proves the shapes on this machine first, as a study does, and then looks at whole sums by
 another way: the sum over the others, which must not move by one step of the grid when a unit goes.

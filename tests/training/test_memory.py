@@ -1,4 +1,4 @@
-"""An optimizer goes on from round to round: rounds in pieces are one run of steps."""
+"""An optimizer's state continues over rounds, as in one run of steps."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Packed units are what was put in, and take a few bytes a token."""
+"""Packed units equal the original ones and take a few bytes per token."""
 
 import pickle
 import sys

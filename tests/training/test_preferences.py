@@ -1,4 +1,4 @@
-"""A pair's gradient is that of its loss, by a slow twin, and of the pair alone."""
+"""A pair's gradient is that of its loss, by a slow twin, and depends on the pair only."""
 
 from dataclasses import replace
 from pathlib import Path

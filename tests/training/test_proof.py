@@ -1,4 +1,4 @@
-"""The proof passes sound models, keeps what agrees, and refuses by name what cannot be private."""
+"""The proof passes sound models and refuses, by name, models that cannot be private."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What goes through at once follows from the memory that is free, and moves no bit."""
+"""The batch size follows the free memory and changes no bit of the result."""
 
 from collections.abc import Callable
 from dataclasses import replace

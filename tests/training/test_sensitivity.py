@@ -1,4 +1,4 @@
-"""How far one unit moves what is noised, at sites of one, ten and three hundred units.
+"""One unit moves the clipped sum by at most the bound, at sites of 1, 10 and 300 units.
 
 Every path that adds noise: at a site, on the shared grid of a secure sum, and at the coordinator.
 The bound must be the declared one at each of them, whatever the sites' sizes are.

@@ -1,4 +1,4 @@
-"""Shapes are a finite public list, every record is in one pass, and proofs are values."""
+"""Shapes are a finite public list, and every record is in exactly one pass."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What query, key and value read is kept once, as the base computes it, with the same bits."""
+"""The shared input of query, key and value is stored once, with the same bits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Several processes at a site: the bits of one, whole units, one noise, and a clear end."""
+"""Several processes at a site give the bits of one, with one noise and a clear end."""
 
 import os
 import signal
@@ -61,6 +61,14 @@ CONFIG = TrainingConfig(
     optimizer="adamw",
     physical_batch_tokens=128,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked() -> Iterator[None]:
+    """Second processes are forks that find torch loaded; in `make nightly` they load it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(team_file, "subprocess", worker_forks)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -319,13 +327,6 @@ def test_a_process_killed_in_a_step_ends_it_with_one_message(
         joined.summing(joined.network, joined.task, persons, 0.5, shapes, None)
 
 
-@pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that find torch loaded; those of the tests above load it themselves."""
-    monkeypatch.setattr(team_file, "subprocess", worker_forks)
-
-
-@pytest.mark.usefixtures("forked")
 def test_it_is_started_again_for_the_next_round_and_ends_when_its_site_does(
     joined: Workspace, shapes: BatchShapes, persons: list[UnitExamples]
 ) -> None:

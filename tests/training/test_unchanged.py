@@ -1,4 +1,4 @@
-"""Preflight and proof hold the base once, and still see whether it moved."""
+"""Preflight and proof store the base once and detect any change of it."""
 
 import gc
 from collections.abc import Callable

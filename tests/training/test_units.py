@@ -1,4 +1,4 @@
-"""Records become units: one by one, or a person's together; no record can stop it."""
+"""Records become units, one by one or per person; no record can stop it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""`cloister model attack`: what it measures on a finished run, and what it refuses."""
+"""`cloister model attack` measures a finished run and refuses what does not apply."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Attributions of figures whose derivative is known, and of tiny networks of every task."""
+"""Attributions agree with known derivatives, and sum up for networks of every task."""
 
 import sys
 from pathlib import Path

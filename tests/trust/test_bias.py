@@ -1,4 +1,4 @@
-"""`cloister model bias`: its arithmetic, its report, and what it refuses."""
+"""`cloister model bias`: its arithmetic, its report, and its refusals."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Disturbances, of texts and of records of every task; suites from elsewhere."""
+"""Disturbances of texts and records of every task, and suites from files."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`cloister model explain`: its report, and where reports of private records may lie."""
+"""`cloister model explain`: its report, and the folders where it may be written."""
 
 import json
 import shutil

@@ -254,7 +254,7 @@ def test_private_replies_stay_where_they_are(
     assert not (tmp_path / "away").exists()
     inside = train.parent / "memorized"
     assert run([*asked, "--out", str(inside), "--samples", "2", "--against", str(talked)]) == 0
-    assert "it stays where these records are" in capsys.readouterr().err
+    assert "keep it where these records are" in capsys.readouterr().err
     document = json.loads((inside / "memorization.json").read_text())
     names = [(row["model"], row["records"]) for row in document["extraction"]]
     assert names == [

@@ -1,4 +1,4 @@
-"""Reports are pages that a browser opens: whatever a text, label, group or name holds is text."""
+"""Reports show every text, label, group and name as text, and run no script."""
 
 import json
 from pathlib import Path

@@ -143,7 +143,7 @@ def test_other_settings_begin_windows_anew_and_keep_the_place_in_the_file(
     again = cl.watch_model(watched_run, place / "watch.toml", on_message=said.append).document
     assert again["rows"] == 1200
     assert again["drift"]["windows"] == 0
-    assert "begin anew" in said[0]
+    assert "start again" in said[0]
 
 
 def test_lines_that_are_no_rows_are_counted_and_the_stream_goes_on(
@@ -334,7 +334,7 @@ def test_an_event_that_is_none_is_named_with_its_line(tmp_path: Path, line: str)
 def test_a_history_needs_times(watched_run: Path, place: Path) -> None:
     path = write_watch(place, source='file = "stream.jsonl"')
     (place / "events.jsonl").write_text("")
-    with pytest.raises(UsageError, match="name their column by time"):
+    with pytest.raises(UsageError, match="set time in"):
         cl.replay_history(watched_run, path, place / "stream.jsonl", place / "events.jsonl")
 
 

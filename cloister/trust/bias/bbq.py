@@ -46,7 +46,7 @@ CONDITIONS: tuple[Condition, ...] = ("ambig", "disambig")
 
 @dataclass(frozen=True)
 class BbqQuestion:
-    """A question of BBQ.
+    """A question of BBQ with its three answers.
 
     Attributes:
         category: The category of bias.

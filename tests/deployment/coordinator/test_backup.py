@@ -1,4 +1,4 @@
-"""A coordinator's backup: all that sites pin comes back, and nothing of Flower's."""
+"""A coordinator's backup restores everything that sites pin, and nothing of Flower's."""
 
 import io
 import os

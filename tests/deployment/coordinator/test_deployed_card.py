@@ -1,4 +1,4 @@
-"""A deployment's card says what each site's certificate says, whatever the coordinator planned."""
+"""A deployment's card states each site's certificate, and not the coordinator's plan."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""`cloister server doctor`: what would let another user in is found, on a socket that is served."""
+"""`cloister server doctor` finds what would let another user in, at a real socket."""
 
 import json
 import os

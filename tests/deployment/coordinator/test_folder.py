@@ -1,4 +1,4 @@
-"""The coordinator's folder: made once, its certificates always in pairs, its file checked."""
+"""The coordinator's folder is made once, with certificates in pairs and a checked file."""
 
 import ssl
 import stat

@@ -1,4 +1,4 @@
-"""The gate from outside: only members, only the Fleet's calls, only over TLS, within bounds."""
+"""From outside, the gate serves only members, only Fleet calls, only over TLS, within bounds."""
 
 import base64
 import socket

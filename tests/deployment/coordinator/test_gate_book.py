@@ -1,4 +1,4 @@
-"""What the gate remembers of its members' questions, also when it is started anew."""
+"""The gate remembers its members' questions, also after a restart."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a member may say through the gate: in its own name, to the coordinator, when asked."""
+"""A member may only call the gate in its own name, for the coordinator, and when asked."""
 
 import base64
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""A connection to the gate within its bounds: time, bytes, and what one member may do at a time."""
+"""A connection to the gate has bounds in time, bytes and calls at a time."""
 
 import contextlib
 import socket

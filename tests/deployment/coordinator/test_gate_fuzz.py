@@ -1,4 +1,4 @@
-"""Whatever a member sends and the SuperLink says: an HTTP answer of the list, no exception."""
+"""For any message of a member or the SuperLink, the gate answers with a listed HTTP status."""
 
 import asyncio
 import json

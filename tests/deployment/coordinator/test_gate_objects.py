@@ -1,4 +1,4 @@
-"""What a member's objects have to be, and how large all those of a reply may be."""
+"""A member's objects have a fixed form, and a reply's objects have a bounded size."""
 
 import json
 from collections.abc import Iterator

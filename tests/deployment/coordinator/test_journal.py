@@ -1,4 +1,4 @@
-"""How a run stands, and what happened in it: whole lines, no lost change, a stop not forgotten."""
+"""The journal has complete lines, loses no change, and records a stop."""
 
 import json
 import subprocess

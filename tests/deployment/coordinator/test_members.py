@@ -1,4 +1,4 @@
-"""Who may take part: any sequence of changes goes as a slow model says, and none is lost."""
+"""Any sequence of changes to members gives the state of a slow model, and no change is lost."""
 
 import dataclasses
 import json

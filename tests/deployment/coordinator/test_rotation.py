@@ -1,4 +1,4 @@
-"""One authority follows another: no site is locked out, and at the end only the new one counts."""
+"""An authority is rotated without locking a site out; at the end only the new one counts."""
 
 import re
 import shlex
@@ -17,6 +17,7 @@ from cloister.cli.main import run
 from cloister.client.site_file import EXAMPLE, read_site
 from cloister.deployment.coordinator.folder import ServerConfig, ServerFolder
 from cloister.deployment.coordinator.rotation import OVERLAP, announce, rotation_of, switch
+from cloister.deployment.enrolment import sealed_key
 from cloister.deployment.enrolment.authority import fingerprint
 from cloister.deployment.enrolment.authority_key import KeyState, key_state
 from cloister.deployment.enrolment.documents import write_invite
@@ -250,9 +251,10 @@ def test_nothing_is_switched_that_was_not_announced_or_runs(folder: ServerFolder
 
 
 def test_an_encrypted_key_is_followed_by_one_under_the_same_passphrase(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the switch issues what the service then serves, so that it starts unattended."""
+    monkeypatch.setattr(sealed_key, "COST", 2)  # `test_sealed_key.py` holds the real cost
     config, path = ServerConfig(name="hub", address="localhost:9443"), tmp_path / "passphrase"
     path.write_bytes(b"correct horse")
     path.chmod(0o600)

@@ -1,4 +1,4 @@
-"""The service keeps members and runs in step with a SuperLink, whatever that says."""
+"""The service keeps members and runs in step with a SuperLink, whatever its answers are."""
 
 import importlib.util
 import socket

@@ -1,4 +1,4 @@
-"""What we use of Flower's, against Flower itself: a SuperLink and a SuperNode at unix sockets."""
+"""The parts of Flower that we use behave as we assume, with a real SuperLink and SuperNode."""
 
 import asyncio
 import secrets

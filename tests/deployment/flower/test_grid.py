@@ -1,4 +1,4 @@
-"""A SuperLink that is started anew in the middle of a push has not taken what was pushed."""
+"""A SuperLink that is restarted during a push has not taken the pushed messages."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""What a member pushed counts as its own, whatever it is and whatever it says of itself."""
+"""What a member pushed is attributed to that member, whatever the message claims."""
 
 import hashlib
 

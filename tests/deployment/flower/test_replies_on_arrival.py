@@ -1,4 +1,4 @@
-"""Replies on their way: one that cannot be read, or never comes, ends nothing and holds nobody."""
+"""A reply that cannot be read, or never comes, ends no round and delays no other site."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A study is let in by people or by a standing approval, on the terms that were shown, or not."""
+"""A study is approved by people or by a standing approval, on the terms that were shown."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A site in one file and back: all of it, or nothing, and never over one that lives."""
+"""A site's backup restores everything or nothing, and never overwrites a running site."""
 
 import hashlib
 import json

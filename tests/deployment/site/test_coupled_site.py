@@ -1,4 +1,4 @@
-"""A deployed site whose file couples units charges every round as such, once its file says so."""
+"""A site whose file couples units charges every round with coupled units."""
 
 from pathlib import Path
 from typing import cast

@@ -1,4 +1,4 @@
-"""Files of decisions: who decided is whose file it is, and an odd file lets nothing in."""
+"""The owner of a decision file is the person who decided; a malformed file approves nothing."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A coordinator that asks for ever, whatever it asks: what the site keeps of it is bounded."""
+"""A coordinator that asks without end cannot fill a site's disk."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A site joins: what it pins is what was compared, and nothing else gets in afterwards."""
+"""A joining site pins what was compared, and accepts nothing else afterwards."""
 
 import json
 import stat

@@ -1,4 +1,4 @@
-"""What network a site's processes get follows from where its base is; its socket is the agent's."""
+"""A site's processes get network access only if its base needs it."""
 
 import os
 import pwd

@@ -1,4 +1,4 @@
-"""What a site takes from its own file for a study."""
+"""A study at a site uses the values of the site's own file."""
 
 from pathlib import Path
 

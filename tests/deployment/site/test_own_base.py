@@ -1,4 +1,4 @@
-"""A site's base: a folder, a GGUF file or a hub id that its own `site.toml` names."""
+"""A site's base is a folder, a GGUF file or a hub id that its own `site.toml` names."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A deployed site answers what its coordinator signed for it, and nothing else, before all else."""
+"""A deployed site answers only what its coordinator signed for it."""
 
 import hashlib
 import shutil

@@ -1,4 +1,4 @@
-"""A site's records are what was read under its own command, row by row, by what it declares."""
+"""A site reads its records row by row as it declared them, and serves what it read."""
 
 import hashlib
 import json

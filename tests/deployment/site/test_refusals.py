@@ -1,4 +1,4 @@
-"""Whatever is asked and however often: what a site notes of it is bounded, and the first stays."""
+"""A site's notes of refusals are bounded, and the first ones stay."""
 
 import json
 import os

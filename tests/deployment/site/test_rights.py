@@ -1,4 +1,4 @@
-"""What a site owns is its owner's alone, whatever the umask; the doctor says where it is not."""
+"""A site's files are readable by their owner only, whatever the umask."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Records that are cut before what is to be learnt are counted at home, and nowhere else."""
+"""Records that are cut before their label or reply are counted at the site only."""
 
 from pathlib import Path
 

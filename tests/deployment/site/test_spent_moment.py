@@ -1,4 +1,4 @@
-"""`spent` leaves when an update would have: where in a round it went wrong is nobody's to know.
+"""`spent` leaves at the time of an update, so the time does not show where a round failed.
 
 Where a round breaks depends on the records. Wards in which it breaks at once, in the middle, at
 the end of the period and after the last step say one word at one moment.

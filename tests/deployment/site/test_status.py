@@ -1,4 +1,4 @@
-"""What a site's status says stands in its way, also while the coordinator is down."""
+"""A site's status names its obstacles, also while the coordinator is down."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""A running site takes another authority up by itself, and never in the middle of a round."""
+"""A running site accepts a new authority by itself, but never during a round."""
 
 import shutil
 from datetime import UTC, datetime

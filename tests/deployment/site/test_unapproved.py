@@ -1,4 +1,4 @@
-"""Without somebody's yes nothing is looked for, loaded, read or charged: the agent's real path."""
+"""Without an approval, the agent loads, reads and charges nothing."""
 
 from collections.abc import Callable
 from dataclasses import replace
