@@ -5,9 +5,9 @@ binomial with the window's share of the exposure (Przyborowski and Wilenski 1940
 results in testing samples from Poisson series). So the test includes the uncertainty of the past.
 Most counts, such as those of news, vary more than Poisson counts. They are modelled as negative
 binomial with the dispersion φ of the past; given the sum, the number in the window is then
-beta-binomial (Robinson and Smyth 2008, Small-sample estimation of negative binomial dispersion). The
-simpler method of Farrington et al. 1996, which divides both counts by φ, has too light a tail at the
-small levels that many looks need.
+beta-binomial (Robinson and Smyth 2008, Small-sample estimation of negative binomial dispersion).
+The simpler method of Farrington et al. 1996, which divides both counts by φ, has too light a tail
+at the small levels that many looks need.
 """
 
 from __future__ import annotations
