@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cloister.data.load import load
+from cloister.data.public_set import text_of
 from cloister.data.records import ChatRecord, ItemsRecord, PairRecord, Record, TokenRecord
 from cloister.errors import RefusedError
 from cloister.files import stamp_of
@@ -80,6 +81,28 @@ def refuse_private_texts(recipe: Recipe, records: Sequence[Record], option: str)
     shared = sum(_text(record) in private_texts for record in records)
     if shared > MOST_SHARED * len(records):
         raise _refusal(option, "these records", recipe.data.train)
+
+
+def refuse_private_training(recipe: Recipe, records: Sequence[Record], option: str) -> None:
+    """Refuses records to train on without noise if even one has the whole text of a private one.
+
+    Args:
+        recipe: The study's.
+        records: What was read of the file.
+        option: What names the file, for messages.
+
+    Raises:
+        RefusedError: There is one; the message says how many and which is the first.
+    """
+    refuse_private_texts(recipe, records, option)
+    private = {plain_text(text_of(record)) for record in training_records(recipe)}
+    shared = [n for n, record in enumerate(records, 1) if plain_text(text_of(record)) in private]
+    if shared:
+        raise RefusedError(
+            f"{option}: {len(shared)} of {len(records)} records have the text of a private record "
+            f"in {recipe.data.train}; the first is record {shared[0]}. They would be learnt "
+            "without noise, which no ε covers: take them out of the public file"
+        )
 
 
 def _text(record: Record) -> object:

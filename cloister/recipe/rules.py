@@ -145,6 +145,12 @@ def _public_rules(recipe: Recipe) -> Rules:
             "records to train on; name their file, or leave it out",
         ),
         (
+            public is not None and recipe.study.start is not None,
+            "data.public: not possible with --from: the sites accept the finished run's adapter by "
+            "its SHA-256 (study.start), and public training would begin round 1 with another one; "
+            "leave one of the two out",
+        ),
+        (
             public is not None and recipe.lora.train == "b-kept",
             "data.public: each site keeps its own B, which public training cannot reach; set "
             'lora.train = "both" or "b", or leave it out',

@@ -176,7 +176,7 @@ class Coordinator:
         """The state that is released, its scores on the public sets, and those of each class.
 
         Args:
-            state: After the last round; with early stopping another one may be the best.
+            state: The state after the last round; with early stopping another one may be the best.
 
         Raises:
             BudgetError: No round could be afforded.

@@ -39,7 +39,7 @@ class Ending:
         untrained: Scores of the adapter before round 1 on it; empty where it was not scored.
         plain_test: Scores of the same run without privacy; None: there was none.
         label_counts: How many records of the test set have each label.
-        lexical: Of retrieval: scores of ranking by shared words on it.
+        lexical: For retrieval: scores of a ranking by shared words on it.
         spending: What each site's ledger spent, by round; empty where the ledgers are not here.
         classes: Scores of each class on the test set; empty for a task without them.
         began: The finished run with whose adapter the study began; None: it began afresh.
@@ -134,7 +134,7 @@ def forgetting(run: RunDirectory, scores: SetScores) -> Forgetting | None:
 
     Args:
         run: The run's folder.
-        scores: Of the released adapter, by public set.
+        scores: The released adapter's scores, by public set.
     """
     if "old_test" not in scores:
         return None

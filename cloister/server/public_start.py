@@ -9,7 +9,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
 from cloister.data.public_set import KEY, public_records, stated_public_set
 from cloister.recipe import Recipe
-from cloister.recipe.private_file import refuse_private_texts
+from cloister.recipe.private_file import refuse_private_training
 from cloister.server.run_directory import RunDirectory
 from cloister.training.public_start import public_start
 from cloister.training.workspace import Workspace
@@ -37,7 +37,7 @@ def trained_on_public(
         return decode(kept, begin.shapes)
     stated_public_set(recipe.data, recipe.task.records)
     records = public_records(recipe.data, recipe.task.records)
-    refuse_private_texts(recipe, records, KEY)
+    refuse_private_training(recipe, records, KEY)
     start = public_start(workspace, begin, records, recipe.training, recipe.study.seed)
     run.save_start(encode(start))
     return start

@@ -60,6 +60,14 @@ def test_secrets_come_from_the_system_and_not_from_a_seed(tmp_path: Path) -> Non
     assert not {c.secret for c in made[0].canaries} & {c.secret for c in made[1].canaries}
 
 
+def test_a_fair_coin_plants_each_canary(tmp_path: Path) -> None:
+    """The lower bound on ε by the audit's test counts on it."""
+    source = notes(tmp_path / "train.jsonl")
+    out, secrets = tmp_path / "a.jsonl", tmp_path / "a.json"
+    made = plant(source, out, secrets, count=1000, random=Random(5))
+    assert abs(len(made.planted) - 500) < 5 * (1000 * 0.25) ** 0.5  # five deviations
+
+
 def test_secrets_fill_their_space_evenly() -> None:
     drawn = [secret_of(Random(n)) for n in range(2000)]
     assert all(len(one) == 11 and one.replace(" ", "").isdigit() for one in drawn)

@@ -12,12 +12,13 @@ from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
 from cloister.api.run_result import Result
 from cloister.cli.main import run as command
+from cloister.client import round as round_of_site
 from cloister.client.round import _check_start
 from cloister.errors import BadFileError, BudgetError, CloisterError, RecipeError, RefusedError
 from cloister.evidence.began import read_began
 from cloister.ledger.ledger import Ledger
 from cloister.ledger.stated import Basis
-from cloister.protocol.exchange import RoundRequest
+from cloister.protocol.exchange import RoundRequest, Step
 from cloister.recipe import Recipe, parse_document
 from cloister.server.former_run import FormerRun, read_former
 from cloister.server.report import RoundReport
@@ -253,13 +254,15 @@ def test_a_run_that_is_not_finished_has_nothing_to_begin_with(place: Place, tmp_
         read_former(tmp_path / "copy")
 
 
-def test_a_site_refuses_a_round_1_with_another_adapter(place: Place, tmp_path: Path) -> None:
+def test_a_site_refuses_a_round_1_with_another_adapter(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study, run = begun(place.recipe(), place.private, tmp_path / "next")
     simulated = prepare(study)
     sites = SimulatedSites(study, run.path / "ledgers", simulated)
 
     context = SimpleNamespace(node_config={"partition-id": 0})
-    site, _ = sites(context)  # type: ignore[arg-type]
+    site, workspace = sites(context)  # type: ignore[arg-type]
     assert site.start == study.study.start
     named = (run.path / "start" / "adapter").read_bytes()
     fresh = encode(workspace_of(simulated).whole)
@@ -267,6 +270,21 @@ def test_a_site_refuses_a_round_1_with_another_adapter(place: Place, tmp_path: P
     _check_start(site, RoundRequest(site.study, 2, fresh))
     with pytest.raises(RefusedError, match="begins with another adapter"):
         _check_start(site, RoundRequest(site.study, 1, fresh))
+    # Both ways of asking for a round look at it before anything is charged.
+    charged = Ledger(run.ledger(site.name)).head
+    for name in ("agreed_terms", "SecureExchange"):
+        monkeypatch.setattr(round_of_site, name, lambda *_: None)
+    monkeypatch.setattr(round_of_site.Query, "from_bytes", lambda body: None)
+    admitted = SimpleNamespace(
+        site=replace(site, keys=SimpleNamespace()), workspace=workspace, plan=site.plan
+    )
+    for answer, step in (
+        (round_of_site._decoded, Step.TRAIN),
+        (lambda asked, request: round_of_site._answer_secure(asked, request, None), Step.MASK),
+    ):
+        with pytest.raises(RefusedError, match="begins with another adapter"):
+            answer(admitted, RoundRequest(site.study, 1, fresh, step=step))  # type: ignore[operator]
+    assert Ledger(run.ledger(site.name)).head == charged
 
 
 def test_the_command_begins_and_says_what_it_adds(

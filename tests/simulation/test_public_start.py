@@ -146,6 +146,21 @@ def test_a_public_file_with_scored_or_private_records_is_refused(
         start_of(recipe, tmp_path / "run")
 
 
+def test_not_even_one_private_record_is_learnt_without_noise(tmp_path: Path, bert: Path) -> None:
+    recipe = warm(tmp_path / "study", bert)
+    public = tmp_path / "study" / "public.jsonl"
+    train = tmp_path / "study" / "train.jsonl"
+    first = json.loads(train.read_text().splitlines()[0])
+    row = {**first, "text": "the gardener found seven owls behind our kitchen"}
+    train.write_text(train.read_text() + json.dumps(row) + "\n")
+    copied = {"text": row["text"].replace(" ", "  "), "label": row["label"]}
+    public.write_text(public.read_text() + json.dumps(copied) + "\n")
+    said = r"data\.public: 1 of 31 records have the text of a private record.* is record 31"
+    with pytest.raises(RefusedError, match=said):
+        start_of(recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / STARTED).exists()
+
+
 def test_options_of_public_training_need_a_public_file() -> None:
     with pytest.raises(RecipeError, match=r"training\.public_steps: given without data\.public"):
         parse_recipe("", ["training.public_steps=3"])
@@ -170,6 +185,13 @@ def test_a_deployment_states_the_same_and_refuses_the_same(tmp_path: Path, bert:
     (folder / "public.jsonl").write_text(test[0])
     with pytest.raises(DataError, match=r"data\.public: 1 of 1"):
         resolved_recipe(path, given, members)  # type: ignore[arg-type]
+
+
+def test_public_training_does_not_change_the_adapter_that_sites_accepted() -> None:
+    named = ["study.start='" + "a" * 64 + "'", "study.former='" + "b" * 64 + "'"]
+    parse_recipe("", named)
+    with pytest.raises(RecipeError, match=r"data.public: not possible with --from"):
+        parse_recipe("", [*named, "data.public=public.jsonl"])
 
 
 def test_the_mean_of_public_records_is_subtracted_and_sent_to_sites(

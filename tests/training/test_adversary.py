@@ -9,8 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from cloister.audit import audited_site
 from cloister.audit.clipping_conformance import clipping_checks
+from cloister.client.policy_file import EXAMPLE, parse_policy
+from cloister.client.site_file import SiteConfig, SiteFile
 from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
+from cloister.deployment.site import opened_site
 from cloister.errors import PreflightError, RecipeError
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import trained_parameters
@@ -21,8 +25,9 @@ from cloister.privacy.noise import add_noise
 from cloister.privacy.plan import Plan
 from cloister.privacy.products import whole
 from cloister.recipe import parse_recipe
+from cloister.simulation import study
 from cloister.tasks.config import TaskConfig
-from cloister.training import adversary
+from cloister.training import adversary, worker
 from cloister.training.config import TrainingConfig
 from cloister.training.gradients import (
     clipped_gradient_sum,
@@ -38,6 +43,7 @@ from cloister.training.preflight import preflight
 from cloister.training.proof import Proof, prove
 from cloister.training.record_losses import record_losses, trained_losses
 from cloister.training.shapes import candidates
+from cloister.training.team import Opening
 from cloister.training.units import singles
 from cloister.training.workspace import Workspace, open_workspace
 from tests.reference.adversarial import adversarial_clipped_sum
@@ -51,6 +57,7 @@ from tests.support.isolation import (
     summing,
     wide_workspace,
 )
+from tests.support.studies import small_recipe
 
 RADIUS = 0.1
 SHAPES = candidates(32, 512)
@@ -427,6 +434,35 @@ def test_neighbours_differ_by_at_most_the_clip(
 
     apart = float(np.linalg.norm(update(examples) - update(examples[:-1])))
     assert 0.5 * rate * bound / batch < apart <= rate * bound / batch * (1 + 1e-5)
+
+
+class OpenedError(Exception):
+    """Ends what opens a workspace, with the radius that it is opened with."""
+
+
+def test_every_party_trains_with_the_study_s_radius(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A party without it would train, prove or audit another function than was accepted."""
+
+    def opened_with(*_: object, adversarial_radius: float | None = None, **__: object) -> None:
+        raise OpenedError(adversarial_radius)
+
+    for module in (audited_site, opened_site, worker, study):
+        monkeypatch.setattr(module, "open_workspace", opened_with)
+    recipe = small_recipe(tmp_path, "training.adversarial_radius=0.07")
+    own = SiteConfig(name="a", data="a.jsonl", public_records=9, ledger="a.ledger")
+    file = SiteFile(Path("site.toml"), own, parse_policy(EXAMPLE))
+    opening = Opening(recipe.model, recipe.lora, recipe.task, (), 0, 0.0, None, False, 0.07)
+    for party in (
+        lambda: opened_site._loaded(file, recipe, "base"),
+        lambda: worker._opened(opening),
+        lambda: audited_site.audited_site(recipe, 4, 1),
+        lambda: study._open(recipe),
+    ):
+        with pytest.raises(OpenedError) as found:
+            party()
+        assert found.value.args == (0.07,)
 
 
 def test_a_proof_is_of_one_radius(bert: Path) -> None:

@@ -27,6 +27,7 @@ from cloister.trust.memorize.exposure import CanaryRank, other_numbers, ranks
 from cloister.trust.memorize.extraction import _continuations, _right, attempts, continued
 from cloister.trust.memorize.measured import measure_canaries
 from cloister.trust.memorize.promise import (
+    STEP,
     chance_exposure,
     lower_bound,
     most_exposure,
@@ -123,6 +124,15 @@ def test_the_promise_bounds_what_can_be_found() -> None:
     assert loose is not None
     assert most < most_exposure(loose, 1000) <= math.log2(1001)
     assert promise_of(parse_recipe("", ["privacy.enabled=false"])) is None
+
+
+def test_the_bound_on_the_mean_exposure_is_above_the_integral() -> None:
+    """A sum of each step's smaller end would state less than ε allows."""
+    promise = promise_of(parse_recipe("", ["privacy.epsilon=2.0"]))
+    assert promise is not None
+    bits = (np.arange(512) + 0.5) / 512 * 8  # midpoints of 8 bits
+    integral = float(np.mean([most_found(promise, 2.0**-x) for x in bits[::4]])) * 8
+    assert integral < most_exposure(promise, 255) < integral + STEP
 
 
 def test_canaries_bound_epsilon_from_below_only_where_they_are_told_apart() -> None:
