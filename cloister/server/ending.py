@@ -121,11 +121,17 @@ def public_words(recipe: Recipe) -> str:
     data, training = recipe.data, recipe.training
     if data.public is None:
         return ""
+    before, after = recipe.public_steps, recipe.federation.public_replay
+    when = [
+        *([f"for {before} steps before round 1"] if before else []),
+        *([f"for {after} steps after each round"] if after else []),
+    ]
+    if not when:
+        return ""
     return (
-        f"Before round 1 the coordinator trained it for {training.public_step_count} steps of "
-        f"about {training.public_batch} on {data.public_count or 0:,} public records (SHA-256 "
-        f"`{data.public_sha256}`), of which none, nor nearly one, is in the test set. No site took "
-        "part in that."
+        f"The coordinator trained it {' and '.join(when)}, each of about {training.public_batch} "
+        f"of {data.public_count or 0:,} public records (SHA-256 `{data.public_sha256}`), of which "
+        "none, nor nearly one, is in the test set. No site took part in that."
     )
 
 
