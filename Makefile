@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python tools/install.py --lock $(LOCK) --here
 # the federations and runs that they share; some tests start services of their own, hence at most 8.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo llm-demo deploy-demo example-tutor example-customer-service example-recommender test nightly fuzz check audit bench docs reference format lock image clean
+.PHONY: help demo llm-demo deploy-demo example-tutor example-customer-service example-recommender example-finance-monitor test nightly fuzz check audit bench docs reference format lock image clean
 
 help: ## What each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,6 +28,9 @@ example-tutor: $(VENV)/.demo ## Four schools train a tutor privately: points, hi
 
 example-recommender: $(VENV)/.demo ## Three shops train a recommender privately: lists with reasons, corrections, and a next study (about 4 minutes)
 	$(BIN)/python examples/recommender/run.py --serve
+
+example-finance-monitor: $(VENV)/.demo ## Three banks teach two models to read news privately: a watched stream, alerts and a daily report (about 4 minutes)
+	$(BIN)/python examples/finance-monitor/run.py --serve
 
 example-customer-service: $(VENV)/.llm ## Three desks train a chat model privately, which answers from a desk's own pages and cites them (about 6 minutes)
 	$(BIN)/python examples/customer-service/run.py --serve

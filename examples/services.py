@@ -97,8 +97,19 @@ def serving(*words: str) -> Iterator[str]:
     Yields:
         Its address.
     """
-    say(f"\n$ cloister serve {shlex.join(words)}")
-    command = [sys.executable, "-m", "cloister", "serve", *words]
+    with running("serve", *words) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def running(*words: str) -> Iterator[str]:
+    """A command of cloister that says where it listens, in a process of its own.
+
+    Yields:
+        Its address.
+    """
+    say(f"\n$ cloister {shlex.join(words)}")
+    command = [sys.executable, "-m", "cloister", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         told = threading.Thread(target=_pass_on, args=(process.stderr,))

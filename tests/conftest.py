@@ -31,7 +31,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 settings.load_profile("tries")
 
 # Begun first, so that no worker is left with one of them when the others have nothing to do.
-LONG = ("tests/faults/", "tests/e2e/", "tests/audit/", "tests/training/", "tests/simulation/")
+LONG = (
+    "tests/faults/",
+    "tests/e2e/",
+    "tests/audit/",
+    "tests/training/",
+    "tests/simulation/",
+    "tests/tools/",
+)
 
 
 @pytest.hookimpl(trylast=True)  # after pytest has made its own

@@ -207,6 +207,7 @@ def test_what_runs_beside_the_training_loads_none_of_it() -> None:
         "cloister.deployment.coordinator.status",
         "cloister.deployment.site.service",
         "cloister.deployment.site.connectivity",
+        "cloister.deployment.site.records",
         "cloister.deployment.site.status",
         "cloister.deployment.flower.commands",
         "cloister.deployment.flower.control",
@@ -264,7 +265,7 @@ from cloister.cli.main import run
 from cloister.deployment.processes import Supervisor
 from cloister.deployment.site import read_apart
 Supervisor.run = lambda self: None  # starts nobody
-# What loads torch to read the records, which is a process of its own.
+# The records are read by a process of its own, which may load pyarrow.
 done = subprocess.CompletedProcess([], 0, "1 record fits", "")
 read_apart.subprocess = types.SimpleNamespace(run=lambda *_, **__: done)
 for command in {COMMANDS!r}:

@@ -116,7 +116,7 @@ def resume(
         folder: The run's folder, with its `recipe.toml`.
         engine: `local` or `ray`.
         twin: Whether the same study also runs without privacy.
-        progress: Called with each closed round; absent: nobody is told.
+        progress: Is called with each closed round; absent: it is not called.
 
     Raises:
         UsageError: The folder is not that of a run.

@@ -59,7 +59,7 @@ def path_parts(
         workspace: The study's, with its trained names set.
         units: Synthetic records, by unit.
         plan: A private plan.
-        config: Of training.
+        config: The `[training]` section.
         make_entropy: Makes the source of randomness.
         shapes: The proven shapes of passes.
     """

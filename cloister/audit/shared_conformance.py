@@ -39,7 +39,7 @@ def share_checks(
         workspace: The study's, with its trained names set.
         units: Synthetic records, by unit.
         plan: A plan with shared noise.
-        config: Of training.
+        config: The `[training]` section.
         make_entropy: Makes the source of randomness.
         shapes: The proven shapes of passes.
     """

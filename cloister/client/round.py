@@ -140,7 +140,8 @@ def _decoded(admitted: Admitted, request: RoundRequest) -> _Begin:
     """Decodes the adapter in a question and checks it against shapes and policy; nothing is
     charged."""
     site, workspace = admitted.site, admitted.workspace
-    _check_start(site, request)
+    if site.start is not None:
+        _check_start(site, request)
     received = decode(request.adapter, workspace.whole.shapes)
     center = Adapter({**received, **_kept(site, workspace, request.round)})
     own = _own(site, center, request.round)

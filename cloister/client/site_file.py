@@ -119,7 +119,7 @@ class SiteConfig:
         tokens: Column of a sentence's words.
         tags: Column of their tags.
         messages: Column of a conversation.
-        encoding: Of the text of `data`: `gb18030`, `latin-1`, …; absent: UTF-8.
+        encoding: Encoding of `data`: `gb18030`, `latin-1`, …; absent: UTF-8.
         separator: Between the cells of a CSV or TSV: `comma`, `semicolon`, `tab`, `bar` or a
             character; absent: as the ending says.
         agent_user: Operating-system user of the agent, if root starts the service. It must be able

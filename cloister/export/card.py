@@ -57,7 +57,7 @@ class Card:
         is_personal: Whether each site kept a part of its adapter private.
         central: The noise that the coordinator added; None: it added none.
         label_counts: How many records of the public test set have each label; empty: unknown.
-        lexical: Of retrieval: scores of ranking by shared words.
+        lexical: For retrieval: scores of a ranking by shared words.
         public: The public records that the coordinator trained on before round 1, in words; empty:
             there were none.
         began: The finished run with whose adapter the study began; None: none.

@@ -130,7 +130,7 @@ class AnswerFile:
         for line, row in json_rows(self.path, FileForm(kind="json")):
             number, answer = self._known(row, f"{self.path}, row {line}")
             if number in found:
-                raise DataError(f"{self.path}, row {line}: record {number} is there twice")
+                raise DataError(f"{self.path}, row {line}: duplicate record {number}; remove one")
             found[number] = answer
         return found
 

@@ -102,7 +102,7 @@ def _epsilon(side: Any, delta: float) -> float:
     vast = (above[1 : end + 1] >= delta) & (lower[1 : end + 1] == 0)
     if vast.any():
         return float(losses[np.argmax(vast)])
-    return float(crossed[end]) if above[end] > lower[end] + delta else 0.0
+    return 0.0 if above[end] <= lower[end] + delta else float(crossed[end])
 
 
 def _composed(side: Any, times: int) -> Any:

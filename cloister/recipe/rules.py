@@ -131,8 +131,9 @@ def _training_rules(recipe: Recipe) -> Rules:
 
 
 def _public_rules(recipe: Recipe) -> Rules:
-    """Rules on training on public records before round 1."""
+    """Rules on training on public records, before round 1 and after each round."""
     public, training = recipe.data.public, recipe.training
+    begun, replay = recipe.study.start is not None, recipe.federation.public_replay
     stated = [
         name
         for name in ("public_steps", "public_batch_size", "public_learning_rate")
@@ -145,10 +146,20 @@ def _public_rules(recipe: Recipe) -> Rules:
             "records to train on; name their file, or leave it out",
         ),
         (
-            public is not None and recipe.study.start is not None,
-            "data.public: not possible with --from: the sites accept the finished run's adapter by "
-            "its SHA-256 (study.start), and public training would begin round 1 with another one; "
-            "leave one of the two out",
+            public is not None and begun and replay is None and recipe.model.center != "public",
+            "data.public: given with --from, but the sites accept the finished run's adapter by "
+            "its SHA-256 (study.start), so no public training comes before round 1; set "
+            "federation.public_replay, steps after each round, or leave data.public out",
+        ),
+        (
+            begun and training.public_steps is not None,
+            "training.public_steps: steps before round 1 given with --from, whose sites accept the "
+            "finished run's adapter by its SHA-256; leave it out",
+        ),
+        (
+            public is None and replay is not None,
+            "federation.public_replay: given without data.public, the public records to train on; "
+            "name their file, or leave it out",
         ),
         (
             public is not None and recipe.lora.train == "b-kept",

@@ -11,7 +11,15 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from cloister.bounds import LARGE, LARGEST_INTEGER, MOST_ROUNDS, MOST_SITES, Between, Text
+from cloister.bounds import (
+    LARGE,
+    LARGEST_INTEGER,
+    MOST_ROUNDS,
+    MOST_SITES,
+    MOST_STEPS,
+    Between,
+    Text,
+)
 from cloister.data.config import DataConfig
 from cloister.data.public_file import is_sha256
 from cloister.errors import UsageError
@@ -101,6 +109,9 @@ class FederationConfig:
             new adapter x towards the adapter x₀ before round 1: x ← (x + μ x₀) / (1 + μ). For a
             study that begins with a finished run's adapter it limits forgetting, and it costs no
             privacy. `training.proximal` pulls towards the adapter of each round. Absent: none.
+        public_replay: Plain steps that the coordinator takes on `data.public` after each round, so
+            that a study that begins with a finished run's adapter forgets less of what public
+            records of the earlier task teach. It costs no privacy. Absent: none.
     """
 
     num_rounds: Rounds = field(default=30, metadata=called("rounds num_server_rounds epochs"))
@@ -113,6 +124,9 @@ class FederationConfig:
     patience: Rounds | None = None
     proximal_start: Annotated[float, Between(0.0, LARGE)] | None = field(
         default=None, metadata={**LATER, **called("l2_sp anchor ewc")}
+    )
+    public_replay: Annotated[int, Between(1, MOST_STEPS)] | None = field(
+        default=None, metadata={**LATER, **called("replay rehearsal experience_replay")}
     )
 
     def __post_init__(self) -> None:
@@ -209,6 +223,14 @@ class Recipe:
             strategy=strategy,
         )
 
+    @property
+    def public_steps(self) -> int:
+        """Steps on public records before round 1; 0 without such records, and with `--from`, whose
+        study begins with the adapter that the sites accepted."""
+        if self.data.public is None or self.study.start is not None:
+            return 0
+        return self.training.public_step_count
+
     def _stated_training(self) -> TrainingConfig:
         """The `[training]` section with its values for public records, where there are some."""
         training = self.training
@@ -216,7 +238,7 @@ class Recipe:
             return training
         return dataclasses.replace(
             training,
-            public_steps=training.public_step_count,
+            public_steps=self.public_steps or None,
             public_batch_size=training.public_batch,
             public_learning_rate=training.public_rate,
         )

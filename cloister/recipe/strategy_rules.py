@@ -146,6 +146,12 @@ def _adapter_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
             'strategy.name = "fedavg"',
         ),
         (
+            bool(recipe.federation.public_replay) and traits.factors,
+            f"federation.public_replay: {name} writes each product with new factors after a round, "
+            "of which public steps would change one alone; leave it out, or set "
+            'strategy.name = "fedavg"',
+        ),
+        (
             bool(traits.trains) and lora.use_dora,
             f"lora.use_dora: {name} needs products of two factors, which DoRA's adapters are not",
         ),

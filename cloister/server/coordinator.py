@@ -18,7 +18,7 @@ from cloister.server.aggregate_noise import aggregate_noise, unknown_noise
 from cloister.server.class_plot import ClassScores
 from cloister.server.collect import secure_study
 from cloister.server.ports import Observer, Participants
-from cloister.server.public_start import trained_on_public
+from cloister.server.public_start import replay_on_public, trained_on_public
 from cloister.server.report import RoundReport, SetScores
 from cloister.server.run_directory import RunDirectory
 from cloister.server.scoring import Scorer, error_of
@@ -126,7 +126,7 @@ class Coordinator:
         digest, federation, scorer = recipe.digest(), recipe.federation, self.scorer
         strategy = make_strategy(recipe.strategy, names)
         delivery, knows_noise = self.delivery, strategy.traits.knows_noise
-        start = self.start
+        start, replayed = self.start, replay_on_public(recipe, workspace)
         state = run.load(delivery.begin(strategy.init(start)), digest)
         self.heads()
         self._score_untrained(state, observer)
@@ -151,7 +151,7 @@ class Coordinator:
             central=recipe.privacy.central(len(names), federation.num_rounds),
             delivery=delivery,
             noise=aggregate_noise(recipe, names) if knows_noise else unknown_noise,
-            settle=lambda closed: pulled(closed, start, federation.proximal_start or 0.0),
+            settle=lambda closed: replayed(pulled(closed, start, federation.proximal_start or 0.0)),
         )
 
     def _score_untrained(self, state: ServerState, observer: Observer) -> None:
@@ -176,7 +176,7 @@ class Coordinator:
         """The state that is released, its scores on the public sets, and those of each class.
 
         Args:
-            state: After the last round; with early stopping another one may be the best.
+            state: The state after the last round; with early stopping another one may be the best.
 
         Raises:
             BudgetError: No round could be afforded.

@@ -33,11 +33,11 @@ class Timeouts:
     Attributes:
         round: For all answers, from the round's start.
         absent: For sites that are not connected, once enough others are; None: as long as `round`.
-        again: Before a site whose answer was lost on the way is asked again; None: never.
-        silent: Before a connected site that does not answer is asked again, doubled each time.
+        again: Seconds before a site whose answer was lost is asked again; None: never.
+        silent: Seconds before a silent connected site is asked again, doubled each time.
             Flower counts a question as delivered once a node has fetched it, even if the connection
             broke on the way. A site that is asked twice sends the same bytes. None: never.
-        waiting: Before a site is asked again whose answer says that it cannot answer yet.
+        waiting: Seconds before a site that cannot answer yet is asked again.
     """
 
     round: float

@@ -39,7 +39,7 @@ class Ending:
         untrained: Scores of the adapter before round 1 on it; empty where it was not scored.
         plain_test: Scores of the same run without privacy; None: there was none.
         label_counts: How many records of the test set have each label.
-        lexical: Of retrieval: scores of ranking by shared words on it.
+        lexical: For retrieval: scores of a ranking by shared words on it.
         spending: What each site's ledger spent, by round; empty where the ledgers are not here.
         classes: Scores of each class on the test set; empty for a task without them.
         began: The finished run with whose adapter the study began; None: it began afresh.
@@ -121,11 +121,17 @@ def public_words(recipe: Recipe) -> str:
     data, training = recipe.data, recipe.training
     if data.public is None:
         return ""
+    before, after = recipe.public_steps, recipe.federation.public_replay
+    when = [
+        *([f"for {before} steps before round 1"] if before else []),
+        *([f"for {after} steps after each round"] if after else []),
+    ]
+    if not when:
+        return ""
     return (
-        f"Before round 1 the coordinator trained it for {training.public_step_count} steps of "
-        f"about {training.public_batch} on {data.public_count or 0:,} public records (SHA-256 "
-        f"`{data.public_sha256}`), of which none, nor nearly one, is in the test set. No site took "
-        "part in that."
+        f"The coordinator trained it {' and '.join(when)}, each of about {training.public_batch} "
+        f"of {data.public_count or 0:,} public records (SHA-256 `{data.public_sha256}`), of which "
+        "none, nor nearly one, is in the test set. No site took part in that."
     )
 
 
@@ -134,7 +140,7 @@ def forgetting(run: RunDirectory, scores: SetScores) -> Forgetting | None:
 
     Args:
         run: The run's folder.
-        scores: Of the released adapter, by public set.
+        scores: The released adapter's scores, by public set.
     """
     if "old_test" not in scores:
         return None

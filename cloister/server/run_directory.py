@@ -214,7 +214,7 @@ class RunDirectory:
         """Writes a state to disk; a crash at any point leaves this state or the one before.
 
         Args:
-            state: After a closed round.
+            state: The state after a closed round.
             recipe_digest: Digest of the study's recipe.
             heads: The head of each simulated site's ledger, to notice one that is truncated or
                 replaced.

@@ -60,7 +60,7 @@ class ServerStudy:
         noise: Returns the noise variance of each value of a round's mean, from the round, the sites
             whose updates count, and the number of values.
         settle: Returns the state after a round's aggregation as it is kept: moved towards the
-            study's starting adapter, or unchanged.
+            study's starting adapter, trained on public records, or unchanged.
     """
 
     digest: str

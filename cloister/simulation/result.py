@@ -68,7 +68,7 @@ class RunResult:
         plain_test: Scores of the same run without privacy, not tuned; None: no twin was run.
         personal_test: If sites have their own adapters, the mean of their scores on the public
             test set; only a simulation has all of them.
-        lexical: Of retrieval: scores of ranking by shared words on the public test set.
+        lexical: For retrieval: scores of a ranking by shared words on the public test set.
         began: The finished run with whose adapter the study began; None: it began afresh. The
             promises and what was spent cover both studies.
         old_test: Scores on an older public test set; None: the recipe names none.

@@ -97,7 +97,7 @@ class Strategy(Protocol):
         """Returns the state of the next round, from the updates of this one.
 
         Args:
-            state: Before the round.
+            state: The state before the round.
             updates: Clipped deltas by site, of one set of names; at least `traits.fewest`.
 
         Raises:

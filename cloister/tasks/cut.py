@@ -49,7 +49,7 @@ def cut_text(text: str, max_length: int) -> str:
     """Returns the first characters of a text, at most `most_characters`.
 
     Args:
-        text: Of a record.
+        text: The text of a record.
         max_length: Longest record in tokens.
 
     Guarantees:
@@ -63,7 +63,7 @@ def last_text(text: str, max_length: int) -> str:
     """Returns the last characters of a text, for `task.truncation_side = "left"`.
 
     Args:
-        text: Of a record.
+        text: The text of a record.
         max_length: Longest record in tokens.
     """
     return text[-most_characters(max_length) :]
@@ -73,7 +73,7 @@ def cut_words(words: tuple[str, ...], max_length: int) -> tuple[str, ...]:
     """Returns a sentence's first words, up to `most_characters`; a word's space counts too.
 
     Args:
-        words: Of a record.
+        words: The words of a record.
         max_length: Longest record in tokens.
     """
     left, kept = most_characters(max_length), 0
@@ -93,7 +93,7 @@ def cut_turns(messages: tuple[Message, ...], max_length: int) -> tuple[Message, 
     The turn that reaches the bound is cut there, as its tokens would be, and the rest is left out.
 
     Args:
-        messages: Of a record.
+        messages: The messages of a record.
         max_length: Longest record in tokens.
     """
     left, kept = most_characters(max_length), []
@@ -113,7 +113,7 @@ def last_turns(messages: tuple[Message, ...], max_length: int) -> tuple[Message,
     begin with a reply to a turn that is gone.
 
     Args:
-        messages: Of a record.
+        messages: The messages of a record.
         max_length: Longest record in tokens.
     """
     left, kept = most_characters(max_length), []

@@ -45,7 +45,7 @@ class MultiLabelClassification:
         tokenizer: The base's.
         max_length: Longest text in tokens.
         pad_id: Token id of padding.
-        weights: Of each label, declared in public (`task.class_weights`); None: 1.
+        weights: Weight of each label, declared in public (`task.class_weights`); None: 1.
     """
 
     labels: tuple[str, ...]

@@ -48,7 +48,7 @@ class SequenceClassification:
         max_length: Longest text in tokens.
         pad_id: Token id of padding.
         prompt: The text that is read around each record's text; None: nothing.
-        weights: Of each label, declared in public (`task.class_weights`); None: 1.
+        weights: Weight of each label, declared in public (`task.class_weights`); None: 1.
     """
 
     labels: tuple[str, ...]

@@ -80,7 +80,7 @@ class TokenClassification:
         tokenizer: The base's; a fast one.
         max_length: Longest sentence in tokens; words beyond it count as predicted O.
         pad_id: Token id of padding.
-        weights: Of each tag, its type's, declared in public (`task.class_weights`); None: 1.
+        weights: Weight of each tag's type, declared in public (`task.class_weights`); None: 1.
     """
 
     labels: tuple[str, ...]

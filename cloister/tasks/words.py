@@ -37,7 +37,7 @@ def encode_words(
 
     Args:
         tokenizer: A fast one.
-        words: Of a sentence.
+        words: The words of a sentence.
         max_length: Most tokens; what is longer is cut at its end.
 
     Returns:

@@ -48,7 +48,7 @@ def join(
     Args:
         workspace: Without workers nothing is done.
         plan: A private plan.
-        config: Of training.
+        config: The `[training]` section.
         shapes: The shapes proven in this process.
         max_adapter_value: The largest value that an adapter may have at the site.
 

@@ -159,7 +159,7 @@ def cost(records: int, counts: tuple[int, ...], edge: int, *, full: bool = False
     """Cost of the cheapest cut of some records, in tokens; each pass costs PASS_TOKENS more.
 
     Args:
-        records: Of one edge.
+        records: The records of one edge.
         counts: The row counts to choose from, ascending.
         edge: Padded tokens of a record.
         full: Whether the records have no padding, so that every pass has a dummy or they go alone.

@@ -1,4 +1,4 @@
-"""Follows a file that grows, over rotation, truncation and restarts."""
+"""Follows a file that grows, also over rotation, truncation and restarts of the watch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cloister.files import bad_file, open_file
 from cloister.watching.parsing import MOST_LINE
 from cloister.watching.source import LineBatch, Mark
 
-# Bytes that are read at once: a batch is parsed and written in well under a second.
+# Bytes that are read at once: a batch is parsed and stored in well under a second.
 CHUNK = 2**20
 # First bytes of a file that tell it from another one: a few lines.
 HEAD = 1024
@@ -23,13 +23,13 @@ POLL = 0.2
 
 
 class FileTail:
-    """Gives the lines of a file.
+    """Gives the lines of a file, in order and once each.
 
     Args:
         path: The file; it need not be there yet if it is followed.
-        mark: Where to go on; None: from its beginning.
-        follow: Whether to wait for more at its end.
-        sleep: Waits.
+        mark: The place to continue at; None: the file's beginning.
+        follow: Whether to wait for more lines at its end.
+        sleep: The function that waits some seconds.
 
     Guarantees:
         Every line is given once, in order, over any number of restarts from the mark of the last
@@ -52,7 +52,7 @@ class FileTail:
         self._notices: list[str] = []
 
     def read(self, seconds: float) -> LineBatch:
-        """The next lines; see `PredictionSource`.
+        """Returns the next lines; see `PredictionSource`.
 
         Raises:
             BadFileError: The file cannot be read, or is not there and not waited for.

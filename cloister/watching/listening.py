@@ -190,6 +190,7 @@ class Listener:
             app,
             access_log=False,
             server_header=False,
+            log_config=None,  # uvicorn's own would replace the handlers of the whole process
             log_level="warning",
             timeout_graceful_shutdown=3,
             limit_concurrency=64,

@@ -132,7 +132,7 @@ def test_a_data_set_of_several_plans_is_promised_its_budget() -> None:
 
 def test_nothing_is_said_of_a_site_without_a_certificate() -> None:
     text = card({"east": facts(small_plan()), "west": NO_CERTIFICATE})
-    assert "**west: no certificate: nothing is known of what it was promised.**" in text
+    assert "**west: no certificate, so what it was promised is not known.**" in text
     assert "| west" not in text
     nobody = card({"east": NO_CERTIFICATE, "west": NO_CERTIFICATE})
     assert "ε promised" not in nobody

@@ -218,7 +218,7 @@ def test_what_is_there_is_never_written_over(tmp_path: Path) -> None:
     [
         ('{"text": "x", "label": "yes", "cloister_row": 99}', "unknown record"),
         ('{"text": "x", "label": "perhaps", "cloister_row": 2}', "not an answer of this page"),
-        ('{"text": "x", "label": "yes", "cloister_row": 1}', "is there twice"),
+        ('{"text": "x", "label": "yes", "cloister_row": 1}', "duplicate record 1"),
         ("not JSON", "no valid JSON"),
     ],
 )

@@ -9,7 +9,7 @@ from dp_accounting.pld.privacy_loss_distribution import (
     PrivacyLossDistribution,
     from_mixture_gaussian_mechanism,
 )
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cloister.privacy.composed import deltas_at, epsilon_at, self_composed
@@ -72,6 +72,9 @@ def test_its_epsilon_is_dp_accounting_s(
     grid=st.sampled_from([0.01, 1.0, 100.0]),  # at 100 e^-loss is 0 in floats, from a loss of 800
     delta=st.sampled_from([1e-12, 1e-9, 1e-5, 0.1, 0.2, 0.6]),
 )
+@example(first=30, masses=[1.0], infinite=0.0, grid=100.0, delta=1e-5)
+@example(first=8, masses=[0.3, 0.3, 0.001, 1.0], infinite=1e-9, grid=100.0, delta=0.2)
+@example(first=0, masses=[1.0], infinite=0.5, grid=1.0, delta=0.1)
 def test_epsilon_is_dp_accounting_s_for_any_distribution(
     first: int, masses: list[float], infinite: float, grid: float, delta: float
 ) -> None:

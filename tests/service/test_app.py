@@ -214,7 +214,7 @@ def test_what_cannot_be_answered_has_one_message(desk: Desk, classifier: Version
     assert client.post("/v1/chat/completions", json={"messages": HELLO}).status_code == 400
     for method, path, status, told in (
         ("GET", "/v1/predict", 405, "'GET' is not allowed"),
-        ("PUT", "/healthz", 405, "'PUT' is not taken"),
+        ("PUT", "/healthz", 405, "'PUT' is not allowed"),
         ("GET", "/v2", 404, "there is no '/v2'"),
         ("POST", "/" + "x" * 5000, 404, "there is no '/xxx"),
     ):

@@ -70,7 +70,7 @@ def test_public_records_teach_before_round_1_and_the_card_says_so(
     assert result.test["accuracy"] == untrained > result.majority + 0.1
     card = (tmp_path / "run" / "adapter" / "README.md").read_text()
     sha256 = hashlib.sha256((tmp_path / "study" / "public.jsonl").read_bytes()).hexdigest()
-    assert "for 40 steps of about 32 on 30 public records" in card
+    assert "for 40 steps before round 1, each of about 32 of 30 public records" in card
     assert sha256 in card
     assert "untrained, then public records alone, before round 1" in card
 
@@ -190,8 +190,14 @@ def test_a_deployment_states_the_same_and_refuses_the_same(tmp_path: Path, bert:
 def test_public_training_does_not_change_the_adapter_that_sites_accepted() -> None:
     named = ["study.start='" + "a" * 64 + "'", "study.former='" + "b" * 64 + "'"]
     parse_recipe("", named)
-    with pytest.raises(RecipeError, match=r"data.public: not possible with --from"):
-        parse_recipe("", [*named, "data.public=public.jsonl"])
+    public = "data.public=public.jsonl"
+    with pytest.raises(RecipeError, match=r"data.public: given with --from, but the sites accept"):
+        parse_recipe("", [*named, public])
+    replay = "federation.public_replay=2"
+    with pytest.raises(RecipeError, match=r"training.public_steps: steps before round 1 given"):
+        parse_recipe("", [*named, public, replay, "training.public_steps=3"])
+    assert parse_recipe("", [*named, public, replay]).public_steps == 0
+    assert parse_recipe("", [public, replay]).public_steps == 200
 
 
 def test_the_mean_of_public_records_is_subtracted_and_sent_to_sites(

@@ -73,7 +73,7 @@ def test_a_study_s_tables_begin_with_the_untrained_adapter(
     assert "| | this adapter | untrained, before round 1 |" in card
     row = f"| accuracy | {finished.test['accuracy']:.4f} | {expected:.4f} |"
     assert row in card
-    assert "The base ends after its first 1 layer, " in card
+    assert "Use only the base's first 1 layer, " in card
     assert 'between "the patient has " and " and"' in card
     (group,) = compare([run.path]).groups
     assert group.untrained == expected == group.to_json()["untrained"]

@@ -96,7 +96,7 @@ def test_negatives_of_the_batch_are_refused_with_the_reason() -> None:
     [
         (None, "at least 2"),
         ((("one", "alone"),), "at least 2"),
-        ((("a", "some"), ("b", "  ")), "has no text"),
+        ((("a", "some"), ("b", "  ")), "its text is empty"),
         (tuple((str(n), "x" * 4000) for n in range(33)), f"{MOST_PASSAGE_TEXT:,} in all"),
     ],
 )
@@ -131,8 +131,8 @@ def test_a_file_of_passages_is_part_of_the_digest(tmp_path: Path) -> None:
     ("rows", "told"),
     [
         ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "row 2: duplicate id 'a'"),
-        ('{"id": "a"}\n', "row 1: text is no text"),
-        ('{"id": 1.5, "text": "x"}\n', "row 1: id is no text"),
+        ('{"id": "a"}\n', "row 1: text is not text"),
+        ('{"id": 1.5, "text": "x"}\n', "row 1: id is not text"),
         ("", "empty"),
     ],
 )

@@ -13,15 +13,17 @@ import cloister as cl
 from cloister.cli.main import run
 from cloister.errors import BadFileError, DataError, UsageError
 from cloister.tasks.config import TaskConfig
-from cloister.watching.alert import make_alert
+from cloister.watching import running
+from cloister.watching.alert import Alert, make_alert
 from cloister.watching.events import TrueEvent, read_events
 from cloister.watching.history import tally
 from cloister.watching.metrics import metrics_text
 from cloister.watching.page import watch_page
-from cloister.watching.running import first_state, taken
+from cloister.watching.running import Shell, first_state, taken
 from cloister.watching.setup import open_watch
+from cloister.watching.shown import Shown
 from cloister.watching.source import LineBatch
-from cloister.watching.state_file import opened_folder, read_state, write_state
+from cloister.watching.state_file import State, opened_folder, read_state, write_state
 from cloister.watching.watch_file import read_watch_file
 from tests.support.released import exported
 from tests.support.watched import HOUR, START, news, write_lines, write_watch
@@ -105,6 +107,40 @@ def test_the_state_comes_back_as_it_was(watched_run: Path, place: Path) -> None:
     assert replace(back, monitor=state.monitor) == state
     assert dict(state.refused.by_reason) == {"not JSON": 1, "too long": 1}
     assert len(state.outbox.waiting) == 4
+
+
+def test_rows_are_answered_and_alerts_handed_out_once_they_are_on_disk(
+    watched_run: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash loses what was only in memory: a client would not post it again."""
+    watch = open_watch(watched_run, read_watch_file(place / "watch.toml"))
+    lines = list(enumerate((place / "stream.jsonl").read_bytes().splitlines(), 1))
+    answered, sent = list[int](), list[bool]()
+
+    def on_disk() -> State:
+        state = read_state(place / "news.watch")
+        assert state is not None
+        return state
+
+    class Posted:
+        def read(self, seconds: float) -> LineBatch:
+            own, lines[:] = tuple(lines[:50]), lines[50:]
+            kept = lambda rows, refused: answered.append(on_disk().monitor.rows)  # noqa: E731
+            # Every second batch is one for which nobody waits.
+            return LineBatch(own, ended=not own, kept=kept if len(lines) // 50 % 2 else None)
+
+        def close(self) -> None:
+            pass
+
+    def send(alert: Alert) -> None:
+        sent.append((alert.id, "x") in on_disk().outbox.waiting)
+
+    monkeypatch.setattr(running, "senders", lambda file: {"x": send})
+    shell = Shell(lambda text: None, clock=lambda: 2 * START)  # no time passes between two states
+    with opened_folder(place / "news.watch"):
+        running.run_watch(watch, first_state(watch, None, print), Posted(), Shown(), shell)
+    assert answered == list(range(50, 1200, 100))
+    assert sent == [True] * 4
 
 
 def test_a_row_of_a_far_year_does_not_end_the_watch_for_surges(

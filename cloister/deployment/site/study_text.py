@@ -144,21 +144,26 @@ def _centred(language: str | None) -> str:
 
 
 def _public(terms: StudyTerms) -> dict[str, Any] | None:
-    """Describes the public records on which the coordinator trains first; None: there are none."""
-    data, training = terms.recipe.data, terms.recipe.training
+    """Describes the public records that the coordinator trains on; None: there are none."""
+    data = terms.recipe.data
     if data.public is None:
         return None
     return {
         "file": data.public,
         "sha256": data.public_sha256,
         "records": data.public_count,
-        "steps": training.public_step_count,
+        "steps": terms.recipe.public_steps,
+        "replay": terms.recipe.federation.public_replay or 0,
     }
 
 
 def _trained_on(public: dict[str, Any]) -> str:
+    when = [
+        *([f"before round 1 {counted(public['steps'], 'step')}"] if public["steps"] else []),
+        *([f"after each round {counted(public['replay'], 'step')}"] if public["replay"] else []),
+    ]
     return (
-        f"before round 1 {counted(public['steps'], 'step')} of the coordinator on "
+        f"{' and '.join(when) or 'no step'} of the coordinator on "
         f"{public['records']} public records ({public['file']}, SHA-256 {public['sha256']})"
     )
 

@@ -199,7 +199,7 @@ def test_the_coordinator_remembers_what_each_ledger_released_last(deployed: Depl
 
 
 def test_a_site_that_did_not_answer_is_never_filled_in(deployed: Deployed) -> None:
-    assert "north: no certificate: nothing is known of what it was promised" in deployed.card
+    assert "north: no certificate, so what it was promised is not known" in deployed.card
     assert not [line for line in deployed.card.splitlines() if line.startswith("| north")]
     assert "tags:\n- lora\n- federated-learning\n" in deployed.card
     assert "\n- differential-privacy\n" not in deployed.card  # not all of it is known private

@@ -379,3 +379,16 @@ def test_there_are_not_more_standing_approvals_than_somebody_reads() -> None:
     problems: list[str] = []
     assert approvals_of({"standing": [{}] * 101}, problems) is None
     assert "at most 100" in problems[0]
+
+
+def test_a_site_reads_when_the_coordinator_trains_on_public_records() -> None:
+    stated = (f"data.public_sha256='{'c' * 64}'", "data.public_count=30", "data.public=p.jsonl")
+    named = (f"study.start='{'a' * 64}'", f"study.former='{'b' * 64}'")
+    replay = "federation.public_replay=6"
+    for asked, said in (
+        ((*stated, "training.public_steps=40"), "before round 1 40 steps of the coordinator on 30"),
+        ((*stated, *named, replay), "after each round 6 steps of the coordinator on 30 public"),
+        ((*stated, replay), "before round 1 200 steps and after each round 6 steps of the coord"),
+    ):
+        lines = in_words(facts_of(terms(None, *asked)))
+        assert [said in line for line in lines if line.startswith("public")] == [True]
