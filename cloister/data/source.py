@@ -49,3 +49,8 @@ RELEASED = DataOrigin(
     "give the file's column this name, as in the adapter's training",
     "give the file's column this name, as in the adapter's training",
 )
+
+
+def released_as(option: str) -> DataOrigin:
+    """Returns the words for a file that an option other than `--data` names."""
+    return replace(RELEASED, file=option)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from cloister.errors import DataError, RefusedError, UsageError
 from cloister.tasks.calibration import expected_calibration_error
 from cloister.tasks.config import TaskConfig
 from cloister.training.evaluation import evaluate
-from cloister.trust.bias.crows import SentencePair, preferences
+from cloister.trust.bias.bbq import read_bbq
+from cloister.trust.bias.crows import SentencePair, preferences, read_pairs
 from cloister.trust.bias.groups import NO_TERM, groups_by_column, groups_by_terms, read_terms
+from cloister.trust.bias.harm import read_prompts
 from cloister.trust.bias.rates import (
     calibration,
     chance_of_gap,
@@ -266,3 +269,13 @@ def test_the_likelier_sentence_is_counted(tmp_path: Path, llama: Path) -> None:
     assert (found["a"].value, found["b"].value) == ((1, 0) if losses[0] < losses[1] else (0, 1))
     same = preferences(model, [SentencePair("fever", "fever", "a")])
     assert same["a"].value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("read", "option"), [(read_bbq, "--bbq"), (read_pairs, "--pairs"), (read_prompts, "--harm")]
+)
+def test_a_missing_file_is_said_with_the_option_that_names_it(
+    read: Callable[[Path], object], option: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=f"no such file; correct {option}$"):
+        read(tmp_path / "none.csv")

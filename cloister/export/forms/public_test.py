@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cloister.data.load import load
 from cloister.data.records import Record
-from cloister.data.source import RECIPE, RELEASED
+from cloister.data.source import RECIPE, released_as
 from cloister.errors import UsageError
 from cloister.export.adapter_folder import ReleaseFacts
 from cloister.export.forms.finished import Finished, recipe_file
@@ -85,7 +85,7 @@ def public_records(
             raise UsageError(f"--test: no such file: {given}; give a file of public records")
         if recipe is not None:
             refuse_private_file(recipe, given, "--test")
-        records = load(str(given), "test", kind, columns, asker=RELEASED)
+        records = load(str(given), "test", kind, columns, asker=released_as("--test"))
         if recipe is not None:
             refuse_private_texts(recipe, records, "--test")
         words, place = f"{given.name}, which its owner declared public", given

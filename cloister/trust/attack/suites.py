@@ -19,7 +19,7 @@ from typing import Any
 from cloister.bounds import listed
 from cloister.data.load import file_rows
 from cloister.data.records import PairRecord, TextRecord
-from cloister.data.source import RELEASED
+from cloister.data.source import released_as
 from cloister.data.values import Row
 from cloister.errors import DataError, UsageError
 from cloister.files import open_file
@@ -128,7 +128,7 @@ def _rows(
         return
     hate = ("functionality", "test_case", "label_gold")
     own = ("text", "disturbed", "label")
-    for number, row in file_rows(path, "test", (*hate, *own), RELEASED):
+    for number, row in file_rows(path, "test", (*hate, *own), released_as("--suite")):
         columns = hate if hate[0] in row else own
         values = [_text(row, column, path, number) for column in columns]
         if columns is hate:

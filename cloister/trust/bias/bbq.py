@@ -26,7 +26,7 @@ import numpy as np
 
 from cloister.data.load import file_rows
 from cloister.data.records import ChatRecord, Message
-from cloister.data.source import RELEASED
+from cloister.data.source import released_as
 from cloister.data.values import Number, Row
 from cloister.errors import DataError
 from cloister.serving.model import Model
@@ -89,7 +89,7 @@ def read_bbq(path: Path) -> tuple[list[BbqQuestion], int]:
         DataError: The file cannot be read, or a row lacks a field.
     """
     found, left_out = [], 0
-    for number, row in file_rows(path, "test", COLUMNS, RELEASED):
+    for number, row in file_rows(path, "test", COLUMNS, released_as("--bbq")):
         try:
             question = _question(row)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:

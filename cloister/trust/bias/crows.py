@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cloister.data.load import file_rows
 from cloister.data.records import ChatRecord
-from cloister.data.source import RELEASED
+from cloister.data.source import released_as
 from cloister.errors import DataError
 from cloister.serving.model import Model
 from cloister.trust.intervals import Interval, wilson
@@ -45,7 +45,7 @@ def read_pairs(path: Path) -> list[SentencePair]:
         DataError: It cannot be read, or a row lacks a column.
     """
     found = []
-    for number, row in file_rows(path, "test", COLUMNS, RELEASED):
+    for number, row in file_rows(path, "test", COLUMNS, released_as("--pairs")):
         values = [row.get(name) for name in COLUMNS]
         if not all(isinstance(value, str) and value.strip() for value in values):
             raise DataError(f"{path}, row {number}: {', '.join(COLUMNS)} are needed, each a text")

@@ -18,7 +18,7 @@ from pathlib import Path
 from cloister.bounds import listed
 from cloister.data.load import file_rows
 from cloister.data.records import Message
-from cloister.data.source import RELEASED
+from cloister.data.source import released_as
 from cloister.errors import DataError, UsageError
 from cloister.serving.model import Model
 from cloister.serving.predictions import Classified, Labelled, Replied
@@ -121,7 +121,7 @@ def read_prompts(path: Path) -> list[HarmPrompt]:
         DataError: The file cannot be read, or a row has no prompt.
     """
     found = []
-    for number, row in file_rows(path, "test", ("prompt", "goal", "kind"), RELEASED):
+    for number, row in file_rows(path, "test", ("prompt", "goal", "kind"), released_as("--harm")):
         prompt, goal, kind = row.get("prompt"), row.get("goal"), row.get("kind")
         given, default = (prompt, path.stem) if goal is None else (goal, REQUEST)
         if isinstance(given, Mapping):

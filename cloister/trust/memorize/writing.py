@@ -12,7 +12,7 @@ from typing import Any
 from cloister.data.canaries import Canaries, read_canaries
 from cloister.data.load import load
 from cloister.data.records import ChatRecord, Record, TextRecord
-from cloister.data.source import RELEASED
+from cloister.data.source import released_as
 from cloister.errors import UsageError
 from cloister.export.forms.public_test import public_records
 from cloister.models.adapters_off import adapters_off
@@ -135,7 +135,9 @@ def measure_memorization(
     store = None
     private: list[ChatRecord] = []
     if records is not None:
-        read = load(str(records), "test", about.task.records, about.data, asker=RELEASED)
+        read = load(
+            str(records), "test", about.task.records, about.data, asker=released_as("--records")
+        )
         private = _drawn([one for one in read if isinstance(one, ChatRecord)], most, seed)
         stores = stores_of(folder, recipe, None if site is None else Path(site))
         store = _whose(stores, private)
