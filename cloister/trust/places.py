@@ -166,6 +166,6 @@ def check_stays(store: KnownRecords, out: Path) -> None:
     places = [Path(os.path.realpath(place)) for place in store.places]
     if not any(real.is_relative_to(place) for place in places):
         raise RefusedError(
-            f"--out {out}: the inputs are {store.words}, and the report quotes them, so it "
+            f"--out {out}: the inputs are {store.words}, and are quoted, so the report "
             f"must stay with the records; choose a folder below {places[0]}, or give public texts"
         )
