@@ -426,7 +426,7 @@ def test_a_section_of_older_files_is_read_without_effect_and_said() -> None:
     assert own.status.allowed == (Status.TRAINED, Status.FAILED)
     assert any("no effect" in line for line in in_words(own))
     assert not any("no effect" in line for line in in_words(policy()))
-    assert any("budget, ready, refused, spent, unapproved;" in line for line in in_words(own))
+    assert any("budget, ready, refused, spent, unapproved." in line for line in in_words(own))
 
 
 # The file ----------------------------------------------------------------------------------------

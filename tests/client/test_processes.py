@@ -108,6 +108,7 @@ def test_processes_are_at_hand_before_a_masked_sum_is_charged(
         monkeypatch.setattr(round_file, name, value)
     site = SimpleNamespace(
         keys=True,
+        start=None,
         study="",
         name="",
         entropy=lambda *_: None,

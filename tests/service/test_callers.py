@@ -58,7 +58,7 @@ def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "callers.json"
     file.write_text(json.dumps({"a": "0" * 64}))
     file.chmod(0o666)
-    with pytest.raises(BadFileError, match="others may write"):
+    with pytest.raises(BadFileError, match="other users may write"):
         read_callers(file)
 
 

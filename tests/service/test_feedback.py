@@ -152,7 +152,7 @@ def test_what_cannot_be_kept_has_one_message_and_leaves_nothing(
         ({"receipt": "0123.n.4567"}, "receipt"),
         ({"input": ["fever"]}, "list given"),
         ({"answer": []}, "answer"),
-        ({"more": 1}, "no field"),
+        ({"more": 1}, "unknown field"),
     ]
     for change, word in cases:
         answer = client.post("/v1/feedback", json={**sent, **change})

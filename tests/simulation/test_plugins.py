@@ -98,7 +98,7 @@ def test_an_adapter_of_a_plug_in_s_task_runs_no_code_that_its_user_did_not_name(
     monkeypatch.setattr("cloister.plugins._HERE", {})  # another process
     stated = read_released(tmp_path / "run" / "adapter").task
     assert (stated.kind, stated.plugin) == (kind, plugin)
-    with pytest.raises(UsageError, match="is a plug-in's"):
+    with pytest.raises(UsageError, match="comes from a plug-in"):
         load(tmp_path / "run")
     scored = ["evaluate", str(tmp_path / "run"), "--data", "none.jsonl"]
     for given in ([], ["--plugin", "another:Task"]):

@@ -163,7 +163,7 @@ def test_without_the_loss_of_a_pair_the_chosen_reply_is_learnt(workspace: Worksp
 
 
 def test_fields_that_contradict_are_refused() -> None:
-    with pytest.raises(UsageError, match="loss: dpo given; it is of causal-lm"):
+    with pytest.raises(UsageError, match="loss: dpo given; only causal-lm has it"):
         TaskConfig(loss="dpo")
     with pytest.raises(UsageError, match="dpo_beta: given without"):
         TaskConfig(kind="causal-lm", dpo_beta=0.1)
