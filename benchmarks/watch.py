@@ -12,10 +12,10 @@ import argparse
 import numpy as np
 
 from cloister.watching.config import DriftConfig, SurgesConfig, TopicConfig
-from cloister.watching.events import TrueEvent
-from cloister.watching.history import median, tally
+from cloister.watching.history_events import TrueEvent
 from cloister.watching.monitor import MonitorState, WatchPlan, observe
 from cloister.watching.rates import poisson_interval
+from cloister.watching.replayed_history import median, tally
 from cloister.watching.row import Features, StreamRow
 from cloister.watching.surges import no_counts
 from cloister.watching.topics import make_topics

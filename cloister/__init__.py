@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cloister.trust.explain.writing import Explanations, explain_model
     from cloister.trust.memorize.writing import MemorizationReport, measure_memorization
     from cloister.watching.calling import WatchReport, replay_history, watch_model
-    from cloister.watching.history import Replayed
+    from cloister.watching.replayed_history import Replayed
 
 __version__ = version("cloister")
 
@@ -88,7 +88,7 @@ _PLACES = {
     "Model": ("cloister.serving.model", "Model"),
     "Privacy": ("cloister.privacy.config", "PrivacyConfig"),
     "Registry": ("cloister.registry.registry", "Registry"),
-    "Replayed": ("cloister.watching.history", "Replayed"),
+    "Replayed": ("cloister.watching.replayed_history", "Replayed"),
     "Result": ("cloister.api.run_result", "Result"),
     "ServerState": ("cloister.strategies.strategy", "ServerState"),
     "Strategy": ("cloister.strategies.strategy", "Strategy"),

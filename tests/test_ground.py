@@ -103,6 +103,22 @@ def test_no_class_name_has_two_meanings() -> None:
     assert {name: files for name, files in found.items() if len(files) > 1} == {}
 
 
+# Names of modules that several rooms have, with one meaning: `page` writes a page, `config` is a
+# section of a file, `cli/X` is the command of `X`. Another name stands for one module.
+SHARED_NAMES = """
+access app backup build canaries card central certificates charts compare config coordinator
+doctor environment export files folder formats gate gradients guard index items labels layers
+ledger ledgers log measured metrics model offline opening page personal plan plugins ports
+public_start rates records registry report rules run running sealing secure service site source
+sources status store study sweep table texts units words writing
+"""
+
+
+def test_no_module_name_has_two_meanings() -> None:
+    names = [path.stem for path in (ROOT / "cloister").rglob("*.py") if path.stem != "__init__"]
+    assert sorted({name for name in names if names.count(name) > 1}) == SHARED_NAMES.split()
+
+
 def test_no_file_is_longer_than_one_concept() -> None:
     lengths = {
         path: len(path.read_text(encoding="utf-8").splitlines())

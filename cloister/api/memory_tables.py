@@ -15,6 +15,7 @@ from typing import Any
 
 from cloister.bounds import shortened
 from cloister.data.config import DataConfig
+from cloister.data.record_schema import Reading
 from cloister.data.records import (
     ChatRecord,
     ItemsRecord,
@@ -26,7 +27,6 @@ from cloister.data.records import (
     ScoreRecord,
     TextRecord,
 )
-from cloister.data.schema import Reading
 from cloister.data.source import DataOrigin
 from cloister.data.unit_column import UNIT
 from cloister.data.values import Number, Row, Unusable, Value

@@ -49,8 +49,8 @@ def dashboard(
     Example: cloister dashboard coordinator
     """
     from cloister.cli.keys import read_keys
+    from cloister.dashboard.access_token import demand_token, read_token
     from cloister.dashboard.sources import open_source
-    from cloister.dashboard.token import demand_token, read_token
 
     shown = open_source(source, read_keys(keys, []))
     if static is not None:
@@ -100,8 +100,8 @@ def listen(host: str, port: int) -> socket:
 def _serve(source: Source, token: str | None, place: socket, host: str, port: int) -> None:
     import uvicorn
 
+    from cloister.dashboard.access_token import is_loopback
     from cloister.dashboard.app import make_app
-    from cloister.dashboard.token import is_loopback
 
     at = f"[{host}]" if ":" in host else host
     typer.echo(f"http://{at}:{port}/ (Ctrl-C ends the dashboard)", err=True)

@@ -78,7 +78,7 @@ def scrub(
 
     finder = None
     if names is not None:
-        from cloister.data.scrub.names import name_finder
+        from cloister.data.scrub.person_names import name_finder
 
         finder = name_finder(names)
     with row_progress("scrubbed") as progress:

@@ -87,7 +87,7 @@ def sequences(
     Example: cloister data sequences ratings.csv --items items.jsonl --out people.jsonl
     """
     from cloister.cli.row_progress import row_progress
-    from cloister.data.interactions.events import SequenceOptions
+    from cloister.data.interactions.interaction_row import SequenceOptions
     from cloister.data.interactions.run import sequence_file
     from cloister.names import counted
 

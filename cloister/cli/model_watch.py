@@ -14,7 +14,7 @@ from cloister.names import counted
 
 if TYPE_CHECKING:
     from cloister.trust.intervals import Interval
-    from cloister.watching.history import Replayed
+    from cloister.watching.replayed_history import Replayed
     from cloister.watching.setup import Watch
 
 
@@ -56,8 +56,8 @@ def watch(
 
     Example: cloister model watch runs/bank --watch watch.toml
     """
-    from cloister.watching.events import read_events
-    from cloister.watching.history import replay
+    from cloister.watching.history_events import read_events
+    from cloister.watching.replayed_history import replay
     from cloister.watching.setup import open_watch
     from cloister.watching.watch_file import read_watch_file
 

@@ -61,7 +61,7 @@ def new(
     """
     from cloister.data.guess import guess
     from cloister.data.outputs import check_place
-    from cloister.recipe.template import kind_of_task, new_recipe
+    from cloister.recipe.commented_recipe import kind_of_task, new_recipe
     from cloister.tasks.registry import BUILT_IN
 
     if task is None and data is None:

@@ -130,7 +130,7 @@ def serve(
 
     Example: cloister serve runs/bank
     """
-    from cloister.dashboard.token import is_loopback
+    from cloister.dashboard.access_token import is_loopback
     from cloister.errors import UsageError
     from cloister.service.callers import Callers, read_callers
 
@@ -260,7 +260,7 @@ def _check_tls(certificate: Path | None, key: Path | None) -> None:
 
 
 def _announce(place: socket, host: str, *, is_secure: bool) -> None:
-    from cloister.dashboard.token import is_loopback
+    from cloister.dashboard.access_token import is_loopback
 
     at = f"[{host}]" if ":" in host else host
     scheme = "https" if is_secure else "http"

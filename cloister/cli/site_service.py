@@ -65,7 +65,7 @@ def start(site: SiteToml) -> None:
     """
     from cloister.client.site_file import read_site
     from cloister.deployment.logs import log_json
-    from cloister.deployment.site.network import in_words
+    from cloister.deployment.site.network_access import in_words
     from cloister.deployment.site.open_ledger import open_ledger
     from cloister.deployment.site.read_apart import read_apart
     from cloister.deployment.site.service import SiteService

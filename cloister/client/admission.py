@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from cloister.adapter.factor_pairs import cut_shapes
 from cloister.adapter.formats import Shapes
-from cloister.adapter.pairs import cut_shapes
 from cloister.adapter.wire import encode
 from cloister.client.policy import ProposedPlan, check
 from cloister.client.site import Site
@@ -20,7 +20,7 @@ from cloister.ledger.charge import Charge
 from cloister.privacy.accounting import cross_check
 from cloister.privacy.plan import Plan
 from cloister.training.config import TrainingConfig
-from cloister.training.joining import join
+from cloister.training.joined_processes import join
 from cloister.training.proof import Proof, proven
 from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.workspace import Workspace

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from cloister.adapter.factor_pairs import cut, filled
 from cloister.adapter.formats import BFLOAT16_ROUNDING
-from cloister.adapter.pairs import cut, filled
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, digest, encode
 from cloister.client.admission import Admitted, admit

@@ -14,8 +14,8 @@ from typing import Literal
 from cloister.data.config import DataConfig
 from cloister.data.formats import FileForm, form_of, listed_endings
 from cloister.data.generated import check_generated, generated, is_generated
+from cloister.data.record_schema import Reading
 from cloister.data.records import Record, RecordKind
-from cloister.data.schema import Reading
 from cloister.data.source import RECIPE, DataOrigin
 from cloister.data.unit_column import is_augmented
 from cloister.data.values import Row

@@ -9,8 +9,8 @@ from cloister.bounds import listed
 from cloister.data.cells import misfit
 from cloister.data.chat_rows import OTHERS, PAIR, preferred, turns_in, turns_of
 from cloister.data.guess import first_rows, guess_columns, is_spaceless
+from cloister.data.record_schema import words_of
 from cloister.data.records import Message, RecordKind
-from cloister.data.schema import words_of
 from cloister.data.sequences import items_of_cell
 from cloister.data.values import Number, Row, Value, is_integer, kind_of
 from cloister.errors import MisfitError, UsageError

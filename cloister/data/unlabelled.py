@@ -9,8 +9,8 @@ from cloister.data.cells import misfit, whole
 from cloister.data.chat_rows import turns_of
 from cloister.data.config import DataConfig
 from cloister.data.load import file_rows
+from cloister.data.record_schema import LISTED, words_of
 from cloister.data.records import Message, RecordKind
-from cloister.data.schema import LISTED, words_of
 from cloister.data.sequences import items_of_cell
 from cloister.data.source import RELEASED
 from cloister.data.values import Row, kind_of, shown

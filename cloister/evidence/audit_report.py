@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cloister.evidence.document import (
+from cloister.evidence.fonts import ABSENT, fonts_for
+from cloister.evidence.report_document import (
     Block,
     Bullets,
     Document,
@@ -16,7 +17,6 @@ from cloister.evidence.document import (
     Picture,
     Table,
 )
-from cloister.evidence.fonts import ABSENT, fonts_for
 from cloister.evidence.report_plots import conformance_plot, empirical_plot, spending_plot
 from cloister.evidence.report_terms import terms
 from cloister.evidence.reported_study import ReportedStudy, facts_table, title_of

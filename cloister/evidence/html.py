@@ -8,7 +8,15 @@ from html import escape
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from cloister.evidence.document import Block, Bullets, Document, Heading, Paragraph, Picture, Table
+from cloister.evidence.report_document import (
+    Block,
+    Bullets,
+    Document,
+    Heading,
+    Paragraph,
+    Picture,
+    Table,
+)
 
 STYLE = """\
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;

@@ -14,8 +14,16 @@ from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from cloister.evidence.document import Block, Bullets, Document, Heading, Paragraph, Picture, Table
 from cloister.evidence.fonts import ABSENT, MONO, SANS, Fonts, fonts_for
+from cloister.evidence.report_document import (
+    Block,
+    Bullets,
+    Document,
+    Heading,
+    Paragraph,
+    Picture,
+    Table,
+)
 
 A4 = (8.27, 11.69)  # inches
 LEFT, WIDTH, TOP, BOTTOM = 0.08, 0.84, 0.95, 0.06  # of the page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cloister.evidence.document import Block, Bullets, Heading
+from cloister.evidence.report_document import Block, Bullets, Heading
 
 TERMS = (
     "ε (epsilon): how much a site's messages can reveal about one record or person. Anything that "

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloister.evidence.document import Table
 from cloister.evidence.fingerprint import MOST_TOLD, Hashed
+from cloister.evidence.report_document import Table
 from cloister.json_text import read_json
 from cloister.ledger.replay import ChargedRound
 from cloister.names import counted

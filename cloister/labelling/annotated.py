@@ -12,9 +12,9 @@ from cloister.data.roles import written
 from cloister.data.values import Row, shown
 from cloister.errors import DataError, UsageError
 from cloister.files import bad_file
-from cloister.labelling.items import ANNOTATOR, ANSWERS, ROW, number_of
 from cloister.labelling.log import settings_of
 from cloister.labelling.scheme import COLUMNS, Answer, Kind, answer_of
+from cloister.labelling.to_label import ANNOTATOR, ANSWERS, ROW, number_of
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from cloister.data.values import Row, Value
 from cloister.errors import UsageError
 from cloister.files import bad_file
 from cloister.labelling.annotated import Annotated, read_annotated
-from cloister.labelling.items import ANSWERS, number_of
 from cloister.labelling.scheme import Answer, Kind, as_value
+from cloister.labelling.to_label import ANSWERS, number_of
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import Any
 from cloister.data.detected import Detected
 from cloister.errors import UsageError
 from cloister.files import bad_file
-from cloister.labelling.answers import AnswerFile
-from cloister.labelling.items import ANNOTATOR, ANSWERS, ROW, read_items
+from cloister.labelling.annotator_answers import AnswerFile
 from cloister.labelling.log import LabelSettings, begin, make_file, write_log
 from cloister.labelling.scheme import COLUMNS, Kind, LabelScheme
 from cloister.labelling.session import LabelSession
+from cloister.labelling.to_label import ANNOTATOR, ANSWERS, ROW, read_items
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ from threading import Lock
 from typing import Any
 
 from cloister.errors import UsageError
-from cloister.labelling.answers import AnswerFile
-from cloister.labelling.items import LabelItem
+from cloister.labelling.annotator_answers import AnswerFile
 from cloister.labelling.scheme import Answer, LabelScheme
+from cloister.labelling.to_label import LabelItem
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from cloister.errors import UsageError
+from cloister.models.adapted_modules import default_targets, target_names
 from cloister.models.biases import attach_biases, biased_modules, is_bias
 from cloister.models.config import LoraConfig
 from cloister.models.lora import attach_lora, factor
 from cloister.models.prompts import attach_prompt, is_prompt
-from cloister.models.rows import give_rows_their_records
 from cloister.models.scalings import attach_scalings, is_scaling, scaled_modules
-from cloister.models.targets import default_targets, target_names
+from cloister.models.token_rows import give_rows_their_records
 
 # Which factors of LoRA train, by `lora.train` (`models.lora.factor`).
 _FACTORS = {

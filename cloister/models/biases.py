@@ -15,8 +15,8 @@ import peft
 import torch
 from transformers import PreTrainedModel
 
+from cloister.models.adapted_modules import all_linear, matches
 from cloister.models.config import LoraConfig
-from cloister.models.targets import all_linear, matches
 
 # A bias of keys adds the same number to all scores of a query, which the softmax cancels: without
 # rotary positions it has no gradient at all.

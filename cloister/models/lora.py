@@ -14,11 +14,11 @@ import torch
 from transformers import PreTrainedModel
 
 from cloister.errors import UsageError
+from cloister.models.adapted_modules import matches
 from cloister.models.config import LoraConfig
-from cloister.models.targets import matches
 from cloister.seeds import child_seed
 
-# peft's name of the second pair of factors beside each adapter (`cloister.adapter.pairs`).
+# peft's name of the second pair of factors beside each adapter (`cloister.adapter.factor_pairs`).
 RESIDUAL = "residual"
 
 

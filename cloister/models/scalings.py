@@ -18,8 +18,8 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPI
 from transformers import PreTrainedModel
 
 from cloister.errors import UsageError
+from cloister.models.adapted_modules import has_shared_query, matches
 from cloister.models.config import LoraConfig
-from cloister.models.targets import has_shared_query, matches
 
 # Names of keys and values, or of the joint projection, in architectures that peft's own table
 # lacks.

@@ -11,8 +11,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from cloister.adapter.factor_pairs import cut_shapes
 from cloister.adapter.formats import Shapes
-from cloister.adapter.pairs import cut_shapes
 from cloister.adapter.tensors import Adapter
 from cloister.privacy.central import CentralPlan
 from cloister.privacy.entropy import OsEntropy

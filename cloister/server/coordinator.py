@@ -18,15 +18,15 @@ from cloister.server.aggregate_noise import aggregate_noise, unknown_noise
 from cloister.server.class_plot import ClassScores
 from cloister.server.collect import secure_study
 from cloister.server.ports import Observer, Participants
+from cloister.server.public_scores import Scorer, error_of
 from cloister.server.public_start import replay_on_public, trained_on_public
 from cloister.server.report import RoundReport, SetScores
 from cloister.server.run_directory import RunDirectory
-from cloister.server.scoring import Scorer, error_of
 from cloister.server.start import starting_adapter
 from cloister.server.study import ServerStudy
 from cloister.server.tracking import TensorBoard, metrics_row
 from cloister.strategies.build import make_delivery, make_strategy
-from cloister.strategies.delivery import Delivery
+from cloister.strategies.chosen_adapter import Delivery
 from cloister.strategies.proximal import pulled
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.config import TaskKind

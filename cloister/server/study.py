@@ -15,7 +15,7 @@ from cloister.privacy.sharing import Sharing
 from cloister.server.aggregate_noise import AggregateNoise, unknown_noise
 from cloister.server.ports import Observer, Participants
 from cloister.server.report import SetScores
-from cloister.strategies.delivery import Delivery
+from cloister.strategies.chosen_adapter import Delivery
 from cloister.strategies.strategy import ServerState, Strategy
 
 

@@ -15,7 +15,7 @@ from flwr.app import Message
 from cloister.ledger.signing import is_signed
 from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status
 from cloister.protocol.signed_questions import Unsigned, signed
-from cloister.server.heads import Heads
+from cloister.server.ledger_heads import Heads
 
 log = logging.getLogger(__name__)
 

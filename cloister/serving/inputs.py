@@ -9,8 +9,8 @@ from typing import Any
 
 from cloister.data.cells import whole
 from cloister.data.chat_rows import turns_of
+from cloister.data.record_schema import words_of
 from cloister.data.records import ChatRecord, Message
-from cloister.data.schema import words_of
 from cloister.data.sequences import items_of_cell
 from cloister.data.values import Number
 from cloister.errors import DataError

@@ -24,9 +24,9 @@ from cloister.models.state import write_adapter
 from cloister.server.class_plot import ClassScores
 from cloister.server.coordinator import Coordinator, label_counts, majority
 from cloister.server.ending import Ending, forgetting, released
+from cloister.server.public_scores import mean_metrics
 from cloister.server.report import SetScores
 from cloister.server.run_directory import RunDirectory
-from cloister.server.scoring import mean_metrics
 from cloister.simulation.personal import site_models
 from cloister.simulation.result import RunResult, SiteResult
 from cloister.simulation.study import SimulatedStudy

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from flwr.app import Context
 
-from cloister.adapter.pairs import cut_shapes
+from cloister.adapter.factor_pairs import cut_shapes
 from cloister.client.admission import Admitted, admit
 from cloister.client.app import Identity
 from cloister.client.personal import PersonalAdapter

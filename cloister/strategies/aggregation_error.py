@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from cloister.adapter.pairs import find_pairs
+from cloister.adapter.factor_pairs import find_pairs
 from cloister.adapter.tensors import Adapter
 from cloister.strategies.low_rank import mean_product, product_of, total
 

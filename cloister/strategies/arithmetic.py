@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cloister.adapter.pairs import find_pairs
+from cloister.adapter.factor_pairs import find_pairs
 from cloister.adapter.tensors import Adapter, Array
 from cloister.strategies.exact_sum import RunningMean
 from cloister.strategies.strategy import ServerState

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from cloister.strategies.averaging import Averaging
+from cloister.strategies.chosen_adapter import Delivery
 from cloister.strategies.config import (
     FIELDS,
     PluginStrategy,
@@ -14,7 +15,6 @@ from cloister.strategies.config import (
     StrategyConfig,
     own_strategy,
 )
-from cloister.strategies.delivery import Delivery
 from cloister.strategies.plugins import make_plugin
 from cloister.strategies.registry import BUILT_IN
 from cloister.strategies.strategy import Strategy

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from cloister.adapter.pairs import find_pairs
+from cloister.adapter.factor_pairs import find_pairs
 from cloister.adapter.tensors import Adapter
 from cloister.strategies.arithmetic import stepped, weighted_mean
 from cloister.strategies.low_rank import mean_product, product_of, tensors_of, total

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cloister.adapter.pairs import Pair
+from cloister.adapter.factor_pairs import Pair
 from cloister.adapter.tensors import Adapter, Array
 
 Matrix = NDArray[np.float64]

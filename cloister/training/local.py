@@ -19,7 +19,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from cloister.adapter.pairs import cut_shapes
+from cloister.adapter.factor_pairs import cut_shapes
 from cloister.adapter.tensors import Adapter
 from cloister.models.network import Network, trained_parameters
 from cloister.models.state import read_adapter, write_adapter

@@ -196,8 +196,8 @@ class Team:
         opening: The values from which a worker opens its workspace.
         processes: How many there are, the site's own included.
         names: Names of the tensors in a question.
-        agreed: The studies for which the workers were compared (`training.joining`) since they
-            started.
+        agreed: The studies for which the workers were compared (`training.joined_processes`) since
+            they started.
     """
 
     opening: Opening

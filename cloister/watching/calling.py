@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cloister.errors import UsageError
-from cloister.watching.events import read_events
 from cloister.watching.file_tail import FileTail
-from cloister.watching.history import Replayed, replay
+from cloister.watching.history_events import read_events
+from cloister.watching.replayed_history import Replayed, replay
 from cloister.watching.running import Shell, first_state, run_watch
 from cloister.watching.setup import open_watch
 from cloister.watching.shown import Shown

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from cloister.watching.delivery import Send
+from cloister.watching.alert_delivery import Send
 from cloister.watching.outbox import Outbox, Waiting, next_due, with_result
 
 

@@ -12,8 +12,8 @@ from cloister.files import bad_file, write_whole
 from cloister.owner_only import FILE
 from cloister.trust.writing import PAGE
 from cloister.watching.alert import Alert
+from cloister.watching.alert_delivery import SECONDS, senders
 from cloister.watching.couriers import Couriers
-from cloister.watching.delivery import SECONDS, senders
 from cloister.watching.metrics import metrics_text
 from cloister.watching.monitor import MonitorState, observe, passed
 from cloister.watching.outbox import Outbox, with_alerts

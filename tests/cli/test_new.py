@@ -7,7 +7,7 @@ import pytest
 
 from cloister.cli.main import run
 from cloister.recipe import read_recipe, warnings
-from cloister.recipe.template import declared, new_recipe
+from cloister.recipe.commented_recipe import declared, new_recipe
 from cloister.simulation.early import refuse_early
 from cloister.tasks.registry import BUILT_IN
 from tests.support.models import tiny_bert

@@ -10,9 +10,9 @@ import pytest
 from starlette.types import ASGIApp
 
 from cloister.cli.main import run
+from cloister.dashboard.access_token import VARIABLE, demand_token, is_loopback, read_token
 from cloister.dashboard.app import make_app
 from cloister.dashboard.sources import Page, Source, open_source
-from cloister.dashboard.token import VARIABLE, demand_token, is_loopback, read_token
 from cloister.errors import BadFileError, LedgerError, UsageError
 from tests.support.dashboards import coordinator_folder, site_folder
 

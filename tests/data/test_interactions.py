@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cloister.data.catalogue import read_catalogue
 from cloister.data.config import DataConfig
-from cloister.data.interactions.events import SequenceOptions
+from cloister.data.interactions.interaction_row import SequenceOptions
 from cloister.data.interactions.items import ItemOptions, item_file
 from cloister.data.interactions.run import sequence_file
 from cloister.data.interactions.times import time_of_cell

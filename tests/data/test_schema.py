@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from cloister.data.config import DataConfig
+from cloister.data.record_schema import Reading
 from cloister.data.records import ChatRecord, Message, RecordKind, TextRecord, TokenRecord
-from cloister.data.schema import Reading
 from cloister.data.values import Number, Row, Unusable, Value
 from cloister.errors import DataError
 

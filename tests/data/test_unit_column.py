@@ -21,8 +21,8 @@ from cloister.data.config import DataConfig
 from cloister.data.guess import guess
 from cloister.data.hub import hub_rows
 from cloister.data.load import first_record, load
+from cloister.data.record_schema import MixedColumnError, Reading
 from cloister.data.records import Record, RecordKind
-from cloister.data.schema import MixedColumnError, Reading
 from cloister.data.scrub.files import scrub_file
 from cloister.data.split.files import SplitPlan, split_file
 from cloister.data.split.sides import Shares

@@ -11,8 +11,8 @@ import requests
 
 from cloister.deployment.flower.control import Control
 from cloister.deployment.flower.environment import quiet_environment
+from cloister.deployment.flower.flower_tasks import CLIENT_TASK, Executor, Runtime
 from cloister.deployment.flower.sockets import make_private
-from cloister.deployment.flower.tasks import CLIENT_TASK, Executor, Runtime
 from cloister.deployment.proxies import is_loopback, proxy_for, sparing_loopback
 from cloister.errors import NetworkError
 from tests.support.https import FakeSuperLink, at_socket

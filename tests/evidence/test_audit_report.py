@@ -15,9 +15,9 @@ import pytest
 from cloister.cli.main import run
 from cloister.evidence import fonts, pdf
 from cloister.evidence.audit_report import AuditedLedger, audit_report
-from cloister.evidence.document import Bullets, Document, Heading, Paragraph, Table
 from cloister.evidence.html import to_html
 from cloister.evidence.pdf import to_pdf
+from cloister.evidence.report_document import Bullets, Document, Heading, Paragraph, Table
 from cloister.evidence.reported_study import ReportedStudy, of_adapter
 from cloister.evidence.verification import examine
 from cloister.ledger.verify import verify

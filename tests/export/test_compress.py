@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from cloister.errors import MisfitError, ModelFileError, UsageError
 from cloister.export.adapter_folder import read_released
+from cloister.export.compress.attention_heads import drop_heads
 from cloister.export.compress.distance import Reference, divergence, reference
-from cloister.export.compress.heads import drop_heads
 from cloister.export.compress.layers import LayerStack, drop_layers
 from cloister.export.compress.settings import Compression
 from cloister.export.compress.sparsity import prune_weights
@@ -447,7 +447,7 @@ def other_words() -> Any:
 def test_a_folder_that_computes_otherwise_is_not_written(
     labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloister.export.forms.heads.SLOPE", 0.5)  # tanh is no line there
+    monkeypatch.setattr("cloister.export.forms.classifier_head.SLOPE", 0.5)  # tanh is no line there
     with pytest.raises(UsageError, match=r"gives other logits to merged \(a difference of"):
         compress_model(labelled, tmp_path / "out", sparsity=0.5)
     assert list(tmp_path.iterdir()) == []

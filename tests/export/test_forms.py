@@ -341,7 +341,7 @@ def test_a_chat_s_adapter_is_written_for_llama_cpp(
 def test_a_form_that_computes_otherwise_is_not_written(
     adapters: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloister.export.forms.heads.SLOPE", 0.5)  # tanh is no line there
+    monkeypatch.setattr("cloister.export.forms.classifier_head.SLOPE", 0.5)  # tanh is no line there
     with pytest.raises(UsageError, match="other logits than the study's network"):
         written(adapters["labels"], "merged", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == []

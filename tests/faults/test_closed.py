@@ -60,7 +60,7 @@ import json, os, sys
 from pathlib import Path
 from cloister.errors import NetworkError
 from cloister.deployment.flower.control import Control
-from cloister.deployment.flower.tasks import CLIENT_TASK, SERVER_TASK, Executor, Runtime
+from cloister.deployment.flower.flower_tasks import CLIENT_TASK, SERVER_TASK, Executor, Runtime
 link, node, *ids = sys.argv[2:]
 if sys.argv[1] != "root":
     os.setgroups([])

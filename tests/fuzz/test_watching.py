@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cloister.errors import DataError
-from cloister.watching.events import read_events
+from cloister.watching.history_events import read_events
 from cloister.watching.parsing import RowError, parse_line
 from cloister.watching.row import METHODS
 from cloister.watching.watch_file import EXAMPLE, watch_file_of

@@ -160,7 +160,7 @@ def test_what_the_disk_refuses_is_said_and_not_counted(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("cloister.labelling.answers.os.fsync", full)
+        patched.setattr("cloister.labelling.annotator_answers.os.fsync", full)
         answer = posted(app, at=0, answer="yes")
     assert (answer.status_code, answer.json()) == (
         507,

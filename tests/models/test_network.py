@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from cloister.adapter.pairs import find_pairs
+from cloister.adapter.factor_pairs import find_pairs
 from cloister.adapter.tensors import Adapter
 from cloister.data.records import RecordKind
 from cloister.errors import UsageError

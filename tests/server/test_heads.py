@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloister.errors import BadFileError
-from cloister.server import heads
-from cloister.server.heads import LINE, Heads
+from cloister.server import ledger_heads as heads
+from cloister.server.ledger_heads import LINE, Heads
 
 EAST, WEST = "ab" * 32, "cd" * 32
 HASHES = [f"{number:064x}" for number in range(1, 6)]

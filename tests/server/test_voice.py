@@ -13,7 +13,7 @@ from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status
 from cloister.protocol.signed_questions import TrustedCoordinator, Unsigned, check_asked
 from cloister.recipe import parse_document, sent_document
 from cloister.server.dispatch import Dispatcher, Timeouts
-from cloister.server.heads import Heads
+from cloister.server.ledger_heads import Heads
 from cloister.server.run_directory import RunDirectory
 from cloister.server.voice import Signed, addressed, hear
 from tests.recipe.test_old_runs import OLD_DIGEST, OLD_TOML

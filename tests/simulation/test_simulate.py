@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
 
-from cloister.adapter.pairs import cut, filled
+from cloister.adapter.factor_pairs import cut, filled
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
 from cloister.adapter.wire import digest as sha256

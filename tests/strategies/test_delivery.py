@@ -12,8 +12,8 @@ from cloister.recipe import Recipe, parse_recipe, read_run_recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.strategies.averaging import Averaging
 from cloister.strategies.build import make_delivery, make_strategy
+from cloister.strategies.chosen_adapter import Delivery
 from cloister.strategies.config import StrategyConfig
-from cloister.strategies.delivery import Delivery
 from cloister.strategies.strategy import ServerState, Strategy
 from cloister.testing.strategies import SITES, START, same, updates
 

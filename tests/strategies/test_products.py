@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloister.adapter.pairs import Pair, cut, cut_shapes, filled, find_pairs
+from cloister.adapter.factor_pairs import Pair, cut, cut_shapes, filled, find_pairs
 from cloister.adapter.tensors import Adapter
 from cloister.strategies.aggregation_error import aggregation_error
 from cloister.strategies.fedavg import FedAvg

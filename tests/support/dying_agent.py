@@ -19,7 +19,7 @@ from typing import Any
 from cloister.client.site_file import read_site
 from cloister.deployment.site.service import SiteService
 
-TASKS, LEDGER = "cloister.deployment.flower.tasks", "cloister.ledger.ledger"
+TASKS, LEDGER = "cloister.deployment.flower.flower_tasks", "cloister.ledger.ledger"
 # What an agent does in a round, in order; it dies right before or after, or does nothing more.
 POINTS: dict[str, tuple[str, str, str]] = {
     "claimed": (TASKS, "Executor.claim", "after"),

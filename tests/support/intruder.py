@@ -15,9 +15,9 @@ from flwr.serverapp import Grid
 
 from cloister.adapter.wire import encode
 from cloister.deployment.flower.control import Control
+from cloister.deployment.flower.flower_tasks import SERVER_TASK, Executor, FlowerTask, Runtime
 from cloister.deployment.flower.grid import grid_of
 from cloister.deployment.flower.replies_on_arrival import Arrivals
-from cloister.deployment.flower.tasks import SERVER_TASK, Executor, FlowerTask, Runtime
 from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest
 from cloister.recipe import Recipe
 from cloister.training.workspace import open_workspace

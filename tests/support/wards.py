@@ -24,7 +24,7 @@ from cloister.client import proving
 from cloister.client import round as site_round
 from cloister.client.moments import Moments
 from cloister.client.site_file import read_site
-from cloister.deployment.flower.tasks import FlowerTask, Runtime
+from cloister.deployment.flower.flower_tasks import FlowerTask, Runtime
 from cloister.deployment.site import agent, records
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.deployment.site.joining import SiteMembership

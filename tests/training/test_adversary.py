@@ -36,7 +36,7 @@ from cloister.training.gradients import (
     plain_gradient_sum,
     record_gradients,
 )
-from cloister.training.joining import join
+from cloister.training.joined_processes import join
 from cloister.training.local import local_update
 from cloister.training.passes import passes
 from cloister.training.preflight import preflight

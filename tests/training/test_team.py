@@ -23,11 +23,11 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.sharing import Sharing
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.task import Task
-from cloister.training import joining
+from cloister.training import joined_processes as joining
 from cloister.training import team as team_file
 from cloister.training.config import TrainingConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
-from cloister.training.joining import join
+from cloister.training.joined_processes import join
 from cloister.training.local import local_update
 from cloister.training.machine import MachineConfig
 from cloister.training.passes import passes

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloister.watching import delivery
+from cloister.watching import alert_delivery as delivery
 from cloister.watching.alert import Alert, make_alert
+from cloister.watching.alert_delivery import END_BYTES, Send, append, mail_of, senders
 from cloister.watching.couriers import Couriers
-from cloister.watching.delivery import END_BYTES, Send, append, mail_of, senders
 from cloister.watching.outbox import (
     LONGEST_PAUSE,
     MOST_WAITING,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cloister.watching.distances import ADDED, chi_square, kolmogorov_smirnov, psi
-from cloister.watching.history import median
 from cloister.watching.rates import dispersion, excess, poisson_interval
+from cloister.watching.replayed_history import median
 
 counts = st.lists(st.integers(0, 400), min_size=2, max_size=12)
 

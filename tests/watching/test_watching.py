@@ -15,10 +15,10 @@ from cloister.errors import BadFileError, DataError, UsageError
 from cloister.tasks.config import TaskConfig
 from cloister.watching import running
 from cloister.watching.alert import Alert, make_alert
-from cloister.watching.events import TrueEvent, read_events
-from cloister.watching.history import tally
+from cloister.watching.history_events import TrueEvent, read_events
 from cloister.watching.metrics import metrics_text
 from cloister.watching.page import watch_page
+from cloister.watching.replayed_history import tally
 from cloister.watching.running import Shell, first_state, taken
 from cloister.watching.setup import open_watch
 from cloister.watching.shown import Shown

@@ -11,6 +11,7 @@ from cloister.data.clean.rules import NAMES, RULES, WORD_RULES, cleaned
 from cloister.data.config import DataConfig
 from cloister.data.detected import COMMAND
 from cloister.data.languages import check_languages, language_of
+from cloister.data.record_schema import Reading
 from cloister.data.records import (
     ONE_LABEL,
     ChatRecord,
@@ -20,7 +21,6 @@ from cloister.data.records import (
     TokenRecord,
 )
 from cloister.data.roles import OWN, Roles, written
-from cloister.data.schema import Reading
 from cloister.data.unit_column import UNIT
 from cloister.data.values import Number, Row, Value, kind_of
 from cloister.errors import DataError, MisfitError, UsageError

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cloister.bounds import listed
 from cloister.data.cells import misfit
-from cloister.data.interactions.events import CALLED, id_of_cell
 from cloister.data.interactions.forms import ITEMS, rows_of
+from cloister.data.interactions.interaction_row import CALLED, id_of_cell
 from cloister.data.outputs import new_file
 from cloister.data.values import Row
 from cloister.errors import DataError, UsageError

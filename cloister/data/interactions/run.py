@@ -10,8 +10,13 @@ from typing import Any
 
 from cloister.data.catalogue import read_catalogue
 from cloister.data.cells import misfit
-from cloister.data.interactions.events import Event, SequenceOptions, events_of, mind_events
 from cloister.data.interactions.forms import EVENTS, rows_of
+from cloister.data.interactions.interaction_row import (
+    Event,
+    SequenceOptions,
+    events_of,
+    mind_events,
+)
 from cloister.data.outputs import check_new, sha256_of
 from cloister.data.step_log import steps_of
 from cloister.data.step_writing import DataStep, new_logged_file, write_first_step

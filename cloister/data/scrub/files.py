@@ -79,7 +79,8 @@ def scrub_file(
             value there. Absent, or a row without a value: in that row only.
         types: The types that are searched for, of `TYPES`; empty: all.
         marked: Texts with spans marked by hand, to count recall and precision.
-        names: Finds persons' names (`scrub.names.name_finder`); absent: no names are searched for.
+        names: Finds persons' names (`scrub.person_names.name_finder`); absent: no names are
+            searched for.
         progress: Is called now and then with the number of rows so far.
 
     Raises:

@@ -27,7 +27,7 @@ def find(text: str, types: Collection[str] = TYPES, more: Finder | None = None) 
     Args:
         text: As it is written.
         types: The types that are searched for, of `TYPES`.
-        more: A further finder for the same text: names (`scrub.names`).
+        more: A further finder for the same text: names (`scrub.person_names`).
 
     Returns:
         Spans in order, none overlapping: every character that any rule found is in one.

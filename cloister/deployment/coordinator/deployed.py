@@ -36,7 +36,7 @@ from cloister.server.coordinator import Coordinator, label_counts, majority
 from cloister.server.delivering import ABSENT, deliver
 from cloister.server.dispatch import Timeouts
 from cloister.server.ending import Ending, forgetting
-from cloister.server.heads import Heads
+from cloister.server.ledger_heads import Heads
 from cloister.server.ports import Observer, Participants
 from cloister.server.public_center import with_public_center
 from cloister.server.report import SetScores

@@ -18,8 +18,8 @@ from cloister.deployment.coordinator.journal import RunStatus, all_runs, change_
 from cloister.deployment.coordinator.members import connecting, read_members
 from cloister.deployment.coordinator.reply_size import largest_reply, note_largest
 from cloister.deployment.enrolment.coordinator_key import load_coordinator_key
+from cloister.deployment.flower.flower_tasks import SERVER_TASK, Executor, FlowerTask, Runtime
 from cloister.deployment.flower.grid import grid_of
-from cloister.deployment.flower.tasks import SERVER_TASK, Executor, FlowerTask, Runtime
 from cloister.deployment.logs import log_json
 from cloister.errors import CloisterError, NetworkError, UsageError
 from cloister.server.run_directory import RunDirectory

@@ -18,8 +18,7 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.run import Run
 from flwr.superlink.grid.http_grid import HttpGrid
 
-from cloister.deployment.flower.replies_on_arrival import Arrivals
-from cloister.deployment.flower.tasks import (
+from cloister.deployment.flower.flower_tasks import (
     SERVER_PATIENCE,
     FlowerTask,
     PatientClient,
@@ -27,6 +26,7 @@ from cloister.deployment.flower.tasks import (
     connect,
     patient_invoker,
 )
+from cloister.deployment.flower.replies_on_arrival import Arrivals
 from cloister.errors import NetworkError
 
 log = logging.getLogger(__name__)

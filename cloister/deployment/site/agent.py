@@ -31,11 +31,11 @@ from cloister.client.site_file import SiteFile, read_site, site_bytes, site_of
 from cloister.client.terms import accepted_terms
 from cloister.data.values import MOST_ROW_BYTES
 from cloister.deployment.flower.control import empty_bundle
-from cloister.deployment.flower.tasks import CLIENT_TASK, Executor, FlowerTask, Runtime
+from cloister.deployment.flower.flower_tasks import CLIENT_TASK, Executor, FlowerTask, Runtime
 from cloister.deployment.logs import log_json
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.deployment.site.approvals import check_approved
-from cloister.deployment.site.network import leave
+from cloister.deployment.site.network_access import leave
 from cloister.deployment.site.open_ledger import open_ledger
 from cloister.deployment.site.opened_site import open_for_study
 from cloister.deployment.site.proposed import AskedStudies

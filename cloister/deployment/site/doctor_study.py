@@ -31,7 +31,7 @@ from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.tasks.task import Example
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks, plain_gradient_sum
-from cloister.training.joining import join
+from cloister.training.joined_processes import join
 from cloister.training.machine import on_machine
 from cloister.training.shapes import one_by_one
 from cloister.training.units import EncodedUnits, encode_units, singles

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cloister.adapter.pairs import cut_shapes
+from cloister.adapter.factor_pairs import cut_shapes
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode, encoded_length
 from cloister.client.acceptance import proposed_plan

@@ -18,8 +18,8 @@ from cloister.client.site_file import SiteFile
 from cloister.client.stamp import ContentStamp
 from cloister.data.catalogue import read_catalogue
 from cloister.data.load import file_rows
+from cloister.data.record_schema import Reading
 from cloister.data.records import ItemsRecord, Record, ScoreRecord
-from cloister.data.schema import Reading
 from cloister.data.source import SITE
 from cloister.data.step_log import steps_of
 from cloister.data.unit_column import is_augmented

@@ -25,7 +25,7 @@ from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.deployment.site.connectivity import reach
 from cloister.deployment.site.decisions import Decisions
 from cloister.deployment.site.joining import SiteMembership
-from cloister.deployment.site.network import needs_hub
+from cloister.deployment.site.network_access import needs_hub
 from cloister.deployment.site.proposed import AskedStudies
 from cloister.deployment.site.trust import settle
 from cloister.deployment.site.trusted_key import trusted_coordinator

@@ -15,6 +15,7 @@ from torch import Tensor
 from cloister.errors import UsageError
 from cloister.export.adapter_folder import read_released
 from cloister.export.card_page import PAGE, SizeBar, card_page
+from cloister.export.compress.attention_heads import drop_heads
 from cloister.export.compress.card import (
     Done,
     compressed_card,
@@ -25,7 +26,6 @@ from cloister.export.compress.card import (
 from cloister.export.compress.distance import Reference, reference
 from cloister.export.compress.distil import Reader, distil
 from cloister.export.compress.folder import ADAPTER, root_form, write_folder
-from cloister.export.compress.heads import drop_heads
 from cloister.export.compress.layers import drop_layers
 from cloister.export.compress.measured import CompressedRow, measured
 from cloister.export.compress.public_texts import PublicTexts, public_texts

@@ -20,8 +20,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cloister.errors import UsageError
+from cloister.export.forms.classifier_head import plain_state
 from cloister.export.forms.finished import Finished, Logits
-from cloister.export.forms.heads import plain_state
 from cloister.export.forms.merged import unmergeable
 from cloister.export.gguf_adapter import ARCHITECTURES, turned
 from cloister.export.gguf_tokenizer import gguf_tokenizer, tokenizer_problem

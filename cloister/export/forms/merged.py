@@ -16,8 +16,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from cloister.export.forms.classifier_head import classifier, head_problem, plain_state
 from cloister.export.forms.finished import Finished, Logits
-from cloister.export.forms.heads import classifier, head_problem, plain_state
 from cloister.models.pretrained import from_folder, quiet
 from cloister.tasks.chat import CausalChat
 from cloister.training.generation import reply_ends

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cloister.errors import UsageError
+from cloister.export.forms.classifier_head import state_outputs
 from cloister.export.forms.finished import Finished, Logits, probe_batches
-from cloister.export.forms.heads import state_outputs
 from cloister.export.forms.merged import save_tokenizer
 from cloister.models.layers import without_cache
 from cloister.models.network import Network

@@ -16,7 +16,7 @@ from cloister.data.source import RELEASED
 from cloister.data.values import Number
 from cloister.errors import DataError, UsageError
 from cloister.toml_text import read_toml
-from cloister.trust.terms import key_of, occurs, words_of
+from cloister.trust.term_lists import key_of, occurs, words_of
 
 # Most groups; a column with more values has names or numbers and not groups of persons.
 MOST_GROUPS = 50

@@ -24,7 +24,7 @@ from cloister.serving.model import Model
 from cloister.serving.predictions import Classified, Labelled, Replied
 from cloister.trust.bias.groups import read_terms
 from cloister.trust.intervals import Interval, wilson
-from cloister.trust.terms import key_of, occurs, words_of
+from cloister.trust.term_lists import key_of, occurs, words_of
 
 # A refusal must begin within this many words of a reply: a later one is often part of an answer.
 REFUSAL_WITHIN = 12

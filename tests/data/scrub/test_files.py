@@ -12,7 +12,7 @@ from cloister.data.clean.log import log_path
 from cloister.data.clean.run import clean_file
 from cloister.data.load import file_rows
 from cloister.data.scrub.files import scrub_file
-from cloister.data.scrub.names import name_finder
+from cloister.data.scrub.person_names import name_finder
 from cloister.data.scrub.spans import TYPES
 from cloister.data.split.files import SplitPlan, split_file
 from cloister.errors import BadFileError, DataError, UsageError

@@ -17,7 +17,7 @@ from cloister.deployment.coordinator.backup import back_up, restore
 from cloister.deployment.coordinator.folder import ServerConfig, ServerFolder
 from cloister.deployment.coordinator.members import changing, invited, read_members
 from cloister.errors import BadFileError, UsageError
-from cloister.server.heads import Heads
+from cloister.server.ledger_heads import Heads
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 

@@ -32,7 +32,7 @@ from cloister.models.base import weights_sha256
 from cloister.protocol.delivery import NOTE
 from cloister.protocol.signed_questions import TrustedCoordinator
 from cloister.recipe import Recipe, sent_document
-from cloister.server.heads import Heads
+from cloister.server.ledger_heads import Heads
 from cloister.server.ports import Participants
 from cloister.server.run_directory import RunDirectory
 from cloister.serving.model import load

@@ -22,6 +22,7 @@ from cloister.deployment.flower import supernode
 from cloister.deployment.flower.commands import superlink
 from cloister.deployment.flower.control import Control
 from cloister.deployment.flower.environment import quiet_environment
+from cloister.deployment.flower.flower_tasks import CLIENT_TASK, SERVER_TASK, Executor, Runtime
 from cloister.deployment.flower.sockets import (
     BASE_URL,
     AsyncSocketTransport,
@@ -31,7 +32,6 @@ from cloister.deployment.flower.sockets import (
     read_secret,
 )
 from cloister.deployment.flower.superlink import settings
-from cloister.deployment.flower.tasks import CLIENT_TASK, SERVER_TASK, Executor, Runtime
 from cloister.errors import BadFileError, NetworkError
 from tests.support.https import served
 from tests.support.papers import keys

@@ -7,7 +7,7 @@ import pytest
 
 from cloister.client.moments import Moments
 from cloister.client.site_file import read_site
-from cloister.deployment.flower.tasks import Runtime
+from cloister.deployment.flower.flower_tasks import Runtime
 from cloister.deployment.site.agent import Agent
 from cloister.ledger.ledger import Ledger
 from cloister.protocol.exchange import RoundRequest, Status, Step

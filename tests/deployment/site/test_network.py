@@ -10,9 +10,10 @@ import pytest
 from cloister.client.site_file import SiteFile, read_site
 from cloister.deployment.flower.environment import OFFLINE
 from cloister.deployment.proxies import LOOPBACK
-from cloister.deployment.site import network, service
+from cloister.deployment.site import network_access as network
+from cloister.deployment.site import service
 from cloister.deployment.site.agent_folder import AgentFolder
-from cloister.deployment.site.network import in_words, leave, needs_hub
+from cloister.deployment.site.network_access import in_words, leave, needs_hub
 from cloister.deployment.site.service import SiteService
 from tests.support.federation import federation
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cloister.client.site_file import EXAMPLE, SiteFile, read_site
-from cloister.deployment.site.network import needs_hub
+from cloister.deployment.site.network_access import needs_hub
 from cloister.deployment.site.opened_site import own_base
 from cloister.errors import ModelFileError
 from cloister.recipe import Recipe

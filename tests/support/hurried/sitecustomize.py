@@ -12,7 +12,7 @@ import time
 from types import ModuleType
 
 FLOWERS, OURS = 3, 1.0  # seconds between two looks; nothing else here sleeps so long
-TASKS, PATIENCE = "cloister.deployment.flower.tasks", 10.0
+TASKS, PATIENCE = "cloister.deployment.flower.flower_tasks", 10.0
 sleep = time.sleep
 
 

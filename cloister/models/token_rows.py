@@ -17,7 +17,7 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from cloister.models.targets import is_linear
+from cloister.models.adapted_modules import is_linear
 
 
 class _Records:

@@ -13,7 +13,7 @@ from scipy.special import bdtr
 from cloister.errors import DataError, UsageError
 from cloister.trust.intervals import LEVEL, Interval, wilson
 from cloister.watching.alert import Alert
-from cloister.watching.events import TrueEvent
+from cloister.watching.history_events import TrueEvent
 from cloister.watching.monitor import MonitorState, observe
 from cloister.watching.parsing import RowError, read_time
 from cloister.watching.rates import poisson_interval

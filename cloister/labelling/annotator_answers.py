@@ -18,8 +18,8 @@ from cloister.data.outputs import json_text
 from cloister.data.values import MOST_ROW_BYTES, Number, Row, Value
 from cloister.errors import DataError, UsageError
 from cloister.files import open_file, sync_folder, write_whole
-from cloister.labelling.items import ANNOTATOR, ANSWERS, ROW, LabelItem, number_of
 from cloister.labelling.scheme import Answer, LabelScheme, answer_of, as_value
+from cloister.labelling.to_label import ANNOTATOR, ANSWERS, ROW, LabelItem, number_of
 from cloister.owner_only import FILE
 
 
