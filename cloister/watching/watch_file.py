@@ -48,7 +48,7 @@ text = "text"                # your own columns, if the rows have them
 time = "at"
 
 [reference]
-file = "reference.jsonl"     # predictions of a time when all was well
+file = "reference.jsonl"     # predictions of a time when all was well; its rows need no times
 
 [drift]
 window_rows = 500            # rows of a window
