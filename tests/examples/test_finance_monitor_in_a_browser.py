@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+import cloister as cl
+from cloister.serving.predictions import Classified
 from tests.examples.conftest import started
 from tests.support.browser import CHROMIUM, browser_tab
+
+ASKED = "Halden was fined for a price cartel."
 
 pytestmark = [
     pytest.mark.nightly,  # minutes; test_finance_monitor.py has all but the browser, on a tiny base
@@ -24,7 +28,7 @@ def asked_in_a_browser(address: str, monitor: str, folder: Path) -> str:
         tab.open(address)
         tab.wait("document.getElementById('about').textContent.includes('labels for texts')")
         tab.value("document.getElementById('text').focus()")
-        tab.press(*"Halden was fined for a price cartel.", "Tab", "Enter")
+        tab.press(*ASKED, "Tab", "Enter")
         tab.wait("document.querySelector('#answer .label') !== null")
         said = str(tab.value("document.querySelector('#answer .label').innerText"))
         tab.look(390, 800, dark=True)
@@ -64,7 +68,11 @@ def test_the_monitor_sees_both_surges_and_the_drift(tmp_path: Path) -> None:
         # to run.
         for before, after in rows.values():
             assert after > 0.5 > 0.4 > before
-        assert "negative" in asked_in_a_browser(address, monitor_of(said), tmp_path / "browser")
+        shown = asked_in_a_browser(address, monitor_of(said), tmp_path / "browser")
+    # One answer of a model that is right two times in three may be wrong: it is the model's own.
+    (answer,) = cl.load(out / "sentiment").predict([ASKED])
+    assert isinstance(answer, Classified)
+    assert shown == answer.label
     alerts = (out / "alerts.jsonl").read_text()
     assert "company=Tessaro surges" in alerts
     assert "company=Halden surges" in alerts
