@@ -115,6 +115,7 @@ def test_an_attack_bounds_epsilon_from_below(
         assert found["refuted"] is False
     (shown,) = document["illustrations"]
     assert "weak" in shown["attack"]
-    monkeypatch.setattr(mechanism, "add_noise", lambda c, s, e: add_noise(c, s / 3, e))
+    # A third of the noise was once not refuted by 500 trials; with a sixth no such draw is likely.
+    monkeypatch.setattr(mechanism, "add_noise", lambda c, s, e: add_noise(c, s / 6, e))
     assert run(attack) == 1
     assert "REFUTED" in capsys.readouterr().err
