@@ -6,6 +6,7 @@ import queue
 import threading
 from typing import BinaryIO
 
+from cloister.files import bad_file
 from cloister.watching.parsing import MOST_LINE
 from cloister.watching.source import LineBatch
 
@@ -22,23 +23,33 @@ class Pipe:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        # None: the stream has ended. An exception: it broke.
+        # None: the stream has ended, or cannot be read any more (`_broken`).
         self._lines: queue.Queue[tuple[int, bytes | None] | None] = queue.Queue(WAITING)
+        self._broken: OSError | None = None
         threading.Thread(target=self._fill, daemon=True).start()
 
     def read(self, seconds: float) -> LineBatch:
-        """Returns the next lines; see `PredictionSource`."""
+        """Returns the next lines; see `PredictionSource`.
+
+        Raises:
+            BadFileError: The stream cannot be read any more; its earlier lines were given.
+        """
         try:
             first = self._lines.get(timeout=seconds)
         except queue.Empty:
             return LineBatch()
         if first is None:
+            if self._broken is not None:
+                raise bad_file(self._broken, "read")
             return LineBatch(ended=True)
         lines = [first]
         while len(lines) < TOGETHER:
             try:
                 more = self._lines.get_nowait()
             except queue.Empty:
+                break
+            if more is None and self._broken is not None:
+                self._lines.put_nowait(None)  # the next call says so
                 break
             if more is None:
                 return LineBatch(tuple(lines), ended=True)
@@ -64,6 +75,9 @@ class Pipe:
                     self._lines.put((number, piece.rstrip(b"\n")))
             if skipping:
                 self._lines.put((number + 1, None))
-        except (OSError, ValueError):  # closed by its owner
-            pass
+        except OSError as error:
+            self._broken = error
+        except ValueError:  # its owner has closed it: the end, as for any stream
+            self._lines.put(None)
+            return
         self._lines.put(None)

@@ -62,7 +62,7 @@ def recipe_of(folder: Path, base: Path, train: Path, seed: int) -> Recipe:
         "data.partition=iid",
         "data.public_records=600",
         f"study.seed={seed}",
-        "training.expected_batch_size=150",
+        "training.expected_batch_size=300",
         "training.local_steps=1",
         "training.learning_rate=2.0",
         "lora.train=b",
@@ -128,6 +128,7 @@ def test_several_hundred_corrections_make_the_next_study_better(
     more = ["--with", str(records), "--out", str(out)]
     assert cloister(["site", "feedback", "export", str(file), *more]) == 0
     after = studied(tmp_path / "run-2", recipe_of(folder, bert, out, seed))
+    # Four runs of each seed gave 0.63, then 0.80 to 0.87: of 30 texts, with fresh noise each time.
     # Without a record of the third department no more than two of three can be right.
     assert before < 0.8
     assert after > before + 0.1

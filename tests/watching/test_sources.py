@@ -201,3 +201,22 @@ def test_a_pipe_gives_lines_until_it_ends() -> None:
         if batch.ended:
             break
     assert lines == [(1, b"a"), (3, None), (4, b"b"), (5, None)]
+
+
+def test_a_pipe_that_breaks_is_not_taken_for_one_that_ends() -> None:
+    class Breaking(io.BytesIO):
+        def readline(self, size: int | None = -1, /) -> bytes:
+            line = super().readline(size)
+            if not line:
+                raise OSError(5, "Input/output error")
+            return line
+
+    pipe = Pipe(Breaking(b"a\nb\n"))
+    lines: list[tuple[int, bytes | None]] = []
+    while len(lines) < 2:
+        batch = pipe.read(5.0)
+        lines += batch.lines
+        assert not batch.ended
+    with pytest.raises(BadFileError, match="Input/output error"):
+        pipe.read(5.0)
+    assert lines == [(1, b"a"), (2, b"b")]
