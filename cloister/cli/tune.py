@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cloister.recipe import Recipe
     from cloister.server.run_directory import RunDirectory
     from cloister.simulation.tuning.search import Search
-    from cloister.simulation.tuning.tuning_file import Trial, TuningFile
+    from cloister.simulation.tuning.tuning_file import TriedSetting, TuningFile
 
 # The winner's recipe in a search's folder.
 BEST = "best.toml"
@@ -83,7 +83,7 @@ def tune(
     from cloister.recipe import warnings
     from cloister.simulation.early import refuse_early
     from cloister.simulation.tuning.search import plan_search
-    from cloister.simulation.tuning.trials import metric_of, open_search, run_search, winner
+    from cloister.simulation.tuning.tried_settings import metric_of, open_search, run_search, winner
     from cloister.simulation.tuning.tuned_recipe import data_words
 
     planned = plan_search(
@@ -111,7 +111,7 @@ def tune(
         display.note(f"{before} of {planned.trials} trials were closed before")
     metric = metric_of(planned)
 
-    def told(trial: Trial) -> None:
+    def told(trial: TriedSetting) -> None:
         score = trial.why if trial.score is None else f"{metric} {trial.score:.4f}"
         cell = ", ".join(f"{field} {text}" for field, text in trial.setting.items())
         display.note(f"trial {trial.number}: {cell}: {score}")
@@ -160,7 +160,7 @@ def _simulate(
 def _write(
     planned: Search,
     content: TuningFile,
-    best: Trial,
+    best: TriedSetting,
     metric: str,
     folder: Path,
     page: Path | None,
@@ -179,7 +179,7 @@ def _write(
 def _report(
     planned: Search,
     content: TuningFile,
-    best: Trial,
+    best: TriedSetting,
     metric: str,
     folder: Path,
     page: Path | None,

@@ -20,9 +20,14 @@ from cloister.simulation.plans import plans_of
 from cloister.simulation.tuning.search import Search, plan_search
 from cloister.simulation.tuning.search_space import read_search
 from cloister.simulation.tuning.suggestions import suggest
-from cloister.simulation.tuning.trials import open_search, run_search, score_of, winner
+from cloister.simulation.tuning.tried_settings import open_search, run_search, score_of, winner
 from cloister.simulation.tuning.tuned_recipe import tuned_recipe
-from cloister.simulation.tuning.tuning_file import Trial, TuningFile, read_tuning, write_tuning
+from cloister.simulation.tuning.tuning_file import (
+    TriedSetting,
+    TuningFile,
+    read_tuning,
+    write_tuning,
+)
 from cloister.simulation.tuning.tuning_page import tuning_page
 from tests.support.studies import small_assignments, write_notes
 
@@ -171,10 +176,12 @@ def test_a_search_that_is_killed_goes_on_as_if_it_had_not_been(
 
 
 def test_the_first_best_wins_and_a_loss_is_smaller(tmp_path: Path) -> None:
-    trials = [Trial(number=n, setting={}, scores=(s,)) for n, s in ((1, 2.0), (2, 1.0), (3, 1.0))]
+    trials = [
+        TriedSetting(number=n, setting={}, scores=(s,)) for n, s in ((1, 2.0), (2, 1.0), (3, 1.0))
+    ]
     assert winner(trials, "perplexity") == trials[1]
     assert winner(trials, "accuracy") == trials[0]
-    assert winner([Trial(number=1, setting={}, why="…")], "accuracy") is None
+    assert winner([TriedSetting(number=1, setting={}, why="…")], "accuracy") is None
 
 
 def test_another_search_does_not_continue_a_folder(assignments: list[str], tmp_path: Path) -> None:
@@ -205,7 +212,7 @@ def test_a_damaged_file_is_one_message(tmp_path: Path, text: str) -> None:
 
 def test_a_search_s_file_reads_back(tmp_path: Path) -> None:
     whole = TuningFile(declared={"seed": 1}).with_trial(
-        Trial(number=1, setting={"lora.r": "2"}, scores=(0.1, 0.3), tests=(0.2, None))
+        TriedSetting(number=1, setting={"lora.r": "2"}, scores=(0.1, 0.3), tests=(0.2, None))
     )
     write_tuning(tmp_path, whole)
     assert read_tuning(tmp_path) == whole
@@ -277,7 +284,7 @@ def test_text_of_a_recipe_is_harmless_in_page_and_comments(assignments: list[str
     planned = planned_of(assignments, RATE)
     data = replace(planned.base.data, validation="<b>.jsonl")
     evil = replace(planned, base=replace(planned.base, data=data))
-    best = Trial(number=1, setting={"training.learning_rate": "1.0"}, scores=(0.5,))
+    best = TriedSetting(number=1, setting={"training.learning_rate": "1.0"}, scores=(0.5,))
     assert "<b>" not in tuning_page(evil, [best], best, "accuracy")
     assert "<b>.jsonl" in tuned_recipe(evil, best, 1, "accuracy").partition("\n")[0]
 

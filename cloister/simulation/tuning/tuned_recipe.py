@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from cloister.recipe import Recipe
 from cloister.simulation.tuning.search import Search
-from cloister.simulation.tuning.tuning_file import Trial
+from cloister.simulation.tuning.tuning_file import TriedSetting
 
 
-def tuned_recipe(planned: Search, best: Trial, tried: int, metric: str) -> str:
+def tuned_recipe(planned: Search, best: TriedSetting, tried: int, metric: str) -> str:
     """Returns the recipe with the winner's values: every field, and a comment at those searched.
 
     Args:
@@ -38,7 +38,7 @@ def data_words(planned: Search) -> str:
     )
 
 
-def score_words(planned: Search, best: Trial, tried: int, metric: str) -> str:
+def score_words(planned: Search, best: TriedSetting, tried: int, metric: str) -> str:
     """Returns how the winner was chosen, in one sentence."""
     mean = f", mean of {planned.seeds} seeds" if planned.seeds > 1 else ""
     return (
@@ -47,7 +47,7 @@ def score_words(planned: Search, best: Trial, tried: int, metric: str) -> str:
     )
 
 
-def _head(planned: Search, best: Trial, tried: int, metric: str) -> str:
+def _head(planned: Search, best: TriedSetting, tried: int, metric: str) -> str:
     """Returns the comments at the top; line breaks in file names must not end a comment."""
     lines = [
         f"Chosen by cloister tune, {score_words(planned, best, tried, metric)}.",

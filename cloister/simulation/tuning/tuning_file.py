@@ -20,7 +20,7 @@ MOST_BYTES = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class TriedSetting:
     """One setting that was tried.
 
     Attributes:
@@ -69,9 +69,9 @@ class TuningFile:
     """
 
     declared: Mapping[str, Any]
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[TriedSetting, ...] = ()
 
-    def with_trial(self, trial: Trial) -> TuningFile:
+    def with_trial(self, trial: TriedSetting) -> TuningFile:
         """Returns the file with one more trial."""
         return replace(self, trials=(*self.trials, trial))
 
@@ -114,10 +114,10 @@ def read_tuning(folder: Path) -> TuningFile:
         ) from error
 
 
-def _trial(place: int, row: Mapping[str, Any]) -> Trial:
+def _trial(place: int, row: Mapping[str, Any]) -> TriedSetting:
     if row["number"] != place:
         raise ValueError(f"trial {row['number']!r} at place {place}")
-    return Trial(
+    return TriedSetting(
         number=place,
         setting={str(field): str(value) for field, value in row["setting"].items()},
         scores=tuple(map(float, row["scores"])),

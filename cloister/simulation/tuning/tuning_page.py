@@ -10,13 +10,15 @@ from cloister.report_page import AGAINST, FOR, heading, page, paragraph, table
 from cloister.simulation.tuning.search import Search
 from cloister.simulation.tuning.search_space import Searched
 from cloister.simulation.tuning.tuned_recipe import data_words, score_words
-from cloister.simulation.tuning.tuning_file import Trial
+from cloister.simulation.tuning.tuning_file import TriedSetting
 
 # Width and height of a plot, and the space for its axes.
 WIDE, HIGH, LEFT, BELOW = 560, 190, 60, 34
 
 
-def tuning_page(planned: Search, trials: Sequence[Trial], best: Trial, metric: str) -> str:
+def tuning_page(
+    planned: Search, trials: Sequence[TriedSetting], best: TriedSetting, metric: str
+) -> str:
     """Returns the page in HTML.
 
     Args:
@@ -42,7 +44,7 @@ def tuning_page(planned: Search, trials: Sequence[Trial], best: Trial, metric: s
     return page(f"Search of settings: {planned.base.study.name}", body)
 
 
-def rows(planned: Search, trials: Sequence[Trial]) -> list[list[str]]:
+def rows(planned: Search, trials: Sequence[TriedSetting]) -> list[list[str]]:
     """Returns the cells of the table of trials."""
     return [
         [
@@ -61,11 +63,11 @@ def columns(planned: Search, metric: str) -> list[str]:
     return ["trial", *fields, f"validation {metric}", f"test {metric}"]
 
 
-def _table(planned: Search, trials: Sequence[Trial], metric: str) -> str:
+def _table(planned: Search, trials: Sequence[TriedSetting], metric: str) -> str:
     return table(columns(planned, metric), rows(planned, trials), numbers=2)
 
 
-def _spread(trial: Trial) -> str:
+def _spread(trial: TriedSetting) -> str:
     """Returns the mean score; with several seeds also the lowest and the highest."""
     mean = f"{trial.score:.4f}"
     if len(trial.scores) < 2:
@@ -73,7 +75,7 @@ def _spread(trial: Trial) -> str:
     return f"{mean} ({min(trial.scores):.4f} to {max(trial.scores):.4f})"
 
 
-def _plot(one: Searched, scored: Sequence[Trial], best: Trial, metric: str) -> str:
+def _plot(one: Searched, scored: Sequence[TriedSetting], best: TriedSetting, metric: str) -> str:
     """Draws each trial's score over its value of one field; the winner is ringed."""
     scores = [trial.score or 0.0 for trial in scored]
     low, high = min(scores), max(scores)

@@ -22,7 +22,7 @@ from cloister.simulation.tuning.search import Search
 from cloister.simulation.tuning.suggestions import suggest
 from cloister.simulation.tuning.tuning_file import (
     TUNING_FILE,
-    Trial,
+    TriedSetting,
     TuningFile,
     check_same,
     read_tuning,
@@ -68,7 +68,7 @@ def run_search(
     folder: Path,
     metric: str,
     run: Callable[[Recipe, RunDirectory, str], None],
-    told: Callable[[Trial], None] = lambda trial: None,
+    told: Callable[[TriedSetting], None] = lambda trial: None,
 ) -> TuningFile:
     """Runs all trials that are left.
 
@@ -107,14 +107,14 @@ def _run_trial(
     setting: dict[str, str],
     metric: str,
     run: Callable[[Recipe, RunDirectory, str], None],
-) -> Trial:
+) -> TriedSetting:
     first = planned.base.study.seed
     try:
         studies = [
             planned.study(setting, number, seed) for seed in range(first, first + planned.seeds)
         ]
     except RecipeError as error:  # two of its values contradict each other: nothing was charged
-        return Trial(number=number, setting=setting, why=error.problems[0])
+        return TriedSetting(number=number, setting=setting, why=error.problems[0])
     scores, tests = [], []
     for recipe in studies:
         name = f"trial-{number:03d}_seed-{recipe.study.seed}"
@@ -133,9 +133,9 @@ def _run_trial(
         tests.append(score_of(done, "test", metric))
     if any(score is None or not math.isfinite(score) for score in scores):
         why = f"its {metric} on the validation file is not a number"
-        return Trial(number=number, setting=setting, tests=tuple(tests), why=why)
+        return TriedSetting(number=number, setting=setting, tests=tuple(tests), why=why)
     known = tuple(score for score in scores if score is not None)
-    return Trial(number=number, setting=setting, scores=known, tests=tuple(tests))
+    return TriedSetting(number=number, setting=setting, scores=known, tests=tuple(tests))
 
 
 def _carry_ledgers(planned: Search, folder: Path, place: RunDirectory) -> None:
@@ -181,7 +181,7 @@ def score_of(run: RunDirectory, of: str, metric: str) -> float | None:
     return None if found is None else float(found)
 
 
-def winner(trials: Sequence[Trial], metric: str) -> Trial | None:
+def winner(trials: Sequence[TriedSetting], metric: str) -> TriedSetting | None:
     """Returns the trial with the best mean score, the first of equal ones; None: none was run."""
     sign = -1 if metric in LOWER_IS_BETTER else 1
     scored = [trial for trial in trials if trial.score is not None]
