@@ -109,8 +109,7 @@ def together(recipe: Recipe, studies: int, budget: float) -> Stated:
     names = tuple(f"site {number}" for number in range(recipe.data.sites))
     plans = list(dict.fromkeys(plans_of(recipe, names).values()))
     largest = max((of_plan(plan) for plan in plans), key=lambda one: one.epsilon)
-    events = {plan: plan.event(plan.num_rounds * plan.local_steps) for plan in plans}
-    total = max(epsilon([event] * studies, plan.delta) for plan, event in events.items())
+    total = max(epsilon(plan.releases * studies, plan.delta) for plan in plans)
     affordable = min(_affordable(plan, budget) for plan in plans)
     if affordable < studies:
         raise BudgetError(
@@ -122,6 +121,7 @@ def together(recipe: Recipe, studies: int, budget: float) -> Stated:
 
 
 def _affordable(plan: Plan, budget: float) -> int:
-    """Returns the number of such plans that the ledger's first rule allows."""
-    steps = most_steps(request_of(plan), simulated_budget(plan, budget))
-    return steps // (plan.num_rounds * plan.local_steps)
+    """Returns the number of such plans that the ledger's first rule allows; of a plan with several
+    kinds of releases at most one, because then that rule fixes its list."""
+    request = request_of(plan)
+    return most_steps(request, simulated_budget(plan, budget)) // request.planned_steps
