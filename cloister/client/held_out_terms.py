@@ -64,25 +64,32 @@ def fixed_terms(file: SiteFile) -> HeldOutTerms | None:
             f"{path}: cannot be read ({error}); restore it from the site's backup: it says which "
             "records are never trained on"
         ) from error
-    fields = document if isinstance(document, dict) else {}
-    share, after, key = (fields.get(name) for name in ("share", "after", "key"))
-    sound = isinstance(share, float) and isinstance(key, str) and type(after) is int
-    if not sound or not 0 < share <= LARGEST_SHARE or after < 0:
+    terms = _terms(document)
+    if terms is None:
         raise BadFileError(f"{path}: damaged; restore it from the site's backup")
     place = unit_key_file(file.ledger)
-    if not place.exists() or unit_key(file.ledger).fingerprint != key:
+    if not place.exists() or unit_key(file.ledger).fingerprint != terms.key:
         raise BadFileError(
             f"{place}: {'another key' if place.exists() else 'missing'}; restore it from the "
             "site's backup: with another key, records that were held out would be trained on"
         )
-    if file.site.held_out_share != share:
+    if file.site.held_out_share != terms.share:
         given = file.site.held_out_share
         raise BadFileError(
             f"{file.path}: site.held_out_share: {'none' if given is None else f'{given:g}'} given, "
-            f"but this data set holds out {share:g} for its life ({path.name}), so that a record "
-            f"that was held out is never trained on; write held_out_share = {share:g} again"
+            f"but this data set holds out {terms.share:g} for its life ({path.name}), so that a record "
+            f"that was held out is never trained on; write held_out_share = {terms.share:g} again"
         )
-    return HeldOutTerms(share, after, key)
+    return terms
+
+
+def _terms(document: object) -> HeldOutTerms | None:
+    """Reads the file's content; None: it is damaged."""
+    fields = document if isinstance(document, dict) else {}
+    share, after, key = (fields.get(name) for name in ("share", "after", "key"))
+    if not isinstance(share, float) or not isinstance(after, int) or not isinstance(key, str):
+        return None
+    return HeldOutTerms(share, after, key) if 0 < share <= LARGEST_SHARE and after >= 0 else None
 
 
 def fix_terms(file: SiteFile, last: int) -> HeldOut | None:

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cloister.bounds import shortened
-from cloister.data.records import Record
-from cloister.data.unit_hash import NUMBERS, unit_digest, unit_number
+from cloister.data.unit_hash import MARKS, mark_of
 from cloister.errors import UsageError
 
-PURPOSE = "cloister held out 1"
+PURPOSE = "held-out"
 # Fewest declared held-out units: with 30, Wilson's 95 % interval of a share of one half is 0.34
 # wide; with fewer a score says little.
 FEWEST = 30
@@ -44,16 +43,7 @@ class HeldOut:
 
     def holds(self, digest: bytes) -> bool:
         """Returns whether the unit of this digest is held out."""
-        return unit_number(self.key, PURPOSE, digest) < int(self.share * NUMBERS)
-
-
-def side_digest(record: Record) -> bytes:
-    """Returns the digest by which a record is held out or not.
-
-    All records of a person are on one side, also where records are the privacy units: otherwise a
-    score would be of persons whom the adapter knows.
-    """
-    return unit_digest(record, by_person=True)
+        return mark_of(digest, self.key, PURPOSE) < int(self.share * MARKS)
 
 
 def sides(

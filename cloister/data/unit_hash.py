@@ -1,85 +1,91 @@
-"""A keyed hash of a privacy unit, by which the unit always gets the same part in a data set's life.
+"""A keyed hash of each privacy unit: what decides a unit's part, and nothing else decides.
 
-A unit's number is HMAC-SHA-256 of its own name under a secret of the site (Krawczyk, Bellare and
-Canetti 1997, RFC 2104). It depends on nothing else: not on the unit's place in the file, nor on any
-other record. So adding or removing a unit moves no other unit to another part.
+    mark = first 64 bits of HMAC-SHA256(key, purpose ‖ 0 ‖ SHA-256(kind ‖ 0 ‖ name))
+
+The name is a person's identifier, or a record's content as canonical JSON (RFC 2104; the key is in
+`ledger.unit_key`). It has no position, no count and nothing of other units: if a unit is added or
+removed, no other unit's mark changes. Marks for different purposes are independent, so the unit's
+group in one study tells nothing about whether it is held out. The inner hash needs no key, so it
+can be computed when a file is read; the outer one takes the same time for every unit.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
+from dataclasses import fields
 
-from cloister.canonical import canonical
-from cloister.data.records import (
-    ChatRecord,
-    ItemsRecord,
-    LabelsRecord,
-    Message,
-    PairRecord,
-    Record,
-    ScoreRecord,
-    TextRecord,
-    TokenRecord,
-)
+from cloister.data.records import Message, Record
 
-# Numbers of units are below this; SHA-256 gives 64 bits without a modulo.
-NUMBERS = 2**64
+# Marks are below this.
+MARKS = 2**64
+# Fields that are not content: who has the record, whom it is about, and of which it is a copy.
+NOT_CONTENT = frozenset({"site", "person", "unit"})
+# Fields that a model learns to predict; what it reads is all other content. A chat's replies are
+# both.
+LEARNT = frozenset({"label", "labels", "tags", "score"})
 
 
-def unit_digest(record: Record, *, by_person: bool) -> bytes:
-    """Returns the SHA-256 of the name of a record's unit, 32 bytes.
+def mark_of(digest: bytes, key: bytes, purpose: str) -> int:
+    """Returns a unit's mark for a purpose, from 0 to `MARKS` - 1.
 
     Args:
-        record: A record.
-        by_person: Whether all records of a person are one unit, where the record names a person.
+        digest: The unit's.
+        key: The data set's secret.
+        purpose: What the marks are for, such as `group`.
+    """
+    if not purpose.isascii() or "\0" in purpose:
+        raise ValueError(f"purpose {purpose!r}: ASCII without a zero is needed")
+    message = purpose.encode("ascii") + b"\0" + digest
+    return int.from_bytes(hmac.digest(key, message, "sha256")[:8], "big")
+
+
+def person_digest(person: str) -> bytes:
+    """Returns the digest of a person."""
+    return _digest("person", json.dumps(person))
+
+
+def content_digest(record: Record) -> bytes:
+    """Returns the digest of a record's whole content."""
+    return _digest("content", content_of(record))
+
+
+def side_digest(record: Record) -> bytes:
+    """Returns the digest by which a record is held out of training or not.
 
     Returns:
-        The hash of the person; otherwise of the value that a record shares with its copies
-        (`cloister.data.unit_column`); otherwise of what a model reads of the record. Labels do not
-        count: a corrected label leaves the record in its part.
+        That of the record's person, if it names one, also where records are the privacy units:
+        otherwise a score would be of persons whom the adapter knows. Otherwise that of the value
+        which the record shares with its copies (`data.unit_column`). Otherwise that of what a model
+        reads of it, so that a corrected label moves no record.
     """
-    if by_person and record.person is not None:
-        name: list[object] = ["person", record.person]
-    elif record.unit is not None:
-        name = ["unit", record.unit]
-    else:
-        name = ["content", *_content(record)]
-    try:
-        return hashlib.sha256(canonical(name)).digest()
-    except UnicodeEncodeError:  # a lone surrogate, as in damaged files
-        return hashlib.sha256(repr(name).encode("utf-8", "surrogatepass")).digest()
+    if record.person is not None:
+        return person_digest(record.person)
+    if record.unit is not None:
+        return _digest("unit", json.dumps(record.unit))
+    return _digest("read", content_of(record, LEARNT))
 
 
-def unit_number(key: bytes, purpose: str, digest: bytes) -> int:
-    """Returns a unit's number under a key, from 0 to `NUMBERS` - 1.
+def content_of(record: Record, without: frozenset[str] = frozenset()) -> str:
+    """Returns a record's content as canonical JSON in ASCII, the same in every version.
+
+    Absent fields are left out, so that a field which a later version adds changes no older record.
 
     Args:
-        key: A secret of at least 32 bytes.
-        purpose: What the number decides; different purposes give independent numbers.
-        digest: The unit's, from `unit_digest`.
-
-    Guarantees:
-        Constant time and memory for any record. Without the key the numbers cannot be told from
-        uniform ones, if SHA-256 is as HMAC needs it.
+        record: The record.
+        without: Fields to leave out.
     """
-    found = hmac.digest(key, purpose.encode() + b"\x1f" + digest, "sha256")
-    return int.from_bytes(found[:8], "big")
+    left_out = NOT_CONTENT | without
+    names = [field.name for field in fields(record) if field.name not in left_out]
+    content = {name: getattr(record, name) for name in names}
+    present = {name: value for name, value in content.items() if value is not None}
+    return json.dumps(present, sort_keys=True, separators=(",", ":"), default=_turn)
 
 
-def _content(record: Record) -> list[object]:
-    """Returns what a model reads of a record, its kind first."""
-    if isinstance(record, PairRecord):
-        return ["pair", record.text, record.text_b]
-    if isinstance(record, TextRecord | LabelsRecord | ScoreRecord):
-        return ["text", record.text]
-    if isinstance(record, TokenRecord):
-        return ["tokens", *record.tokens]
-    if isinstance(record, ItemsRecord):
-        return ["items", *record.items]
-    assert isinstance(record, ChatRecord)
-    return ["turns", record.text, _turns(record.messages), _turns(record.rejected or ())]
+def _digest(kind: str, name: str) -> bytes:
+    return hashlib.sha256(f"{kind}\0{name}".encode("ascii")).digest()
 
 
-def _turns(messages: tuple[Message, ...]) -> list[list[str]]:
-    return [[one.role, one.content] for one in messages]
+def _turn(message: Message) -> list[str]:
+    return [message.role, message.content]

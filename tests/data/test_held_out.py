@@ -1,5 +1,7 @@
 """Which units are held out: a function of each unit, a key and a share, and of nothing else."""
 
+import hashlib
+import hmac
 from dataclasses import replace
 
 import pytest
@@ -11,7 +13,6 @@ from cloister.data.held_out import (
     HeldOut,
     check_share,
     declared_held_out,
-    side_digest,
     sides,
 )
 from cloister.data.records import (
@@ -25,7 +26,7 @@ from cloister.data.records import (
     TextRecord,
     TokenRecord,
 )
-from cloister.data.unit_hash import unit_digest, unit_number
+from cloister.data.unit_hash import mark_of, side_digest
 from cloister.errors import UsageError
 
 KEY = b"k" * 32
@@ -51,15 +52,12 @@ def held(records: list[Record], share: float = 0.2, key: bytes = KEY) -> list[Re
     return sides(records, [side_digest(r) for r in records], HeldOut(key, share))[1]
 
 
-def test_the_number_is_that_of_hmac() -> None:
-    """RFC 4231's first case, through the purpose and separator that are put before the digest."""
-    import hashlib
-    import hmac
-
-    digest = unit_digest(TextRecord("fever", "a"), by_person=False)
-    assert digest == hashlib.sha256(b'["content","text","fever"]').digest()
-    slow = hmac.new(KEY, b"purpose\x1f" + digest, hashlib.sha256).digest()
-    assert unit_number(KEY, "purpose", digest) == int.from_bytes(slow[:8], "big")
+def test_a_unit_is_held_out_where_its_mark_is_below_the_share() -> None:
+    digest = hashlib.sha256(b'read\0{"text":"fever"}').digest()
+    assert side_digest(TextRecord("fever", "a")) == digest
+    slow = hmac.new(KEY, b"held-out\0" + digest, hashlib.sha256).digest()
+    mark = int.from_bytes(slow[:8], "big") / 2**64
+    assert [HeldOut(KEY, mark * by).holds(digest) for by in (0.99, 1.01)] == [False, True]
 
 
 @given(st.lists(st.integers(0, 200), unique=True, max_size=60), st.integers(0, 200))
@@ -89,15 +87,16 @@ def test_copies_of_a_record_are_on_one_side_and_a_corrected_label_changes_none()
     assert {r.text for r in held(corrected) if isinstance(r, TextRecord)} == found
 
 
-def test_every_kind_has_a_digest_of_its_content_alone() -> None:
-    digests = [unit_digest(record, by_person=True) for record in KINDS]
+def test_every_kind_has_a_digest_of_what_a_model_reads() -> None:
+    digests = [side_digest(record) for record in KINDS]
     same = (0, 3, 4)  # one text, whatever is asked of it
     assert len(set(digests)) == len(KINDS) - len(same) + 1
     for record, digest in zip(KINDS, digests, strict=True):
-        assert unit_digest(replace(record, site="east"), by_person=True) == digest
-        assert unit_digest(replace(record, person="p"), by_person=False) == digest
-    broken = TextRecord("a \ud800 lone half", "a")
-    assert unit_digest(broken, by_person=True) != digests[0]
+        assert side_digest(replace(record, site="east")) == digest
+        assert side_digest(replace(record, person="p")) == side_digest(
+            TextRecord("x", "y", person="p")
+        )
+    assert side_digest(TextRecord("a \ud800 lone half", "a")) not in digests
 
 
 def test_the_share_is_met_and_grows_by_adding() -> None:
@@ -112,9 +111,7 @@ def test_the_share_is_met_and_grows_by_adding() -> None:
 
 def test_different_purposes_are_independent() -> None:
     digests = [side_digest(record) for record in texts(4_000)]
-    one, other = (
-        [unit_number(KEY, purpose, digest) < 2**63 for digest in digests] for purpose in "ab"
-    )
+    one, other = ([mark_of(digest, KEY, use) < 2**63 for digest in digests] for use in "ab")
     assert abs(sum(a == b for a, b in zip(one, other, strict=True)) - 2_000) < 5 * 32
 
 

@@ -17,13 +17,14 @@ from cloister.client.declared_records import RecordsConfig
 from cloister.client.site_file import SiteFile
 from cloister.client.stamp import ContentStamp
 from cloister.data.catalogue import read_catalogue
-from cloister.data.held_out import HeldOut, side_digest, sides
+from cloister.data.held_out import HeldOut, sides
 from cloister.data.load import file_rows
 from cloister.data.record_schema import Reading
 from cloister.data.records import ItemsRecord, Record, ScoreRecord
 from cloister.data.source import SITE
 from cloister.data.step_log import steps_of
 from cloister.data.unit_column import is_augmented
+from cloister.data.unit_hash import side_digest
 from cloister.data.values import shown
 from cloister.errors import DataError, MisfitError, PluginError
 from cloister.names import counted

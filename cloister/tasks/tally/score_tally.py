@@ -90,7 +90,8 @@ def _correlation(moments: np.ndarray) -> np.ndarray:
     """Pearson's correlation from mean moments [..., 5]; 0 where a side is constant."""
     one, other = _variances(moments)
     together = moments[..., 4] - moments[..., 0] * moments[..., 1]
-    return np.clip(ratio(together, np.sqrt(one * other)), -1.0, 1.0)
+    found: np.ndarray = np.clip(ratio(together, np.sqrt(one * other)), -1.0, 1.0)
+    return found
 
 
 def _kappa(moments: np.ndarray) -> np.ndarray:
