@@ -77,8 +77,9 @@ def fixed_terms(file: SiteFile) -> HeldOutTerms | None:
         given = file.site.held_out_share
         raise BadFileError(
             f"{file.path}: site.held_out_share: {'none' if given is None else f'{given:g}'} given, "
-            f"but this data set holds out {terms.share:g} for its life ({path.name}), so that a record "
-            f"that was held out is never trained on; write held_out_share = {terms.share:g} again"
+            f"but this data set holds out {terms.share:g} for its life ({path.name}), so that a "
+            "record that was held out is never trained on; write held_out_share = "
+            f"{terms.share:g} again"
         )
     return terms
 

@@ -9,7 +9,7 @@ import torch
 
 from cloister.models.network import Network
 from cloister.tasks.chat import CausalChat
-from cloister.tasks.tally.tallies import Tally
+from cloister.tasks.tally.tallies import TaskTally
 from cloister.tasks.task import Task
 from cloister.training.batches import physical_batches
 from cloister.training.units import UnitExamples, singles
@@ -18,7 +18,7 @@ from cloister.training.units import UnitExamples, singles
 def unit_rows(
     network: Network,
     task: Task,
-    tally: Tally,
+    tally: TaskTally,
     units: Sequence[UnitExamples],
     max_tokens: int,
     on_batch: Callable[[int], None] = lambda count: None,

@@ -13,12 +13,12 @@ from cloister.tasks.tally.loss_tally import MeanTally, TokenLossTally
 from cloister.tasks.tally.rank_tally import RankTally
 from cloister.tasks.tally.score_tally import ScoreTally
 from cloister.tasks.tally.set_tally import SetTally
-from cloister.tasks.tally.tallies import Tally
+from cloister.tasks.tally.tallies import TaskTally
 from cloister.tasks.task import Task
 from cloister.tasks.token import TokenClassification
 
 
-def tally_of(task: Task) -> Tally:
+def tally_of(task: Task) -> TaskTally:
     """Returns a task's tally.
 
     Args:

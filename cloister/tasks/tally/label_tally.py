@@ -50,7 +50,7 @@ class LabelTally:
         return (COUNT, "correct", "loss", *counts, *bins)
 
     def rows(self, outputs: Tensor, batch: Batch) -> np.ndarray:
-        """Returns each record's values from logits [B, C]; see `Tally.rows`."""
+        """Returns each record's values from logits [B, C]; see `TaskTally.rows`."""
         given, true = outputs.argmax(dim=1).numpy(), batch.target.numpy()
         sure = outputs.double().softmax(dim=1).amax(dim=1).numpy()
         right = (given == true).astype(float)

@@ -67,7 +67,7 @@ class MeanTally:
         return (COUNT, "loss", *self._others)
 
     def rows(self, outputs: Tensor, batch: Batch) -> np.ndarray:
-        """Returns each record's values from logits [B, C]; see `Tally.rows`."""
+        """Returns each record's values from logits [B, C]; see `TaskTally.rows`."""
         losses = self._task.record_losses(outputs, batch).double()
         scores = dict(self._task.record_scores(outputs, batch))
         scores.pop("loss", None)

@@ -46,7 +46,7 @@ class RankTally:
         return frozenset(self.cuts)
 
     def rows(self, outputs: Tensor, batch: Batch) -> np.ndarray:
-        """Returns each record's values from logits [B, C]; see `Tally.rows`."""
+        """Returns each record's values from logits [B, C]; see `TaskTally.rows`."""
         scores = outputs
         if isinstance(self.task, Recommendation):
             scores = without_seen(outputs.double(), [one.seen for one in batch.examples])

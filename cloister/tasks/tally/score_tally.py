@@ -39,7 +39,7 @@ class ScoreTally:
         return (COUNT, "loss", "error", "squared error", *_MOMENTS, *grades)
 
     def rows(self, outputs: Tensor, batch: Batch) -> np.ndarray:
-        """Returns each record's values from logits [B, 1]; see `Tally.rows`."""
+        """Returns each record's values from logits [B, 1]; see `TaskTally.rows`."""
         scale = self.task.scale
         given, true = outputs[:, 0].double().sigmoid().numpy(), batch.target[:, 0].double().numpy()
         pairs = [

@@ -51,7 +51,7 @@ class SetTally:
         return frozenset({"exact_match"} if is_labels else ())
 
     def rows(self, outputs: Tensor, batch: Batch) -> np.ndarray:
-        """Returns each record's values; see `Tally.rows`."""
+        """Returns each record's values; see `TaskTally.rows`."""
         losses = self.task.record_losses(outputs, batch).double().numpy()
         found = np.zeros((len(losses), len(self.names)))
         place = {kind: n for n, kind in enumerate(self.kinds)}

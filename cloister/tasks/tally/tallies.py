@@ -22,7 +22,7 @@ from cloister.tasks.task import Batch
 COUNT = "records"
 
 
-class Tally(Protocol):
+class TaskTally(Protocol):
     """Turns outputs into vectors, and sums of vectors into scores.
 
     Guarantees:

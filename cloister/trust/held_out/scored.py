@@ -18,7 +18,7 @@ import numpy as np
 
 from cloister.canonical import json_number
 from cloister.tasks.tally.label_tally import LabelTally
-from cloister.tasks.tally.tallies import Tally
+from cloister.tasks.tally.tallies import TaskTally
 from cloister.trust.intervals import Interval, percentiles, resampled_sums, wilson
 
 
@@ -57,7 +57,7 @@ class HeldOutScores:
         }
 
 
-def score_units(rows: np.ndarray, tally: Tally, rng: np.random.Generator) -> HeldOutScores:
+def score_units(rows: np.ndarray, tally: TaskTally, rng: np.random.Generator) -> HeldOutScores:
     """Computes all scores of a tally and their intervals.
 
     Args:
