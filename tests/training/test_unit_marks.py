@@ -3,6 +3,7 @@
 import hmac
 import random
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -20,9 +21,10 @@ from cloister.data.records import (
     TextRecord,
     TokenRecord,
 )
+from cloister.data.unit_hash import content_of
 from cloister.ledger.unit_key import UnitKey
 from cloister.privacy.units import Unit
-from cloister.training.unit_marks import content_of, unit_marks
+from cloister.training.unit_marks import unit_marks
 from tests.support.examples import tries
 
 KEY = UnitKey(bytes(range(32)))
@@ -47,12 +49,13 @@ def marks(records: list[Record], unit: Unit = Unit.RECORD, purpose: str = "group
 
 
 def test_a_mark_is_hmac_of_the_content_computed_by_hand() -> None:
-    message = b'group\0content\0{"label":"x","text":"a"}'
-    by_hand = hmac.new(KEY.secret, message, "sha256").digest()[:8]
-    assert marks([TextRecord("a", "x")]) == [int.from_bytes(by_hand)]
-    person = b'group\0person\0"p"'
-    by_hand = hmac.new(KEY.secret, person, "sha256").digest()[:8]
-    assert marks([TextRecord("a", "x", person="p")], Unit.PERSON) == [int.from_bytes(by_hand)]
+    names = [b'content\0{"label":"x","text":"a"}', b'person\0"p"']
+    by_hand = [
+        hmac.new(KEY.secret, b"group\0" + sha256(name).digest(), "sha256").digest()[:8]
+        for name in names
+    ]
+    assert marks([TextRecord("a", "x")]) == [int.from_bytes(by_hand[0])]
+    assert marks([TextRecord("a", "x", person="p")], Unit.PERSON) == [int.from_bytes(by_hand[1])]
 
 
 def test_every_kind_of_record_has_a_content_of_its_own() -> None:

@@ -240,7 +240,7 @@ def _put_ledger(file: SiteFile, staged: Mapping[str, Path]) -> None:
         LedgerError: Something else exists there already.
     """
     names = sorted(name for name in staged if name.startswith("personal/"))
-    units = ["ledger.units.key"] * ("ledger.units.key" in staged)
+    units = [name for name in ("ledger.units.key", "ledger.held-out") if name in staged]
     for name in ("ledger.head", "ledger.key", *units, *names, "ledger"):
         final, source = real(place_of(name, file)), staged[name]
         if os.path.lexists(final):
