@@ -37,6 +37,7 @@ from cloister.recipe import Recipe
 from cloister.recipe.schema import StudyConfig
 from cloister.server.public_center import with_public_center
 from cloister.simulation.folds import held_out
+from cloister.simulation.held_apart import held_apart
 from cloister.simulation.kept import by_content
 from cloister.simulation.open_ledgers import OpenLedgers
 from cloister.simulation.partition import partition
@@ -64,6 +65,8 @@ class SimulatedStudy:
         couples_units: Whether a step that made the training file looked at more than one unit.
         old_test: The public test records of an earlier study; empty if the recipe names none.
         encoded: Units by site, once `units_of` was called.
+        held_out: By site, the records that are not trained on (`data.held_out_share`); empty if
+            none are.
     """
 
     recipe: Recipe
@@ -74,6 +77,7 @@ class SimulatedStudy:
     couples_units: bool = False
     old_test: list[Record] = field(default_factory=list)
     encoded: dict[str, EncodedUnits] = field(default_factory=dict, compare=False, repr=False)
+    held_out: Mapping[str, list[Record]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -123,7 +127,10 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     resolved = with_public_center(stated)
     coupled = couples_units(Path(data.train).expanduser())
     plans = plans_of(recipe, tuple(sites))
-    return SimulatedStudy(resolved, sites, test, validation, plans, coupled, old_test)
+    sites, apart = held_apart(sites, data.held_out_share, recipe.study.seed)
+    return SimulatedStudy(
+        resolved, sites, test, validation, plans, coupled, old_test, held_out=apart
+    )
 
 
 def _refuse_training_file(name: str, public: str | None, train: str) -> None:
