@@ -27,7 +27,7 @@ from cloister.data.records import Record
 from cloister.data.source import OLD_TEST
 from cloister.data.step_log import couples_units
 from cloister.errors import DataError
-from cloister.ledger.ledger import Ledger, key_file
+from cloister.ledger.ledger import key_file
 from cloister.ledger.signing import load_key, public_hex
 from cloister.ledger.stated import COUPLED
 from cloister.names import is_name
@@ -39,6 +39,7 @@ from cloister.server.public_center import with_public_center
 from cloister.simulation.folds import held_out
 from cloister.simulation.held_apart import held_apart
 from cloister.simulation.kept import by_content
+from cloister.simulation.open_ledgers import OpenLedgers
 from cloister.simulation.partition import partition
 from cloister.simulation.plans import plans_of
 from cloister.simulation.policies import simulated_budget, simulated_policy
@@ -264,11 +265,13 @@ class SimulatedSites:
         ledgers: Folder of the sites' ledgers.
         prepared: The study that the run prepared; None in another process, which prepares it from
             the recipe.
+        opened: Opens the ledgers.
     """
 
     recipe: Recipe
     ledgers: Path
     prepared: SimulatedStudy | None = None
+    opened: OpenLedgers = field(default_factory=OpenLedgers)
 
     def __call__(self, context: Context) -> tuple[Site, Workspace]:
         """Returns the site of `partition-id`, and this process's workspace."""
@@ -276,7 +279,7 @@ class SimulatedSites:
         name = study.names[int(str(context.node_config["partition-id"]))]
         plan, workspace = plan_of(study, name), workspace_of(study)
         path, digest = self.ledgers / f"{name}.ledger", study.recipe.digest()
-        ledger = Ledger(path)
+        ledger = self.opened(path)
         budget = simulated_budget(plan, limit_of(study, name))
         if study.recipe.study.start is not None:  # a copied ledger keeps the earlier study's budget
             budget = ledger.budget
