@@ -105,8 +105,8 @@ def _facts(study: Recipe, sites: int, made: Plan, parameters: int | None) -> dic
     from cloister.privacy.accounting import cross_check, group_epsilon, true_positive_rate
     from cloister.privacy.noise_to_signal import noise_over_signal
 
-    whole = made.event(made.num_rounds * made.local_steps)
-    checked = cross_check([whole], made.delta) if made.is_private else made.epsilon_after(1)
+    whole = made.releases
+    checked = cross_check(whole, made.delta) if made.is_private else made.epsilon_after(1)
     rounds = sorted({max(1, round(share * made.num_rounds)) for share in SHARES})
     facts: dict[str, Any] = {
         "sites": sites,
@@ -116,11 +116,11 @@ def _facts(study: Recipe, sites: int, made: Plan, parameters: int | None) -> dic
         "sample_rate": made.sample_rate,
         "public_records": made.public_records,
         "expected_batch_size": made.expected_batch_size,
-        "steps": whole.steps,
+        "steps": made.num_rounds * made.local_steps,
         "max_grad_norm": made.max_grad_norm,
         "max_update_norm": made.max_update_norm,
         "digest": made.digest(),
-        "true_positive_rate": {str(FALSE_POSITIVES): true_positive_rate([whole], FALSE_POSITIVES)},
+        "true_positive_rate": {str(FALSE_POSITIVES): true_positive_rate(whole, FALSE_POSITIVES)},
         "epsilon_over_rounds": {r: json_number(made.epsilon_after(r)) for r in rounds},
         "warnings": [],
         "against": adversaries.words([made]),
@@ -140,7 +140,7 @@ def _facts(study: Recipe, sites: int, made: Plan, parameters: int | None) -> dic
         }
     if made.unit == "record" and made.is_private:
         facts["epsilon_of_records"] = {
-            k: json_number(group_epsilon([whole], made.delta, k)) for k in GROUPS
+            k: json_number(group_epsilon(whole, made.delta, k)) for k in GROUPS
         }
     if parameters is not None:
         ratio = noise_over_signal(made, parameters, study.data.sites)

@@ -92,8 +92,7 @@ def illustration(recipe: Recipe, persons: int) -> Illustration:
     # With shared noise only the sum is visible: attack it as one site that adds all of the noise.
     plan = replace(site.plan, sharing=None)
     found = attack_adapters(site.workspace, site.units, plan, recipe.training)
-    whole = plan.event(plan.num_rounds * plan.local_steps)
-    allowed = true_positive_rate([whole], FALSE_POSITIVES)
+    allowed = true_positive_rate(plan.releases, FALSE_POSITIVES)
     return Illustration(
         "membership inference by loss, from the final adapter (weak; an illustration that refutes "
         "nothing)",

@@ -35,6 +35,7 @@ from cloister.cli import (
     simulate,
     site,
     track,
+    tune,
 )
 from cloister.cli import (
     run as runs,
@@ -55,6 +56,7 @@ app = typer.Typer(
 )
 app.command("new")(new.new)
 app.command("simulate")(simulate.simulate)
+app.command("tune")(tune.tune)
 app.command("compare")(compare.compare)
 app.command("track")(track.track)
 app.command("plan")(plan.plan)

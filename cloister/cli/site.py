@@ -11,6 +11,7 @@ import typer
 
 from cloister.cli import (
     site_backup,
+    site_evaluate,
     site_feedback,
     site_key,
     site_overlap,
@@ -40,6 +41,7 @@ app.command("reload")(site_service.reload)
 app.command("stop")(site_service.stop)
 app.command("status")(site_service.status)
 app.command("overlap")(site_overlap.overlap)
+app.command("evaluate")(site_evaluate.evaluate)
 app.command("trust-ca")(site_trust.trust_ca)
 app.command("approve")(site_studies.approve_here)
 app.command("backup")(site_backup.backup)

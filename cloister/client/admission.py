@@ -134,7 +134,7 @@ def agreed_epsilon(plan: Plan) -> float:
     Raises:
         RefusedError: The accountants disagree; nothing is released on such a figure.
     """
-    return cross_check([plan.event(plan.num_rounds * plan.local_steps)], plan.delta)
+    return cross_check(plan.releases, plan.delta)
 
 
 def _check_shapes(site: Site, workspace: Workspace, plan: Plan) -> None:

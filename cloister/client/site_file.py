@@ -25,6 +25,7 @@ from cloister.data.config import (
     declared_form,
 )
 from cloister.data.formats import FileForm
+from cloister.data.held_out import check_share
 from cloister.errors import RecipeError, UsageError
 from cloister.fields import LATER, check_bounds, read_section
 from cloister.models.config import Rank
@@ -59,6 +60,7 @@ ledger = "records.ledger"   # of this data set, for its lifetime
 # max_round_seconds = 14400 # a round that takes longer is ended
 # keep_adapters = false     # take no adapter of a finished study; absent: take it
 # couples_units = true      # where the log beside the data says so: ε is of the file as written
+# held_out_share = 0.1      # of records or persons, never trained on: to score adapters here
 
 [records]                   # what the records hold: from a public code book, never from the records
 task = "sequence-classification"
@@ -136,6 +138,10 @@ class SiteConfig:
             absent: a list is needed.
         score: Column of a text's score.
         items: Column of what a person had, oldest first.
+        held_out_share: Share of its units that no study trains on, chosen by a keyed hash, so that
+            `cloister site evaluate` can score adapters; absent: none. Fixed for the data set's life
+            by the first study that the site joins with it. The plan, and so ε and every answer, is
+            the same with and without it.
     """
 
     name: str
@@ -160,6 +166,7 @@ class SiteConfig:
     score: Column = "score"
     items: Column = "items"
     couples_units: bool = False
+    held_out_share: float | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         for name in ("name", "data", "ledger"):
@@ -171,6 +178,8 @@ class SiteConfig:
                 "must have no / or \\ and not begin with a dot"
             )
         check_bounds(self)
+        if self.held_out_share is not None:
+            check_share(self.held_out_share, self.public_records)
         check_form(self.encoding, self.separator)
         declared_form(self.data, self.data, self.encoding, self.separator)
 

@@ -5,6 +5,7 @@ The sites' ε are left out, although their replies state them: each site shows i
 
 from __future__ import annotations
 
+import base64
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from cloister.server.run_directory import RunDirectory
 
 # Most runs that a page shows in full, and most remarks of each; the list has all runs.
 IN_FULL, REMARKS = 5, 8
+# Largest picture that a page holds, in bytes: five times one of 40 classes, which takes 200 kB.
+MOST_PICTURE = 2**20
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,7 @@ class RunFacts:
         remarks: Unusual events, oldest first.
         last: Time of its last event; "" before the first.
         checkpoint: Time of its last saved state, in seconds since 1970; None before the first.
+        classes: The picture of the classes' scores, as a `data:` address; "" if there is none.
         next_step: The next command to type.
     """
 
@@ -46,6 +51,7 @@ class RunFacts:
     remarks: tuple[Mapping[str, Any], ...]
     last: str
     checkpoint: float | None
+    classes: str
     next_step: str
 
     @property
@@ -102,8 +108,21 @@ def _run(folder: ServerFolder, run: Run, is_served: bool) -> RunFacts:
         remarks=tuple(e for e in journal if e.get("text"))[-REMARKS:],
         last=str(journal[-1]["time"]) if journal else "",
         checkpoint=checkpoint.stat().st_mtime if checkpoint.exists() else None,
+        classes=picture(place.path / "classes.png"),
         next_step=next_step(run, folder.path, is_served),
     )
+
+
+def picture(path: Path) -> str:
+    """Returns a PNG as an address that needs no request; "": there is none that a page can hold."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_PICTURE + 1)
+    except FileNotFoundError:
+        return ""
+    if len(content) > MOST_PICTURE or not content.startswith(_PNG):
+        return ""
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
 def _num_rounds(place: RunDirectory) -> int:

@@ -19,7 +19,15 @@ from cloister.ledger.certificate_forms import FIELDS, NAMED, UNCOUPLED, VERSION,
 from cloister.ledger.chain import Entry
 from cloister.ledger.history import request_of
 from cloister.ledger.signing import is_signed
-from cloister.ledger.stated import Basis, Stated, of_budget, of_events, of_plan, of_plan_alone
+from cloister.ledger.stated import (
+    Basis,
+    Stated,
+    are_among,
+    of_budget,
+    of_events,
+    of_plan,
+    of_plan_alone,
+)
 from cloister.printable import one_line
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
@@ -105,10 +113,11 @@ def _check_figures(fields: Mapping[str, Any], most_steps: int) -> None:
     events = [GaussianEvent(**row) for row in fields["events"]]
     if any(plan.unit is not unit for plan in plans) or not events:
         raise ValueError("plans of another unit, or no event")
-    kinds = {(plan.noise_multiplier, plan.sample_rate) for plan in plans}
+    releases = [release for plan in plans for release in plan.releases]
+    kinds = {(release.noise_multiplier, release.sample_rate) for release in releases}
     if any((event.noise_multiplier, event.sample_rate) not in kinds for event in events):
         raise ValueError("an event that is not of its plans")
-    planned = sum(plan.local_steps * plan.num_rounds for plan in plans)
+    planned = sum(release.steps for release in releases)
     if planned > most_steps * len(plans) or sum(event.steps for event in events) > planned:
         raise ValueError(f"more than the {most_steps} steps that a plan of the study has")
     if type(fields["rounds"]) is not int or type(fields["released"]) is not int:
@@ -138,12 +147,11 @@ def _check_plan_promise(
     is_private = all(event.is_private for event in events)
     whole = request_of(plan, is_private=is_private).planned
     life = merged([GaussianEvent(**row) for row in fields["life"]["events"]])
-    steps = sum(event.steps for event in events)
-    if life != events or steps > whole.steps or not fits_whole(whole, rounded_up(budget)):
+    if life != events or not are_among(events, whole) or not fits_whole(whole, rounded_up(budget)):
         raise ValueError("a whole plan's promise, but more than the plan was charged")
     promised: Stated = of_plan(plan, is_private=is_private)
     alone = of_plan_alone(plan, is_private=is_private)
-    _need(fields["promise"], with_rdp(promised, [whole]), "promise")
+    _need(fields["promise"], with_rdp(promised, whole), "promise")
     _need(fields["promise_alone"], None if alone is None else alone.to_json(), "promise_alone")
     return plan.delta
 

@@ -3,9 +3,11 @@
 Math:
     The budget's δ is split into two halves, one for each way in which a charge may fit:
 
-    1. The first charge fixes, before anything is released, the kind of every step (σ, q, unit,
-       sharing: a `StepKind`) and T, the most steps of that kind whose PLD is within (ε, δ/2). As
-       long as no other kind is charged, up to T steps fit.
+    1. The first charge fixes, before anything is released, a list: how many steps of which kind (σ,
+       q, unit, sharing: a `StepKind`) may be taken. If its plan has one kind of step, that is T,
+       the most steps of that kind whose PLD is within (ε, δ/2). If its plan lists releases of
+       several kinds, it is that list, if its PLD is within (ε, δ/2). As long as no other kind is
+       charged, and of each kind no more than listed, every charge fits.
     2. Everything else goes through a Rényi filter (Feldman & Zrnic 2021, arXiv:2008.11193, theorem
        4.5): divergences at one order, fixed at the first charge, may add up to the value that
        converts to (ε, δ/2). The order is the one at which the budget allows the most rounds like
@@ -15,12 +17,14 @@ Math:
     by way 1, B all others, and S any set of transcripts. (A) Whatever was released before, each
     step of one kind has one dominating pair (P, Q), so T steps are dominated by its T-fold product,
     also where clip bounds, adapters and the number of rounds of each plan follow from earlier
-    releases (Zhu, Dong & Wang 2022, arXiv:2106.08567, theorem 10). A run that stops earlier, for
-    any reason, reveals a part of what T steps reveal: post-processing. So P(S ∩ A) ≤ e^ε P′(S ∩ A)
-    + δ/2. (B) Ways 1 and 2 are monotone: once a charge does not fit by way 1, no later one does,
-    and the filter's sum only grows. So at the last charge of B the filter covers all charges, also
-    the first ones, and the filter's theorem gives P(S ∩ B) ≤ e^ε P′(S ∩ B) + δ/2. A and B are
-    disjoint: add both.
+    releases (Zhu, Dong & Wang 2022, arXiv:2106.08567, theorem 10). The same holds for a list, in
+    any order, also one that follows from earlier releases: a step is a randomised function of one
+    draw from its kind's pair and of the transcript so far, and all listed draws could be made
+    before the first step. A run that stops earlier, for any reason, reveals a part of what the
+    whole list reveals: post-processing. So P(S ∩ A) ≤ e^ε P′(S ∩ A) + δ/2. (B) Ways 1 and 2 are
+    monotone: once a charge does not fit by way 1, no later one does, and the filter's sum only
+    grows. So at the last charge of B the filter covers all charges, also the first ones, and the
+    filter's theorem gives P(S ∩ B) ≤ e^ε P′(S ∩ B) + δ/2. A and B are disjoint: add both.
 
     The PLD of the steps that were taken, at the plan's δ, is *not* a guarantee if the number of
     steps depended on what was released (an odometer reading). Its true δ is more than 5 times the
@@ -34,10 +38,12 @@ Math:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from cloister.errors import RefusedError, UsageError
+from cloister.ledger.planned_round import Listed, PlannedRound, StepKind
 from cloister.privacy.accounting import (
     COARSE,
     FINE,
@@ -48,8 +54,6 @@ from cloister.privacy.accounting import (
     rdp_epsilon,
 )
 from cloister.privacy.events import GaussianEvent
-from cloister.privacy.sharing import Sharing
-from cloister.privacy.units import Neighbouring, Unit
 
 # A sum of n rounded divergences is at most this factor times n below the exact one (float64).
 ROUNDING_UP = 1 + 2**-50
@@ -113,77 +117,22 @@ class Budget:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepKind:
-    """The mechanism of every step of a plan, whatever the number of rounds.
-
-    Attributes:
-        noise_multiplier: Noise standard deviation over the bound on one unit's contribution.
-        sample_rate: Probability with which each unit is in a batch.
-        is_private: Whether the randomness is unpredictable.
-        unit: The unit whose presence is hidden.
-        max_records: Records of one unit that count.
-        neighbouring: Which data sets are neighbours.
-        sharing: How the noise is shared; None: not shared.
-    """
-
-    noise_multiplier: float
-    sample_rate: float
-    is_private: bool
-    unit: Unit
-    max_records: int
-    neighbouring: Neighbouring
-    sharing: Sharing | None
-
-    def event(self, steps: int) -> GaussianEvent:
-        """The event of this number of such steps."""
-        return GaussianEvent(
-            noise_multiplier=self.noise_multiplier,
-            sample_rate=self.sample_rate,
-            steps=steps,
-            is_private=self.is_private,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedRound:
-    """A round that a site is asked to run.
-
-    Attributes:
-        plan: Digest of its plan.
-        kind: The kind of each of its steps.
-        steps: Steps of the round.
-        planned_steps: Steps of the whole plan.
-    """
-
-    plan: str
-    kind: StepKind
-    steps: int
-    planned_steps: int
-
-    @property
-    def event(self) -> GaussianEvent:
-        """The round's release as an accountant's event."""
-        return self.kind.event(self.steps)
-
-    @property
-    def planned(self) -> GaussianEvent:
-        """The release of all of the plan's rounds as one event."""
-        return self.kind.event(self.planned_steps)
-
-
 @dataclass(frozen=True)
 class FirstCharge:
     """The terms that the first charge fixes for the data set's lifetime.
 
     Attributes:
         order: The order of the Rényi filter.
-        most_steps: T: steps of the first charge's kind that fit while nothing else is charged;
-            None: an older ledger's rule holds, or the budget has no limit.
+        most_steps: T: steps of the first charge's kind that fit while nothing else is charged; of a
+            plan with several kinds, the number of all of its steps, or 0 if they do not fit. None:
+            an older ledger's rule holds, or the budget has no limit.
+        listed: Of a first plan with several kinds of steps, the number of each kind; empty where
+            all steps are of one kind.
     """
 
     order: float
     most_steps: int | None
+    listed: Listed = ()
 
 
 @dataclass
@@ -195,14 +144,14 @@ class Spending:
         divergence: Sum of divergences at the filter's order, never below the exact sum.
         steps: Steps by (noise multiplier, sample rate, is private).
         plans: Steps by plan.
-        kinds: The kinds of all charged steps.
+        by_kind: Steps by kind.
     """
 
     terms: FirstCharge | None = None
     divergence: float = 0.0
     steps: dict[tuple[float, float, bool], int] = field(default_factory=dict)
     plans: dict[str, int] = field(default_factory=dict)
-    kinds: frozenset[StepKind] = frozenset()
+    by_kind: dict[StepKind, int] = field(default_factory=dict)
 
     def add(self, request: PlannedRound, terms: FirstCharge) -> None:
         """Adds a charged round to the sums, under the terms of the first charge.
@@ -221,7 +170,7 @@ class Spending:
         key = (event.noise_multiplier, event.sample_rate, event.is_private)
         self.steps[key] = self.steps.get(key, 0) + event.steps
         self.plans[request.plan] = self.plans.get(request.plan, 0) + event.steps
-        self.kinds |= {request.kind}
+        self.by_kind[request.kind] = self.by_kind.get(request.kind, 0) + event.steps
 
     @property
     def total_steps(self) -> int:
@@ -249,12 +198,19 @@ def terms_for(request: PlannedRound, spent: Spending, budget: Budget) -> FirstCh
         return spent.terms
     if math.isinf(budget.epsilon) or not request.kind.is_private:
         return FirstCharge(ORDERS[0], None)  # the rule is not used
+    listed = several(request)
+    priced = request.planned if listed else (request.event,)
 
     def affordable(order: float) -> float:
         limit = rdp_budget(budget.epsilon, budget.delta / 2, order)
-        return limit / max(rdp_at(request.event, order), 1e-300)
+        return limit / max(sum(rdp_at(event, order) for event in priced), 1e-300)
 
-    return FirstCharge(max(ORDERS, key=affordable), most_steps(request, budget))
+    return FirstCharge(max(ORDERS, key=affordable), most_steps(request, budget), listed)
+
+
+def several(request: PlannedRound) -> Listed:
+    """Returns the list of a plan with several kinds of steps; empty where all are of one kind."""
+    return request.listed if len(request.listed) > 1 else ()
 
 
 @lru_cache(maxsize=256)
@@ -264,8 +220,11 @@ def most_steps(request: PlannedRound, budget: Budget) -> int:
 
     Returns:
         The whole plan's steps if they fit; more, up to `MOST_SEARCHED`, if more fit on the coarse
-        grid, which also bounds ε from above; 0 if no step fits.
+        grid, which also bounds ε from above; 0 if no step fits. Of a plan with several kinds of
+        steps its own number, or 0 if the whole list does not fit.
     """
+    if several(request):
+        return request.planned_steps if fits_whole(request.planned, budget) else 0
     kind = request.kind
     below = request.planned_steps if fits_whole(request.planned, budget) else 0
     if below >= MOST_SEARCHED or not _fits(kind, below + 1, budget, COARSE):
@@ -306,15 +265,18 @@ def _most_by_renyi(kind: StepKind, budget: Budget) -> int:
     return below
 
 
-def fits_whole(planned: GaussianEvent, budget: Budget) -> bool:
-    """Whether a whole plan fits into a budget that nothing else uses."""
-    return epsilon([planned], budget.delta / 2) <= budget.epsilon
+def fits_whole(planned: Sequence[GaussianEvent], budget: Budget) -> bool:
+    """Whether a whole plan's releases fit into a budget that nothing else uses."""
+    return epsilon(planned, budget.delta / 2) <= budget.epsilon
 
 
 def is_within(first: PlannedRound, terms: FirstCharge, budget: Budget) -> bool:
     """Whether the terms that a ledger's first charge states are within the budget."""
     if terms.most_steps is None or math.isinf(budget.epsilon):
         return True
+    if terms.listed:
+        fits = terms.most_steps == first.planned_steps and fits_whole(first.planned, budget)
+        return fits or terms.most_steps == 0
     if terms.most_steps > max(MOST_SEARCHED, first.planned_steps):
         return False  # no valid first charge fixes more, and their PLDs take too long
     return any(_fits(first.kind, terms.most_steps, budget, grid) for grid in (COARSE, FINE))
@@ -347,9 +309,14 @@ def fits(request: PlannedRound, spent: Spending, budget: Budget, terms: FirstCha
 def _fits_as_one(
     request: PlannedRound, spent: Spending, budget: Budget, terms: FirstCharge
 ) -> bool:
-    """Way 1: all steps are of one kind, and at most as many as the first charge fixed."""
+    """Way 1: all steps are of the kinds that the first charge fixed, and at most as many."""
+    if terms.listed:
+        # All kinds are compared: once the filter took a step beyond the list, way 1 is over.
+        limits = dict(terms.listed) if terms.most_steps else {}
+        taken = {**spent.by_kind, request.kind: spent.by_kind.get(request.kind, 0) + request.steps}
+        return all(steps <= limits.get(kind, -1) for kind, steps in taken.items())
     if terms.most_steps is not None:
-        alike = spent.kinds <= {request.kind}
+        alike = spent.by_kind.keys() <= {request.kind}
         return alike and spent.total_steps + request.steps <= terms.most_steps
     alone = set(spent.plans) <= {request.plan}
     within = spent.plans.get(request.plan, 0) + request.steps <= request.planned_steps
@@ -369,10 +336,14 @@ def steps_left(request: PlannedRound, spent: Spending, budget: Budget) -> int | 
     if math.isfinite(spent.divergence) and 0 < price < math.inf:
         left = max(0, math.floor((limit - spent.divergence) / price))
     if _fits_as_one(request, spent, budget, terms):
-        most = (
-            request.planned_steps - spent.plans.get(request.plan, 0)
-            if terms.most_steps is None
-            else terms.most_steps - spent.total_steps
-        )
-        left = max(left, most)
+        left = max(left, _left_as_one(request, spent, terms))
     return left
+
+
+def _left_as_one(request: PlannedRound, spent: Spending, terms: FirstCharge) -> int:
+    """Steps of a request's kind that are left by way 1, by which the request fits."""
+    if terms.listed:
+        return dict(terms.listed)[request.kind] - spent.by_kind.get(request.kind, 0)
+    if terms.most_steps is None:
+        return request.planned_steps - spent.plans.get(request.plan, 0)
+    return terms.most_steps - spent.total_steps

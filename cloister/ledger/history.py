@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cloister.errors import LedgerError, UsageError
-from cloister.ledger.budget import Budget, FirstCharge, PlannedRound, Spending, StepKind
+from cloister.ledger.budget import Budget, FirstCharge, Spending, several
 from cloister.ledger.chain import Entry, Head, follow
+from cloister.ledger.planned_round import PlannedRound, StepKind
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Neighbouring, Unit
@@ -152,18 +153,19 @@ class History:
         self.rounds[place] = Reserved(head.seq, digest, _text(fields, "request"), event)
         self._reservations.add(head.seq)
         self.couples_units = self.couples_units or "couples_units" in fields
-        self.spent.add(request, self._terms(fields))
+        self.spent.add(request, self._terms(fields, request))
         return request
 
-    def _terms(self, fields: dict[str, Any]) -> FirstCharge:
+    def _terms(self, fields: dict[str, Any], request: PlannedRound) -> FirstCharge:
         """Reads the terms of the first charge; later charges repeat the order only."""
         order, first = _number(fields, "order"), self.spent.terms
         if first is None:
-            stated = _whole(fields, "most_steps") if "most_steps" in fields else None
-            return FirstCharge(order, stated)
+            if "most_steps" not in fields:
+                return FirstCharge(order, None)
+            return FirstCharge(order, _whole(fields, "most_steps"), several(request))
         if "most_steps" in fields:
             raise ValueError("most_steps: only the first charge states it")
-        return FirstCharge(order, first.most_steps)
+        return replace(first, order=order)
 
     def _plan(self, digest: str, fields: dict[str, Any]) -> Plan:
         """The plan of a charge; the first charge of a plan states its terms."""
@@ -182,19 +184,22 @@ def request_of(plan: Plan, *, is_private: bool = True) -> PlannedRound:
         plan: The round's plan.
         is_private: Whether its randomness is unpredictable; rounds of one plan may differ in that.
     """
+    listed = tuple((_kind(plan, event, is_private), event.steps) for event in plan.releases)
     return PlannedRound(
-        plan=plan.digest(),
-        kind=StepKind(
-            noise_multiplier=plan.noise_multiplier,
-            sample_rate=plan.sample_rate,
-            is_private=is_private and plan.is_private,
-            unit=plan.unit,
-            max_records=plan.max_records,
-            neighbouring=plan.neighbouring,
-            sharing=plan.sharing,
-        ),
-        steps=plan.local_steps,
-        planned_steps=plan.local_steps * plan.num_rounds,
+        plan=plan.digest(), kind=listed[0][0], steps=plan.local_steps, listed=listed
+    )
+
+
+def _kind(plan: Plan, event: GaussianEvent, is_private: bool) -> StepKind:
+    """The kind of the steps of one of a plan's events."""
+    return StepKind(
+        noise_multiplier=event.noise_multiplier,
+        sample_rate=event.sample_rate,
+        is_private=is_private and event.is_private,
+        unit=plan.unit,
+        max_records=plan.max_records,
+        neighbouring=plan.neighbouring,
+        sharing=plan.sharing,
     )
 
 

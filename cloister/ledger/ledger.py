@@ -21,11 +21,12 @@ from typing import Any
 from cloister import __version__
 from cloister.canonical import json_number
 from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError
-from cloister.ledger.budget import Budget, FirstCharge, PlannedRound, fits, terms_for
+from cloister.ledger.budget import Budget, FirstCharge, fits, terms_for
 from cloister.ledger.certificate import certify
 from cloister.ledger.chain import Entry, Head, check_anchor, follow, sign
 from cloister.ledger.charge import Charge, Released
 from cloister.ledger.history import History, ReleasedEntry, Reserved, request_of
+from cloister.ledger.planned_round import PlannedRound
 from cloister.ledger.signing import create_key, load_key, public_hex
 from cloister.ledger.stated import Stated, promise, shown, spent, used
 from cloister.ledger.storage import LedgerFile, Transaction

@@ -12,6 +12,7 @@ Math:
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
@@ -158,13 +159,13 @@ def of_plan(plan: Plan, *, is_private: bool = True) -> Stated:
         is_private: Whether its randomness is unpredictable.
     """
     every = request_of(plan, is_private=is_private).planned
-    return _of([every], plan.delta, [plan], plan.unit, Basis.WHOLE_PLAN)
+    return _of(every, plan.delta, [plan], plan.unit, Basis.WHOLE_PLAN)
 
 
 def of_plan_alone(plan: Plan, *, is_private: bool = True) -> Stated | None:
     """`of_plan` against the coordinator with all other sites; None if no noise is shared."""
     every = request_of(plan, is_private=is_private).planned
-    seen = adversaries.alone([(plan, every)])
+    seen = adversaries.alone([(plan, event) for event in every])
     if seen is None:
         return None
     found = _of(seen, plan.delta, [plan], plan.unit, Basis.WHOLE_PLAN)
@@ -266,7 +267,7 @@ def of_budget_used(found: Stated, budget: Budget) -> str:
 def promised_events(history: History) -> tuple[GaussianEvent, ...]:
     """All steps of the one plan if that is the promise; empty if the budget is."""
     plan = _only_plan(history)
-    return () if plan is None else (request_of(plan, is_private=_is_private(history)).planned,)
+    return () if plan is None else request_of(plan, is_private=_is_private(history)).planned
 
 
 def beside(promised: Stated, history: History) -> float:
@@ -283,13 +284,23 @@ def _only_plan(history: History) -> Plan | None:
     if len(history.plans) != 1 or len(studies) != 1:
         return None
     (plan,) = history.plans.values()
-    every = request_of(plan, is_private=_is_private(history)).planned
-    covered = fits_whole(every, rounded_up(history.budget))
-    return plan if covered and history.spent.total_steps <= every.steps else None
+    whole = request_of(plan, is_private=_is_private(history)).planned
+    covered = fits_whole(whole, rounded_up(history.budget))
+    return plan if covered and are_among(history.spent.events, whole) else None
+
+
+def are_among(events: Iterable[GaussianEvent], planned: Iterable[GaussianEvent]) -> bool:
+    """Whether a plan's list has all of these releases: of each mechanism at least as many steps."""
+    left = Counter[tuple[float, float]]()
+    for event in planned:
+        left[event.noise_multiplier, event.sample_rate] += event.steps
+    for event in events:
+        left[event.noise_multiplier, event.sample_rate] -= event.steps
+    return all(steps >= 0 for steps in left.values())
 
 
 def _is_private(history: History) -> bool:
-    return all(kind.is_private for kind in history.spent.kinds)
+    return all(kind.is_private for kind in history.spent.by_kind)
 
 
 def _of(

@@ -141,7 +141,12 @@ def verify(
 
 
 def _copy(spent: Spending) -> Spending:
-    return replace(spent, steps=dict(spent.steps), plans=dict(spent.plans))
+    return replace(
+        spent,
+        steps=dict(spent.steps),
+        plans=dict(spent.plans),
+        by_kind=dict(spent.by_kind),
+    )
 
 
 def _recomputed(entries: Sequence[Entry], history: History) -> tuple[float, float, float]:

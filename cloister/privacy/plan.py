@@ -72,6 +72,14 @@ class Plan:
         """Whether its releases have a finite ε."""
         return self.max_grad_norm is not None and self.noise_multiplier > 0
 
+    @property
+    def releases(self) -> tuple[GaussianEvent, ...]:
+        """All releases of the study, fixed in advance: one event for each kind of release.
+
+        The plan's ε is the PLD of this list, in any order.
+        """
+        return (self.event(self.num_rounds * self.local_steps),)
+
     def event(self, steps: int) -> GaussianEvent:
         """Returns the event that an accountant gets for this number of the plan's steps."""
         return GaussianEvent(

@@ -134,20 +134,20 @@ def _participants(run: RunDirectory) -> list[str]:
     return sorted({site for row in run.metrics() for site in row["received"]})
 
 
-def copy_ledgers(former: FormerRun, run: RunDirectory) -> None:
+def copy_ledgers(former: RunDirectory, run: RunDirectory) -> None:
     """Copies the ledgers of a simulation's sites, with their keys, into a new run.
 
     A data set has one ledger for its lifetime, so the new study is charged after the old one.
 
     Args:
-        former: The finished run.
+        former: The finished run's folder.
         run: The new run's folder.
 
     Raises:
         LedgerError: A ledger is missing or damaged.
         BadFileError: A file cannot be copied.
     """
-    for site, ledger in former.run.ledgers().items():
+    for site, ledger in former.ledgers().items():
         try:
             private_folder(run.ledger(site).parent)
             LedgerFile(ledger).snapshot(run.ledger(site))

@@ -111,28 +111,32 @@ def composed(recipe: Recipe, folds: int) -> Stated | None:
         return None
     names = tuple(f"site {n}" for n in range(recipe.data.sites))
     plans = list(dict.fromkeys(plans_of(recipe, names).values()))
-    events = [plan.event(plan.num_rounds * plan.local_steps) for plan in plans]
+    trainings = [plan.releases for plan in plans]
     largest = max((of_plan(plan) for plan in plans), key=lambda one: one.epsilon)
-    together = max(epsilon(mix, plans[0].delta) for mix in _mixes(events, folds - 1))
+    together = max(epsilon(mix, plans[0].delta) for mix in _mixes(trainings, folds - 1))
     return dataclasses.replace(largest, epsilon=together)
 
 
-def _mixes(events: Sequence[GaussianEvent], count: int) -> Iterator[Sequence[GaussianEvent]]:
-    """Yields the possible trainings of a unit: `count` events, each of any site.
+def _mixes(
+    trainings: Sequence[Sequence[GaussianEvent]], count: int
+) -> Iterator[Sequence[GaussianEvent]]:
+    """Yields the releases that may see a unit: those of `count` trainings, each at any site.
 
-    For many different sites, it yields one event that is worse than all of theirs, `count` times:
-    less noise, a larger rate and more steps each cost more.
+    For many different sites, it yields one event that is worse than all of theirs, `count` times as
+    often as a training has events: less noise, a larger rate and more steps each cost more.
     """
-    if math.comb(len(events) + count - 1, count) <= MOST_MIXES:
-        yield from combinations_with_replacement(events, count)
+    if math.comb(len(trainings) + count - 1, count) <= MOST_MIXES:
+        for mix in combinations_with_replacement(trainings, count):
+            yield [event for training in mix for event in training]
         return
+    events = [event for training in trainings for event in training]
     worst = GaussianEvent(
         noise_multiplier=min(event.noise_multiplier for event in events),
         sample_rate=max(event.sample_rate for event in events),
         steps=max(event.steps for event in events),
         is_private=all(event.is_private for event in events),
     )
-    yield [worst] * count
+    yield [worst] * count * max(len(training) for training in trainings)
 
 
 def folds_note(recipe: Recipe, folds: int) -> str:

@@ -16,6 +16,7 @@ from cloister.server.run_directory import RunDirectory
 from cloister.server.start import keep_start
 from cloister.simulation.policies import simulated_budget
 from cloister.simulation.study import SimulatedStudy, limit_of
+from cloister.staging import staging
 
 
 def go_on(run: RunDirectory, former: FormerRun) -> None:
@@ -26,7 +27,29 @@ def go_on(run: RunDirectory, former: FormerRun) -> None:
         BadFileError: A file cannot be written.
     """
     keep_start(run, former)
-    copy_ledgers(former, run)
+    copy_ledgers(former.run, run)
+
+
+def carry_on(run: RunDirectory, before: RunDirectory) -> None:
+    """Begins a run's ledgers as copies of another run's, so that it is charged after that one.
+
+    Args:
+        run: The run's folder, which may have ledgers already: then nothing is done.
+        before: The folder of the run that was charged last.
+
+    Raises:
+        LedgerError: A ledger is missing or damaged.
+        BadFileError: A file cannot be copied.
+
+    Guarantees:
+        After a crash the run has all of the ledgers, or none.
+    """
+    target = run.path / "ledgers"
+    if target.exists():
+        return
+    with staging(target, "copied") as stage:
+        copy_ledgers(before, RunDirectory(stage))
+        (stage / "ledgers").rename(target)
 
 
 def begin_ledgers(study: SimulatedStudy, run: RunDirectory) -> None:

@@ -70,7 +70,7 @@ def plan_sweep(
         UsageError: A sweep is not of that form, a field is given twice, or there are too many runs.
         RecipeError: A recipe of the grid is invalid.
     """
-    axes = [_axis(text) for text in sweeps]
+    axes = [axis(text, "--sweep") for text in sweeps]
     swept = tuple(field for field, _ in axes)
     if len(set(swept)) < len(swept):
         raise UsageError(f"--sweep: {swept[0]} given twice; give all of its values in one --sweep")
@@ -117,13 +117,23 @@ def plan_folds(recipe: Path | None, assignments: Sequence[str], folds: int) -> S
     return Sweep((), tuple(runs), folds)
 
 
-def _axis(text: str) -> tuple[str, list[str]]:
+def axis(text: str, option: str) -> tuple[str, list[str]]:
     """Reads `section.key=a,b,c`: the field, and each value in the form of `--set`.
 
     Commas inside of quotes or brackets do not separate values: the list is read as TOML if it is
     valid TOML.
+
+    Args:
+        text: The user's text.
+        option: The option that it was given to, for messages.
+
+    Raises:
+        UsageError: It is not of that form.
     """
-    section, key, _ = parse_assignment(text.replace("--set", "--sweep"), KINDS)
+    try:
+        section, key, _ = parse_assignment(text, KINDS)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--set", option, 1)) from None
     raw = text.partition("=")[2]
     try:
         parse_toml(f"v = [{raw}]")
@@ -133,7 +143,7 @@ def _axis(text: str) -> tuple[str, list[str]]:
     values = [value.strip() for value in values]
     if not raw.strip() or not all(values):
         raise UsageError(
-            f"--sweep {shortened(text)[1:-1]}: values separated by commas are needed, as in "
+            f"{option} {shortened(text)[1:-1]}: values separated by commas are needed, as in "
             "privacy.epsilon=1,3,8"
         )
     return f"{section}.{key}", values
@@ -187,7 +197,7 @@ def open_sweep(folder: Path, sweep: Sweep) -> dict[str, RunDirectory | None]:
         write_sweep(folder, sweep.swept, names, sweep.folds)
     except (OSError, ValueError) as error:
         raise bad_file(error, "written") from error
-    return {run.name: _opened(folder / run.name, run.recipe) for run in sweep.runs}
+    return {run.name: opened_run(folder / run.name, run.recipe) for run in sweep.runs}
 
 
 def _joined(folder: Path, before: SweepFile, sweep: Sweep) -> list[str]:
@@ -212,8 +222,12 @@ def _joined(folder: Path, before: SweepFile, sweep: Sweep) -> list[str]:
     return names
 
 
-def _opened(path: Path, recipe: Recipe) -> RunDirectory | None:
-    """Returns a run's folder; None: the run is finished."""
+def opened_run(path: Path, recipe: Recipe) -> RunDirectory | None:
+    """Returns a run's folder, new or of an unfinished run; None: the run is finished.
+
+    Raises:
+        UsageError: The folder has a run of another recipe, in which something was charged.
+    """
     if not (path / "recipe.toml").is_file():
         return RunDirectory(path.absolute())
     run = RunDirectory.reopen(path)

@@ -18,6 +18,7 @@ from cloister.data.records import Record, RecordKind
 from cloister.errors import PluginError
 from cloister.tasks.config import TaskPlugin
 from cloister.tasks.task import Batch, BatchShape, Example, Meter
+from cloister.tasks.text_task import TextTask
 
 Given = TypeVar("Given")
 
@@ -82,6 +83,25 @@ class GuardedTask:
         if losses.dtype != torch.float32:
             self._fail("record_losses", f"{losses.dtype} returned; float32 is needed")
         return losses
+
+    @property
+    def has_mean_scores(self) -> bool:
+        """Whether all of its scores are means over records, as `TextTask` computes them."""
+        kind = type(self._made)
+        return issubclass(kind, TextTask) and kind.meter is TextTask.meter
+
+    def record_scores(self, logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        """Returns its scores besides the loss, float32 [B] each; of means over records only."""
+        if not self.has_mean_scores:
+            return {}
+        found = self._call(
+            "scores",
+            lambda: {str(n): v.float() for n, v in self._made.scores(logits, batch).items()},
+        )
+        for name, values in found.items():
+            if values.shape != (len(logits),):
+                self._fail("scores", f"{tuple(values.shape)} returned as {name}; [B] is needed")
+        return found
 
     def meter(self) -> Meter:
         """Returns the plug-in's new meter, whose calls are checked too."""

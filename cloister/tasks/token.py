@@ -66,6 +66,20 @@ def by_word(row: Sequence[Value], example: Example) -> dict[int, Value]:
     return dict(zip(example.words, values, strict=True))
 
 
+def word_tags(logits: Tensor, batch: Batch, labels: Sequence[str]) -> list[list[str]]:
+    """Returns the predicted tag of every word of each sentence, from logits [B, T, C].
+
+    Words that were cut, or for which the tokenizer gives no token, are tagged O.
+    """
+    every = []
+    for row, example in zip(logits.argmax(dim=2).tolist(), batch.examples, strict=True):
+        tags = ["O"] * len(example.reference)
+        for word, output in by_word(row, example).items():
+            tags[word] = labels[output]
+        every.append(tags)
+    return every
+
+
 def spans_of(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     """Entities in a sentence's tags, as the scores count them: type, first word, last word + 1."""
     return [(kind, first, last + 1) for kind, first, last in get_entities(list(tags))]
@@ -136,14 +150,8 @@ class TokenMeter:
 
     def add(self, logits: Tensor, batch: Batch) -> None:
         """Takes one batch, logits [B, T, C]."""
-        best = logits.argmax(dim=2)
-        for row, example in zip(best.tolist(), batch.examples, strict=True):
-            # Words that were cut, or for which the tokenizer gives no token, stay at O.
-            tags = ["O"] * len(example.reference)
-            for word, output in by_word(row, example).items():
-                tags[word] = self.task.labels[output]
-            self._predicted.append(tags)
-            self._true.append(list(example.reference))
+        self._predicted += word_tags(logits, batch, self.task.labels)
+        self._true += [list(example.reference) for example in batch.examples]
         self._loss += float(self.task.record_losses(logits, batch).sum())
 
     def result(self) -> dict[str, float]:

@@ -49,9 +49,14 @@ def reply_score(
 ) -> float:
     """Mean ROUGE-L F-measure, in 0…1, of greedy replies in place of the last assistant turn of the
     first `GENERATED` conversations; 0 if all records are texts."""
-    chats = [r for r in records if isinstance(r, ChatRecord) and r.messages][:GENERATED]
+    chats = generated_for(records)
     replies = replies_to(network, task, tokenizer, [task.prompt(record) for record in chats])
     return rouge_l(replies, [task.reference_text(record) for record in chats])
+
+
+def generated_for(records: Sequence[Record]) -> list[ChatRecord]:
+    """Returns the first `GENERATED` conversations, for which replies are generated."""
+    return [r for r in records if isinstance(r, ChatRecord) and r.messages][:GENERATED]
 
 
 def check_replies(

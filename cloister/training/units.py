@@ -92,7 +92,7 @@ def encode_units(
     units = PackedUnits()
     problems: list[tuple[int, str, str]] = []
     unused = silent = 0
-    for places in _groups(records, unit):
+    for places in groups_of(records, unit):
         examples: list[Example] = []
         tried = 0
         for place in _sources_first(places, records)[: rows_tried(unit, most)]:
@@ -151,7 +151,7 @@ def rows_tried(unit: Unit, most: int) -> int:
     return 1 if unit is Unit.RECORD and most == 1 else TRIED * most
 
 
-def _groups(records: Sequence[Record], unit: Unit) -> Iterable[Sequence[int]]:
+def groups_of(records: Sequence[Record], unit: Unit) -> Iterable[Sequence[int]]:
     """Returns the places of each unit's rows, units in the order of their first row."""
     if unit is Unit.RECORD and all(record.unit is None for record in records):
         return ((place,) for place in range(len(records)))

@@ -71,18 +71,29 @@ def resampled_ratios(parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Returns:
         The ratios, [K, RESAMPLES]; NaN where a denominator is 0.
     """
-    count = parts.shape[2]
-    found = []
-    left = RESAMPLES
-    while left:
-        rows = min(left, max(1, _AT_ONCE // count))
-        drawn = rng.multinomial(count, np.full(count, 1 / count), size=rows)
-        found.append(np.einsum("rn,kpn->kpr", drawn.astype(float), parts))
-        left -= rows
-    sums = np.concatenate(found, axis=2)
+    figures, two, count = parts.shape
+    sums = resampled_sums(parts.reshape(-1, count).T, rng).T.reshape(figures, two, -1)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios: np.ndarray = sums[:, 0] / sums[:, 1]
     return ratios
+
+
+def resampled_sums(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns sums over resampled rows, [RESAMPLES, D].
+
+    Args:
+        rows: What each of N records, or persons, adds, [N, D]; N > 0.
+        rng: The generator that draws them.
+    """
+    count = len(rows)
+    found = []
+    left = RESAMPLES
+    while left:
+        draws = min(left, max(1, _AT_ONCE // count))
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws)
+        found.append(drawn.astype(float) @ rows)
+        left -= draws
+    return np.concatenate(found)
 
 
 def ratio(parts: np.ndarray, rng: np.random.Generator) -> Interval | None:
@@ -95,7 +106,7 @@ def ratio(parts: np.ndarray, rng: np.random.Generator) -> Interval | None:
     top, below = parts.sum(axis=1)
     if below == 0:
         return None
-    return _between(float(top / below), resampled_ratios(parts[None], rng)[0])
+    return percentiles(float(top / below), resampled_ratios(parts[None], rng)[0])
 
 
 def difference(parts: np.ndarray, rng: np.random.Generator) -> Interval | None:
@@ -111,7 +122,7 @@ def difference(parts: np.ndarray, rng: np.random.Generator) -> Interval | None:
         return None
     value = float(sums[1, 0] / sums[1, 1] - sums[0, 0] / sums[0, 1])
     first, second = resampled_ratios(parts, rng)
-    return _between(value, second - first)
+    return percentiles(value, second - first)
 
 
 def mean(values: np.ndarray, rng: np.random.Generator) -> Interval | None:
@@ -121,6 +132,11 @@ def mean(values: np.ndarray, rng: np.random.Generator) -> Interval | None:
     return ratio(np.stack([np.asarray(values, dtype=float), np.ones(len(values))]), rng)
 
 
-def _between(value: float, draws: np.ndarray) -> Interval:
-    low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+def percentiles(value: float, draws: np.ndarray) -> Interval:
+    """Returns a figure with the percentiles of its resampled values; NaN is left out."""
+    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    if np.isinf(draws).any():  # nothing lies between two infinite values
+        low, high = np.nanquantile(draws, ends, method="nearest")
+    else:
+        low, high = np.nanquantile(draws, ends)
     return Interval(value, float(low), float(high))

@@ -10,6 +10,7 @@ import pytest
 
 from cloister.cli.main import run
 from cloister.client.site_file import read_site
+from cloister.dashboard.coordinator import MOST_PICTURE, picture
 from cloister.deployment.coordinator.journal import RunStatus
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.evidence.bundle import write_bundle
@@ -17,6 +18,7 @@ from cloister.ledger import stated
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
 from cloister.protocol.delivery import NOTE
+from cloister.server.class_plot import plot_classes
 from tests.cli.test_site_studies import make, study
 from tests.support.dashboards import HOSTILE, coordinator_folder, site_folder
 from tests.support.evidence import bundle_of, keys_of
@@ -81,6 +83,23 @@ def test_the_coordinator_s_page_shows_lanes_members_and_what_to_type_next(
     assert page.count('class="lanes"') == 2
     assert page.count('<td class="refused"') == 1
     assert page.count('<svg viewBox="0 0 400') == 4
+
+
+def test_a_finished_run_shows_its_classes_inside_the_page(tmp_path: Path) -> None:
+    folder = coordinator_folder(tmp_path / "desk").path
+    scores = {"cough": {"precision": 0.5, "recall": 0.4, "f1": 0.44}}
+    assert plot_classes(scores, "pilot", folder / "runs" / "pilot" / "classes.png")
+    page = Seen(written(folder, tmp_path / "page")["coordinator.html"])
+    assert page.tags.count("img") == 1
+    assert [link for link in page.links if link.startswith("data:image/png;base64,")]
+    assert "Scores by class" in page.words
+
+
+@pytest.mark.parametrize("content", [b"<svg onload=1>", b"\x89PNG\r\n\x1a\n" + bytes(MOST_PICTURE)])
+def test_what_is_no_small_png_is_no_picture(content: bytes, tmp_path: Path) -> None:
+    place = tmp_path / "classes.png"
+    place.write_bytes(content)
+    assert picture(place) == ""
 
 
 def test_the_coordinator_s_page_holds_no_epsilon(desk: Path, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from cloister.ledger.budget import (
     ORDERS,
     Budget,
     FirstCharge,
-    PlannedRound,
     Spending,
     fits,
     fits_whole,
@@ -22,6 +21,7 @@ from cloister.ledger.budget import (
     terms_for,
 )
 from cloister.ledger.history import request_of
+from cloister.ledger.planned_round import PlannedRound
 from cloister.privacy.accounting import COARSE, epsilon, rdp_at, rdp_budget
 from cloister.privacy.plan import Plan
 from tests.support.examples import tries
@@ -118,7 +118,7 @@ def test_the_rule_is_its_slow_twin_s_and_keeps_the_budget(limit: float, asked: l
             twin.charged.append(request)
     # Whatever was chosen, what was taken is within the budget by an accountant of its own.
     assert epsilon(spent.events, budget.delta / 2, COARSE) <= budget.epsilon + 5e-3
-    if len(spent.kinds) > 1:  # from the first other event on, the filter alone decided
+    if len(spent.by_kind) > 1:  # from the first other event on, the filter alone decided
         assert spent.terms is not None
         assert spent.divergence <= rdp_budget(limit, 1e-5, spent.terms.order)
 

@@ -17,10 +17,11 @@ from hypothesis.stateful import (
 )
 
 from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError
-from cloister.ledger.budget import Budget, PlannedRound, Spending, fits, terms_for
+from cloister.ledger.budget import Budget, Spending, fits, terms_for
 from cloister.ledger.charge import Charge, Released
 from cloister.ledger.history import request_of
 from cloister.ledger.ledger import Ledger, Reservation
+from cloister.ledger.planned_round import PlannedRound
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
 from cloister.privacy.accounting import COARSE, epsilon

@@ -177,7 +177,8 @@ def test_many_different_sites_are_bounded_by_one_that_is_worse_than_all() -> Non
         GaussianEvent(noise_multiplier=1 + 0.1 * n, sample_rate=0.01 + 0.002 * n, steps=100 + n)
         for n in range(8)
     ]
-    (bound,) = mixes(events, 4)
+    trainings = [(event,) for event in events]
+    (bound,) = mixes(trainings, 4)
     worst = epsilon(bound, 1e-5)
     assert all(epsilon([event] * 4, 1e-5) < worst for event in (events[0], events[-1]))
-    assert len(list(mixes(events[:2], 4))) == 5
+    assert len(list(mixes(trainings[:2], 4))) == 5

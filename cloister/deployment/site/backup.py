@@ -4,6 +4,8 @@ site.toml        as it is
 ledger           with the bytes of every release, so that each can be sent again unchanged
 ledger.head      the ledger's head
 ledger.key       the site's signing key
+ledger.units.key the key of the keyed hash of its units, if there is one
+ledger.held-out  the share of records that is held out, if one is fixed
 personal/        the part of adapters that the site keeps (`client.personal`)
 federation/      node key, enrolment documents, the coordinator's pinned authority and key
 agent/           the agent's notes: refusals and proofs
@@ -26,6 +28,7 @@ from pathlib import Path
 
 from cloister import __version__
 from cloister.archive import write_archive
+from cloister.client.held_out_terms import terms_file
 from cloister.client.personal import PersonalAdapter
 from cloister.client.site_file import SiteFile, site_bytes, site_of
 from cloister.deployment.site.agent_folder import AgentFolder
@@ -37,6 +40,7 @@ from cloister.ledger.chain import Entry
 from cloister.ledger.ledger import key_file
 from cloister.ledger.signing import load_key, public_hex
 from cloister.ledger.storage import LedgerFile
+from cloister.ledger.unit_key import unit_key_file
 from cloister.ledger.verify import Verdict, verify
 
 KIND = "site"
@@ -161,6 +165,8 @@ def back_up(site: Path, out: Path | None = None) -> BackedUp:
 def _staged(file: SiteFile, content: bytes, stage: Path) -> Iterator[tuple[str, Path]]:
     """Copies everything except the ledger, each file at one moment; yields names and copies."""
     found = {"site.toml": content, "ledger.key": _bytes(key_file(file.ledger))}
+    found |= _still_there("ledger.units.key", unit_key_file(file.ledger))
+    found |= _still_there("ledger.held-out", terms_file(file.ledger))
     for name, folder in folders(file).items():
         for path in _inside(folder):
             if name != "agent" or path.name not in LEFT_OUT:
@@ -220,6 +226,8 @@ def place_of(name: str, file: SiteFile) -> Path:
         "ledger": file.ledger,
         "ledger.head": file.ledger.with_name(file.ledger.name + ".head"),
         "ledger.key": key_file(file.ledger),
+        "ledger.units.key": unit_key_file(file.ledger),
+        "ledger.held-out": terms_file(file.ledger),
     }
     if name in whole:
         return whole[name]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import torch
 
 from cloister.client.acceptance import accept, proposed_plan
 from cloister.client.changes import Change, changes
+from cloister.client.held_out_terms import held_out_of
 from cloister.client.proving import KeptProofs
 from cloister.client.site_file import SiteFile
 from cloister.client.terms import StudyTerms
@@ -76,8 +78,13 @@ def study_checks(file: SiteFile, recipe: Recipe, found: SiteRecords) -> Iterator
     def units() -> Outcome:
         plan, workspace = plans[0], workspaces[0]
         task, most = workspace.task, plan.max_records
-        encodings.append(encode_units(found.records, task, plan.unit, most, workspace.limits))
-        return _units(found, encodings[0], plan, recipe.task.max_length)
+        used = found.trained_on(held_out_of(file))
+        encodings.append(encode_units(used.records, task, plan.unit, most, workspace.limits))
+        outcome = _units(used, encodings[0], plan, recipe.task.max_length)
+        apart = len(found.records) - len(used.records)
+        if not apart:
+            return outcome
+        return replace(outcome, detail=f"{outcome.detail} · {counted(apart, 'record')} held out")
 
     yield run_check("policy", policy)
     if plans:

@@ -15,6 +15,7 @@ from cloister.adapter.wire import encode, encoded_length
 from cloister.client.acceptance import proposed_plan
 from cloister.client.admission import Admitted, admit
 from cloister.client.delivered import Deliveries
+from cloister.client.held_out_terms import fix_terms
 from cloister.client.moments import AT_ONCE, Moments, period_of
 from cloister.client.personal import PersonalAdapter
 from cloister.client.policy import ProposedPlan, check
@@ -184,6 +185,7 @@ def open_for_study(
         )
     ledger = open_ledger(file)
     _covered(terms, ledger)
+    held_out = fix_terms(file, ledger.head.seq)
     plan, study = terms.plan, terms.study
     workspace = _loaded(file, recipe, str(own_base(file, recipe)))
     site = Site(
@@ -212,8 +214,9 @@ def open_for_study(
     admitted = admit(site, workspace, proofs.isolation)
     periods = _periods(file, recipe, admitted, proofs) if plan.is_private else (0.0, 0.0)
     begun = moments.clock()
+    trained_on = records.trained_on(held_out).records
     encoded = encode_units(
-        records.records, workspace.task, plan.unit, plan.max_records, workspace.limits
+        trained_on, workspace.task, plan.unit, plan.max_records, workspace.limits
     )
     moments.hold(begun, periods[0])
     return replace(

@@ -10,19 +10,21 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cloister.client.declared_records import RecordsConfig
 from cloister.client.site_file import SiteFile
 from cloister.client.stamp import ContentStamp
 from cloister.data.catalogue import read_catalogue
+from cloister.data.held_out import HeldOut, sides
 from cloister.data.load import file_rows
 from cloister.data.record_schema import Reading
 from cloister.data.records import ItemsRecord, Record, ScoreRecord
 from cloister.data.source import SITE
 from cloister.data.step_log import steps_of
 from cloister.data.unit_column import is_augmented
+from cloister.data.unit_hash import side_digest
 from cloister.data.values import shown
 from cloister.errors import DataError, MisfitError, PluginError
 from cloister.names import counted
@@ -61,6 +63,9 @@ class SiteRecords:
         nameless: The rows that fit but name no person, if a column of persons is declared.
         stamp: The stamp of the file that was read.
         declared: The declarations with which it was read (`declarations`).
+        digests: The digest of each record's unit, by which it may be held out of training; empty
+            if the site holds out nothing. They are made when the file is read, so that choosing
+            takes the same time for every record.
     """
 
     records: tuple[Record, ...]
@@ -69,6 +74,25 @@ class SiteRecords:
     nameless: tuple[Misfit, ...]
     stamp: ContentStamp
     declared: str
+    digests: tuple[bytes, ...] = ()
+
+    def trained_on(self, held_out: HeldOut | None) -> SiteRecords:
+        """Returns these records without those that are held out.
+
+        Args:
+            held_out: Which units are held out; None: none are.
+        """
+        return self if held_out is None else self._of(held_out, 0)
+
+    def kept_apart(self, held_out: HeldOut) -> SiteRecords:
+        """Returns the held-out records alone."""
+        return self._of(held_out, 1)
+
+    def _of(self, held_out: HeldOut, side: int) -> SiteRecords:
+        every = list(zip(self.records, self.rows, self.digests, strict=True))
+        chosen = sides(every, self.digests, held_out)[side]
+        records, rows, digests = zip(*chosen, strict=True) if chosen else ((), (), ())
+        return replace(self, records=records, rows=rows, digests=digests)
 
     @property
     def reasons(self) -> Mapping[str, int]:
@@ -95,6 +119,7 @@ def declarations(file: SiteFile) -> str:
     parts: list[object] = [str(file.data), asdict(file.declared), asdict(file.columns)]
     parts += [file.policy.privacy.unit, file.site.encoding, file.site.separator]
     parts += ["couples_units"] if file.site.couples_units else []
+    parts += ["held_out_share"] if file.site.held_out_share is not None else []
     return json.dumps(parts, sort_keys=True)
 
 
@@ -149,8 +174,15 @@ def read_records(file: SiteFile) -> SiteRecords:
             f"{file.path.name} declares persons as the units ({_first(nameless)}); correct "
             "privacy.person in site.toml, or that column"
         )
+    holds_out = file.site.held_out_share is not None
     return SiteRecords(
-        tuple(records), tuple(rows), tuple(misfits), tuple(nameless), before, declarations(file)
+        tuple(records),
+        tuple(rows),
+        tuple(misfits),
+        tuple(nameless),
+        before,
+        declarations(file),
+        tuple(map(side_digest, records)) if holds_out else (),
     )
 
 

@@ -240,7 +240,8 @@ def _put_ledger(file: SiteFile, staged: Mapping[str, Path]) -> None:
         LedgerError: Something else exists there already.
     """
     names = sorted(name for name in staged if name.startswith("personal/"))
-    for name in ("ledger.head", "ledger.key", *names, "ledger"):
+    units = [name for name in ("ledger.units.key", "ledger.held-out") if name in staged]
+    for name in ("ledger.head", "ledger.key", *units, *names, "ledger"):
         final, source = real(place_of(name, file)), staged[name]
         if os.path.lexists(final):
             if final.is_file() and filecmp.cmp(source, final, shallow=False):

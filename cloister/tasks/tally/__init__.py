@@ -1,0 +1,1 @@
+"""What each record adds to sums from which a task's scores follow."""

@@ -1,0 +1,162 @@
+"""A site that holds records out: none is trained on, no answer tells, and the share is for life."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from cloister.client.acceptance import accept
+from cloister.client.held_out_terms import fix_terms, fixed_terms, held_out_of, terms_file
+from cloister.client.moments import Moments
+from cloister.client.site_file import EXAMPLE, read_site
+from cloister.data.records import Record
+from cloister.deployment.flower.flower_tasks import Runtime
+from cloister.deployment.site import opened_site
+from cloister.deployment.site.agent import Agent
+from cloister.deployment.site.backup import back_up
+from cloister.deployment.site.open_ledger import begin_ledger
+from cloister.deployment.site.restore import restore
+from cloister.errors import BadFileError, UsageError
+from cloister.ledger.unit_key import unit_key_file
+from cloister.protocol.exchange import RoundRequest, Status, Step
+from cloister.recipe import Recipe
+from tests.support.models import tiny_bert
+from tests.support.neighbours import LABELS, study
+from tests.support.studies import NOTES
+from tests.support.wards import Ward
+
+SHARE = "held_out_share = 0.5\n"
+
+
+def rows(count: int = 60) -> list[dict[str, object]]:
+    return [
+        {"text": f"{NOTES[LABELS[i % 3]][i % 2]} {i}", "label": LABELS[i % 3], "person": f"p{i}"}
+        for i in range(count)
+    ]
+
+
+def declared(ward: Ward, line: str = SHARE) -> None:
+    """Writes the share into the ward's file, of 60 declared records."""
+    path = ward.folder / "site.toml"
+    text = path.read_text().replace("public_records = 40", "public_records = 60")
+    path.write_text(text.replace("[records]", line + "[records]", 1))
+
+
+def held_out_ward(folder: Path, base: Path, patch: pytest.MonkeyPatch, more: int = 0) -> Ward:
+    """A ward with the share in its file, whose agent starts anew."""
+    ward = Ward.open(folder, rows(60 + more), base, patch)
+    declared(ward)
+    again(ward)
+    return ward
+
+
+def again(ward: Ward) -> None:
+    moments = Moments(ward.clock, ward._wait)
+    ward.agent = Agent(ward.folder / "site.toml", cast(Runtime, None), moments)
+
+
+def asked(ward: Ward, recipe: Recipe) -> Status:
+    answer = ward.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE))
+    assert isinstance(answer.said[2], Status)
+    return answer.said[2]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bert(tmp_path_factory.mktemp("base") / "bert")
+
+
+def test_a_held_out_record_is_in_no_unit_and_changes_no_plan(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = study(base)
+    seen: list[Record] = []
+    real = opened_site.encode_units
+
+    def noted(records: list[Record], *rest: object) -> object:
+        seen.extend(records)
+        return real(records, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(opened_site, "encode_units", noted)
+    ward = held_out_ward(tmp_path / "ward", base, monkeypatch)
+    assert asked(ward, recipe) is Status.READY
+    first = RoundRequest(recipe.digest(), 1, ward.adapter)
+    assert ward.ask(recipe, first).said[2] is Status.TRAINED
+    file = read_site(ward.folder / "site.toml")
+    terms, chosen = fixed_terms(file), held_out_of(file)
+    assert terms is not None
+    assert chosen is not None
+    assert (terms.share, terms.after) == (0.5, 0)  # nothing was charged before
+    assert terms_file(file.ledger).stat().st_mode & 0o777 == 0o600
+    every = ward.agent._sites.records.current
+    apart = every.kept_apart(chosen).records
+    assert 15 < len(apart) < 45
+    assert not set(apart) & set(seen)
+    assert {*apart, *seen} == set(every.records)
+    admitted = ward.agent._sites.admitted
+    assert admitted is not None
+    assert len(admitted[1].site.units) == len(seen)
+    # The plan, and so ε and every answer, is that of a site without a share.
+    plain = replace(file, site=replace(file.site, held_out_share=None))
+    assert accept(recipe, file) == accept(recipe, plain)
+    # Another share for the same data is refused, and the agent serves no study with it.
+    path = ward.folder / "site.toml"
+    path.write_text(path.read_text().replace(SHARE, ""))
+    again(ward)
+    assert asked(ward, recipe) is Status.REFUSED
+    assert "none given, but this data set holds out 0.5" in ward.agent._folder.refusals()[-1]["why"]
+
+
+def small_site(folder: Path, share: str = "0.1", records: int = 600) -> Path:
+    folder.mkdir(exist_ok=True)
+    text = EXAMPLE.replace("public_records = 1200", f"public_records = {records}")
+    text = text.replace("# held_out_share = 0.1 ", f"held_out_share = {share}")
+    (folder / "site.toml").write_text(text)
+    lines = [{"text": f"note {n}", "label": "cardiology"} for n in range(9)]
+    (folder / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder / "site.toml"
+
+
+def test_terms_are_refused_with_another_share_key_or_content(tmp_path: Path) -> None:
+    file = read_site(small_site(tmp_path))
+    assert held_out_of(file) is None
+    first = fix_terms(file, 7)
+    assert first is not None
+    assert fix_terms(file, 9) == first == held_out_of(file)
+    terms = fixed_terms(file)
+    assert terms is not None
+    assert terms.after == 7
+    with pytest.raises(BadFileError, match=r"0\.2 given, .* holds out 0\.1 for its life"):
+        fix_terms(read_site(small_site(tmp_path, "0.2")), 9)
+    file = read_site(small_site(tmp_path))
+    place, key = terms_file(file.ledger), unit_key_file(file.ledger)
+    kept = place.read_bytes()
+    for content in (b"", b"[]", b'{"share":0.1}', kept.replace(b"0.1", b"7.0"), kept + b"x"):
+        place.write_bytes(content)
+        with pytest.raises(BadFileError, match="restore it from the site's backup"):
+            held_out_of(file)
+    place.write_bytes(kept)
+    key.write_text("00" * 32)
+    with pytest.raises(BadFileError, match="another key"):
+        held_out_of(file)
+    key.unlink()
+    with pytest.raises(BadFileError, match="missing; restore"):
+        fix_terms(file, 9)
+    assert not key.exists()
+
+
+def test_too_small_a_share_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"site\.held_out_share: 0\.1 of the declared 200 is 20"):
+        read_site(small_site(tmp_path, records=200))
+
+
+def test_a_backup_has_the_share_and_its_key(tmp_path: Path) -> None:
+    file = read_site(small_site(tmp_path / "site"))
+    begin_ledger(file)
+    first = fix_terms(file, 0)
+    done = back_up(file.path, tmp_path / "backup.tar")
+    assert {"ledger.units.key", "ledger.held-out"} <= set(done.names)
+    again = restore(tmp_path / "backup.tar", tmp_path / "again")
+    assert held_out_of(again.file) == first
