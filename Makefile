@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python tools/install.py --lock $(LOCK) --here
 # the federations and runs that they share; some tests start services of their own, hence at most 8.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo llm-demo deploy-demo example-tutor example-customer-service example-recommender example-finance-monitor test nightly fuzz check audit bench docs reference format lock image clean
+.PHONY: help demo llm-demo deploy-demo example-tutor example-customer-service example-recommender example-finance-monitor test nightly fuzz check audit bench bench-quick docs reference format lock image clean
 
 help: ## What each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -62,6 +62,9 @@ audit: $(VENV)/.demo ## Put the quickstart's mechanism to its laws, and attack i
 
 bench: $(VENV)/.dev ## Speed and memory, as ratios within one run
 	$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/.dev ## The figures that a user feels most, in minutes
+	$(BIN)/python -m benchmarks.quick
 
 reference: $(VENV)/.dev ## docs/api.md, docs/commands.md and docs/recipe.md anew, from what they describe
 	$(BIN)/python tools/reference.py

@@ -14,7 +14,14 @@ def evaluate(
     adapter: Annotated[
         Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter.")
     ],
-    data: Annotated[str, typer.Option(help="Records to score: a file or a hub id.")],
+    data: Annotated[str | None, typer.Option(help="Records to score: a file or a hub id.")] = None,
+    held_out: Annotated[
+        bool,
+        typer.Option(
+            "--held-out",
+            help="Score on what each site of this simulation held out (data.held_out_share).",
+        ),
+    ] = False,
     plugin: Annotated[
         str | None,
         typer.Option(
@@ -49,6 +56,14 @@ def evaluate(
     from cloister.training.generation import reply_score
     from cloister.training.machine import MachineConfig
 
+    if (data is None) is not held_out:
+        raise UsageError("give either --data FILE or --held-out")
+    if held_out:
+        if plot is not None:
+            raise UsageError("--plot: not possible with --held-out; leave it out")
+        _held_out(adapter, plugin, as_json)
+        return
+    assert data is not None
     if plot is not None:
         check_place(plot, "--plot")
     folder = adapter_folder(adapter)
@@ -88,3 +103,30 @@ def evaluate(
         for label, values in scores.report.items():
             table.add_row(label, *(f"{value:.3f}" for value in values.values()))
         console.print(table)
+
+
+def _held_out(run: Path, plugin: str | None, as_json: bool) -> None:
+    """Prints the scores on what each site of a simulation held out."""
+    from rich.table import Table
+
+    from cloister.cli.model_arguments import saying
+    from cloister.cli.terminal import Terminal
+    from cloister.trust.held_out.simulated import evaluate_held_out
+
+    found = evaluate_held_out(run, plugin, saying())
+    if as_json:
+        sites = {
+            name: {**one.scores.to_json(), "left_out": dict(one.left_out)}
+            for name, one in found.items()
+        }
+        typer.echo(json.dumps({"run": str(run), "sites": sites}))
+        return
+    names = next(iter(found.values())).scores.scores
+    table = Table(box=None, header_style="bold")
+    for column in ("site", "units", *names):
+        table.add_column(column, justify="left" if column == "site" else "right")
+    for site, one in found.items():
+        cells = [f"{x.value:.3f} ({x.low:.3f} to {x.high:.3f})" for x in one.scores.scores.values()]
+        table.add_row(site, str(one.scores.units), *cells)
+    Terminal().print(table)
+    typer.echo("with 95 % intervals; no ε covers these scores", err=True)

@@ -16,7 +16,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -196,9 +196,8 @@ def _key(admitted: Admitted, recipe: Recipe) -> str:
 
 
 def _measured(admitted: Admitted, length: int) -> Times:
-    """Measures without cached states of frozen layers, and leaves none behind."""
-    prefix = admitted.workspace.network.prefix
-    with prefix.apart() if prefix is not None else nullcontext():
+    """Measures as if no record had been seen before: nothing is cached, nothing is left behind."""
+    with admitted.workspace.network.apart(keeping=False):
         return _measured_apart(admitted, length)
 
 

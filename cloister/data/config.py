@@ -27,6 +27,7 @@ from cloister.data.formats import (
     form_of,
     separator_of,
 )
+from cloister.data.held_out import LARGEST_SHARE, check_share
 from cloister.data.records import RecordKind
 from cloister.errors import UsageError
 from cloister.fields import LATER, called, check_bounds
@@ -115,6 +116,10 @@ class DataConfig:
         separator: Separator of cells in a CSV or TSV, for the same files as `encoding`: `comma`,
             `semicolon`, `tab`, `bar` or a character. Absent: the one that the file's ending
             implies.
+        held_out_share: For simulations: the share of each site's units that is not trained on,
+            chosen by a hash of the unit and the study's seed, for `cloister evaluate RUN
+            --held-out`. `public_records` counts these units too. Absent: none. An institution
+            declares its own share in `site.toml`.
     """
 
     train: Source = field(default=SYNTHETIC, metadata=called("file path dataset train_file"))
@@ -162,6 +167,9 @@ class DataConfig:
     public: Source | None = field(default=None, metadata={**LATER, **called("public_data")})
     public_sha256: Annotated[str, Text(64)] | None = field(default=None, metadata=LATER)
     public_count: Records | None = field(default=None, metadata=LATER)
+    held_out_share: Annotated[float, Between(SMALL, LARGEST_SHARE)] | None = field(
+        default=None, metadata=LATER
+    )
 
     @property
     def second(self) -> str:
@@ -206,6 +214,9 @@ class DataConfig:
             )
         if self.public_records == ():
             raise UsageError("public_records: an empty list given; one number per site is needed")
+        if self.held_out_share is not None:
+            every = self.public_records
+            check_share(self.held_out_share, min(every) if isinstance(every, tuple) else every)
 
     @property
     def labels_column(self) -> str:

@@ -76,7 +76,21 @@ def check_anchor(entries: Sequence[Entry], head: Head, name: str) -> None:
     Raises:
         LedgerError: It was truncated, rolled back or replaced since.
     """
-    if not 0 <= head.seq < len(entries) or entries[head.seq].hash != head.hash:
+    check_entry(entries[head.seq] if 0 <= head.seq < len(entries) else None, head, name)
+
+
+def check_entry(entry: Entry | None, head: Head, name: str) -> None:
+    """Checks that the entry at an earlier head's place is that head; see `check_anchor`.
+
+    Args:
+        entry: The chain's entry of number `head.seq`; None: it has none.
+        head: The earlier head.
+        name: The ledger's name, for the message.
+
+    Raises:
+        LedgerError: It is another entry, or missing.
+    """
+    if entry is None or entry.hash != head.hash:
         raise LedgerError(
             f"{name}: entry {head.seq} was seen before and is missing or different now: the ledger "
             "was truncated, rolled back or replaced, and what was spent is unknown; restore the "

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cloister import __version__
+from cloister.canonical import json_number
 from cloister.errors import LedgerError, UsageError
 from cloister.ledger.budget import Budget, FirstCharge, Spending, several
 from cloister.ledger.chain import Entry, Head, follow
@@ -175,6 +177,27 @@ class History:
                 raise ValueError("the terms differ from the plan's digest or unit")
             self.plans[digest] = plan
         return self.plans[digest]
+
+
+def first_fields(budget: Budget, unit: Unit, person: str | None, key: str) -> dict[str, Any]:
+    """The fields of a chain's first entry, without its time.
+
+    Args:
+        budget: For the data set's lifetime.
+        unit: The unit whose presence every release hides.
+        person: The column that identifies persons; None: not recorded.
+        key: The site's public key in hex.
+    """
+    return {
+        "kind": "begin",
+        "epsilon": json_number(budget.epsilon),
+        "delta": budget.delta,
+        "unit": unit.value,
+        **({} if person is None else {"person": person}),
+        "neighbouring": Neighbouring.ADD_REMOVE.value,
+        "key": key,
+        "code": __version__,
+    }
 
 
 def request_of(plan: Plan, *, is_private: bool = True) -> PlannedRound:

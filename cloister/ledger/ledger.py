@@ -23,17 +23,17 @@ from cloister.canonical import json_number
 from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError
 from cloister.ledger.budget import Budget, FirstCharge, fits, terms_for
 from cloister.ledger.certificate import certify
-from cloister.ledger.chain import Entry, Head, check_anchor, follow, sign
+from cloister.ledger.chain import Entry, Head, check_entry, follow, sign
 from cloister.ledger.charge import Charge, Released
-from cloister.ledger.history import History, ReleasedEntry, Reserved, request_of
+from cloister.ledger.history import History, ReleasedEntry, Reserved, first_fields, request_of
 from cloister.ledger.planned_round import PlannedRound
 from cloister.ledger.signing import create_key, load_key, public_hex
-from cloister.ledger.stated import Stated, promise, shown, spent, used
+from cloister.ledger.stated import Stated, exhausted, promise, spent
 from cloister.ledger.storage import LedgerFile, Transaction
 from cloister.owner_only import private_folder
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
 from cloister.privacy.events import GaussianEvent
-from cloister.privacy.units import Neighbouring, Unit
+from cloister.privacy.units import Unit
 
 
 class Reservation:
@@ -89,8 +89,9 @@ class Ledger:
         self._key = load_key(key or key_file(path))
         self._clock = clock
         self._history = History()
+        self._places: dict[str, int] = {}  # number of each entry by its hash
         first, *later = self._file.entries()
-        self._history.add(first)
+        self._add(first)
         if self._history.public_key != public_hex(self._key):
             other = f"was made with another key than {key or key_file(path)}"
             raise LedgerError(f"{path}: {other}; restore the site's own key")
@@ -131,17 +132,7 @@ class Ledger:
         except OSError as error:
             raise LedgerError(f"{path}: cannot be written ({error}); name another place") from error
         signer = load_key(key) if key.exists() else create_key(key)
-        first = {
-            "kind": "begin",
-            "epsilon": json_number(budget.epsilon),
-            "delta": budget.delta,
-            "unit": unit.value,
-            **({} if person is None else {"person": person}),
-            "neighbouring": Neighbouring.ADD_REMOVE.value,
-            "key": public_hex(signer),
-            "code": __version__,
-            "time": clock(),
-        }
+        first = {**first_fields(budget, unit, person, public_hex(signer)), "time": clock()}
         LedgerFile(path, vfs).create(sign(first, None, signer))
         return cls(path, key=key, clock=clock, vfs=vfs)
 
@@ -185,7 +176,19 @@ class Ledger:
         Raises:
             LedgerError: It was truncated, rolled back or replaced since.
         """
-        check_anchor(self._file.entries(), head, str(self._file.path))
+        with self._file.reading() as reader:
+            check_entry(reader.find(head.seq), head, str(self._file.path))
+
+    def refresh(self) -> None:
+        """Reads the entries that other processes have written since this object read the file.
+
+        Raises:
+            LedgerError: The file is invalid, or the last entry that this object has seen is missing
+                or different in it.
+        """
+        with self._file.reading() as reader:
+            check_entry(reader.find(self.head.seq), self.head, str(self._file.path))
+            self._catch_up(reader)
 
     def holds(self, digest: str) -> bool:
         """Whether the ledger's file has an entry with this SHA-256; reads the file again.
@@ -193,7 +196,12 @@ class Ledger:
         Raises:
             LedgerError: The file is invalid.
         """
-        return any(entry.hash == digest for entry in reversed(self._file.entries()))
+        with self._file.reading() as reader:
+            place = self._places.get(digest)
+            if place is not None:
+                entry = reader.find(place)
+                return entry is not None and entry.hash == digest
+            return any(entry.hash == digest for entry in reader.entries(after=-1))
 
     @property
     def budget(self) -> Budget:
@@ -291,7 +299,7 @@ class Ledger:
                 epsilon=self._cumulative(request.event, charge.plan.delta),
                 delta=charge.plan.delta,
             )
-        self._history.add(entry)
+        self._add(entry)
         return Reservation(self, self.head.seq, str(entry.fields["time"]))
 
     def _terms(self, charge: Charge, request: PlannedRound) -> FirstCharge:
@@ -309,7 +317,8 @@ class Ledger:
         before, budget = self._history.spent, self._history.budget
         fixed = terms_for(request, before, budget)
         if not fits(request, before, budget, fixed):
-            raise BudgetError(self._exhausted(charge))
+            steps = charge.plan.local_steps
+            raise BudgetError(exhausted(self._history, str(self._file.path), steps))
         return fixed
 
     def _release(self, seq: int, payload: bytes, time: str | None) -> Released:
@@ -329,7 +338,7 @@ class Ledger:
                 sha256=digest,
                 bytes=len(payload),
             )
-        self._history.add(entry)
+        self._add(entry)
         return Released(payload, entry.hash)
 
     def _again(
@@ -372,7 +381,11 @@ class Ledger:
         """Adds the entries that other processes have written, under the same key."""
         follow(entries, self._history.head, self._history.public_key)
         for entry in entries:
-            self._history.add(entry)
+            self._add(entry)
+
+    def _add(self, entry: Entry) -> None:
+        self._history.add(entry)
+        self._places[self.head.hash] = self.head.seq
 
     def _cumulative(self, event: GaussianEvent, delta: float) -> dict[str, float | None]:
         events = (*self._history.spent.events, event)
@@ -380,15 +393,6 @@ class Ledger:
             "pld": json_number(epsilon(events, delta, COARSE)),
             "rdp": json_number(rdp_epsilon(events, delta)),
         }
-
-    def _exhausted(self, charge: Charge) -> str:
-        so_far, budget = used(self._history, COARSE), self._history.budget
-        return (
-            f"{self._file.path}: the lifetime budget is epsilon {budget.epsilon:g} at delta "
-            f"{budget.delta:g} (each way to fit gets half of delta); at delta "
-            f"{so_far.delta:g}, {shown(so_far.epsilon)} of {budget.epsilon:g} is spent and another "
-            f"{charge.plan.local_steps} steps do not fit: this site no longer takes part"
-        )
 
 
 def key_file(path: Path) -> Path:

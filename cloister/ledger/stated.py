@@ -23,7 +23,7 @@ from cloister.canonical import json_number
 from cloister.ledger.budget import Budget, fits_whole, rounded_up
 from cloister.ledger.history import History, request_of
 from cloister.privacy import adversaries
-from cloister.privacy.accounting import FINE, epsilon
+from cloister.privacy.accounting import COARSE, FINE, epsilon
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Neighbouring, Unit
@@ -251,6 +251,23 @@ def used(history: History, grid: float = FINE) -> Stated:
     """ε spent of the budget, at half of its δ, where the budget's rule compares it with its ε."""
     delta, plans = history.budget.delta / 2, history.plans.values()
     return of_events(history.spent.events, delta, plans, history.unit, grid)
+
+
+def exhausted(history: History, name: str, steps: int) -> str:
+    """The message that a budget does not cover another round.
+
+    Args:
+        history: The ledger's.
+        name: The ledger's name.
+        steps: Steps of the round.
+    """
+    so_far, budget = used(history, COARSE), history.budget
+    return (
+        f"{name}: the lifetime budget is epsilon {budget.epsilon:g} at delta "
+        f"{budget.delta:g} (each way to fit gets half of delta); at delta "
+        f"{so_far.delta:g}, {shown(so_far.epsilon)} of {budget.epsilon:g} is spent and another "
+        f"{steps} steps do not fit: this site no longer takes part"
+    )
 
 
 def of_budget_used(found: Stated, budget: Budget) -> str:

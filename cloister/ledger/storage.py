@@ -110,6 +110,16 @@ class LedgerFile:
         Raises:
             LedgerError: The file is missing, damaged or behind its head.
         """
+        with self.reading() as reader:
+            return list(reader.entries(after=-1))
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        """Reads under the lock, as far as the caller needs.
+
+        Raises:
+            LedgerError: The file is missing, damaged or behind its head.
+        """
         with self._guarded(reading=True):
             if self.path.is_dir():  # before a lock is left beside it
                 raise LedgerError(f"{self.path}: a folder, not a ledger; name the file in it")
@@ -119,7 +129,7 @@ class LedgerFile:
                 connection.execute("BEGIN")
                 reader = Transaction(connection)
                 self._check_head(reader)
-                return list(reader.entries(after=-1))
+                yield reader
             finally:
                 connection.close()
 
@@ -309,12 +319,19 @@ class Transaction:
         Raises:
             LedgerError: The entry is missing.
         """
+        found = self.find(seq)
+        if found is None:
+            raise LedgerError(f"entry {seq} is missing")
+        return found
+
+    def find(self, seq: int) -> Entry | None:
+        """Reads one entry by its number; None: there is none."""
+        if not 0 <= seq < 2**63:  # SQLite's whole numbers
+            return None
         row = self._connection.execute(
             "SELECT body, signature FROM entries WHERE seq = ?", (seq,)
         ).fetchone()
-        if row is None:
-            raise LedgerError(f"entry {seq} is missing")
-        return Entry(_blob(row[0]), _blob(row[1]))
+        return None if row is None else Entry(_blob(row[0]), _blob(row[1]))
 
     def entries(self, after: int) -> Iterator[Entry]:
         """Entries with a number above `after`, in order."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from cloister.models.apart import TwoTexts
 from cloister.models.checkpointing import CheckpointedLayers
+from cloister.models.head_inputs import HeadInputs
 from cloister.models.layers import without_cache
 from cloister.models.pooling import Pooling
 from cloister.models.prefix import FrozenPrefix
@@ -72,6 +73,8 @@ class Network(nn.Module):
         items: The vectors of the public items, by which the head's output is multiplied, [C, H];
             None: the head's outputs are the logits.
         prefix: The cache of its frozen layers' states; None: they are not cached.
+        head_inputs: The cache of what its head reads, for passes in which only the head trains;
+            None: it is computed each time.
         checkpoints: Its layers with recomputed activations; None: activations are kept.
         is_prompted: Whether vectors are put before each text, so that all layers are adapted.
         virtual_tokens: The number of these vectors; each uses one of the base's positions.
@@ -103,6 +106,7 @@ class Network(nn.Module):
         self.items: Tensor | None
         self.register_buffer("items", None, persistent=False)
         self.prefix: FrozenPrefix | None = None
+        self.head_inputs: HeadInputs | None = None
         self.checkpoints: CheckpointedLayers | None = None
         self.adversarial_radius = 0.0
         self.unseen: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -144,7 +148,11 @@ class Network(nn.Module):
         if self.head is None:
             logits: Tensor = output.logits
             return logits[:, self.leading :]
-        features = self._features(output, attention_mask, second)
+        return self._scores(self._features(output, attention_mask, second), multiple)
+
+    def _scores(self, features: Tensor, multiple: int) -> Tensor:
+        """Returns the logits of what `_features` returned; see `forward`."""
+        assert self.head is not None
         if self.center is not None:
             features = features - self.center
         rows = len(features)
@@ -174,6 +182,17 @@ class Network(nn.Module):
         output = self.backbone(**inputs, **without_cache(self.backbone))
         return self._features(output, inputs["attention_mask"], inputs.get("second"))
 
+    def _head_inputs(self, batch: Batch) -> Tensor:
+        """Returns what the head reads, from cached states of frozen layers where some are skipped.
+
+        After the last layer states would take more memory than what the head reads of them.
+        """
+        if self.prefix is None or self.prefix.skips_all:
+            return self.pooled(batch)
+        states = self.prefix.states(self.inputs(batch), batch.examples, batch.shape)
+        with self.prefix.skipping(states):
+            return self.pooled(batch)
+
     def _features(
         self, output: Any, attention_mask: Tensor, second: Tensor | None = None
     ) -> Tensor:
@@ -191,17 +210,20 @@ class Network(nn.Module):
         return hidden.to(torch.float32)
 
     def logits(self, batch: Batch) -> Tensor:
-        """Returns logits of a batch on the network's device; uses cached states of frozen layers.
+        """Returns logits of a batch on the network's device; uses what is cached of its records.
 
         Guarantees:
             In a fixed shape, cached states equal those that the same shape computes: the result
             does not show whether they were cached.
         """
-        inputs = self.inputs(batch)
         multiple = 1 if batch.shape is None else HEAD_ROWS
         # Below float32 a state depends visibly on the batch that computed it, so scores would
         # depend on what was scored before; in a fixed shape they do not.
-        if self.prefix is None or not (self.is_float32 or batch.shape is not None):
+        may_cache = self.is_float32 or batch.shape is not None
+        if may_cache and self.head_inputs is not None and self.head_inputs.can_serve():
+            return self._scores(self.head_inputs.of(batch, self._head_inputs), multiple)
+        inputs = self.inputs(batch)
+        if self.prefix is None or not may_cache:
             return self(**inputs, multiple=multiple)  # type: ignore[no-any-return]
         with self.prefix.skipping(self.prefix.states(inputs, batch.examples, batch.shape)):
             return self(**inputs, multiple=multiple)  # type: ignore[no-any-return]
@@ -219,6 +241,24 @@ class Network(nn.Module):
             return token_losses(self.logits(batch)[:, :-1], target[:, 1:])
         states = hidden_states(lambda: self.logits(batch), head)
         return head.losses(states[:, self.leading :], target)
+
+    @contextmanager
+    def apart(self, *, keeping: bool = True) -> Iterator[None]:
+        """Enters a context without anything cached of records; what it caches is then dropped.
+
+        Args:
+            keeping: Whether anything is cached until then.
+        """
+        with ExitStack() as entered:
+            for cache in (self.prefix, self.head_inputs):
+                if cache is not None:
+                    entered.enter_context(cache.apart(keeping=keeping))
+            yield
+
+    @property
+    def is_apart(self) -> bool:
+        """Returns whether it is inside of `apart`."""
+        return any(c is not None and c.is_apart for c in (self.prefix, self.head_inputs))
 
     @property
     def token_head(self) -> TokenHead | None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,16 +39,34 @@ Fixed = tuple[int, tuple[int, ...]]
 ANY_LENGTH: Fixed = (0, ())
 
 
-class KeptStates:
-    """Hidden states [t, H] by record, padded length and row counts, up to a size in memory.
+@dataclass
+class Filled:
+    """How much memory caches that share one limit use together, in bytes."""
 
-    Nothing is evicted: every record is drawn equally often, so older states are as useful as newer
-    ones.
+    bytes: int = 0
+
+
+class KeptStates:
+    """Tensors by record, padded length and row counts, up to a size in memory.
+
+    Nothing is evicted one by one: every record is drawn equally often, so older states are as
+    useful as newer ones.
+
+    Args:
+        filled: The memory in use, shared with other caches of the same limit; None: its own.
+        is_closed: Whether it takes nothing, so that everything is computed each time.
+
+    Attributes:
+        made_with: Identifies the parameters that the states were computed with, where these may
+            change (`cloister.models.head_inputs`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, filled: Filled | None = None, *, is_closed: bool = False) -> None:
         self._states: dict[tuple[Read, Fixed], Tensor] = {}
-        self._bytes = 0
+        self._is_closed = is_closed
+        self._filled = Filled() if filled is None else filled
+        self._own = 0
+        self.made_with = b""
 
     def get(self, record: Read, fixed: Fixed = ANY_LENGTH) -> Tensor | None:
         """Returns a record's states; None: they are not cached.
@@ -62,10 +81,20 @@ class KeptStates:
         self, record: Read, states: Tensor, max_bytes: float, fixed: Fixed = ANY_LENGTH
     ) -> None:
         """Caches a copy of a record's states if the whole cache is then at most `max_bytes`."""
+        if self._is_closed:
+            return
         size = states.numel() * states.element_size()
-        if (record, fixed) not in self._states and self._bytes + size <= max_bytes:
+        if (record, fixed) not in self._states and self._filled.bytes + size <= max_bytes:
             self._states[record, fixed] = states.clone()
-            self._bytes += size
+            self._filled.bytes += size
+            self._own += size
+
+    def forget(self, made_with: bytes) -> None:
+        """Removes all states, which were computed with other parameters than these."""
+        self._states.clear()
+        self._filled.bytes -= self._own
+        self._own = 0
+        self.made_with = made_with
 
 
 class _PassThrough(nn.Module):
@@ -115,6 +144,7 @@ class FrozenPrefix:
 
     Attributes:
         is_apart: Whether it is inside of `apart`.
+        skips_all: Whether it ends after the last layer, because no layer is adapted.
 
     Raises:
         UsageError: The base's layers are not one list, so they cannot be skipped.
@@ -137,6 +167,7 @@ class FrozenPrefix:
         self._layers = found[1]
         self._others: int | None = None
         self._first = num_layers - top_layers
+        self.skips_all = top_layers == 0
         self._kept = kept
         self._max_bytes = max_gib * GIB
         self.is_apart = False
@@ -165,7 +196,7 @@ class FrozenPrefix:
         found = [self._kept.get(record, fixed) for record in records]
         missing = [row for row, states in enumerate(found) if states is None]
         if missing:
-            rows = missing if shape is None else _filled(missing, inputs["attention_mask"], shape)
+            rows = missing if shape is None else filled_up(missing, inputs["attention_mask"], shape)
             computed = self._compute({name: tensor[rows] for name, tensor in inputs.items()})
             for row, hidden in zip(missing, computed, strict=False):
                 states = hidden[: len(examples[row].input_ids)]
@@ -199,9 +230,13 @@ class FrozenPrefix:
         return found
 
     @contextmanager
-    def apart(self) -> Iterator[None]:
-        """Enters a context without cached states; states computed in it are dropped at its end."""
-        before, self._kept = (self._kept, self.is_apart), KeptStates()
+    def apart(self, *, keeping: bool = True) -> Iterator[None]:
+        """Enters a context without cached states; states computed in it are dropped at its end.
+
+        Args:
+            keeping: Whether states are cached until then.
+        """
+        before, self._kept = (self._kept, self.is_apart), KeptStates(is_closed=not keeping)
         self.is_apart = True
         try:
             yield
@@ -260,7 +295,7 @@ class FrozenPrefix:
                 self._layers[index] = layer
 
 
-def _filled(missing: list[int], attention_mask: Tensor, shape: BatchShape) -> list[int]:
+def filled_up(missing: list[int], attention_mask: Tensor, shape: BatchShape) -> list[int]:
     """Returns the rows to compute: the missing ones, and others up to the shape's next row count.
 
     The others are dummies, if there are any, or records that are computed twice; one of them has

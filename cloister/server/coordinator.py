@@ -81,7 +81,7 @@ class Coordinator:
     heads: Callable[[], Mapping[str, Head]] = dict
     old_test: Sequence[Record] = ()
 
-    @property
+    @cached_property
     def scorer(self) -> Scorer:
         """Scores adapters on the public sets."""
         return Scorer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from cloister.adapter.tensors import Adapter
 from cloister.data.records import Record
@@ -18,6 +19,7 @@ from cloister.strategies.aggregation_error import aggregation_error
 from cloister.strategies.config import own_strategy
 from cloister.strategies.strategy import ServerState, Traits
 from cloister.training.evaluation import evaluate
+from cloister.training.packed import PackedUnits
 from cloister.training.workspace import Workspace
 
 
@@ -46,6 +48,16 @@ class Scorer:
     view: Callable[[ServerState], ServerState] = lambda state: state
     old_test: Sequence[Record] = ()
 
+    @cached_property
+    def _encoded(self) -> Mapping[str, PackedUnits]:
+        """The records of each set that is not empty, encoded once for all rounds."""
+        sets = {"test": self.test, "validation": self.validation, "old_test": self.old_test}
+        return {
+            name: PackedUnits((example,) for example in self.workspace.encode(records))
+            for name, records in sets.items()
+            if records
+        }
+
     def scores(self, state: ServerState) -> SetScores:
         """Scores by set and metric, the mean over the models."""
         return self.scores_and_classes(state)[0]
@@ -57,16 +69,13 @@ class Scorer:
             Both as means over the models; no classes for a task without them.
         """
         tokens = self.recipe.machine.plain_tokens
-        sets = {"test": self.test, "validation": self.validation, "old_test": self.old_test}
         network, task = self.workspace.network, self.workspace.task
-        encoded = {
-            name: self.workspace.encode(records) for name, records in sets.items() if records
-        }
-        rows: dict[str, list[Mapping[str, float]]] = {name: [] for name in encoded}
+        rows: dict[str, list[Mapping[str, float]]] = {name: [] for name in self._encoded}
         classes: dict[str, list[Mapping[str, float]]] = {}
         for model in self.models(state):
             write_adapter(network, model)
-            for name, examples in encoded.items():
+            for name, units in self._encoded.items():
+                examples = [example for (example,) in units]
                 found = evaluate(network, task, examples, tokens)
                 rows[name].append(found.metrics)
                 for label, values in found.report.items() if name == "test" else ():

@@ -14,7 +14,6 @@ from cloister.errors import (
     RoundSpentError,
 )
 from cloister.ledger.chain import Head
-from cloister.ledger.ledger import Ledger
 from cloister.models.device import device_words
 from cloister.models.state import write_adapter
 from cloister.protocol.signed_questions import Unsigned
@@ -31,6 +30,7 @@ from cloister.simulation.early import check_engine
 from cloister.simulation.engines import Engine, run_local, run_ray
 from cloister.simulation.finish import write_results
 from cloister.simulation.ledgers import begin_ledgers
+from cloister.simulation.open_ledgers import OpenLedgers
 from cloister.simulation.personal import site_models
 from cloister.simulation.result import RunResult
 from cloister.simulation.study import (
@@ -99,7 +99,7 @@ def _simulate(recipe: Recipe, run: RunDirectory, engine: Engine, events: Events)
     server_app = make_server_app(lambda context: coordinator.study(), final.append)
     # Ray's workers prepare the study themselves, once each: it is not sent to them.
     prepared = coordinator.simulated if engine == "local" else None
-    sites = SimulatedSites(recipe, run.path / "ledgers", prepared)
+    sites = SimulatedSites(recipe, run.path / "ledgers", prepared, coordinator.opened)
     count = len(coordinator.simulated.names)
     events.on_stage("training")
     if engine == "local":
@@ -176,7 +176,9 @@ def open_coordinator(
         workspace.train_names(frozenset(workspace.start))
         for plan in simulated.plans.values():
             proven(workspace, plan, on_machine(recipe.training, recipe.machine))
-    return SimulatedCoordinator(simulated, coordinator_of(simulated, workspace, run), events)
+    opened = OpenLedgers()
+    coordinator = coordinator_of(simulated, workspace, run, opened)
+    return SimulatedCoordinator(simulated, coordinator, events, opened)
 
 
 class SimulationObserver(RunObserver):
@@ -218,11 +220,13 @@ class SimulatedCoordinator:
         simulated: Data, plans and the resolved recipe.
         coordinator: The study at the coordinator.
         events: The callbacks.
+        opened: Opens the sites' ledgers.
     """
 
     simulated: SimulatedStudy
     coordinator: Coordinator
     events: Events
+    opened: OpenLedgers
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -237,7 +241,7 @@ class SimulatedCoordinator:
             names=names,
             patience=Timeouts(recipe.federation.round_timeout),
             voice=Unsigned(),
-            keys={name: Ledger(run.ledger(name)).public_key for name in names},
+            keys={name: self.opened(run.ledger(name)).public_key for name in names},
             ranks={
                 name: frozenset({rank})
                 for name, rank in zip(names, recipe.lora.ranks, strict=False)
@@ -265,7 +269,10 @@ class SimulatedCoordinator:
 
 
 def coordinator_of(
-    simulated: SimulatedStudy, workspace: Workspace, run: RunDirectory
+    simulated: SimulatedStudy,
+    workspace: Workspace,
+    run: RunDirectory,
+    opened: OpenLedgers,
 ) -> Coordinator:
     """Makes the coordinator of a simulated study.
 
@@ -273,6 +280,7 @@ def coordinator_of(
         simulated: Data, plans and the resolved recipe.
         workspace: The base and network.
         run: The run's folder.
+        opened: Opens the sites' ledgers.
     """
 
     def models(state: ServerState) -> list[Adapter]:
@@ -284,7 +292,7 @@ def coordinator_of(
 
     def heads() -> dict[str, Head]:
         """Returns each ledger's head now; each must continue that of the last closed round."""
-        ledgers = {name: Ledger(run.ledger(name)) for name in simulated.names}
+        ledgers = {name: opened(run.ledger(name)) for name in simulated.names}
         for name, head in run.heads().items():
             ledgers[name].check_anchor(head)
         return {name: ledger.head for name, ledger in ledgers.items()}

@@ -27,7 +27,7 @@ from cloister.data.records import Record
 from cloister.data.source import OLD_TEST
 from cloister.data.step_log import couples_units
 from cloister.errors import DataError
-from cloister.ledger.ledger import Ledger, key_file
+from cloister.ledger.ledger import key_file
 from cloister.ledger.signing import load_key, public_hex
 from cloister.ledger.stated import COUPLED
 from cloister.names import is_name
@@ -37,7 +37,9 @@ from cloister.recipe import Recipe
 from cloister.recipe.schema import StudyConfig
 from cloister.server.public_center import with_public_center
 from cloister.simulation.folds import held_out
+from cloister.simulation.held_apart import held_apart
 from cloister.simulation.kept import by_content
+from cloister.simulation.open_ledgers import OpenLedgers
 from cloister.simulation.partition import partition
 from cloister.simulation.plans import plans_of
 from cloister.simulation.policies import simulated_budget, simulated_policy
@@ -63,6 +65,8 @@ class SimulatedStudy:
         couples_units: Whether a step that made the training file looked at more than one unit.
         old_test: The public test records of an earlier study; empty if the recipe names none.
         encoded: Units by site, once `units_of` was called.
+        held_out: By site, the records that are not trained on (`data.held_out_share`); empty if
+            none are.
     """
 
     recipe: Recipe
@@ -73,6 +77,7 @@ class SimulatedStudy:
     couples_units: bool = False
     old_test: list[Record] = field(default_factory=list)
     encoded: dict[str, EncodedUnits] = field(default_factory=dict, compare=False, repr=False)
+    held_out: Mapping[str, list[Record]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -122,7 +127,10 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     resolved = with_public_center(stated)
     coupled = couples_units(Path(data.train).expanduser())
     plans = plans_of(recipe, tuple(sites))
-    return SimulatedStudy(resolved, sites, test, validation, plans, coupled, old_test)
+    sites, apart = held_apart(sites, data.held_out_share, recipe.study.seed)
+    return SimulatedStudy(
+        resolved, sites, test, validation, plans, coupled, old_test, held_out=apart
+    )
 
 
 def _refuse_training_file(name: str, public: str | None, train: str) -> None:
@@ -257,11 +265,13 @@ class SimulatedSites:
         ledgers: Folder of the sites' ledgers.
         prepared: The study that the run prepared; None in another process, which prepares it from
             the recipe.
+        opened: Opens the ledgers.
     """
 
     recipe: Recipe
     ledgers: Path
     prepared: SimulatedStudy | None = None
+    opened: OpenLedgers = field(default_factory=OpenLedgers)
 
     def __call__(self, context: Context) -> tuple[Site, Workspace]:
         """Returns the site of `partition-id`, and this process's workspace."""
@@ -269,7 +279,7 @@ class SimulatedSites:
         name = study.names[int(str(context.node_config["partition-id"]))]
         plan, workspace = plan_of(study, name), workspace_of(study)
         path, digest = self.ledgers / f"{name}.ledger", study.recipe.digest()
-        ledger = Ledger(path)
+        ledger = self.opened(path)
         budget = simulated_budget(plan, limit_of(study, name))
         if study.recipe.study.start is not None:  # a copied ledger keeps the earlier study's budget
             budget = ledger.budget

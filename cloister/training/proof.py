@@ -27,7 +27,6 @@ import platform
 import re
 import resource
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
@@ -278,9 +277,7 @@ def prove(
             write_adapter(network, workspace.start)
             workspace.train_names(frozenset(workspace.start))
             samples = _samples(workspace)
-            prefix = network.prefix
-            kept_apart = prefix.apart() if prefix is not None else nullcontext()
-            with kept_apart, refusing(len(samples), len(samples[0].input_ids)):
+            with network.apart(), refusing(len(samples), len(samples[0].input_ids)):
                 preflight(network, task, samples)
             found: BatchShapes | None = trial_shapes
             seconds: dict[tuple[int, int], float] = {}

@@ -79,7 +79,7 @@ def room_for(workspace: Workspace, config: TrainingConfig) -> Room:
     held = (
         sum(p.numel() * p.element_size() for p in network.parameters()) + BESIDE * VALUE * trained
     )
-    if network.prefix is not None:
+    if network.prefix is not None or network.head_inputs is not None:
         held += min(int(config.frozen_cache_gib * GIB), free // SHARE)
     if network.head is None:
         held += 2 * KEPT_BYTES

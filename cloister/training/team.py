@@ -289,9 +289,8 @@ class Team:
         try:
             tensors = dict(read_tensors(network, self.names))
             trained = frozenset(name for name, _ in named)
-            apart = network.prefix is not None and network.prefix.is_apart
             for worker, share in zip(self._workers, rest, strict=True):
-                worker.ask(AskSum(tensors, trained, share, bound, shapes, grid, apart))
+                worker.ask(AskSum(tensors, trained, share, bound, shapes, grid, network.is_apart))
             found = [clipped_gradient_sum(network, task, own, bound, shapes, grid)]
             for worker in self._workers:
                 arrays = worker.answer()

@@ -143,8 +143,7 @@ class Machine:
         counts = tuple(group.counts)
         if counts == (1,):
             return True
-        prefix = self._network.prefix
-        with prefix.apart() if prefix is not None else nullcontext():
+        with self._network.apart():
             # Descending row counts: later passes then use the states that the first one cached.
             # First two records and dummies, then each probe with random companions only.
             few = next((c for c in counts if c >= 4), counts[-1])
@@ -168,8 +167,7 @@ class Machine:
     ) -> _Seen | None:
         """Runs one pass; None if copies of a probe in it disagree."""
         trial = self._batches.trial(shape, probes, records, only)
-        prefix = self._network.prefix
-        kept_apart = prefix.apart() if prefix is not None and apart else nullcontext()
+        kept_apart = self._network.apart() if apart else nullcontext()
         with kept_apart, refusing(shape.rows, shape.length):
             started = time.perf_counter()
             parts = self._contributions(trial)

@@ -73,8 +73,7 @@ def _answer(workspace: Workspace, question: AskDepends | AskSum) -> Any:
     network = workspace.network
     write_adapter(network, Adapter(question.tensors))
     workspace.train_names(question.trained)
-    prefix = network.prefix
-    kept = prefix.apart() if prefix is not None and question.apart else nullcontext()
+    kept = network.apart() if question.apart else nullcontext()
     with kept, per_record_hooks(network):
         total = clipped_gradient_sum(
             network,

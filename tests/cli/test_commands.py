@@ -159,7 +159,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--sample-rate",
             "--steps",
         ],
-        "evaluate": ["--data", "--json", "--plot", "--plugin"],
+        "evaluate": ["--data", "--held-out", "--json", "--plot", "--plugin"],
         "predict": [
             "--base",
             "--data",

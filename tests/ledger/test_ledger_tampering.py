@@ -506,3 +506,50 @@ def test_who_only_reads_disturbs_nobody_who_writes(path: Path) -> None:
 def test_the_head_file_says_where_the_ledger_ends(path: Path) -> None:
     ledger = Ledger(path)
     assert json.loads(head_file(path).read_bytes()) == vars(ledger.head)
+
+
+def test_a_refreshed_ledger_is_one_that_is_opened_again(path: Path) -> None:
+    """A simulation opens each ledger once and refreshes it for every message."""
+    kept, other = Ledger(path), Ledger(path)
+    run_round(other, 8)
+    run_round(other, 9)
+    assert kept.head != other.head
+    kept.refresh()
+    known = kept._history
+    assert history(path) == (
+        known.head,
+        known.budget,
+        known.unit,
+        known.rounds,
+        known.released,
+        known.spent,
+    )
+    for head in (kept.head, other.head):
+        assert kept.holds(head.hash)
+    assert not kept.holds("0" * 64)
+
+
+def test_a_refreshed_ledger_notices_an_old_copy_and_another_file(
+    path: Path, tmp_path: Path
+) -> None:
+    old, old_head = copies(path, tmp_path / "backup")
+    kept, other = Ledger(path), Ledger(copies(path, tmp_path / "fork")[0])
+    run_round(kept, 8)
+    run_round(other, 9)
+    lost = kept.head
+    for file, head in ((old, old_head), (tmp_path / "fork" / path.name, other._file._head_file)):
+        shutil.copy(file, path)
+        shutil.copy(head, head_file(path))
+        with pytest.raises(LedgerError, match="was seen before"):
+            kept.refresh()
+        assert not kept.holds(lost.hash)
+
+
+def test_a_refresh_takes_no_entry_of_another_key(path: Path) -> None:
+    kept = Ledger(path)
+    forged = sign(
+        {**LedgerFile(path).entries()[-1].fields}, kept.head, Ed25519PrivateKey.generate()
+    )
+    put_entries(path, [*LedgerFile(path).entries(), forged])
+    with pytest.raises(LedgerError, match="not signed"):
+        kept.refresh()

@@ -100,6 +100,13 @@ def resolved_recipe(
                 "for simulations only: leave it out"
             ]
         )
+    if recipe.data.held_out_share is not None:
+        raise RecipeError(
+            [
+                "data.held_out_share: given, but each deployed site declares its own share "
+                "(site.held_out_share in site.toml); this one is for simulations: leave it out"
+            ]
+        )
     if not recipe.data.test:
         raise RecipeError(
             ["data.test: missing; the coordinator needs a public test set to score each round"]

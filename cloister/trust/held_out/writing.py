@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cloister.client.held_out_terms import HeldOutTerms, fixed_terms, held_out_of
 from cloister.client.site_file import SiteFile, read_site
-from cloister.data.records import Record
 from cloister.deployment.site.records import read_records
-from cloister.errors import DataError, MisfitError, RefusedError, UsageError
+from cloister.errors import RefusedError, UsageError
 from cloister.export.adapter_folder import load_released, read_released
 from cloister.names import counted
-from cloister.privacy.units import Unit
-from cloister.tasks.chat import CausalChat
 from cloister.tasks.plugins import check_trusted
-from cloister.tasks.rouge import rouge_l
-from cloister.tasks.tally.chosen import tally_of
-from cloister.training.generation import generated_for, replies_to
-from cloister.training.unit_rows import unit_rows
-from cloister.training.units import encode_units, groups_of
-from cloister.training.workspace import Workspace
 from cloister.trust.held_out.adapter import find_adapter
+from cloister.trust.held_out.measured import measure_records
 from cloister.trust.held_out.page import held_out_page
-from cloister.trust.held_out.scored import HeldOutScores, score_units
-from cloister.trust.intervals import Interval, mean
+from cloister.trust.held_out.scored import HeldOutScores
 from cloister.trust.writing import PAGE, check_free, write_report
 
 JSON = "scores.json"
-# Of the bootstrap; a report about the same adapter and records is the same every time.
-SEED = 0
-# With fewer units little is known: Wilson's interval of a share of one half is wider than 0.3.
-FEW = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,22 +93,8 @@ def evaluate_site(
     say(f"loading the base; {counted(len(records), 'record')} held out")
     _, workspace = load_released(chosen.folder, base)
     unit = file.policy.privacy.unit
-    encoded = encode_units(records, workspace.task, unit, max(2, len(records)), workspace.limits)
-    units = [one for one in encoded.units if one]
-    if not units:
-        raise DataError(
-            f"{file.data}: no held-out record can be scored ({_left_out(encoded.left_out)}); "
-            "correct the records, or give another adapter"
-        )
-    say(f"scoring {counted(len(units), unit.value)}")
-    tally, rng = tally_of(workspace.task), np.random.default_rng(SEED)
-    tokens = file.machine.plain_tokens
-    rows = unit_rows(workspace.network, workspace.task, tally, units, tokens)
-    found = score_units(rows, tally, rng)
-    replies = _replies(workspace, records, unit, rng, say)
-    if replies is not None:
-        found = _with(found, "rouge_l", replies)
-    cautions = [*chosen.cautions, *_cautions(found, encoded.left_out)]
+    measured = measure_records(workspace, records, unit, file.machine.plain_tokens, say)
+    found, cautions = measured.scores, [*chosen.cautions, *measured.cautions]
     document = {
         "version": 1,
         "site": file.site.name,
@@ -136,7 +105,7 @@ def evaluate_site(
         "unit": unit.value,
         "held_out_share": terms.share,
         "records": len(records),
-        "left_out": dict(encoded.left_out),
+        "left_out": dict(measured.left_out),
         **found.to_json(),
         "cautions": cautions,
     }
@@ -167,52 +136,4 @@ def _terms(file: SiteFile) -> HeldOutTerms:
     raise UsageError(
         f"{file.path}: nothing was held out yet: the first study that this site joins with "
         "site.held_out_share fixes it; adapters that were trained before cannot be scored here"
-    )
-
-
-def _left_out(reasons: Mapping[str, int]) -> str:
-    return "; ".join(f"{count}: {why}" for why, count in reasons.items()) or "there is none"
-
-
-def _cautions(found: HeldOutScores, left_out: Mapping[str, int]) -> list[str]:
-    notes = []
-    if found.units < FEW:
-        notes.append(f"Only {found.units} held out, so little is known.")
-    if left_out:
-        notes.append(f"Held-out records that are not scored: {_left_out(Counter(left_out))}.")
-    return notes
-
-
-def _replies(
-    workspace: Workspace,
-    records: Sequence[Record],
-    unit: Unit,
-    rng: np.random.Generator,
-    say: Callable[[str], None],
-) -> Interval | None:
-    """Scores a chat model's replies by ROUGE-L, each unit's mean; None for other tasks."""
-    task = workspace.task
-    if not isinstance(task, CausalChat):
-        return None
-    prompts, wanted = [], []
-    chats = generated_for(records)
-    for record in chats:
-        with suppress(MisfitError):
-            prompts.append(task.prompt(record))
-            wanted.append(record)
-    if not wanted:
-        return None
-    say(f"generating {counted(len(wanted), 'reply')}")
-    replies = replies_to(workspace.network, task, workspace.tokenizer, prompts)
-    scores = [
-        rouge_l([reply], [task.reference_text(record)])
-        for reply, record in zip(replies, wanted, strict=True)
-    ]
-    means = [np.mean([scores[place] for place in places]) for places in groups_of(wanted, unit)]
-    return mean(np.array(means), rng)
-
-
-def _with(found: HeldOutScores, name: str, score: Interval) -> HeldOutScores:
-    return HeldOutScores(
-        found.units, {**found.scores, name: score}, found.classes, found.confusion, found.bins
     )

@@ -1,0 +1,52 @@
+"""Scores a simulated study's adapter on the records that its sites held out of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cloister.errors import UsageError
+from cloister.export.adapter_folder import load_released, read_released
+from cloister.simulation.study import prepare
+from cloister.tasks.plugins import check_trusted
+from cloister.training.machine import MachineConfig
+from cloister.trust.held_out.measured import HeldOutMeasured, measure_records
+from cloister.trust.opening import recipe_of
+
+
+def evaluate_held_out(
+    run: Path, plugin: str | None, on_stage: Callable[[str], None]
+) -> dict[str, HeldOutMeasured]:
+    """Scores a finished simulation's adapter on each site's held-out records.
+
+    Args:
+        run: The run's folder.
+        plugin: The plug-in of its task that may run its code; None: none.
+        on_stage: Is called with the name of each stage.
+
+    Returns:
+        The scores by site.
+
+    Raises:
+        UsageError: The run held nothing out, or is an adapter alone.
+        DataError: The records cannot be read, or none can be scored.
+        BadFileError: The run did not finish, or its adapter is damaged.
+        ModelFileError: The base is missing, or is not the one that was trained.
+    """
+    folder, recipe = recipe_of(run)
+    check_trusted(read_released(folder).task, plugin, "--plugin")
+    if recipe is None or recipe.data.held_out_share is None:
+        what = "is an adapter without its run" if recipe is None else "held no records out"
+        raise UsageError(
+            f"--held-out: {run} {what}; give the folder of a simulation with data.held_out_share, "
+            "or at a site use cloister site evaluate"
+        )
+    on_stage("reading the records")
+    apart = prepare(recipe).held_out
+    on_stage("loading the base")
+    _, workspace = load_released(folder)
+    tokens = MachineConfig().plain_tokens
+    return {
+        name: measure_records(workspace, records, recipe.privacy.unit, tokens, on_stage)
+        for name, records in apart.items()
+    }
