@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from typing import Any, BinaryIO
 
 from cloister.bounds import shortened
 from cloister.errors import BadFileError
-from cloister.files import bad_file, open_file, sync_folder
+from cloister.files import bad_file, open_file, sync, whole_file
 from cloister.names import is_name
 
 FORMAT = 1
@@ -107,8 +106,7 @@ class Archive:
             descriptor = os.open(places[member.name], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 self._content(member, file.write)
-                file.flush()
-                os.fsync(file.fileno())
+                sync(file)
 
     def _manifest(self) -> tuple[Mapping[str, Any], tuple[ArchivedFile, ...]]:
         block = self._stream.read(_BLOCK)
@@ -226,27 +224,15 @@ def write_archive(out: Path, about: Mapping[str, Any], files: Mapping[str, Path]
         raise BadFileError(
             f"{out}: {len(members):,} files given; at most {MOST_MEMBERS:,} are allowed"
         )
-    temporary = out.with_name(f".backup.{secrets.token_hex(4)}")  # a short name, for any `out`
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            name = f"MANIFEST.{hashlib.sha256(manifest).hexdigest()}"
-            file.write(_header(name, len(manifest)) + manifest + _padding(len(manifest)))
-            for member in members:
-                file.write(_header(member.name, member.size))
-                if _copied(files[member.name], file.write) != member.sha256:
-                    raise BadFileError(
-                        f"{files[member.name]}: changed while it was copied; try again"
-                    )
-                file.write(_padding(member.size))
-            file.write(_END)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(out)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(out.parent)
+    with whole_file(out, 0o600) as file:
+        name = f"MANIFEST.{hashlib.sha256(manifest).hexdigest()}"
+        file.write(_header(name, len(manifest)) + manifest + _padding(len(manifest)))
+        for member in members:
+            file.write(_header(member.name, member.size))
+            if _copied(files[member.name], file.write) != member.sha256:
+                raise BadFileError(f"{files[member.name]}: changed while it was copied; try again")
+            file.write(_padding(member.size))
+        file.write(_END)
 
 
 def _member(name: str, path: Path) -> ArchivedFile:

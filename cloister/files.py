@@ -8,10 +8,13 @@ import os
 import secrets
 import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 from cloister.bounds import shortened
 from cloister.errors import BadFileError
@@ -176,19 +179,64 @@ def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
         content: Its whole content.
         mode: Its access rights, from the first byte on.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    # O_EXCL with a random name: never follow a symlink that somebody planted in the folder to
+    with whole_file(path, mode) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole_file(path: Path, mode: int = 0o644, *, is_new: bool = False) -> Iterator[BinaryIO]:
+    """Opens a file to write, which is complete or does not exist, also after a power cut.
+
+    Args:
+        path: Its path; an existing file is replaced at the end, and not before.
+        mode: Its access rights, from the first byte on.
+        is_new: Refuse a path that exists at the end, atomically; this needs hard links.
+
+    Yields:
+        The file under a temporary name beside `path` (its `name`, for hashing it after a flush).
+        The block leaves it open.
+
+    Raises:
+        FileExistsError: With `is_new`: the path exists.
+        OSError: The file cannot be written; it names a path.
+
+    Guarantees:
+        If the block or the writing fails, the temporary file is removed and `path` is as it was.
+    """
+    # The longest name of Linux has 255 bytes; this one is 10 longer than what is kept of `path`'s.
+    kept = os.fsdecode(os.fsencode(path.name)[:200])
+    temporary = path.with_name(f".{kept}.{secrets.token_hex(4)}")
+
+    # O_EXCL ("x") with a random name: never follow a symlink that somebody planted in the folder to
     # choose which file is overwritten.
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        try:
+            yield file
+            sync(file)
+            if is_new:
+                os.link(temporary, path)
+                temporary.unlink()
+                sync_folder(path.parent)
+            else:
+                publish(temporary, path)
+        except BaseException as error:
+            with suppress(OSError):  # on a full disk closing fails again
+                file.close()
+            temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename is None:  # e.g. of a full disk
+                error.filename = str(path)
+            raise
+
+
+def sync(file: BinaryIO) -> None:
+    """Syncs a file's content to disk, including what is still buffered."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Gives a synced file its final name, durably; a file with that name is replaced."""
+    temporary.replace(path)
     sync_folder(path.parent)
 
 

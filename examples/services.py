@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shlex
 import signal
 import socket
@@ -155,5 +156,8 @@ def program(main: Callable[[Sequence[str] | None], None]) -> None:
         main(None)
     except CloisterError as error:
         fail(str(error), error.exit_code)
+    except BrokenPipeError:  # the reader of the output has ended: nobody can be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(CloisterError.exit_code)
     except KeyboardInterrupt:
         fail("interrupted; remove the folder before the next try", INTERRUPTED)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cloister.errors import BadFileError, UsageError
-from cloister.files import bad_file, sync_folder, write_whole
+from cloister.files import bad_file, publish, sync, sync_folder, write_whole
 from cloister.json_text import read_json
 from cloister.owner_only import FILE
 
@@ -66,13 +66,12 @@ class BegunFile:
         while rows := list(islice(waiting, step)):
             content = "".join(rows).encode()
             self.file.write(content)
-            self.file.flush()
-            os.fsync(self.file.fileno())
+            sync(self.file)
             self.digest.update(content)
             self.rows += len(rows)
             self._count()
         begun, counted = _places(self.out)
-        begun.replace(self.out)
+        publish(begun, self.out)
         counted.unlink(missing_ok=True)
         sync_folder(self.out.parent)
         return self.rows

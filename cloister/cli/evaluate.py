@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 
+# The only ending of --plot.
+PICTURE = ".png"
+
 
 def evaluate(
     adapter: Annotated[
@@ -65,6 +68,8 @@ def evaluate(
         return
     assert data is not None
     if plot is not None:
+        if plot.suffix.lower() != PICTURE:
+            raise UsageError(f"--plot: {plot} given; the picture is a PNG: end it in {PICTURE}")
         check_place(plot, "--plot")
     folder = adapter_folder(adapter)
     check_trusted(read_released(folder).task, plugin, "--plugin")

@@ -79,6 +79,10 @@ def show(
         str | None,
         typer.Option(help="First digits of a version. Absent: the one served in production."),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page to show around: a new HTML file."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show where a version comes from, and who promoted what.
@@ -90,6 +94,10 @@ def show(
     opened = open_registry(registry)
     chosen = opened.version(name, version) if version else opened.current(name)
     lineage, log = opened.lineage(chosen), opened.log(name)
+    if html is not None:
+        from cloister.registry.page import version_page, write_version_page
+
+        write_version_page(html, version_page(name, lineage, log, opened.stages(name)))
     if as_json:
         entries = [asdict(one) for one in log]
         typer.echo(json.dumps({"lineage": lineage, "log": entries}))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cloister.errors import UsageError
+
+if TYPE_CHECKING:
+    from cloister.data.guess import Guess
 
 # Columns of a file that a message lists; more would fill the terminal.
 MOST_SHOWN = 12
@@ -17,6 +20,8 @@ PUBLIC_FILES = {
     "retrieval": "the public passages (task.passages: columns id and text)",
     "recommendation": "the public items (task.items: columns item and text)",
 }
+# Roles of columns that no score needs.
+_NOT_SCORED = ("person", "site")
 
 
 class TaskName(StrEnum):
@@ -61,6 +66,7 @@ def new(
     """
     from cloister.data.guess import guess
     from cloister.data.outputs import check_place
+    from cloister.files import why_no_file
     from cloister.recipe.commented_recipe import kind_of_task, new_recipe
     from cloister.tasks.registry import BUILT_IN
 
@@ -69,6 +75,8 @@ def new(
         raise UsageError(f"a task or --data is needed; tasks: {kinds}")
     target = out or Path(f"{data.stem if data is not None else task}.toml")
     check_place(target)
+    if test is not None and (why := why_no_file(test)) is not None:
+        raise UsageError(f"--test: {test}: {why}; give a file of public records, or leave it out")
     found = (
         guess(data, BUILT_IN[task.value].records if task else None) if data is not None else None
     )
@@ -81,6 +89,8 @@ def new(
             "items (ids) or messages (role, content) are needed: rename or convert them, or give "
             "only the task and fill in the recipe"
         )
+    if test is not None and found is not None:
+        _check_columns(test, found)
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(new_recipe(kind, data, found, test))
@@ -100,6 +110,19 @@ def new(
     ]
     first = f"name {_listed(needed)} in it, then: " if needed else "now: "
     typer.echo(f"{target} written; {first}cloister simulate {target}")
+
+
+def _check_columns(test: Path, found: Guess) -> None:
+    """Refuses a test file without a column that scores need; a unit or site it may lack."""
+    from cloister.data.guess import guess
+
+    own = guess(test, None).names
+    needed = {role: name for role, name in found.columns.items() if role not in _NOT_SCORED}
+    if lacking := [f"{name} ({role})" for role, name in needed.items() if name not in own]:
+        raise UsageError(
+            f"--test: {test} lacks {_listed(lacking)}, a column of --data; it has "
+            f"{', '.join(own[:MOST_SHOWN])}: rename its columns"
+        )
 
 
 def _listed(parts: list[str]) -> str:

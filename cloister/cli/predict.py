@@ -90,7 +90,7 @@ def predict(
         raise UsageError("give either --data FILE or --text TEXT (which may be repeated)")
     if data is not None and text_b:
         raise UsageError("--text-b needs --text; in a file both texts are columns")
-    if out is not None and out.exists():
+    if out is not None and out.exists() and not resume:
         raise UsageError(f"{out} exists already and is not overwritten; choose another --out")
     if resume and (data is None or out is None or as_json):
         raise UsageError("--resume: needs --data FILE and --out FILE, without --json")
@@ -115,6 +115,10 @@ def predict(
     inputs: Iterable[Input]
     if data is not None:  # read twice, so that a long file needs no memory
         count = sum(1 for _ in unlabelled_rows(data, records, about.data))
+        if out is not None and out.exists():
+            _check_finished(out, count, as_table=as_table)
+            typer.echo(f"{out} is finished: it has all {count:,} predictions", err=True)
+            return
         inputs = unlabelled_rows(data, records, about.data)
     else:
         inputs = _texts(text or [], text_b or [], is_pair=records == "pairs")
@@ -164,6 +168,26 @@ def predict(
         typer.echo(json.dumps(document))
     else:
         _show(model, predictions)
+
+
+def _check_finished(out: Path, count: int, *, as_table: bool) -> None:
+    """Refuses a file whose number of predictions is not that of the records."""
+    import csv
+
+    from cloister.files import bad_file
+
+    try:
+        with out.open(encoding="utf-8", newline="") as file:
+            rows = sum(1 for _ in csv.reader(file)) - 1 if as_table else sum(1 for _ in file)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        if isinstance(error, OSError):
+            raise bad_file(error, "read") from error
+        rows = -1
+    if rows != count:
+        raise UsageError(
+            f"{out} exists already, and is not a file of {count:,} predictions; choose another "
+            "--out"
+        )
 
 
 def _decided(

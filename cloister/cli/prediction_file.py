@@ -5,13 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloister.files import bad_file, sync_folder
+from cloister.files import bad_file, whole_file
 from cloister.owner_only import FILE
 
 if TYPE_CHECKING:
@@ -40,23 +38,12 @@ def write_predictions(
     Raises:
         BadFileError: The file cannot be written; an incomplete one is removed.
     """
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     count = 0
     try:
-        # O_EXCL with a random name: never follow a symlink that another user put into the folder.
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-                for text in row_texts(predictions, names, as_table=as_table):
-                    file.write(text)
-                    count += 1
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(out)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(out.parent)
+        with whole_file(out, FILE) as file:
+            for text in row_texts(predictions, names, as_table=as_table):
+                file.write(text.encode())
+                count += 1
     except OSError as error:
         raise bad_file(error, "written") from error
     return count

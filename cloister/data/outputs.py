@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, BinaryIO, Protocol
 from cloister.data.csv_rows import csv_line
 from cloister.data.values import Number, Row, Unusable, Value, is_integer, kind_of, shown
 from cloister.errors import DataError, UsageError
-from cloister.files import sync_folder
+from cloister.files import whole_file
 from cloister.owner_only import FILE
 
 ENDINGS = (".jsonl", ".csv", ".parquet")
@@ -59,21 +58,10 @@ def new_file(out: Path) -> Iterator[tuple[RowWriter, Path]]:
         OSError: The file cannot be written.
     """
     check_new(out)
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    # O_EXCL with a random name: never follow a symlink that another user planted in the folder.
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            writer = _WRITERS[out.suffix.lower()](file)
-            yield _Finishing(writer, file), temporary
+    with whole_file(out, FILE) as file:
+        writer = _WRITERS[out.suffix.lower()](file)
+        yield _Finishing(writer, file), Path(file.name)
         check_place(out)  # the path may exist by now
-        temporary.replace(out)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # e.g. of a full disk
-            error.filename = str(out)
-        raise
-    sync_folder(out.parent)
 
 
 def check_new(out: Path) -> None:
@@ -113,7 +101,7 @@ def sha256_of(path: Path) -> str:
 
 
 class _Finishing:
-    """A writer whose `end` also syncs the content to disk, so that it can be hashed."""
+    """A writer whose `end` also flushes the content, so that the temporary file can be hashed."""
 
     def __init__(self, writer: RowWriter, file: BinaryIO) -> None:
         self._writer, self._file = writer, file
@@ -122,7 +110,6 @@ class _Finishing:
     def end(self) -> None:
         self._writer.end()
         self._file.flush()
-        os.fsync(self._file.fileno())
 
 
 def json_text(value: Value) -> str:

@@ -63,7 +63,10 @@ def files_in(places: Sequence[Path]) -> list[tuple[str, Path]]:
             and not any(part.startswith(".") for part in path.relative_to(place).parts)
         ]
         if not inside:
-            raise UsageError(f"{place}: holds no text ({', '.join(PLAIN)}) and no data file")
+            raise UsageError(
+                f"{place}: holds no text ({', '.join(PLAIN)}) and no data file; give files, or a "
+                "folder that holds some (hidden files and links are not read)"
+            )
         found += [(str(path.relative_to(place)), path) for path in inside]
     if len(found) > MOST_FILES:
         raise UsageError(f"{len(found):,} files given; at most {MOST_FILES:,} are indexed together")

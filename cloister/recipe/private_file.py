@@ -15,7 +15,7 @@ from cloister.data.load import load
 from cloister.data.public_set import text_of
 from cloister.data.records import ChatRecord, ItemsRecord, PairRecord, Record, TokenRecord
 from cloister.errors import RefusedError
-from cloister.files import stamp_of
+from cloister.files import stamp_of, why_no_file
 from cloister.recipe.schema import Recipe
 
 # Part of the records that may be among the training data's too: public collections repeat short
@@ -40,8 +40,7 @@ def refuse_private_file(recipe: Recipe, place: Path, option: str) -> None:
 
 def is_private_file(recipe: Recipe, place: Path) -> bool:
     """Whether a file that is there is the study's training file, by any path, link or copy."""
-    private = private_file(recipe)
-    return private is not None and is_copy(place, private)
+    return any(is_copy(place, private) for private in _private_files(recipe))
 
 
 def is_copy(place: Path, private: Path) -> bool:
@@ -133,11 +132,24 @@ def plain_text(text: str) -> str:
 
 def private_file(recipe: Recipe) -> Path | None:
     """The study's training data, where they are a file of this machine."""
+    return next(iter(_private_files(recipe)), None)
+
+
+def _private_files(recipe: Recipe) -> list[Path]:
+    """Files that may be the study's training data.
+
+    The folder in which a run was started is not recorded. So a relative path is looked for from the
+    present folder, and from each folder above the run's, of which that one usually is one.
+    """
     try:
         train = Path(recipe.data.train).expanduser()  # as `data.load` finds it
     except RuntimeError:  # ~name, where no user has that name
         train = Path(recipe.data.train)
-    return train if train.is_file() else None
+    found = [train] if train.is_file() else []
+    if train.is_absolute() or recipe.run_folder is None:
+        return found
+    places = (folder / train for folder in recipe.run_folder.parents)
+    return found + [place for place in places if why_no_file(place) is None]
 
 
 def _refusal(option: str, what: str, train: str) -> RefusedError:

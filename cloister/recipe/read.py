@@ -102,8 +102,10 @@ def read_run_recipe(path: Path) -> Recipe:
         RecipeError: A field is missing or invalid.
     """
     tables = read_toml(path, "give the folder of a run")
+    folder = path.resolve().parent
     if "format" in tables:
-        return _read(tables, (), is_whole=True, imports=False)
+        found = _read(tables, (), is_whole=True, imports=False)
+        return dataclasses.replace(found, run_folder=folder)
     training = tables.get("training")
     given = training if isinstance(training, dict) else {}
     problems: list[str] = []
@@ -111,7 +113,8 @@ def read_run_recipe(path: Path) -> Recipe:
     begun = read_section(MachineConfig, stated, "training", problems)
     if problems:
         raise RecipeError(problems)
-    return dataclasses.replace(_read(_begun(tables), (), imports=False), begun=begun, notes=())
+    found = _read(_begun(tables), (), imports=False)
+    return dataclasses.replace(found, begun=begun, notes=(), run_folder=folder)
 
 
 def validated(recipe: Recipe) -> Recipe:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 from cloister.bounds import (
@@ -175,6 +176,7 @@ class Recipe:
             to the study's end.
         notes: Changes that were made while it was read, for the user; not part of the study.
         has_stand_in: Whether its file names no training data, so that the quickstart's are used.
+        run_folder: The folder of the run that it was read from; None: it is not a run's.
     """
 
     study: StudyConfig = field(default_factory=StudyConfig)
@@ -192,6 +194,7 @@ class Recipe:
     format: int = document.FORMAT
     notes: tuple[str, ...] = field(default=(), compare=False)
     has_stand_in: bool = field(default=False, compare=False)
+    run_folder: Path | None = field(default=None, compare=False)
 
     def sections(self) -> dict[str, object]:
         """Returns the sections of the recipe by name."""
@@ -270,5 +273,5 @@ class Recipe:
 SECTIONS = tuple(
     f.name
     for f in dataclasses.fields(Recipe)
-    if f.name not in ("begun", "format", "notes", "has_stand_in")
+    if f.name not in ("begun", "format", "notes", "has_stand_in", "run_folder")
 )

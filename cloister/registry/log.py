@@ -4,6 +4,9 @@
 SHA-256 of the entry before. An entry states that one person promotes a version to a stage. The
 version is served there as soon as enough different people have promoted it, one after the other;
 the registry's rule says how many. Entries are never changed or removed: a rollback is a new entry.
+
+`models/NAME/head.json` names the last entry. The chain alone cannot show that entries were removed
+at its end, for example by a copy that was cut off; the head shows it.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -18,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloister.canonical import canonical
 from cloister.data.public_file import is_sha256
-from cloister.errors import LedgerError, RefusedError, UsageError
+from cloister.errors import BadFileError, LedgerError, RefusedError, UsageError
 from cloister.json_text import read_json
 from cloister.ledger.signing import is_signed, public_hex
 from cloister.registry.rule import PromotionRule
@@ -95,11 +99,16 @@ def _path(model: str, number: int) -> str:
     return f"models/{model}/log/{number:06d}.json"
 
 
+def _head(model: str) -> str:
+    return f"models/{model}/head.json"
+
+
 def read_log(store: Store, model: str) -> list[LoggedPromotion]:
     """Reads a model's log, oldest entry first.
 
     Raises:
-        LedgerError: An entry is missing, damaged, or not chained to the one before.
+        LedgerError: An entry is missing, damaged, or not chained to the one before; or the log ends
+            before the entry that its head names.
     """
     names = store.names(f"models/{model}/log")
     found: list[LoggedPromotion] = []
@@ -107,7 +116,33 @@ def read_log(store: Store, model: str) -> list[LoggedPromotion]:
         content = store.read(_path(model, number))
         previous = found[-1].sha256 if found else NONE
         found.append(_read(content, model, number, previous))
+    _check_end(store.read(_head(model)), model, found)
     return found
+
+
+def _check_end(head: bytes | None, model: str, log: Sequence[LoggedPromotion]) -> None:
+    """Refuses a log that lacks the entry its head names, or has another in its place.
+
+    The log may be longer: its head is written after an entry. Logs of older versions have no head.
+    """
+    if head is None:
+        return
+    try:
+        table = read_json(head, most_bytes=MOST_BYTES)
+        number, sha256 = table["number"], table["sha256"]
+        if type(number) is not int or number < 1 or not is_sha256(sha256):
+            raise ValueError("not of a head's form")
+    except (ValueError, KeyError, TypeError) as error:
+        raise LedgerError(
+            f"{_head(model)}: damaged ({error}); restore the registry from a backup, nothing is "
+            "promoted until then"
+        ) from error
+    if number > len(log) or log[number - 1].sha256 != sha256:
+        raise LedgerError(
+            f"{model}: the registry's log has {len(log)} entries, and lacks the entry {number} "
+            "that its head names; restore it from a backup, nothing is served or promoted until "
+            "then"
+        )
 
 
 def _read(content: bytes | None, model: str, number: int, previous: str) -> LoggedPromotion:
@@ -161,7 +196,12 @@ def append(
             f"{whole.model}: another person promoted or rolled back meanwhile, so nothing was "
             "changed; check with cloister model show, and repeat the command if it is still right"
         )
-    return LoggedPromotion(whole, signature, hashlib.sha256(content).hexdigest())
+    sha256 = hashlib.sha256(content).hexdigest()
+    # The entry counts already. A head that lags behind, after an error or a race, detects less.
+    with suppress(BadFileError):
+        head = json.dumps({"number": whole.number, "sha256": sha256}).encode()
+        store.write(_head(whole.model), head)
+    return LoggedPromotion(whole, signature, sha256)
 
 
 def check_person(rule: PromotionRule, by: str, key: Ed25519PrivateKey | None) -> None:

@@ -8,15 +8,13 @@ object stores use a conditional request.
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from cloister.errors import BadFileError, UsageError
-from cloister.files import bad_file, sync_folder, write_whole
+from cloister.files import bad_file, whole_file, write_whole
 
 
 class Store(Protocol):
@@ -91,17 +89,13 @@ class FolderStore:
     def create(self, path: str, content: bytes) -> bool:
         """Implements `Store.create`."""
         file = self.root / path
-        temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(temporary, content)
             try:
-                os.link(temporary, file)
+                with whole_file(file, is_new=True) as new:
+                    new.write(content)
             except FileExistsError:
                 return False
-            finally:
-                temporary.unlink()
-            sync_folder(file.parent)
         except OSError as error:
             raise bad_file(error, "written") from error
         return True

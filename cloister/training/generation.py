@@ -1,4 +1,4 @@
-"""Generates a chat model's replies by greedy decoding, and scores them by ROUGE-L.
+"""Generates a chat model's replies: greedy ones, which are scored by ROUGE-L, or drawn ones.
 
 A reply ends at the end of a turn as in training (`cloister.tasks.turn_end`), at the base's own end
 of text, or after `MAX_NEW_TOKENS`.
@@ -7,7 +7,8 @@ of text, or after `MAX_NEW_TOKENS`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,8 +27,19 @@ from cloister.tasks.turn_end import turn_end
 # many tokens of a 512-word vocabulary.
 MAX_NEW_TOKENS = 64
 
-# Conversations whose replies are generated: greedy decoding costs about a second each.
+# Conversations whose replies are generated: greedy decoding costs up to a second each.
 GENERATED = 32
+
+# By transformers' `model_type`: decoders whose positions are rotary and counted by the mask, so
+# that padding before a prompt changes no logit (tests/training/test_generation.py compares each).
+PADDED = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3"}
+)
+# Rotary scalings that depend on the longest text of a batch.
+_BY_LONGEST = ("dynamic", "longrope")
+# Most tokens of prompts that are answered together: 16 of 512; the keys and values of a model of
+# 1.5 billion parameters (28 layers of 2 × 256 float32) then take 0.5 GB.
+MOST_TOGETHER = 8192
 
 
 def reply_score(
@@ -112,27 +124,107 @@ def replies_to(
 ) -> list[str]:
     """Generates the replies to several prompts, in their order; see `reply_to`.
 
-    Prompts of equal length are answered together: decoding is bound by memory, so several replies
-    take little longer than one; without padding, no architecture needs special treatment.
+    Prompts are answered together: decoding is bound by memory, so several replies take little
+    longer than one. Shorter prompts get padding before them in the families that provably ignore it
+    (`PADDED`); in all others, only prompts of equal length are answered together.
     """
     new, room = reply_room(limits_of(network.base, network.virtual_tokens).positions)
     kept = [(p if room is None else p[-room:]) or (task.pad_id,) for p in prompts]
-    alike: dict[int, list[int]] = {}
-    for place, prompt in enumerate(kept):
-        alike.setdefault(len(prompt), []).append(place)
+    can_pad = _ignores_padding(network)
     replies = [""] * len(kept)
-    for places in alike.values():
-        ids = torch.tensor([kept[place] for place in places], device=network.device)
-        found = _decoded(network, task, tokenizer, ids, min(new, most))
+    for places in _together([len(prompt) for prompt in kept], can_pad=can_pad):
+        found = _decoded(network, task, tokenizer, [kept[p] for p in places], min(new, most))
         for place, reply in zip(places, found, strict=True):
             replies[place] = reply
     return replies
 
 
-def _decoded(
-    network: Network, task: CausalChat, tokenizer: PreTrainedTokenizerBase, ids: Tensor, most: int
+@dataclass(frozen=True)
+class Nucleus:
+    """How the next token is drawn: from the most likely tokens that have `top_p` together.
+
+    Holtzman et al. 2020 (arXiv:1904.09751).
+
+    Attributes:
+        temperature: Divides the logits; 1 is what was trained.
+        top_p: 1 draws from all tokens.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+def sampled_texts(
+    network: Network,
+    task: CausalChat,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: tuple[int, ...],
+    *,
+    copies: int,
+    most: int,
+    nucleus: Nucleus,
+    seed: int,
 ) -> list[str]:
-    """Greedy replies to prompts of one length, [B, T]."""
+    """Draws several texts after one prompt, in one batch.
+
+    Args:
+        network: The network with the adapter in place.
+        task: The study's task.
+        tokenizer: The base's.
+        prompt: Token ids, at least one.
+        copies: Number of texts.
+        most: Longest text in tokens; prompt and text must fit the base's positions.
+        nucleus: How tokens are drawn; the base's own settings (`top_k`) do not count.
+        seed: On one machine equal arguments give equal texts.
+    """
+    device = network.device
+    drawing = {
+        "do_sample": True,
+        "temperature": nucleus.temperature,
+        "top_k": 0,
+        "top_p": nucleus.top_p,
+    }
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return _decoded(network, task, tokenizer, [prompt] * copies, most, drawing)
+
+
+def _ignores_padding(network: Network) -> bool:
+    """Returns whether padding before a prompt changes none of its replies."""
+    config: Any = network.base.config
+    scaling = str(getattr(config, "rope_parameters", None))  # of each kind of layer
+    is_alone = not any(kind in scaling for kind in _BY_LONGEST)
+    return config.model_type in PADDED and is_alone and not network.virtual_tokens
+
+
+def _together(lengths: Sequence[int], *, can_pad: bool) -> list[list[int]]:
+    """Groups prompts by length, each group at most `MOST_TOGETHER` tokens with its padding."""
+    groups: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
+        length = lengths[place]
+        fits = groups and (len(groups[-1]) + 1) * length <= MOST_TOGETHER
+        if fits and (can_pad or lengths[groups[-1][0]] == length):
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return groups
+
+
+def _decoded(
+    network: Network,
+    task: CausalChat,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[tuple[int, ...]],
+    most: int,
+    drawing: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Replies to prompts, whose padding to one length comes before them: greedy ones, or drawn as
+    stated."""
+    width = max(map(len, prompts))
+    padded = [(task.pad_id,) * (width - len(prompt)) + prompt for prompt in prompts]
+    ids = torch.tensor(padded, device=network.device)
+    lengths = torch.tensor([[len(prompt)] for prompt in prompts], device=network.device)
+    mask = (torch.arange(width, device=network.device) >= width - lengths).long()  # [B, T]
     ends, stop = reply_ends(network, task)
     stopping = [_AtText(tokenizer, stop, ids.shape[1])] if stop else []
     with torch.inference_mode(), warnings.catch_warnings():
@@ -140,9 +232,9 @@ def _decoded(
         warnings.filterwarnings("ignore", message="Position ids are not supported")
         output = network.backbone.generate(
             input_ids=ids,
-            attention_mask=torch.ones_like(ids),
+            attention_mask=mask,
             max_new_tokens=most,
-            do_sample=False,
+            **(drawing or {"do_sample": False}),
             pad_token_id=task.pad_id,
             eos_token_id=list(ends) or None,
             stopping_criteria=StoppingCriteriaList(stopping),

@@ -1,4 +1,4 @@
-"""How good the assistant is, before and after: on public questions, by the code that serves it."""
+"""How good the assistant is, before and after: on public questions, in the service's prompts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cloister as cl
+from cloister.documents.frame import cited_in, question_of
 from cloister.models.state import write_adapter
-from cloister.service.library import Library
+from cloister.service.library import Library, prompt_with
 from cloister.service.reply_stream import Decoding
 from cloister.serving.inputs import as_chat
+from cloister.tasks.chat import CausalChat
 from cloister.tasks.rouge import rouge_l
+from cloister.training.generation import replies_to
 
 # Tokens of a reply: a third more than the desks' longest answer has.
 LONGEST = 48
@@ -66,18 +69,16 @@ def before_and_after(
 
 
 def _scores(model: cl.Model, library: Library, asked: Sequence[Question]) -> Scores:
-    replies = [
-        library.reply(
-            model,
-            as_chat(one.text, number),
-            Decoding(most_tokens=LONGEST),
-            lambda piece: None,
-            lambda: False,
-        )
-        for number, one in enumerate(asked, 1)
-    ]
-    texts = tuple(reply.text for reply in replies)
-    cited = [any(source.is_cited for source in reply.sources or ()) for reply in replies]
+    """Scores of replies to the service's own prompts, which are answered together."""
+    task, how = model.workspace.task, Decoding(most_tokens=LONGEST)
+    assert isinstance(task, CausalChat)
+    chats = [as_chat(one.text, number) for number, one in enumerate(asked, 1)]
+    hits = library.find_each([question_of(chat) for chat in chats])
+    shown = [prompt_with(model, *both, how) for both in zip(chats, hits, strict=True)]
+    network, tokenizer = model.workspace.network, model.workspace.tokenizer
+    texts = tuple(replies_to(network, task, tokenizer, [p for p, _ in shown], LONGEST))
+    sources = [cited_in(text, given) for text, (_, given) in zip(texts, shown, strict=True)]
+    cited = [any(source.is_cited for source in found) for found in sources]
     right = [one.fact in text for one, text in zip(asked, texts, strict=True)]
     mean_rouge = rouge_l(texts, [one.answer for one in asked])
     return Scores(texts, mean_rouge, sum(cited) / len(cited), sum(right) / len(right))

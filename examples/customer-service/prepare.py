@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 from cloister.data.records import ChatRecord, Message
 from cloister.documents.encoder import Encoder
 from cloister.documents.frame import framed
-from cloister.documents.index import Hit, build_index, save_index
+from cloister.documents.index import build_index, save_index
 from cloister.documents.sources import documents_of
 from cloister.models.base import find_base
 from cloister.service.library import Library
@@ -57,12 +57,11 @@ def framed_rows(
     A dialogue whose page is not found is left out: an assistant would refuse it, or answer from
     another page.
     """
-    known: dict[str, list[Hit]] = {}
+    past = list(past)
+    asked = list(dict.fromkeys(one.question for one in past))
+    found = dict(zip(asked, library.find_each(asked), strict=True))
     for one in past:
-        chat = ChatRecord((Message("user", one.question),))
-        if one.question not in known:
-            known[one.question] = library.find(chat)
-        hits = known[one.question]
+        chat, hits = ChatRecord((Message("user", one.question),)), found[one.question]
         pages = [hit.passage.text for hit in hits]
         if one.topic.page not in pages:
             continue

@@ -52,6 +52,9 @@ def test_evaluate_agrees_with_the_run(tmp_path: Path, capsys: pytest.CaptureFixt
     assert scored["records"] == 30
     assert scored["metrics"]["accuracy"] == json.loads(printed)["test"]["accuracy"]
     assert sum(row["support"] for row in scored["report"].values()) == 30
+    other = str(plot.with_suffix(".pdf"))
+    assert run(["evaluate", str(out), "--data", test, "--plot", other]) == 2
+    assert "end it in .png" in capsys.readouterr().err
     assert run(["evaluate", str(out), "--data", test, "--plot", str(plot)]) == 2
     assert "classes.png exists already" in capsys.readouterr().err
     assert run(["evaluate", str(out / "adapter"), "--data", test]) == 0
@@ -110,6 +113,26 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--sweep",
             "--twin",
             "--verbose",
+        ],
+        "synthesize": [
+            "--base",
+            "--count",
+            "--creator",
+            "--device",
+            "--json",
+            "--keep-duplicates",
+            "--license",
+            "--max-length",
+            "--min-length",
+            "--most-tokens",
+            "--out",
+            "--prompts",
+            "--seed",
+            "--temperature",
+            "--texts",
+            "--top-p",
+            "--url",
+            "--without-promise",
         ],
         "tune": [
             "--budget",

@@ -148,6 +148,18 @@ def test_a_version_s_way_from_a_run_to_production_and_back(
     told = model("show", "triage", "--version", listed[0][:8])
     assert "against coordinator" in told
     assert listed[0] in told
+    page = tmp_path / "triage.html"
+    model("show", "triage", "--html", str(page))
+    text = page.read_text(encoding="utf-8")
+    for part in (f"triage, version {listed[1][:12]}", "Served at production.", *heads, "ann"):
+        assert part in text
+    assert f"{result['sites'][0]['promise']['epsilon']:g}</td>" in text
+    assert "<script" not in text
+    assert "http" not in text
+    assert "is not overwritten" in model("show", "triage", "--html", str(page), code=2)
+    page.unlink()
+    model("show", "triage", "--version", listed[0][:8], "--html", str(page))
+    assert "Not served at any stage." in page.read_text(encoding="utf-8")
     changes = json.loads(model("diff", "triage", "--json"))
     assert changes["versions"] == listed
     assert set(changes["differences"]) == {"norms"}

@@ -42,7 +42,15 @@ def test_a_guess_is_told_and_a_test_file_completes_the_recipe(
     rows = [f"the parcel came late {n},{verdicts[n % 3]},{'ab'[n % 2]}" for n in range(30)]
     data.write_text("\n".join(["Comment,Verdict,Channel", *rows]) + "\n", encoding="utf-8")
     test = tmp_path / "test.csv"
-    assert run(["new", "--data", str(data), "--test", str(test), "--out", str(out)]) == 0
+    asked = ["new", "--data", str(data), "--test", str(test), "--out", str(out)]
+    assert run(asked) == 2
+    assert "test.csv: no such file; give a file of public records" in capsys.readouterr().err
+    test.write_text("Comment,verdict\nthe parcel came,good\n")
+    assert run(asked) == 2
+    assert "test.csv lacks Verdict (label), a column of --data" in capsys.readouterr().err
+    assert not out.exists()
+    test.write_text("Comment,Verdict\nthe parcel came,good\n")
+    assert run(asked) == 0
     told = capsys.readouterr().out
     assert "guessed: text = Comment, label = Verdict" in told
     assert "columns: Comment, Verdict, Channel" in told

@@ -236,6 +236,13 @@ def test_a_file_of_predictions_goes_on_where_it_stopped(
     assert "30 records, 16 of which are there" in capsys.readouterr().err
     assert out.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+    # Given once more: there is nothing left to do, and the base is not loaded for it.
+    monkeypatch.setattr("cloister.serving.model.load", None)
+    assert run([*asked, *begun]) == 0
+    assert f"{out} is finished: it has all 30 predictions" in capsys.readouterr().err
+    assert run(["predict", str(finished), "--data", str(shorter), *begun]) == 2
+    assert "is not a file of 20 predictions" in capsys.readouterr().err
+    assert out.read_bytes() == whole.read_bytes()
 
 
 def test_an_error_after_the_first_step_names_the_row_of_the_whole_file(

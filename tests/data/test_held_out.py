@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -132,3 +133,79 @@ def test_a_share_of_which_nothing_could_be_said_is_refused(
         check_share(share, records)
     check_share(0.1, 10 * FEWEST)
     assert declared_held_out(10 * FEWEST, 0.1) == FEWEST
+
+
+# --- broken ways of holding out, each refuted by one of the laws above -----------------------
+
+Digests = Callable[[list[Record]], list[bytes]]
+
+
+def sound(records: list[Record]) -> list[bytes]:
+    return [side_digest(record) for record in records]
+
+
+def by_place(records: list[Record]) -> list[bytes]:
+    return [str(place).encode() for place in range(len(records))]
+
+
+def by_count(records: list[Record]) -> list[bytes]:
+    return [side_digest(record) + bytes([len(records) % 256]) for record in records]
+
+
+def by_earlier_equals(records: list[Record]) -> list[bytes]:
+    return [side_digest(r) + bytes([records[:n].count(r)]) for n, r in enumerate(records)]
+
+
+def by_record_of_a_person(records: list[Record]) -> list[bytes]:
+    return [side_digest(replace(record, person=None)) for record in records]
+
+
+def by_label(records: list[Record]) -> list[bytes]:
+    return [side_digest(r) + repr(getattr(r, "label", "")).encode() for r in records]
+
+
+def laws(digests: Digests) -> set[str]:
+    """The laws that a way of choosing breaks."""
+    broken, key = set(), HeldOut(KEY, 0.5)
+
+    def chosen(records: list[Record]) -> list[Record]:
+        return sides(records, digests(records), key)[1]
+
+    records: list[Record] = [
+        TextRecord(f"note {n // 2}", "ab"[n % 2], person=f"p{n // 6}" if n < 60 else None)
+        for n in range(120)
+    ]
+    whole = chosen(records)
+    for left_out in range(0, 120, 7):
+        others = [*records[:left_out], *records[left_out + 1 :]]
+        rest = [record for record in whole if record is not records[left_out]]
+        if [id(one) for one in chosen(others)] != [id(one) for one in rest]:
+            broken.add("others")
+    persons = {r.person for r in whole} & {r.person for r in records if r not in whole}
+    broken |= {"persons"} if persons - {None} else set()
+    texts = [{getattr(r, "text", "") for r in side} for side in (whole, set(records) - set(whole))]
+    broken |= {"labels"} if texts[0] & texts[1] else set()
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("digests", "broken"),
+    [
+        (sound, set()),
+        (by_place, {"others", "persons", "labels"}),
+        (by_count, {"others"}),
+        (by_earlier_equals, set()),
+        (by_record_of_a_person, {"persons"}),
+        (by_label, {"labels"}),
+    ],
+)
+def test_each_broken_way_of_choosing_is_refuted(digests: Digests, broken: set[str]) -> None:
+    if digests is by_earlier_equals:  # equal records must be on one side, whatever is before them
+        twice: list[Record] = [TextRecord(f"note {n // 2}", "a") for n in range(120)]
+        found = sides(twice, digests(twice), HeldOut(KEY, 0.5))[1]
+        assert any(found.count(record) == 1 for record in found)
+        right = sides(twice, sound(twice), HeldOut(KEY, 0.5))[1]
+        assert all(right.count(record) == 2 for record in right)
+        return
+    assert laws(digests) >= broken
+    assert bool(laws(digests)) is bool(broken)

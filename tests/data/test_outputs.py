@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cloister.data.clean.output import NewFile
+from cloister.data.clean.output import new_rows
 from cloister.data.outputs import new_file
 from cloister.errors import UsageError
 
@@ -24,11 +24,12 @@ def test_a_file_that_appears_while_rows_are_written_is_kept(tmp_path: Path) -> N
 
 def test_so_it_is_where_a_cleaned_file_is_moved_to_its_place(tmp_path: Path) -> None:
     out = tmp_path / "notes.jsonl"
-    with NewFile(out, ("text",)) as file:
-        file.write({"text": "ours"})
-        file.close()
+    with (  # noqa: PT012
+        pytest.raises(UsageError, match="exists already"),
+        new_rows(out, ("text",)) as (rows, _),
+    ):
+        rows.write({"text": "ours"})
+        rows.end()
         out.write_text("theirs")
-        with pytest.raises(UsageError, match="exists already"):
-            file.publish()
     assert out.read_text() == "theirs"
     assert list(tmp_path.iterdir()) == [out]

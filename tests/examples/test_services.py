@@ -1,6 +1,8 @@
 """An example ends with one message and no traceback, whatever interrupts it."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -43,6 +45,22 @@ def test_a_program_ends_with_one_message(
     assert ended.value.code == code
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_a_program_whose_reader_has_ended_ends_without_a_traceback() -> None:
+    """As in `run.py | head -1`."""
+    here = Path(__file__).parents[2] / "examples"
+    lines = "import services; services.program(lambda _: [services.say('x') for _ in range(9**5)])"
+    code = f"import sys; sys.path.insert(0, {str(here)!r}); {lines}"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "x\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
 
 
 def test_a_folder_that_is_there_and_a_port_that_is_taken_are_said(

@@ -20,7 +20,7 @@ from cloister.ledger.signing import public_hex
 from cloister.registry.difference import difference
 from cloister.registry.registry import Registry, open_registry
 from cloister.registry.rule import PromotionRule, read_rule, write_rule
-from cloister.registry.store import FolderStore
+from cloister.registry.store import FolderStore, RemoteStore
 from cloister.tasks.config import TaskConfig
 from tests.support.released import exported
 from tests.support.studies import small_recipe
@@ -142,6 +142,38 @@ def test_a_changed_log_is_no_log(registry: Registry, adapters: list[Path]) -> No
             registry.current("triage")
     registry.store.write(place, content)
     assert registry.current("triage") == sha256(adapters[2])
+
+
+def test_a_log_that_lost_its_end_is_no_log(registry: Registry, adapters: list[Path]) -> None:
+    """Entries before it are chained as ever: without its head, an older version would be served."""
+    for adapter in adapters:
+        registry.promote(adapter, "triage", NOW, by="ann")
+    last, head = "models/triage/log/000003.json", "models/triage/head.json"
+    kept, named = registry.store.read(last), registry.store.read(head)
+    assert kept is not None
+    assert named is not None
+    _remove(registry, last)
+    with pytest.raises(LedgerError, match="has 2 entries, and lacks the entry 3"):
+        registry.current("triage")
+    registry.store.write(last, kept)
+    registry.store.write(head, b"{}")
+    with pytest.raises(LedgerError, match=r"head\.json: damaged"):
+        registry.current("triage")
+    # Of an older version, which wrote no head; and one that lags behind by an entry.
+    _remove(registry, head)
+    assert registry.current("triage") == sha256(adapters[2])
+    registry.rollback("triage", NOW, by="ann")
+    registry.store.write(head, named)
+    assert registry.current("triage") == sha256(adapters[1])
+
+
+def _remove(registry: Registry, path: str) -> None:
+    store = registry.store
+    if isinstance(store, FolderStore):
+        (store.root / path).unlink()
+    else:
+        assert isinstance(store, RemoteStore)
+        store.files.rm(f"{store.root}/{path}")
 
 
 def test_another_model_s_log_promotes_nothing(registry: Registry, adapters: list[Path]) -> None:

@@ -14,6 +14,9 @@ from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskConfig
 from cloister.training.generation import (
     GENERATED,
+    MOST_TOGETHER,
+    PADDED,
+    _together,
     check_replies,
     replies_to,
     reply_score,
@@ -54,18 +57,54 @@ def test_a_prompt_leaves_room_for_the_reply(gpt2: Path, monkeypatch: pytest.Monk
     assert all(prompt <= 32 and whole <= 64 for _, prompt, whole in seen)
 
 
-def test_replies_together_are_those_one_by_one(llama: Path) -> None:
-    opened = open_chat(llama)
+# Of several lengths, two of them equal; longer than the sliding windows of 8 tokens.
+PROMPTS = [(5, 6, 7), (9, 4, 8, 6), (8, 8, 5, 4), (4, 5, 6, 7, 8), (7, 9) * 6]
+
+
+@pytest.mark.parametrize("name", [*sorted(PADDED), "gpt2", "bloom", "mamba"])
+def test_replies_together_are_those_one_by_one(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of families that read padding before a text, only prompts of one length are together."""
+    opened = open_chat(tiny(tmp_path, name.replace("_", "-")))
     task, network = opened.task, opened.network
     assert isinstance(task, CausalChat)
-    said = ["chest pain", "fever", "severe rash", "itchy rash and fever", "mild cough"]
-    prompts = [
-        task.prompt(ChatRecord((Message("user", text), Message("assistant", "no"))))
-        for text in said
-    ]
-    together = replies_to(network, task, opened.tokenizer, prompts)
-    assert together == [reply_to(network, task, opened.tokenizer, p) for p in prompts]
-    assert len(set(map(len, prompts))) < len(prompts)
+    generate, together = network.backbone.generate, []
+
+    def watched(**options: torch.Tensor) -> torch.Tensor:
+        together.append(len(options["input_ids"]))
+        output: torch.Tensor = generate(**options)
+        return output
+
+    monkeypatch.setattr(network.backbone, "generate", watched)
+    replies = replies_to(network, task, opened.tokenizer, PROMPTS)
+    assert together == ([5] if name in PADDED else [1, 2, 1, 1])
+    assert replies == [reply_to(network, task, opened.tokenizer, p) for p in PROMPTS]
+
+
+def test_padding_that_is_read_changes_replies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its mask the comparison above fails, so it can tell."""
+    opened = open_chat(tiny(tmp_path, "llama"))
+    task, network = opened.task, opened.network
+    assert isinstance(task, CausalChat)
+    generate = network.backbone.generate
+
+    def unmasked(**options: torch.Tensor) -> torch.Tensor:
+        ones = torch.ones_like(options["attention_mask"])
+        output: torch.Tensor = generate(**{**options, "attention_mask": ones})
+        return output
+
+    alone = [reply_to(network, task, opened.tokenizer, prompt) for prompt in PROMPTS]
+    monkeypatch.setattr(network.backbone, "generate", unmasked)
+    assert replies_to(network, task, opened.tokenizer, PROMPTS) != alone
+
+
+def test_few_enough_tokens_are_together() -> None:
+    lengths = [MOST_TOGETHER // 2, 1, MOST_TOGETHER // 2, MOST_TOGETHER // 2, 2 * MOST_TOGETHER]
+    assert _together(lengths, can_pad=True) == [[1, 0], [2, 3], [4]]
+    assert _together(lengths, can_pad=False) == [[1], [0, 2], [3], [4]]
 
 
 def open_chat(base: Path) -> Workspace:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
-import os
-import secrets
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import BinaryIO
 
 from cloister.data.csv_rows import csv_line
 from cloister.data.formats import FileForm, form_of
 from cloister.data.outputs import check_place
 from cloister.data.values import Number, Value
 from cloister.errors import UsageError
-from cloister.files import sync_folder
+from cloister.files import whole_file
 from cloister.owner_only import FILE
 
 
@@ -36,59 +33,58 @@ def output_form(path: Path) -> FileForm:
     return form
 
 
-class NewFile:
-    """A file that is written under a temporary name, and moved to its path once it is complete.
-
-    Use it as a context manager; without `publish` no file is left.
+@contextmanager
+def new_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[NewRows, Path]]:
+    """Opens a new file for rows, which appears only once it is complete.
 
     Args:
-        path: The final path, which must not exist.
+        path: The path: `.jsonl`, `.csv` or `.tsv`, also with `.gz`.
         columns: The columns of a CSV or TSV, in order.
 
+    Yields:
+        The rows' writer, and the temporary file with the content, to be hashed after `end`.
+
     Raises:
-        UsageError: The path exists already.
+        UsageError: The path exists, at the start or at the end.
         OSError: The file cannot be written.
     """
+    form = output_form(path)
+    check_place(path)
+    with whole_file(path, FILE) as file:
+        rows = NewRows(file, form, columns)
+        try:
+            yield rows, Path(file.name)
+        finally:
+            rows.end()  # also after an error: gzip must not write to a closed file later
+        check_place(path)  # it may exist by now
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self._form, self._path, self._columns = output_form(path), path, columns
-        self.temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        check_place(path)
 
-    def __enter__(self) -> NewFile:
-        # O_EXCL with a random name: never follow a symlink that another user planted there.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        self._raw = os.fdopen(os.open(self.temporary, flags, FILE), "wb")
-        inner: IO[bytes] = self._raw
-        if self._form.is_gzip:  # no time, no name: the same records give the same bytes
-            made = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
-            inner = cast(IO[bytes], made)
-        self._text = io.TextIOWrapper(inner, encoding="utf-8", newline="")
-        if self._form.kind == "csv":
-            try:
-                self._write_cells(self._columns)
-            except BaseException:
-                self.__exit__()
-                raise
-        return self
+class NewRows:
+    """Writes rows in a file's form.
 
-    def __exit__(self, _: object = None, error: object = None, __: object = None) -> None:
-        if isinstance(error, OSError) and error.filename is None:  # e.g. of a full disk
-            error.filename = str(self._path)
-        # On a full disk closing fails again; the file is deleted, so its unwritten rest does not
-        # matter.
-        with suppress(OSError):
-            self._text.close()
-        with suppress(OSError):
-            self._raw.close()
-        self.temporary.unlink(missing_ok=True)
+    Args:
+        file: The file, open for bytes.
+        form: Its form.
+        columns: The columns of a CSV or TSV, in order; they become its first line.
+
+    Raises:
+        UsageError: A column's name cannot be in a CSV.
+    """
+
+    def __init__(self, file: BinaryIO, form: FileForm, columns: Sequence[str]) -> None:
+        self._file, self._form, self._columns = file, form, columns
+        self._gzip: gzip.GzipFile | None = None
+        if form.is_gzip:  # no time, no name: the same records give the same bytes
+            self._gzip = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
+        if form.kind == "csv":
+            self._write_cells(columns)
 
     def _write_cells(self, cells: Sequence[str]) -> None:
         try:
             line = csv_line(cells, self._form.separator)
         except ValueError as error:
             raise UsageError(f"a row {error}") from error
-        self._text.write(line)
+        self._write(line)
 
     def write(self, row: Mapping[str, Value]) -> None:
         """Writes one row in the file's form.
@@ -99,27 +95,16 @@ class NewFile:
         if self._form.kind == "csv":
             self._write_cells([_cell(row.get(name)) for name in self._columns])
         else:
-            self._text.write(f"{_json(row)}\n")
+            self._write(f"{_json(row)}\n")
 
-    def close(self) -> None:
-        """Ends the file and syncs it to disk; only `publish` may be called after this."""
-        self._text.close()  # closes the gzip stream too, but not the file under it
-        self._raw.close()
-        descriptor = os.open(self.temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    def end(self) -> None:
+        """Completes the content; no row may be written after this."""
+        if self._gzip is not None:
+            self._gzip.close()  # writes its checksum, and leaves the file under it open
+        self._file.flush()
 
-    def publish(self) -> None:
-        """Moves the file to its final path.
-
-        Raises:
-            UsageError: The path exists by now.
-        """
-        check_place(self._path)
-        self.temporary.replace(self._path)
-        sync_folder(self._path.parent)
+    def _write(self, text: str) -> None:
+        (self._gzip or self._file).write(text.encode())
 
 
 def _cell(value: Value) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from cloister.data.check.near import Fingerprints
 from cloister.data.clean.log import CleaningLog, RuleChanges, log_path, put
-from cloister.data.clean.output import NewFile, output_form
+from cloister.data.clean.output import new_rows, output_form
 from cloister.data.clean.rows import DROPS, RowCleaner, RowOptions
 from cloister.data.clean.rules import RULES
 from cloister.data.detected import Detected, detect_form
@@ -21,7 +21,7 @@ from cloister.data.step_log import steps_of
 from cloister.data.unit_column import UNIT
 from cloister.data.values import Row, shown
 from cloister.errors import DataError, UsageError
-from cloister.files import stamp_of, write_whole
+from cloister.files import Stamp, stamp_of, write_whole
 from cloister.owner_only import FILE
 
 Duplicates = Literal["keep", "exact", "near"]
@@ -103,33 +103,20 @@ def clean_file(path: Path, out: Path, options: CleanOptions | None = None) -> Cl
     _check_names(cleaner.columns())
     run = _Run(detected, cleaner, options)
     copies = run.copies() if options.duplicates != "keep" else frozenset()
-    with NewFile(out, run.columns()) as file:
-        for row in run.rows(copies):
-            file.write(row)
-        file.close()
-        if not run.kept:
-            raise DataError(f"{path}: none of {run.read} rows is left; see --skip and the filters")
-        if stamp_of(path).sha256 != stamp.sha256:
-            raise DataError(
-                f"{path}: changed while it was read; run the command again once it is complete"
-            )
-        new = stamp_of(file.temporary)
-        log = CleaningLog(
-            {**detected.to_json(), "sha256": stamp.sha256, "rows": run.read},
-            {"name": out.name, "bytes": new.size, "sha256": new.sha256, "rows": run.kept},
-            roles.columns(),
-            roles.guessed,
-            run.left_out(),
-            run.entries(),
-            steps_of(path, stamp.sha256),
-        )
-        text = json.dumps(log.to_json(), ensure_ascii=False, indent=1) + "\n"
-        write_whole(log_to, text.encode("utf-8", "backslashreplace"), mode=FILE)
-        try:
-            file.publish()
-        except BaseException:
+    is_logged = False
+    try:
+        with new_rows(out, run.columns()) as (file, content):
+            for row in run.rows(copies):
+                file.write(row)
+            file.end()
+            log = run.log(stamp, stamp_of(content), out)
+            text = json.dumps(log.to_json(), ensure_ascii=False, indent=1) + "\n"
+            write_whole(log_to, text.encode("utf-8", "backslashreplace"), mode=FILE)
+            is_logged = True
+    except BaseException:
+        if is_logged:  # a log without its file would be misleading
             log_to.unlink(missing_ok=True)
-            raise
+        raise
     return log
 
 
@@ -205,6 +192,35 @@ class _Run:
         """Returns the source's columns that are not in the output."""
         used = {*self._cleaner.roles.columns().values(), UNIT, *self._options.keep}
         return sorted(self._names - used)
+
+    def log(self, read: Stamp, written_file: Stamp, out: Path) -> CleaningLog:
+        """Returns what was done to which file.
+
+        Args:
+            read: The source, before its first row was read.
+            written_file: The cleaned rows.
+            out: The path that these get.
+
+        Raises:
+            DataError: No row is left, or the source changed meanwhile.
+        """
+        path = self._detected.path
+        if not self.kept:
+            raise DataError(f"{path}: none of {self.read} rows is left; see --skip and the filters")
+        if stamp_of(path).sha256 != read.sha256:
+            raise DataError(
+                f"{path}: changed while it was read; run the command again once it is complete"
+            )
+        content = {"bytes": written_file.size, "sha256": written_file.sha256}
+        return CleaningLog(
+            {**self._detected.to_json(), "sha256": read.sha256, "rows": self.read},
+            {"name": out.name, **content, "rows": self.kept},
+            self._cleaner.roles.columns(),
+            self._cleaner.roles.guessed,
+            self.left_out(),
+            self.entries(),
+            steps_of(path, read.sha256),
+        )
 
     def entries(self) -> list[RuleChanges]:
         """Returns the effect of each rule that was applied."""

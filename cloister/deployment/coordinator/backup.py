@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import secrets
 import shutil
 import tarfile
 import zlib
@@ -13,8 +12,8 @@ from cloister.deployment.coordinator.folder import ServerFolder
 from cloister.deployment.enrolment.authority import load_certificate
 from cloister.deployment.enrolment.authority_key import KeyState, key_state
 from cloister.errors import BadFileError, UsageError
-from cloister.files import sync_folder
-from cloister.owner_only import private_folder
+from cloister.files import sync_folder, whole_file
+from cloister.owner_only import FILE, private_folder
 from cloister.staging import staging
 
 # Not in a backup: the service creates these again, and registers the members at a new SuperLink.
@@ -48,10 +47,12 @@ def back_up(folder: ServerFolder, out: Path) -> int:
     if out.exists() or out.is_symlink():
         raise UsageError(f"{out}: exists already and is not overwritten; name another file")
     count = 0
-    temporary = out.with_name(f".backup.{secrets.token_hex(4)}")
     try:
-        temporary.touch(mode=0o600, exist_ok=False)
-        with tarfile.open(temporary, "w:gz") as archive:
+        # With its name, so that the archive leaves itself out if it is in the folder.
+        with (
+            whole_file(out, FILE) as file,
+            tarfile.open(file.name, "w:gz", fileobj=file) as archive,
+        ):
             for path in sorted(folder.path.rglob("*")):
                 inner = path.relative_to(folder.path)
                 # A key that is a link is stored elsewhere, for example on a stick, and backed up
@@ -59,12 +60,8 @@ def back_up(folder: ServerFolder, out: Path) -> int:
                 if inner.parts[0] not in LEFT_OUT and path.is_file() and not path.is_symlink():
                     archive.add(path, str(inner))
                     count += 1
-        temporary.replace(out)
-        sync_folder(out.parent)
     except OSError as error:
         raise BadFileError(f"{out}: the backup cannot be written ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return count
 
 

@@ -1,8 +1,9 @@
 """Writes a chat's base with its adapter merged as one GGUF file for llama.cpp: `model.gguf`.
 
 Weights stay float32; llama.cpp's `llama-quantize` makes the file smaller. The query and key
-projections of the Llama family are permuted as `export.gguf_adapter` explains. Afterwards
-transformers reads the file back, and the export is refused if logits or tokens differ.
+projections of the Llama family are permuted as `export.gguf_adapter` explains; the norms of Gemma 3
+are stored as 1 + weight, which is what they multiply by. Afterwards transformers reads the file
+back, and the export is refused if logits or tokens differ.
 """
 
 from __future__ import annotations
@@ -33,10 +34,16 @@ from cloister.tasks.chat import CausalChat
 from cloister.training.generation import reply_ends
 
 FILE = "model.gguf"
+GEMMA = "gemma3_text"
 # By transformers' `model_type`: families that transformers can read back from a GGUF, so that the
-# file can be checked. Gemma's norms and SmolLM 3's layers without positions are stored in other
-# ways, which this file does not write.
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+# file can be checked. SmolLM 3's layers without positions are stored in another way, which this
+# file does not write, and neither are Gemma 1 and 2.
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", GEMMA)
+# Gemma 3 in llama.cpp (src/models/gemma3.cpp and llama-model.cpp): of six layers, five have a
+# sliding window; their rotary base is 10,000.
+_GEMMA_PATTERN, _GEMMA_LOCAL_BASE = 6, 10_000.0
+# Gemma's norms multiply by 1 + weight; llama.cpp's multiply by the weight.
+_NORM_OFFSET = 1
 # More texts whose tokens are compared: digits, blanks, lines, contractions and symbols.
 _AWKWARD = (
     "12345 67,890.12",
@@ -57,8 +64,13 @@ def problem(finished: Finished) -> str | None:
     if config.model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
         return f"Cloister cannot write the GGUF of a whole {config.model_type}, only of {known}"
-    if (kind := _rope(config).get("rope_type", "default")) != "default":
-        return f"its positions are scaled ({kind}), which Cloister cannot write into a GGUF"
+    ropes = _ropes(config)
+    if kinds := {kind for one in ropes.values() if (kind := _kind(one)) != "default"}:
+        scaled = ", ".join(sorted(kinds))
+        return f"its positions are scaled ({scaled}), which Cloister cannot write into a GGUF"
+    if config.model_type == GEMMA:
+        unlike = _gemma_problem(config, ropes)
+        return unlike or tokenizer_problem(finished.workspace.tokenizer)
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         return "its attention has a sliding window, which llama.cpp does not support for it"
     return tokenizer_problem(finished.workspace.tokenizer)
@@ -103,8 +115,39 @@ def write(finished: Finished, folder: Path) -> None:
     _check_tokens(finished, folder)
 
 
-def _rope(config: Any) -> Mapping[str, Any]:
-    return dict(getattr(config, "rope_parameters", None) or {})
+def _ropes(config: Any) -> Mapping[str, Mapping[str, Any]]:
+    """Returns the rotary settings by kind of layer; of one kind alone they are `full_attention`."""
+    found = dict(getattr(config, "rope_parameters", None) or {})
+    is_by_kind = found and all(isinstance(one, Mapping) for one in found.values())
+    return found if is_by_kind else {"full_attention": found}
+
+
+def _kind(rope: Mapping[str, Any]) -> str:
+    return str(rope.get("rope_type", "default"))
+
+
+def _gemma_problem(config: Any, ropes: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Returns what llama.cpp computes in another way for this Gemma 3; None: nothing."""
+    number = range(1, int(config.num_hidden_layers) + 1)
+    kinds = ["sliding_attention" if n % _GEMMA_PATTERN else "full_attention" for n in number]
+    local = ropes.get("sliding_attention", {}).get("rope_theta", _GEMMA_LOCAL_BASE)
+    fixed = {
+        "layer_types": (list(config.layer_types), kinds),
+        "query_pre_attn_scalar": (config.query_pre_attn_scalar, config.head_dim),
+        "rope_theta of sliding layers": (local, _GEMMA_LOCAL_BASE),
+        "hidden_activation": (config.hidden_activation, "gelu_pytorch_tanh"),
+        "attention_bias": (config.attention_bias, False),
+        "attn_logit_softcapping": (config.attn_logit_softcapping, None),
+        "final_logit_softcapping": (config.final_logit_softcapping, None),
+        "use_bidirectional_attention": (
+            bool(getattr(config, "use_bidirectional_attention", False)),
+            False,
+        ),
+    }
+    unlike = [name for name, (own, theirs) in fixed.items() if own != theirs]
+    if unlike:
+        return f"llama.cpp computes a Gemma 3 with another {', '.join(unlike)}"
+    return None
 
 
 def _add_sizes(writer: Any, config: Any) -> None:
@@ -119,7 +162,9 @@ def _add_sizes(writer: Any, config: Any) -> None:
     writer.add_key_length(width)
     writer.add_value_length(width)
     writer.add_rope_dimension_count(width)
-    writer.add_rope_freq_base(float(_rope(config)["rope_theta"]))
+    writer.add_rope_freq_base(float(_ropes(config)["full_attention"]["rope_theta"]))
+    if config.model_type == GEMMA:
+        writer.add_sliding_window(int(config.sliding_window))
     writer.add_layer_norm_rms_eps(float(config.rms_norm_eps))
     writer.add_vocab_size(int(config.vocab_size))
 
@@ -128,11 +173,15 @@ def _add_tokenizer(writer: Any, finished: Finished) -> None:
     task, tokenizer = finished.task, finished.workspace.tokenizer
     assert isinstance(task, CausalChat)
     converted = gguf_tokenizer(tokenizer, int(finished.network.base.config.vocab_size))
-    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_model(converted.model)
     writer.add_tokenizer_pre(converted.pre)
     writer.add_token_list(converted.tokens)
     writer.add_token_types(converted.kinds)
-    writer.add_token_merges(converted.merges)
+    if converted.scores:
+        writer.add_token_scores(converted.scores)
+        writer.add_add_space_prefix(False)
+    else:
+        writer.add_token_merges(converted.merges)
     ends, _ = reply_ends(finished.network, task)
     end = tokenizer.eos_token_id
     for add, token in (
@@ -151,7 +200,7 @@ def _add_tokenizer(writer: Any, finished: Finished) -> None:
 
 
 def _tensors(finished: Finished) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yields the merged base's tensors with llama.cpp's order of rows, without a tied head."""
+    """Yields the merged base's tensors as llama.cpp has them, without a tied head."""
     config: Any = finished.network.base.config
     is_turned = ARCHITECTURES[config.model_type].is_turned
     for name, tensor in plain_state(finished.network.base).items():
@@ -162,6 +211,8 @@ def _tensors(finished: Finished) -> Iterator[tuple[str, NDArray[np.float32]]]:
             array = turned(array, int(config.num_attention_heads))
         elif is_turned and ".k_proj." in name:
             array = turned(array, int(config.num_key_value_heads))
+        elif config.model_type == GEMMA and name.endswith("norm.weight"):
+            array = array + _NORM_OFFSET
         yield name, np.ascontiguousarray(array)
 
 

@@ -17,6 +17,7 @@ from cloister.deployment.site import opened_site
 from cloister.deployment.site.agent import Agent
 from cloister.deployment.site.backup import back_up
 from cloister.deployment.site.open_ledger import begin_ledger
+from cloister.deployment.site.records import SiteRecords
 from cloister.deployment.site.restore import restore
 from cloister.errors import BadFileError, UsageError
 from cloister.ledger.unit_key import unit_key_file
@@ -107,6 +108,15 @@ def test_a_held_out_record_is_in_no_unit_and_changes_no_plan(
     again(ward)
     assert asked(ward, recipe) is Status.REFUSED
     assert "none given, but this data set holds out 0.5" in ward.agent._folder.refusals()[-1]["why"]
+
+
+def test_a_site_that_trains_on_a_held_out_record_is_found(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test above, on a site whose records are not split."""
+    monkeypatch.setattr(SiteRecords, "trained_on", lambda self, held_out: self)
+    with pytest.raises(AssertionError):
+        test_a_held_out_record_is_in_no_unit_and_changes_no_plan(tmp_path, base, monkeypatch)
 
 
 def small_site(folder: Path, share: str = "0.1", records: int = 600) -> Path:
