@@ -113,7 +113,7 @@ def test_nothing_is_used_while_something_before_the_head_trains(bert: Path) -> N
 
 
 def test_vectors_are_used_in_the_shape_that_they_were_computed_in_alone(bert: Path) -> None:
-    """Others may differ in the last bits; and below float32 only those of a fixed shape are used."""
+    """Others may differ in the last bits, and below float32 none but those of a fixed shape are."""
     opened = workspace(bert, cache=4.0, train="none", top_layers=0)
     network, cache = opened.network, opened.network.head_inputs
     assert cache is not None
