@@ -119,6 +119,23 @@ def test_a_site_that_trains_on_a_held_out_record_is_found(
         test_a_held_out_record_is_in_no_unit_and_changes_no_plan(tmp_path, base, monkeypatch)
 
 
+def test_what_was_trained_before_the_share_was_declared_is_known(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = study(base)
+    ward = Ward.open(tmp_path / "ward", rows(), base, monkeypatch)
+    assert asked(ward, recipe) is Status.READY
+    assert (
+        ward.ask(recipe, RoundRequest(recipe.digest(), 1, ward.adapter)).said[2] is Status.TRAINED
+    )
+    declared(ward)
+    again(ward)
+    assert asked(ward, recipe) is Status.READY
+    terms = fixed_terms(read_site(ward.folder / "site.toml"))
+    assert terms is not None
+    assert terms.after == 2  # a charge and its release
+
+
 def small_site(folder: Path, share: str = "0.1", records: int = 600) -> Path:
     folder.mkdir(exist_ok=True)
     text = EXAMPLE.replace("public_records = 1200", f"public_records = {records}")
