@@ -16,6 +16,7 @@ from cloister.deployment.flower.flower_tasks import Runtime
 from cloister.deployment.site import opened_site
 from cloister.deployment.site.agent import Agent
 from cloister.deployment.site.backup import back_up
+from cloister.deployment.site.doctor_study import study_checks
 from cloister.deployment.site.open_ledger import begin_ledger
 from cloister.deployment.site.records import SiteRecords
 from cloister.deployment.site.restore import restore
@@ -99,6 +100,9 @@ def test_a_held_out_record_is_in_no_unit_and_changes_no_plan(
     admitted = ward.agent._sites.admitted
     assert admitted is not None
     assert len(admitted[1].site.units) == len(seen)
+    checks = study_checks(file, recipe, every)
+    told = next(one.detail for one in checks if one.name == "units")
+    assert f"{len(apart)} records held out" in told
     # The plan, and so ε and every answer, is that of a site without a share.
     plain = replace(file, site=replace(file.site, held_out_share=None))
     assert accept(recipe, file) == accept(recipe, plain)
