@@ -8,6 +8,7 @@
     │   ├── DataError              3  a data file, named with its row
     │   │   └── MisfitError        3  one record that cannot be used; a site leaves it out
     │   ├── AdapterFormatError     3  bytes that are not an adapter message or checkpoint
+    │   │   └── DivergedError      3  values that are not finite: training diverged
     │   └── ModelFileError         3  a base model that cannot be found, read or trusted
     ├── RefusedError               4  refused by policy or because its privacy cannot be shown
     │   ├── PreflightError         4  a model whose per-record gradients are not exact
@@ -86,6 +87,10 @@ class MisfitError(DataError):
 
 class AdapterFormatError(BadFileError):
     """Bytes that are not an adapter in the expected form."""
+
+
+class DivergedError(AdapterFormatError):
+    """An adapter with NaN or infinite values, because training diverged."""
 
 
 class ModelFileError(BadFileError):

@@ -67,6 +67,7 @@ public_records = {each}
 
 [training]
 expected_batch_size = {batch}
+padded_lengths = [72, 80]   # chats of the generator, which is public, have 57 to 78 tokens
 learning_rate = 1.5
 plain_learning_rate = 1.5
 

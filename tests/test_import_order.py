@@ -61,6 +61,7 @@ ROOMS = {
     "documents": 11,
     "service": 12,
     "trust": 12,
+    "synthesis": 12,
     "testing": 11,
     "api": 12,
     "watching": 13,

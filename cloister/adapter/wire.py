@@ -20,7 +20,7 @@ from cloister.adapter.formats import Dtype, Shapes, body_length, from_body, to_b
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire_header import Header, parse_header, write_header
 from cloister.bounds import shortened
-from cloister.errors import AdapterFormatError
+from cloister.errors import AdapterFormatError, DivergedError
 
 MAGIC = b"CLOISTER"
 VERSION = 1
@@ -39,10 +39,11 @@ def encode(adapter: Adapter, dtype: Dtype = "float32", max_norm: float | None = 
             `to_body`.
 
     Raises:
-        AdapterFormatError: An element is not finite, or is too large for the type.
+        DivergedError: An element is not finite.
+        AdapterFormatError: An element is too large for the type.
     """
     if not adapter.is_finite():
-        raise AdapterFormatError("adapter: NaN or infinite elements; only finite ones can travel")
+        raise DivergedError("adapter: NaN or infinite elements; only finite ones can travel")
     body = to_body(adapter, dtype, max_norm)
     header = write_header(Header(hashlib.sha256(body).hexdigest(), dtype, adapter.shapes))
     frame = MAGIC + VERSION.to_bytes(2, "big") + len(header).to_bytes(4, "big")

@@ -34,6 +34,7 @@ from cloister.cli import (
     server,
     simulate,
     site,
+    synthesize,
     track,
     tune,
 )
@@ -65,6 +66,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("serve")(serve.serve)
 app.command("serve-token")(serve.serve_token)
+app.command("synthesize")(synthesize.synthesize)
 app.command("export")(export.export)
 app.command("dashboard")(dashboard.dashboard)
 app.command("bundle")(offline.bundle)

@@ -123,6 +123,13 @@ def _training_rules(recipe: Recipe) -> Rules:
             "steps",
         ),
         (
+            training.padded_lengths is not None
+            and training.padded_lengths[-1] != recipe.task.max_length,
+            f"training.padded_lengths: the last is {(training.padded_lengths or (0,))[-1]}, but "
+            f"records have up to task.max_length = {recipe.task.max_length} tokens; make the two "
+            "equal",
+        ),
+        (
             training.adversarial_radius is not None and recipe.task.loss == "dpo",
             'training.adversarial_radius: not possible with task.loss = "dpo": a preference has '
             "two replies, each with a loss and a move of its own; leave one of the two out",

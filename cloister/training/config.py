@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from cloister.bounds import LARGE, MOST_RECORDS, MOST_ROUNDS, MOST_STEPS, Between
+from cloister.bounds import LARGE, MOST_RECORDS, MOST_ROUNDS, MOST_STEPS, Between, Items
 from cloister.errors import UsageError
 from cloister.fields import ELSEWHERE, LATER, called, check_bounds
 
@@ -20,6 +20,8 @@ PLAIN_TOKENS = 2048
 # Steps and batch of training on public records where a recipe states none: 6,400 draws, six passes
 # over a thousand records. More steps than that gained nothing in docs/utility.md.
 PUBLIC_STEPS, PUBLIC_BATCH = 200, 32
+# Most padded lengths: more than records of 131,072 tokens get where a recipe states none (52).
+MOST_LENGTHS = 64
 # GiB; the largest machines have 64 TiB.
 MOST_CACHE = 2.0**16
 
@@ -81,6 +83,11 @@ class TrainingConfig:
             the adapter only and is inside of its clip, so ε does not change. A step takes two
             passes through the whole base, so no states of frozen layers are cached. Absent: nothing
             moves.
+        padded_lengths: Lengths in tokens to which records are padded, ascending, up to
+            `task.max_length`; each record gets the smallest that holds it. Fewer lengths make the
+            check of a machine shorter and passes fuller, if nearly all records have about one
+            length. They may follow from public texts only, never from the private records. Absent:
+            8, 16, … 64, then in steps of an eighth to a quarter.
         physical_batch_tokens: A setting of the machine (`cloister.training.machine`), not of the
             recipe. None: for private passes from `cloister.training.room`, else `plain_tokens`.
         frozen_cache_gib: A setting of the machine, too.
@@ -117,6 +124,9 @@ class TrainingConfig:
     adversarial_radius: Annotated[float, Between(1e-6, 1.0)] | None = field(
         default=None, metadata=LATER
     )
+    padded_lengths: (
+        Annotated[tuple[Annotated[int, Between(1, MOST_TOKENS)], ...], Items(MOST_LENGTHS)] | None
+    ) = field(default=None, metadata=LATER)
     physical_batch_tokens: Annotated[int, Between(1, MOST_TOKENS)] | None = field(
         default=None, metadata=ELSEWHERE
     )
@@ -132,6 +142,12 @@ class TrainingConfig:
             raise UsageError(
                 f"second_moment_floor: {self.second_moment_floor:g} given, but {self.optimizer} "
                 'has none; leave it out, or set optimizer = "adam-bc"'
+            )
+        lengths = self.padded_lengths
+        if lengths is not None and (not lengths or list(lengths) != sorted({*lengths})):
+            raise UsageError(
+                f"padded_lengths: {list(lengths)} given; lengths in ascending order are needed, "
+                "for example [32, 64], or leave it out"
             )
         if self.personal and not self.proximal:
             raise UsageError(

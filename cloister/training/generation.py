@@ -1,4 +1,4 @@
-"""Generates a chat model's replies by greedy decoding, and scores them by ROUGE-L.
+"""Generates a chat model's replies: greedy ones, which are scored by ROUGE-L, or drawn ones.
 
 A reply ends at the end of a turn as in training (`cloister.tasks.turn_end`), at the base's own end
 of text, or after `MAX_NEW_TOKENS`.
@@ -7,7 +7,8 @@ of text, or after `MAX_NEW_TOKENS`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -138,6 +139,56 @@ def replies_to(
     return replies
 
 
+@dataclass(frozen=True)
+class Nucleus:
+    """How the next token is drawn: from the most likely tokens that have `top_p` together.
+
+    Holtzman et al. 2020 (arXiv:1904.09751).
+
+    Attributes:
+        temperature: Divides the logits; 1 is what was trained.
+        top_p: 1 draws from all tokens.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+def sampled_texts(
+    network: Network,
+    task: CausalChat,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: tuple[int, ...],
+    *,
+    copies: int,
+    most: int,
+    nucleus: Nucleus,
+    seed: int,
+) -> list[str]:
+    """Draws several texts after one prompt, in one batch.
+
+    Args:
+        network: The network with the adapter in place.
+        task: The study's task.
+        tokenizer: The base's.
+        prompt: Token ids, at least one.
+        copies: Number of texts.
+        most: Longest text in tokens; prompt and text must fit the base's positions.
+        nucleus: How tokens are drawn; the base's own settings (`top_k`) do not count.
+        seed: On one machine equal arguments give equal texts.
+    """
+    device = network.device
+    drawing = {
+        "do_sample": True,
+        "temperature": nucleus.temperature,
+        "top_k": 0,
+        "top_p": nucleus.top_p,
+    }
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return _decoded(network, task, tokenizer, [prompt] * copies, most, drawing)
+
+
 def _ignores_padding(network: Network) -> bool:
     """Returns whether padding before a prompt changes none of its replies."""
     config: Any = network.base.config
@@ -165,8 +216,10 @@ def _decoded(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[tuple[int, ...]],
     most: int,
+    drawing: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Greedy replies to prompts, whose padding to one length comes before them."""
+    """Replies to prompts, whose padding to one length comes before them: greedy ones, or drawn as
+    stated."""
     width = max(map(len, prompts))
     padded = [(task.pad_id,) * (width - len(prompt)) + prompt for prompt in prompts]
     ids = torch.tensor(padded, device=network.device)
@@ -181,7 +234,7 @@ def _decoded(
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=most,
-            do_sample=False,
+            **(drawing or {"do_sample": False}),
             pad_token_id=task.pad_id,
             eos_token_id=list(ends) or None,
             stopping_criteria=StoppingCriteriaList(stopping),

@@ -167,6 +167,7 @@ def depends_on(
 ) -> dict[str, Any]:
     """Everything that the outcome of `prove` depends on, by name."""
     network, task = workspace.network, workspace.task
+    shapes = shapes_to_try(workspace, config)
     return {
         "base": workspace.base_sha256,
         "network": hashlib.sha256(repr(network).encode()).hexdigest(),
@@ -181,8 +182,8 @@ def depends_on(
         **_public_layer(task),
         **({"log-ratios": True} if getattr(task, "dpo_beta", None) is not None else {}),
         **({"adversarial": radius} if (radius := network.adversarial_radius) else {}),
-        "shapes": shapes_to_try(workspace, config).to_json(),
-        "records": records_at_an_edge(config.expected_batch_size, task.max_length),
+        "shapes": shapes.to_json(),
+        "records": records_at_an_edge(config.expected_batch_size, len(shapes.counts)),
         "bound": plan.max_grad_norm,
         "grid": None if plan.sharing is None else shared_grid(workspace, plan),
         "max_adapter_value": max_adapter_value,
@@ -212,13 +213,13 @@ def _pooling(network: Network) -> str:
 
 def shapes_to_try(workspace: Workspace, config: TrainingConfig) -> BatchShapes:
     """The candidate shapes of a study on this machine."""
-    tokens = config.physical_batch_tokens
+    tokens, longest = config.physical_batch_tokens, workspace.task.max_length
     if tokens is None:
         room = room_for(workspace, config)
-        return candidates(workspace.task.max_length, room.tokens, room.rows)
+        return candidates(longest, room.tokens, room.rows, config.padded_lengths)
     if workspace.network.device.type == "cpu":
         tokens = min(tokens, CPU_TOKENS)
-    return candidates(workspace.task.max_length, tokens)
+    return candidates(longest, tokens, padded=config.padded_lengths)
 
 
 _proofs: dict[str, Proof] = {}
@@ -271,7 +272,7 @@ def prove(
     network, task = workspace.network, workspace.task
     trained = frozenset(name for name, _ in trained_parameters(network))
     trial_shapes = shapes_to_try(workspace, config)
-    records = records_at_an_edge(config.expected_batch_size, task.max_length)
+    records = records_at_an_edge(config.expected_batch_size, len(trial_shapes.counts))
     try:
         with restored(network, frozenset(workspace.start)):
             write_adapter(network, workspace.start)

@@ -29,7 +29,8 @@ PASS_TOKENS = 32
 
 
 def edges(max_length: int) -> tuple[int, ...]:
-    """The padded lengths of a study: 8, 16, … 64, then by 16 to 128, by 32 to 256, and so on.
+    """The padded lengths of a study that states none: 8, 16, … 64, then by 16 to 128, by 32 to 256,
+    and so on.
 
     Up to 64 tokens a record gets at most 7 tokens of padding; beyond, at most a quarter of its own
     length. On public texts of 16 and 27 tokens on average this pads by 24 and 13 % (banking77,
@@ -104,13 +105,19 @@ class BatchShapes:
         )
 
 
-def candidates(max_length: int, max_tokens: int, max_rows: int | None = None) -> BatchShapes:
+def candidates(
+    max_length: int,
+    max_tokens: int,
+    max_rows: int | None = None,
+    padded: Sequence[int] | None = None,
+) -> BatchShapes:
     """Returns the row counts that a proof tries: all powers of two that fit.
 
     Args:
         max_length: Longest record in tokens.
         max_tokens: Most padded tokens of a batch; a longer record goes alone.
         max_rows: Most records of a batch; None: as many as the tokens allow.
+        padded: The padded lengths, ascending, up to `max_length`; None: those of `edges`.
     """
 
     def counts(edge: int) -> tuple[int, ...]:
@@ -118,7 +125,7 @@ def candidates(max_length: int, max_tokens: int, max_rows: int | None = None) ->
         most = most if max_rows is None else min(most, max_rows)
         return tuple(2**power for power in range(most.bit_length()))
 
-    return BatchShapes(tuple((edge, counts(edge)) for edge in edges(max_length)))
+    return BatchShapes(tuple((edge, counts(edge)) for edge in padded or edges(max_length)))
 
 
 def one_by_one(max_length: int) -> BatchShapes:
@@ -167,7 +174,7 @@ def cost(records: int, counts: tuple[int, ...], edge: int, *, full: bool = False
     return sum(rows * edge + PASS_TOKENS for rows, _ in cut([full] * records, counts, edge))
 
 
-def records_at_an_edge(expected_batch_size: int, max_length: int) -> int:
+def records_at_an_edge(expected_batch_size: int, lengths: int) -> int:
     """A round number near the records of a batch at one edge, if lengths were spread evenly.
 
     It is a power of two, so that studies of nearly equal batches share a proof. Lengths of private
@@ -175,9 +182,9 @@ def records_at_an_edge(expected_batch_size: int, max_length: int) -> int:
 
     Args:
         expected_batch_size: `training.expected_batch_size`.
-        max_length: Longest record in tokens.
+        lengths: Number of padded lengths.
     """
-    mean = expected_batch_size / len(edges(max_length))
+    mean = expected_batch_size / lengths
     return int(2 ** max(0, round(math.log2(mean))))
 
 

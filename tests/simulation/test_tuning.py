@@ -7,8 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from cloister.adapter.tensors import Adapter
+from cloister.adapter.wire import encode
 from cloister.cli.main import run
 from cloister.errors import BadFileError, BudgetError, CloisterError, RefusedError, UsageError
 from cloister.ledger.storage import LedgerFile
@@ -231,6 +234,23 @@ def test_settings_that_contradict_each_other_are_kept_with_the_reason(
     whys = [trial.why for trial in found.trials]
     assert sum("not a field of fedavg" in why for why in whys) == 2
     assert whys.count("") == 2
+
+
+def test_a_study_that_diverges_is_a_trial_without_a_score(
+    assignments: list[str], tmp_path: Path
+) -> None:
+    def score(recipe: Recipe) -> float:
+        if recipe.training.learning_rate > 1:
+            encode(Adapter({"a": np.array([np.nan], np.float32)}))
+        return 0.5
+
+    planned = planned_of(assignments, "training.learning_rate=0.5,2,3", trials=3)
+    open_search(tmp_path / "out", planned)
+    found = run_search(planned, tmp_path / "out", "accuracy", emulated(score))
+    assert sorted(trial.why[:11] for trial in found.trials) == ["", "it diverged", "it diverged"]
+    best = winner(found.trials, "accuracy")
+    assert best is not None
+    assert best.setting == {"training.learning_rate": "0.5"}
 
 
 def test_early_stopping_scores_the_round_that_is_released(tmp_path: Path) -> None:

@@ -53,6 +53,15 @@ def test_every_shape_is_tried_and_timed(workspace: Workspace) -> None:
     assert proof.shapes.threads == torch.get_num_threads()
 
 
+def test_stated_lengths_are_tried_alone_and_have_a_key_of_their_own(workspace: Workspace) -> None:
+    longest = workspace.task.max_length
+    stated = replace(CONFIG, padded_lengths=(longest // 2, longest))
+    proof = prove(workspace, PLAN, stated)
+    assert [edge for edge, _ in proof.shapes.counts] == [longest // 2, longest]
+    assert not proof.shapes.one_by_one
+    assert Proof.key_of(workspace, PLAN, stated) != Proof.key_of(workspace, PLAN, CONFIG)
+
+
 def test_a_shape_that_cannot_be_computed_is_refused_before_any_round(
     workspace: Workspace,
 ) -> None:

@@ -28,6 +28,13 @@ def test_edges_follow_from_the_longest_record_alone() -> None:
     assert edges(5) == (5,)
 
 
+def test_stated_lengths_replace_the_edges() -> None:
+    shapes = candidates(80, 256, padded=(72, 80))
+    assert shapes.counts == ((72, (1, 2)), (80, (1, 2)))
+    assert [shapes.edge(length) for length in (1, 72, 73, 80)] == [72, 72, 80, 80]
+    assert candidates(80, 256) == candidates(80, 256, padded=edges(80))
+
+
 @given(st.integers(1, 4096))
 def test_an_edge_pads_by_at_most_seven_tokens_or_a_quarter(length: int) -> None:
     edge = candidates(4096, 8192).edge(length)

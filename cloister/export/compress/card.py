@@ -36,6 +36,8 @@ class Done:
         texts: Description of the public texts.
         records: Number of public texts that layers and heads were chosen by, or that the student
             learnt from.
+        promise: Of synthetic texts: the promise to the sites whose model wrote them; empty: the
+            texts are not synthetic.
     """
 
     settings: Compression
@@ -44,6 +46,7 @@ class Done:
     losses: tuple[float, ...]
     texts: str
     records: int
+    promise: str = ""
 
 
 def compressed_card(
@@ -99,13 +102,22 @@ def compressed_card(
 
 def why_epsilon_stays(done: Done) -> str:
     """Returns the paragraph that explains why compression leaves every promised ε unchanged."""
-    return (
+    stays = (
         "No record of a site entered the computation: the result is a function of the trained "
         f"model, which the sites had released, and of public texts ({done.texts}). So every ε that "
         "was promised for the trained model also holds for this one, with the same δ and unit, "
         "and nothing more is spent (post-processing; Dwork & Roth 2014, proposition 2.1). ε does "
-        "not become smaller either. This holds only if the texts are public: if they are records "
-        "of persons, no ε bounds what the model shows of them."
+        "not become smaller either. "
+    )
+    if done.promise:
+        return stays + (
+            f"The texts are synthetic, and were promised {done.promise}. If another study wrote "
+            "them, its sites' promise holds beside this model's, and for whoever is in the records "
+            "of both the two ε add up."
+        )
+    return stays + (
+        "This holds only if the texts are public: if they are records of persons, no ε bounds what "
+        "the model shows of them."
     )
 
 

@@ -16,8 +16,10 @@ from cloister.data.records import (
     TokenRecord,
 )
 from cloister.data.unlabelled import Unlabelled, read_unlabelled
-from cloister.errors import MisfitError, UsageError
+from cloister.errors import MisfitError, RefusedError, UsageError
 from cloister.export.forms.finished import Finished, probe_batches, recipe_file
+from cloister.export.synthetic_card import promise_words
+from cloister.export.synthetic_facts import read_facts
 from cloister.recipe import read_run_recipe
 from cloister.recipe.private_file import refuse_private_file, refuse_private_texts
 from cloister.tasks.bare_text import bare_record
@@ -34,10 +36,13 @@ class PublicTexts:
     Attributes:
         words: Description of the source, for the card.
         given: The rows of a file; empty: the built-in sentences are used.
+        promise: Of synthetic records: the promise to the sites whose model wrote them; empty: the
+            texts are not synthetic.
     """
 
     words: str
     given: tuple[Unlabelled, ...]
+    promise: str = ""
 
     def examples(self, finished: Finished) -> list[Example]:
         """Encodes the texts for a network.
@@ -58,7 +63,8 @@ def public_texts(finished: Finished, file: Path | None) -> PublicTexts:
         file: Rows as `cloister predict` reads them, without labels; None: the built-in sentences.
 
     Raises:
-        RefusedError: The file holds the study's private records, with or without their labels.
+        RefusedError: The file holds the study's private records, with or without their labels; or
+            it is of synthetic records whose ε is ∞, or that were changed.
         UsageError: The file does not exist.
         DataError: The file cannot be read, or does not fit the task.
     """
@@ -70,10 +76,19 @@ def public_texts(finished: Finished, file: Path | None) -> PublicTexts:
     recipe = None if known is None else read_run_recipe(known)
     if recipe is not None:
         refuse_private_file(recipe, file, OPTION)
+    facts = read_facts(file)
+    if facts is not None and facts.largest is None:
+        raise RefusedError(
+            f"{OPTION}: {file} has synthetic records of a model whose ε is ∞ or not known, so they "
+            "are not public: draw them from a model with a certificate (cloister synthesize)"
+        )
     kind = finished.task.record_kind
     given = tuple(read_unlabelled(file, kind, finished.about.data))
-    if recipe is not None:
+    if recipe is not None and facts is None:  # prompts of synthetic records are public
         refuse_private_texts(recipe, [_record(finished.task, one) for one in given], OPTION)
+    if facts is not None:
+        words = f"{file.name}, synthetic records of the study {facts.study}"
+        return PublicTexts(words, given, promise_words(facts))
     return PublicTexts(f"{file.name}, which its owner declared public", given)
 
 

@@ -234,6 +234,7 @@ def compressed(
         losses=losses,
         texts=texts.words,
         records=records,
+        promise=texts.promise,
     )
 
 

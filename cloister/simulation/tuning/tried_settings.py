@@ -10,7 +10,13 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cloister.errors import BadFileError, CloisterError, RecipeError, UsageError
+from cloister.errors import (
+    BadFileError,
+    CloisterError,
+    DivergedError,
+    RecipeError,
+    UsageError,
+)
 from cloister.files import bad_file
 from cloister.recipe import Recipe
 from cloister.server.early_stopping import LOWER_IS_BETTER
@@ -125,6 +131,8 @@ def _run_trial(
             _carry_ledgers(planned, folder, place)
             try:
                 run(recipe, place, f"trial {number} of {planned.trials}, seed {recipe.study.seed}")
+            except DivergedError as error:  # its rounds stay charged
+                return TriedSetting(number=number, setting=setting, why=f"it diverged ({error})")
             except CloisterError as error:
                 error.add_note(f"in {place.path}; the same command continues the search")
                 raise

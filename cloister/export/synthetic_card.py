@@ -1,0 +1,85 @@
+"""The card of a file of synthetic records: what they are, what they promise, how they were made."""
+
+from __future__ import annotations
+
+from cloister.export.synthetic_facts import SyntheticFacts
+from cloister.ledger.stated import Stated
+
+# What the front matter says where nobody named a license: only its publisher can.
+NO_LICENSE = "not stated: ask whoever gave you the file"
+
+
+def synthetic_card(facts: SyntheticFacts) -> str:
+    """Returns the card in Markdown, with the front matter that data hubs read."""
+    private = "- differential-privacy\n" if facts.largest is not None else ""
+    head = f"---\ntags:\n- synthetic\n- cloister\n{private}---\n\n"
+    return head + "\n".join(
+        [
+            f"# {facts.file}\n",
+            f"{facts.records:,} synthetic records, written on {facts.created} by a language model "
+            f"that the study {facts.study} fine-tuned. No record is a copy that somebody chose; a "
+            "model can still repeat what it read, within the bounds of its ε.\n",
+            _privacy(facts),
+            _origin(facts),
+            _sampling(facts),
+            _limits(),
+        ]
+    )
+
+
+def promise_words(facts: SyntheticFacts) -> str:
+    """Returns the promise in one sentence, with everything that an ε needs."""
+    if facts.largest is None:
+        return (
+            "ε = ∞: the model was trained without privacy at a site, or a site's certificate is "
+            "missing, so nothing is promised about any record"
+        )
+    return f"at each site at most {facts.largest}"
+
+
+def _privacy(facts: SyntheticFacts) -> str:
+    lines = ["## Privacy\n", f"Promised: {promise_words(facts)}.\n"]
+    rows = [f"| {site} | {_cell(one)} |" for site, one in sorted(facts.promises.items())]
+    if rows:
+        lines += ["| site | promise |", "|---|---|", *rows, ""]
+    lines += [
+        "The records were drawn from the model alone, and no private record was read: "
+        "post-processing (Dwork & Roth 2014, proposition 2.1). So the promise of the model holds "
+        "for any number of records, for what is trained on them, and for whoever sees them. It "
+        "is about units of the private records. Several files of one model cost no more than one; "
+        "files of models from different studies on the same records add up.\n",
+    ]
+    return "\n".join(lines)
+
+
+def _cell(one: Stated | None) -> str:
+    return "not known: no certificate" if one is None else str(one).replace("|", "\\|")
+
+
+def _origin(facts: SyntheticFacts) -> str:
+    public = f"; the public file {facts.public} trained it too" if facts.public else ""
+    sites = ", ".join(sorted(facts.promises)) or "sites that are not known"
+    recipe = f"; recipe {facts.digest[:16]}…" if facts.digest else ""
+    return (
+        "## Origin\n\n"
+        f"- base: `{facts.base}`, SHA-256 `{facts.base_sha256}`; what it read before, only its "
+        "publisher knows, and no ε covers it\n"
+        f"- adapter: SHA-256 `{facts.adapter_sha256}`, of the study {facts.study}{recipe}{public}\n"
+        f"- private records: those of {sites}; they stayed there\n"
+        f"- this file: SHA-256 `{facts.sha256}`\n"
+    )
+
+
+def _sampling(facts: SyntheticFacts) -> str:
+    drawn = [f"- {name}: {value}" for name, value in facts.sampling.items()]
+    left = [f"- left out, {reason}: {number:,}" for reason, number in facts.dropped.items()]
+    return "\n".join(["## How they were drawn\n", *drawn, *left, ""])
+
+
+def _limits() -> str:
+    return (
+        "## Limits\n\n"
+        "Nobody checked whether the records are true, fair or useful: measure what is trained on "
+        "them on real test records. Rare groups of the private records are rarer here, or "
+        "missing: differential privacy hides what few records say.\n"
+    )
