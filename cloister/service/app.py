@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,18 +20,34 @@ from starlette.routing import Route
 
 from cloister.bounds import shortened
 from cloister.data.records import ChatRecord
-from cloister.documents.frame import question_of
+from cloister.documents.frame import cited_in, question_of
+from cloister.documents.index import Hit
 from cloister.errors import BadFileError, CloisterError, DataError, MisfitError
 from cloister.feedback.store import StoreFullError
-from cloister.service.batching import Batcher, ClosedError, Predicted, QueueFullError, Rows, Talk
+from cloister.service.batching import (
+    Batcher,
+    ClosedError,
+    Predicted,
+    QueueFullError,
+    Rows,
+    Talk,
+    WaitingChat,
+)
 from cloister.service.bodies import BodyError, chat_of, inputs_of, read_body, wants_reasons
 from cloister.service.callers import CallerRates, Callers
 from cloister.service.feedback_desk import FeedbackDesk, answers_of
 from cloister.service.figures import Figures
 from cloister.service.gate import CALLER, RequestGate
-from cloister.service.library import Library
+from cloister.service.library import Library, prompt_with, refusal
 from cloister.service.openai_form import Completion, failure
-from cloister.service.reply_stream import Decoding, Reply, TooLongError, decode, prompt_of
+from cloister.service.reply_stream import (
+    AskedReply,
+    Decoding,
+    Reply,
+    TooLongError,
+    prompt_of,
+    room_for,
+)
 from cloister.service.sizes import size_of
 from cloister.service.versions import Served, Version
 from cloister.serving.inputs import Input
@@ -238,7 +254,8 @@ class ReplyPieces:
         self._pieces: asyncio.Queue[str | Reply | BaseException] = asyncio.Queue()
         self._left = threading.Event()
         self._version: Version | None = None
-        self.waiting = Talk(self._reply)
+        self._passages: list[Hit] | None = None
+        self.waiting = WaitingChat(how, self._prepare, self._finish)
         self.waiting.answer.add_done_callback(self._end)
 
     async def next(self) -> str | Reply:
@@ -274,17 +291,31 @@ class ReplyPieces:
         self._left.set()
         self.waiting.answer.cancel()
 
-    def _reply(self, version: Version) -> Reply:
-        """Decodes the reply; runs in the computing thread."""
+    def _prepare(self, version: Version) -> AskedReply | Reply:
+        """Makes the prompt; runs in the computing thread.
+
+        Raises:
+            MisfitError: The base's template cannot render the conversation.
+            TooLongError: Conversation, nearest passage and reply do not fit the base's positions.
+        """
         self._version = version
         library = self._service.library
         if library is None:
             prompt = prompt_of(version.model, self._chat)
-            reply = decode(version.model, prompt, self._how, self._give, self._left.is_set)
         else:
-            reply = library.reply(
-                version.model, self._chat, self._how, self._give, self._left.is_set
-            )
+            hits = library.find(self._chat)
+            if not hits:
+                reply = refusal(self._chat)
+                self._give(reply.text)
+                return reply
+            prompt, self._passages = prompt_with(version.model, self._chat, hits, self._how)
+        room_for(version.model, prompt, self._how)  # refused before others are decoded with it
+        return AskedReply(prompt, self._how, self._give, self._left.is_set)
+
+    def _finish(self, reply: Reply) -> Reply:
+        """Adds the passages that a reply cites; runs in the computing thread."""
+        if self._passages is not None:
+            reply = replace(reply, sources=tuple(cited_in(reply.text, self._passages)))
         self._service.figures.reply(reply.prompt_tokens, reply.reply_tokens)
         return reply
 

@@ -8,17 +8,29 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from cloister.service.reply_stream import (
+    REPLY_TOKENS,
+    AskedReply,
+    Decoding,
+    Reply,
+    can_join,
+    decode,
+)
 from cloister.service.versions import Served, Version
 from cloister.serving.inputs import Input
 from cloister.serving.model import Model
 from cloister.serving.predictions import Prediction
+from cloister.training.generation import MOST_TOGETHER
 
+# Most conversations that are decoded together. Of SmolLM2-135M in float32, reading the weights
+# takes as long as the products of about ten rows; each row more adds its own.
+MOST_CHATS = 16
 Result = TypeVar("Result")
 
 
@@ -60,7 +72,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Talk:
-    """A request that waits to be computed alone: a conversation, or people's items with reasons.
+    """A request that waits to be computed alone, as people's items with reasons are.
 
     Attributes:
         reply: Computes the answer with the version that is served at that moment.
@@ -69,6 +81,28 @@ class Talk:
 
     reply: Callable[[Version], object]
     answer: Future[object] = field(default_factory=Future)
+
+
+@dataclass(frozen=True)
+class WaitingChat:
+    """A conversation that waits for its reply, which may be decoded together with others.
+
+    Attributes:
+        how: The settings of decoding.
+        prepare: Makes the prompt for the version that is served at that moment, or the whole reply
+            if nothing is to be decoded.
+        finish: Completes a decoded reply.
+        answer: Set by the computing thread; cancelled if the caller no longer waits.
+    """
+
+    how: Decoding
+    prepare: Callable[[Version], AskedReply | Reply]
+    finish: Callable[[Reply], Reply]
+    answer: Future[object] = field(default_factory=Future)
+
+
+# A conversation with its prompt.
+Ready = tuple[WaitingChat, AskedReply]
 
 
 class Batcher:
@@ -93,7 +127,7 @@ class Batcher:
         self._served = served
         self._most_tokens, self._most_waiting = most_tokens, most_waiting
         self._on_batch = on_batch
-        self._waiting: deque[Rows | Talk] = deque()
+        self._waiting: deque[Rows | Talk | WaitingChat] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="cloister-batches", daemon=True)
@@ -104,7 +138,7 @@ class Batcher:
         """The number of requests that wait now."""
         return len(self._waiting)
 
-    def put(self, asked: Rows | Talk) -> None:
+    def put(self, asked: Rows | Talk | WaitingChat) -> None:
         """Adds a request to the queue.
 
         Raises:
@@ -130,11 +164,13 @@ class Batcher:
         while (group := self._next()) is not None:
             if isinstance(group, list):
                 self._predict(group)
+            elif isinstance(group, tuple):
+                self._converse(group)
             elif group.answer.set_running_or_notify_cancel():
                 _finish(group.answer, partial(group.reply, self._served.current))
 
-    def _next(self) -> Talk | list[Rows] | None:
-        """Waits for the next conversation or batch; None: closed, and the queue is empty."""
+    def _next(self) -> Talk | list[Rows] | tuple[WaitingChat, ...] | None:
+        """Waits for the next request or batch; None: closed, and the queue is empty."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._waiting) or self._is_closed)
             if not self._waiting:
@@ -142,6 +178,8 @@ class Batcher:
             first = self._waiting.popleft()
             if isinstance(first, Talk):
                 return first
+            if isinstance(first, WaitingChat):
+                return (first, *self._chats_beside(first))
             group, tokens = [first], first.tokens
             while self._waiting and isinstance(following := self._waiting[0], Rows):
                 tokens += following.tokens
@@ -150,6 +188,47 @@ class Batcher:
                 group.append(following)
                 self._waiting.popleft()
             return group
+
+    def _chats_beside(self, first: WaitingChat) -> Iterator[WaitingChat]:
+        """Takes the conversations that follow a first one and may be decoded with it."""
+        model = self._served.current.model
+        for _ in range(MOST_CHATS - 1):
+            following = self._waiting[0] if self._waiting else None
+            if not isinstance(following, WaitingChat):
+                return
+            if not (can_join(model, first.how) and can_join(model, following.how)):
+                return
+            yield following
+            self._waiting.popleft()
+
+    def _converse(self, group: Sequence[WaitingChat]) -> None:
+        version, ready = self._served.current, list[Ready]()
+        for one in group:
+            if not one.answer.set_running_or_notify_cancel():
+                continue
+            try:
+                asked = one.prepare(version)
+            except Exception as error:
+                one.answer.set_exception(error)
+                continue
+            if isinstance(asked, Reply):
+                _finish(one.answer, partial(one.finish, asked))
+            else:
+                ready.append((one, asked))
+        # Another version may be served by now, of a base whose replies cannot be joined.
+        is_joined = all(can_join(version.model, one.how) for one, _ in ready)
+        for part in _parts(ready) if is_joined else [[one] for one in ready]:
+            self._reply(version, part)
+
+    def _reply(self, version: Version, part: Sequence[Ready]) -> None:
+        try:
+            replies = decode(version.model, [asked for _, asked in part])
+        except Exception as error:  # each has handed out text already: none can begin again
+            for one, _ in part:
+                one.answer.set_exception(error)
+            return
+        for (one, _), reply in zip(part, replies, strict=True):
+            _finish(one.answer, partial(one.finish, reply))
 
     def _predict(self, group: list[Rows]) -> None:
         asked = [rows for rows in group if rows.answer.set_running_or_notify_cancel()]
@@ -168,6 +247,23 @@ class Batcher:
         for rows in asked:
             own, found = found[: len(rows.inputs)], found[len(rows.inputs) :]
             rows.answer.set_result(Predicted(own, version))
+
+
+def _parts(ready: Sequence[Ready]) -> list[list[Ready]]:
+    """Cuts conversations into parts of at most `MOST_TOGETHER` tokens, padding and replies
+    included; a longer conversation is a part of its own."""
+    parts: list[list[Ready]] = []
+    longest = 0
+    for one in ready:
+        asked = one[1]
+        tokens = len(asked.prompt) + (asked.how.most_tokens or REPLY_TOKENS)
+        if parts and (len(parts[-1]) + 1) * max(longest, tokens) <= MOST_TOGETHER:
+            parts[-1].append(one)
+            longest = max(longest, tokens)
+        else:
+            parts.append([one])
+            longest = tokens
+    return parts
 
 
 def _alone(version: Version, rows: Rows) -> Predicted:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.data.records import ChatRecord
 from cloister.documents.encoder import Encoder, open_encoder
-from cloister.documents.frame import REFUSALS, cited_in, framed, question_of, speech_of
+from cloister.documents.frame import REFUSALS, framed, question_of, speech_of
 from cloister.documents.index import Hit, Index, load_index
 from cloister.models.limits import limits_of
-from cloister.service.reply_stream import REPLY_TOKENS, Decoding, Reply, decode, prompt_of
+from cloister.service.reply_stream import REPLY_TOKENS, Decoding, Reply, prompt_of
 from cloister.serving.model import Model
 
 # Most passages in one prompt: with 256 tokens each they fill half of a context of 2,048.
@@ -37,38 +37,6 @@ class Library:
     index: Index
     encoder: Encoder
     least: float = LEAST
-
-    def reply(
-        self,
-        model: Model,
-        chat: ChatRecord,
-        how: Decoding,
-        give: Callable[[str], None],
-        is_left: Callable[[], bool],
-    ) -> Reply:
-        """Returns a reply from the documents.
-
-        If no passage is near enough, the reply is a fixed sentence and no token is generated.
-
-        Args:
-            model: A chat model.
-            chat: The conversation.
-            how: The settings of decoding, as for `reply_stream.decode`.
-            give: Called with each piece of text.
-            is_left: Returns whether the caller has left, so that decoding can stop.
-
-        Raises:
-            MisfitError: The base's template cannot render the conversation.
-            TooLongError: Conversation, nearest passage and reply do not fit the base's positions.
-        """
-        hits = self.find(chat)
-        if not hits:
-            text = REFUSALS[speech_of(question_of(chat))]
-            give(text)
-            return Reply(text, "stop", 0, 0, ())
-        prompt, given = prompt_with(model, chat, hits, how)
-        reply = decode(model, prompt, how, give, is_left)
-        return replace(reply, sources=tuple(cited_in(reply.text, given)))
 
     def find(self, chat: ChatRecord) -> list[Hit]:
         """Returns the passages near enough to a conversation's last question; may be empty."""
@@ -104,6 +72,11 @@ def open_library(folder: Path, retriever: Path | None, base: str | None, least: 
     encoder = open_encoder(retriever or Path(index.model), base)
     index.check_encoder(encoder)
     return Library(index, encoder, least)
+
+
+def refusal(chat: ChatRecord) -> Reply:
+    """Returns the reply to a question without a passage: a fixed sentence; nothing is generated."""
+    return Reply(REFUSALS[speech_of(question_of(chat))], "stop", 0, 0, ())
 
 
 def prompt_with(

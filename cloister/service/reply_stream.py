@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from cloister.documents.frame import Cited
 from cloister.models.limits import limits_of
 from cloister.serving.model import Model
 from cloister.tasks.chat import CausalChat
-from cloister.training.generation import reply_ends
+from cloister.training.generation import ignores_padding, left_padded, reply_ends
 
 # Longest reply if the caller states no length, in tokens: two or three paragraphs.
 REPLY_TOKENS = 256
@@ -101,36 +101,57 @@ def room_for(model: Model, prompt: tuple[int, ...], how: Decoding) -> int:
     return min(REPLY_TOKENS, room) if wanted is None else wanted
 
 
-def decode(
-    model: Model,
-    prompt: tuple[int, ...],
-    how: Decoding,
-    give: Callable[[str], None],
-    is_left: Callable[[], bool],
-) -> Reply:
-    """Decodes one reply and hands out its text while it is decoded.
+@dataclass(frozen=True)
+class AskedReply:
+    """A reply that is to be decoded.
 
-    Args:
-        model: A chat model.
+    Attributes:
         prompt: Token ids, as from `prompt_of`.
         how: The settings of decoding.
         give: Called with each piece of text; together they are the reply. Text is held back while
             it may be part of an incomplete character or the beginning of a stop text.
         is_left: Returns whether the caller has left; decoding then ends with the next token.
+    """
+
+    prompt: tuple[int, ...]
+    how: Decoding
+    give: Callable[[str], None]
+    is_left: Callable[[], bool]
+
+
+def can_join(model: Model, how: Decoding) -> bool:
+    """Returns whether a reply may be decoded together with others.
+
+    A sampled reply is decoded alone, because its seed determines torch's global generators.
+    """
+    return how.temperature < LEAST_TEMPERATURE and ignores_padding(model.workspace.network)
+
+
+def decode(model: Model, asked: Sequence[AskedReply]) -> list[Reply]:
+    """Decodes replies together and hands out their texts while they are decoded.
+
+    Args:
+        model: A chat model.
+        asked: One reply, or several that all `can_join`.
+
+    Returns:
+        The replies, in their order.
 
     Raises:
-        TooLongError: Prompt and reply do not fit the base's positions.
+        TooLongError: A prompt and its reply do not fit the base's positions.
+
+    Guarantees:
+        A reply ends at its own end, limit and stop texts, whatever the others do.
     """
-    most = room_for(model, prompt, how)
     network, task = model.workspace.network, model.workspace.task
     assert isinstance(task, CausalChat)
-    ends, end_text = reply_ends(network, task)
-    stops = tuple(stop for stop in (*how.stops, end_text) if stop)
-    following = _Following(model, len(prompt), ends, stops, give, is_left)
-    ids = torch.tensor([prompt], device=network.device)
+    rows = [_Row(model, one) for one in asked]
+    ids, mask = left_padded([one.prompt for one in asked], task.pad_id, network.device)
+    how = asked[0].how
     chosen: dict[str, Any] = {"do_sample": False}
     if how.temperature >= LEAST_TEMPERATURE:
         chosen = {"do_sample": True, "temperature": how.temperature, "top_p": how.top_p, "top_k": 0}
+    ends, _ = reply_ends(network, task)
     # Sampling uses torch's global generators: restore their state afterwards. Only this thread
     # computes, so nothing else draws from them meanwhile.
     devices = [network.device] if network.device.type == "cuda" else []
@@ -138,60 +159,80 @@ def decode(
         torch.manual_seed(how.seed) if how.seed is not None else torch.seed()
         output = network.backbone.generate(
             input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=most,
+            attention_mask=mask,
+            max_new_tokens=max(row.most for row in rows),
             pad_token_id=task.pad_id,
             eos_token_id=list(ends) or None,
-            stopping_criteria=StoppingCriteriaList([following]),
+            stopping_criteria=StoppingCriteriaList([_Following(rows, ids.shape[1])]),
             **chosen,
         )
-    decoded = output[0, len(prompt) :].tolist()
-    is_ended = following.is_ended or any(token in ends for token in decoded)
-    text = following.finish(decoded)
-    return Reply(text, "stop" if is_ended else "length", len(prompt), len(decoded))
+    decoded = output[:, ids.shape[1] :].tolist()
+    return [row.finish(tokens) for row, tokens in zip(rows, decoded, strict=True)]
 
 
 class _Following(StoppingCriteria):
-    """Hands out text during decoding; stops it at a stop text or when the caller has left."""
+    """Hands out the texts of all rows during decoding, and stops each row at its own end."""
 
-    def __init__(
-        self,
-        model: Model,
-        prompt: int,
-        ends: tuple[int, ...],
-        stops: tuple[str, ...],
-        give: Callable[[str], None],
-        is_left: Callable[[], bool],
-    ) -> None:
-        self._tokenizer, self._prompt, self._ends = model.workspace.tokenizer, prompt, ends
-        self._stops, self._give, self._is_left = stops, give, is_left
-        self._given = 0
-        self.is_ended = False
+    def __init__(self, rows: Sequence[_Row], prompt: int) -> None:
+        self._rows, self._prompt = rows, prompt
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
-        """Returns whether decoding should stop, bool [1]."""
-        text = self._text(input_ids[0, self._prompt :].tolist())
-        self._pass(text[: len(text) - _held_back(text, self._stops)])
-        done = self.is_ended or self._is_left()
-        return torch.tensor([done], device=input_ids.device)
+        """Returns which rows are done, bool [B]."""
+        decoded = input_ids[:, self._prompt :].tolist()
+        done = [row.step(tokens) for row, tokens in zip(self._rows, decoded, strict=True)]
+        return torch.tensor(done, device=input_ids.device)
 
-    def finish(self, decoded: list[int]) -> str:
+
+class _Row:
+    """One reply while it is decoded.
+
+    Attributes:
+        most: Most tokens of it.
+    """
+
+    def __init__(self, model: Model, asked: AskedReply) -> None:
+        network, task = model.workspace.network, model.workspace.task
+        assert isinstance(task, CausalChat)
+        self.most = room_for(model, asked.prompt, asked.how)
+        self._tokenizer, self._asked = model.workspace.tokenizer, asked
+        self._ends, end_text = reply_ends(network, task)
+        self._stops = tuple(stop for stop in (*asked.how.stops, end_text) if stop)
+        self._given = 0
+        self._is_ended = False
+        self._count: int | None = None  # tokens of the reply, once it is done
+
+    def step(self, decoded: list[int]) -> bool:
+        """Hands out what is new in a reply so far; returns whether the reply is done.
+
+        Args:
+            decoded: Its tokens; after its end, padding.
+        """
+        if self._count is None:
+            text = self._text(decoded)
+            self._pass(text[: len(text) - _held_back(text, self._stops)])
+            is_done = self._is_ended or len(decoded) >= self.most or self._asked.is_left()
+            self._count = len(decoded) if is_done else None
+        return self._count is not None
+
+    def finish(self, decoded: list[int]) -> Reply:
         """Hands out the text that was held back, and returns the whole reply."""
-        text = self._text(decoded)
+        own = decoded[: self._count]
+        text = self._text(own)
         self._pass(text)
-        return text
+        reason: Literal["stop", "length"] = "stop" if self._is_ended else "length"
+        return Reply(text, reason, len(self._asked.prompt), len(own))
 
     def _text(self, decoded: list[int]) -> str:
         """Returns the reply so far, up to the end token or stop text."""
         cut = next((n for n, token in enumerate(decoded) if token in self._ends), len(decoded))
         text = str(self._tokenizer.decode(decoded[:cut], skip_special_tokens=True))
         places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        self.is_ended = self.is_ended or bool(places)
+        self._is_ended = self._is_ended or bool(places) or cut < len(decoded)
         return text[: min(places, default=len(text))]
 
     def _pass(self, text: str) -> None:
         if len(text) > self._given:
-            self._give(text[self._given :])
+            self._asked.give(text[self._given :])
             self._given = len(text)
 
 

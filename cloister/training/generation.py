@@ -130,7 +130,7 @@ def replies_to(
     """
     new, room = reply_room(limits_of(network.base, network.virtual_tokens).positions)
     kept = [(p if room is None else p[-room:]) or (task.pad_id,) for p in prompts]
-    can_pad = _ignores_padding(network)
+    can_pad = ignores_padding(network)
     replies = [""] * len(kept)
     for places in _together([len(prompt) for prompt in kept], can_pad=can_pad):
         found = _decoded(network, task, tokenizer, [kept[p] for p in places], min(new, most))
@@ -189,7 +189,7 @@ def sampled_texts(
         return _decoded(network, task, tokenizer, [prompt] * copies, most, drawing)
 
 
-def _ignores_padding(network: Network) -> bool:
+def ignores_padding(network: Network) -> bool:
     """Returns whether padding before a prompt changes none of its replies."""
     config: Any = network.base.config
     scaling = str(getattr(config, "rope_parameters", None))  # of each kind of layer
@@ -210,6 +210,17 @@ def _together(lengths: Sequence[int], *, can_pad: bool) -> list[list[int]]:
     return groups
 
 
+def left_padded(
+    prompts: Sequence[tuple[int, ...]], pad_id: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Returns prompts with padding before them, and the mask of their own tokens, both [B, T]."""
+    width = max(map(len, prompts))
+    padded = [(pad_id,) * (width - len(prompt)) + prompt for prompt in prompts]
+    lengths = torch.tensor([[len(prompt)] for prompt in prompts], device=device)
+    mask = torch.arange(width, device=device) >= width - lengths
+    return torch.tensor(padded, device=device), mask.long()
+
+
 def _decoded(
     network: Network,
     task: CausalChat,
@@ -220,11 +231,7 @@ def _decoded(
 ) -> list[str]:
     """Replies to prompts, whose padding to one length comes before them: greedy ones, or drawn as
     stated."""
-    width = max(map(len, prompts))
-    padded = [(task.pad_id,) * (width - len(prompt)) + prompt for prompt in prompts]
-    ids = torch.tensor(padded, device=network.device)
-    lengths = torch.tensor([[len(prompt)] for prompt in prompts], device=network.device)
-    mask = (torch.arange(width, device=network.device) >= width - lengths).long()  # [B, T]
+    ids, mask = left_padded(prompts, task.pad_id, network.device)
     ends, stop = reply_ends(network, task)
     stopping = [_AtText(tokenizer, stop, ids.shape[1])] if stop else []
     with torch.inference_mode(), warnings.catch_warnings():

@@ -4,12 +4,24 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
-from cloister.service.batching import Batcher, ClosedError, QueueFullError, Rows, Talk
+from cloister.service.batching import (
+    MOST_CHATS,
+    Batcher,
+    ClosedError,
+    QueueFullError,
+    Rows,
+    Talk,
+    WaitingChat,
+    _parts,
+)
+from cloister.service.reply_stream import AskedReply, Decoding, Reply
 from cloister.service.versions import Served, Version
+from cloister.training.generation import MOST_TOGETHER
 
 SECONDS = 60  # longer than anything here takes on a machine with other work
 
@@ -125,6 +137,97 @@ def test_a_conversation_waits_its_turn_between_batches() -> None:
         assert answers(after) == ["B"]
     assert model.passes[1:] == [["a"], ["b"]]
     assert order == ["talk"]
+
+
+def chats(count: int, how: Decoding, prompt: Callable[[int], tuple[int, ...]]) -> list[WaitingChat]:
+    def prepare(number: int) -> Callable[[Version], AskedReply | Reply]:
+        def prepared(_: Version) -> AskedReply | Reply:
+            if number == 1:
+                raise ValueError("too long")
+            if number == 2:
+                return Reply("nothing found", "stop", 0, 0)
+            return AskedReply(prompt(number), how, lambda piece: None, lambda: False)
+
+        return prepared
+
+    def finish(reply: Reply) -> Reply:
+        return replace(reply, text=reply.text.upper())
+
+    return [WaitingChat(how, prepare(number), finish) for number in range(count)]
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_conversations_that_wait_are_decoded_together_if_they_can_be(
+    monkeypatch: pytest.MonkeyPatch, can: bool
+) -> None:
+    decoded: list[list[tuple[int, ...]]] = []
+
+    def decode(model: object, asked: Sequence[AskedReply]) -> list[Reply]:
+        decoded.append([one.prompt for one in asked])
+        return [Reply(f"reply {one.prompt[0]}", "stop", 1, 1) for one in asked]
+
+    monkeypatch.setattr("cloister.service.batching.decode", decode)
+    monkeypatch.setattr("cloister.service.batching.can_join", lambda model, how: can)
+    with held(most_waiting=50) as (batcher, model, _):
+        waiting = chats(MOST_CHATS + 3, Decoding(), lambda number: (number,))
+        waiting[4].answer.cancel()
+        for chat in waiting[:5]:
+            batcher.put(chat)
+        batcher.put(between := Rows(["a"], 1))
+        for chat in waiting[5:]:
+            batcher.put(chat)
+        model.leave.set()
+        assert answers(between) == ["A"]
+        with pytest.raises(ValueError, match="too long"):
+            waiting[1].answer.result(SECONDS)
+        texts = [
+            waiting[n].answer.result(SECONDS) for n in range(MOST_CHATS + 3) if n not in (1, 4)
+        ]
+    said = ["NOTHING FOUND" if n == 2 else f"REPLY {n}" for n in (0, 2, 3, *range(5, 19))]
+    assert [reply.text for reply in texts if isinstance(reply, Reply)] == said
+    together = [[(0,), (3,)], [(n,) for n in range(5, 19)]]
+    assert decoded == (together if can else [[one] for part in together for one in part])
+
+
+def test_more_than_the_most_go_into_the_next_pass_and_an_error_is_every_caller_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+
+    def decode(model: object, asked: Sequence[AskedReply]) -> list[Reply]:
+        sizes.append(len(asked))
+        if len(sizes) == 2:
+            raise RuntimeError("no memory")
+        return [Reply("x", "stop", 1, 1) for _ in asked]
+
+    monkeypatch.setattr("cloister.service.batching.decode", decode)
+    monkeypatch.setattr("cloister.service.batching.can_join", lambda model, how: True)
+    with held(most_waiting=50) as (batcher, model, _):
+        waiting = [chats(1, Decoding(), lambda number: (1,))[0] for _ in range(MOST_CHATS + 2)]
+        for chat in waiting:
+            batcher.put(chat)
+        model.leave.set()
+        for chat in waiting[:MOST_CHATS]:
+            assert chat.answer.result(SECONDS) == Reply("X", "stop", 1, 1)
+        for chat in waiting[MOST_CHATS:]:
+            with pytest.raises(RuntimeError, match="no memory"):
+                chat.answer.result(SECONDS)
+        batcher.put(later := chats(1, Decoding(), lambda number: (1,))[0])
+        assert later.answer.result(SECONDS) == Reply("X", "stop", 1, 1)
+    assert sizes == [MOST_CHATS, 2, 1]
+
+
+def test_parts_hold_few_enough_tokens() -> None:
+    def ready(tokens: int, most: int) -> tuple[WaitingChat, AskedReply]:
+        how = Decoding(most)
+        asked = AskedReply((1,) * tokens, how, lambda piece: None, lambda: False)
+        return chats(1, how, lambda number: (1,))[0], asked
+
+    third = MOST_TOGETHER // 3
+    asked = [ready(third - 8, 8), ready(10, 10), ready(10, 10), ready(third, 8), ready(5, 5)]
+    assert [len(part) for part in _parts(asked)] == [3, 2]
+    long = ready(2 * MOST_TOGETHER, 1)
+    assert [len(part) for part in _parts([long, long])] == [1, 1]
 
 
 def test_closing_answers_everything_that_was_taken_and_takes_nothing_more() -> None:

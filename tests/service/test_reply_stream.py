@@ -7,8 +7,11 @@ from cloister.models.limits import limits_of
 from cloister.service.reply_stream import (
     LEAST_TEMPERATURE,
     REPLY_TOKENS,
+    AskedReply,
     Decoding,
+    Reply,
     TooLongError,
+    can_join,
     decode,
     prompt_of,
     room_for,
@@ -24,7 +27,8 @@ CHAT = ChatRecord((Message("user", "the patient has chest pain"), Message("assis
 def pieces(version: Version, how: Decoding, most_pieces: int = 10**6) -> tuple[list[str], str, str]:
     found: list[str] = []
     prompt = prompt_of(version.model, CHAT)
-    reply = decode(version.model, prompt, how, found.append, lambda: len(found) >= most_pieces)
+    asked = AskedReply(prompt, how, found.append, lambda: len(found) >= most_pieces)
+    (reply,) = decode(version.model, [asked])
     assert reply.prompt_tokens == len(prompt)
     assert reply.reply_tokens <= (how.most_tokens or REPLY_TOKENS)
     return found, reply.text, reply.reason
@@ -91,3 +95,61 @@ def test_what_may_be_a_stop_or_half_a_character_waits() -> None:
     assert held_back("so EN", ("END", "N!")) == 2
     assert held_back("so", ("END",)) == 0
     assert held_back("so\ufffd\ufffd", ()) == 2
+
+
+SAID = ["fever", "the patient has chest pain at rest", "severe rash", "mild cough since monday"]
+
+
+def alone(version: Version, text: str, how: Decoding) -> tuple[Reply, list[str]]:
+    found: list[str] = []
+    prompt = prompt_of(version.model, ChatRecord((Message("user", text), Message("assistant", ""))))
+    (reply,) = decode(version.model, [AskedReply(prompt, how, found.append, lambda: False)])
+    return reply, found
+
+
+def test_replies_together_are_those_alone_each_with_its_own_end(chat: Version) -> None:
+    """Other prompts, lengths and stop texts beside a reply change nothing of it."""
+    whole, _ = alone(chat, SAID[1], Decoding(12))
+    stop = whole.text.split(" ")[2]
+    hows = [Decoding(3), Decoding(12, stops=(stop,)), Decoding(9), Decoding(1)]
+    expected = [alone(chat, text, how) for text, how in zip(SAID, hows, strict=True)]
+    found: list[list[str]] = [[] for _ in SAID]
+    asked = [
+        AskedReply(
+            prompt_of(chat.model, ChatRecord((Message("user", text), Message("assistant", "")))),
+            how,
+            pieces.append,
+            lambda: False,
+        )
+        for text, how, pieces in zip(SAID, hows, found, strict=True)
+    ]
+    assert len({len(one.prompt) for one in asked}) > 1
+    replies = decode(chat.model, asked)
+    assert list(zip(replies, found, strict=True)) == expected
+    assert [reply.reply_tokens for reply in replies][::3] == [3, 1]
+    assert replies[1].reason == "stop"
+
+
+def test_a_caller_who_leaves_ends_its_own_reply_alone(chat: Version) -> None:
+    left, stays = list[str](), list[str]()
+    prompt = prompt_of(chat.model, CHAT)
+    gone, reply = decode(
+        chat.model,
+        [
+            AskedReply(prompt, Decoding(12), left.append, lambda: len(left) >= 2),
+            AskedReply(prompt, Decoding(12), stays.append, lambda: False),
+        ],
+    )
+    assert gone.reply_tokens < reply.reply_tokens
+    assert "".join(stays) == reply.text == alone_text(chat)
+    assert reply.text.startswith("".join(left))
+
+
+def alone_text(version: Version) -> str:
+    return pieces(version, Decoding(12))[1]
+
+
+def test_sampled_replies_are_decoded_alone(chat: Version) -> None:
+    assert can_join(chat.model, Decoding())
+    assert can_join(chat.model, Decoding(temperature=LEAST_TEMPERATURE / 2))
+    assert not can_join(chat.model, Decoding(temperature=0.7, seed=1))
