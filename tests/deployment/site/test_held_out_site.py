@@ -144,6 +144,10 @@ def test_terms_are_refused_with_another_share_key_or_content(tmp_path: Path) -> 
     assert terms.after == 7
     with pytest.raises(BadFileError, match=r"0\.2 given, .* holds out 0\.1 for its life"):
         fix_terms(read_site(small_site(tmp_path, "0.2")), 9)
+    path = small_site(tmp_path)
+    path.write_text(path.read_text().replace('"patient_id"', '"case_id"'))
+    with pytest.raises(BadFileError, match=r"privacy\.person: 'case_id' given, .*'patient_id'"):
+        held_out_of(read_site(path))
     file = read_site(small_site(tmp_path))
     place, key = terms_file(file.ledger), unit_key_file(file.ledger)
     kept = place.read_bytes()
