@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import repeated
+from benchmarks import repeated, server_arithmetic
 from benchmarks.figure import Figure
 
 
@@ -39,6 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     parts: list[Callable[[], Iterator[Figure]]] = [
         lambda: repeated.figures(arguments.texts, arguments.turns),
+        lambda: server_arithmetic.figures(arguments.turns),
     ]
     before, found = machine(), []
     for part in parts:

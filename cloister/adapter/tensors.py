@@ -94,6 +94,14 @@ class Adapter(Mapping[str, Array]):
         self._check_shapes({n: a.shape for n, a in part.items()}, self.select(part).shapes)
         return Adapter({**self, **part})
 
+    def check_shapes(self, needed: Mapping[str, tuple[int, ...]]) -> None:
+        """Checks that the names and shapes are these; copies nothing.
+
+        Raises:
+            ValueError: They are others.
+        """
+        self._check_shapes(self.shapes, needed)
+
     def __add__(self, other: Adapter) -> Adapter:
         return self._combine(other, np.add)
 

@@ -318,6 +318,8 @@ def _fits_as_one(
     if terms.most_steps is not None:
         alike = spent.by_kind.keys() <= {request.kind}
         return alike and spent.total_steps + request.steps <= terms.most_steps
+    if several(request):
+        return False  # an older ledger has no such plan, and its rule does not count each kind
     alone = set(spent.plans) <= {request.plan}
     within = spent.plans.get(request.plan, 0) + request.steps <= request.planned_steps
     return alone and within and fits_whole(request.planned, budget)

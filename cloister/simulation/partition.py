@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import Dataset
-from flwr_datasets.partitioner import (
-    DirichletPartitioner,
-    IidPartitioner,
-    Partitioner,
-    SizePartitioner,
-)
 
 from cloister.data.config import DataConfig
 from cloister.data.records import Record, TextRecord
@@ -19,6 +13,9 @@ from cloister.data.unit_column import UNIT
 from cloister.data.values import shown
 from cloister.errors import DataError, UsageError
 from cloister.seeds import child_generator, child_seed
+
+if TYPE_CHECKING:
+    from flwr_datasets.partitioner import Partitioner
 
 
 def partition(records: Sequence[Record], config: DataConfig, seed: int) -> dict[str, list[Record]]:
@@ -69,6 +66,8 @@ def _dealt(records: Sequence[Record], config: DataConfig, seed: int) -> dict[str
         return _checked(_by_person(shuffled, config))
     if len(shuffled) < config.sites:  # a better message than the partitioners' own
         _refuse_empty(dict.fromkeys(site_names(config.sites)[len(shuffled) :], 0))
+    from datasets import Dataset  # loads pandas, and flwr_datasets loads matplotlib
+
     table = Dataset.from_dict({"index": range(len(shuffled)), "key": _keys(shuffled, config)})
     partitioner = _partitioner(config, seed, len(shuffled))
     partitioner.dataset = table
@@ -86,6 +85,8 @@ def site_names(count: int) -> list[str]:
 
 
 def _partitioner(config: DataConfig, seed: int, count: int) -> Partitioner:
+    from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner, SizePartitioner
+
     if config.partition == "dirichlet":
         return DirichletPartitioner(
             num_partitions=config.sites,

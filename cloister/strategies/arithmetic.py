@@ -42,7 +42,7 @@ def across_sites(updates: Mapping[str, Adapter], rule: Callable[[Array], Array])
     sites = sorted(updates)
     first = updates[sites[0]]
     for site in sites[1:]:
-        first + updates[site]  # raises where the shapes differ
+        updates[site].check_shapes(first.shapes)
     return Adapter({name: rule(np.stack([updates[s][name] for s in sites])) for name in first})
 
 

@@ -22,6 +22,8 @@ BITS = 32
 # Values below 2^(32 · -31) count as zero: the smallest normal float64 is 2^-1022, and the smallest
 # value of an update, in float32, is 2^-149.
 LOWEST = -31
+# Values that are cut together: 8 MB in float64.
+PART = 2**20
 
 
 class ExactSum:
@@ -30,30 +32,55 @@ class ExactSum:
     def __init__(self) -> None:
         self._pieces: dict[int, NDArray[np.int64]] = {}
 
-    def add(self, array: NDArray[np.float64]) -> None:
-        """Adds an array of finite values.
+    def add(self, array: NDArray[np.floating], weight: float = 1.0) -> None:
+        """Adds an array of finite values, each times the weight and rounded once to float64.
 
         Raises:
             ValueError: A value is not finite.
         """
         if not np.isfinite(array).all():
             raise ValueError("values to add must be finite")
-        rest = array
-        while largest := float(np.abs(rest).max(initial=0.0)):
+        flat = array.reshape(-1)
+        # In parts, so that temporary arrays stay small beside the sum.
+        for start in range(0, flat.size, PART):
+            place = slice(start, start + PART)
+            self._add_part(place, flat[place].astype(np.float64) * weight, array.shape)
+
+    def _add_part(self, place: slice, rest: NDArray[np.float64], shape: tuple[int, ...]) -> None:
+        while largest := max(float(rest.max()), -float(rest.min())):
             level = int(np.frexp(largest)[1] - 1) // BITS
             if level < LOWEST:
                 return
             unit = np.ldexp(1.0, BITS * level)
             piece = np.trunc(rest / unit)
             rest = rest - piece * unit
-            whole = piece.astype(np.int64)
-            kept = self._pieces.get(level)
-            self._pieces[level] = whole if kept is None else kept + whole
+            if level not in self._pieces:
+                self._pieces[level] = np.zeros(shape, np.int64)
+            self._pieces[level].reshape(-1)[place] += piece.astype(np.int64)
 
     def value(self) -> NDArray[np.float64] | float:
         """The sum in float64, added from the largest pieces down; 0.0 if nothing was added."""
+        if not self._pieces:
+            return 0.0
+        shape = next(iter(self._pieces.values())).shape
+        return self._value(slice(None)).reshape(shape)
+
+    def divided(self, total: float, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Returns the sum over a number, in float32 of the given shape."""
+        found = np.zeros(shape, np.float32)
+        flat = found.reshape(-1)
+        for start in range(0, flat.size if self._pieces else 0, PART):
+            place = slice(start, start + PART)
+            flat[place] = self._value(place) / total
+        return found
+
+    def _value(self, place: slice) -> NDArray[np.float64]:
         levels = sorted(self._pieces, reverse=True)
-        return sum((np.ldexp(self._pieces[j].astype(np.float64), BITS * j) for j in levels), 0.0)
+        total = np.zeros(())
+        for level in levels:
+            part = self._pieces[level].reshape(-1)[place].astype(np.float64)
+            total = total + np.ldexp(part, BITS * level)
+        return total
 
 
 class RunningMean:
@@ -69,7 +96,7 @@ class RunningMean:
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self._weights = weights
-        self._like: Adapter | None = None
+        self._shapes: dict[str, tuple[int, ...]] | None = None
         self._sums: dict[str, ExactSum] = {}
         self._total = ExactSum()
 
@@ -79,14 +106,14 @@ class RunningMean:
         Raises:
             ValueError: Its names or shapes are not those of the others.
         """
-        if self._like is None:
-            self._like = update.zeros()
+        if self._shapes is None:
+            self._shapes = update.shapes
             self._sums = {name: ExactSum() for name in update}
-        self._like + update  # raises where the shapes differ
+        update.check_shapes(self._shapes)
         weight = self._weights.get(site, 1.0)
         self._total.add(np.array(weight))
         for name, array in update.items():
-            self._sums[name].add(array.astype(np.float64) * weight)
+            self._sums[name].add(array, weight)
 
     def mean(self) -> Adapter:
         """Returns the weighted mean of the updates added so far.
@@ -94,12 +121,8 @@ class RunningMean:
         Raises:
             ValueError: No update was added.
         """
-        if self._like is None:
+        if self._shapes is None:
             raise ValueError("no update to aggregate")
-        total = self._total.value()
-        return Adapter(
-            {
-                name: zero + np.asarray(self._sums[name].value() / total)
-                for name, zero in self._like.items()
-            }
-        )
+        total = float(self._total.value())
+        shapes = self._shapes.items()
+        return Adapter({name: self._sums[name].divided(total, shape) for name, shape in shapes})

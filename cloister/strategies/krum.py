@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from cloister.adapter.tensors import Adapter
 from cloister.strategies.arithmetic import enough, stepped, weighted_mean
 from cloister.strategies.method import Method
+from cloister.strategies.nearest_updates import nearest
 from cloister.strategies.strategy import ServerState, Traits
 
 
@@ -41,16 +42,7 @@ class Krum:
         """Adds the mean of the updates that were selected; of equal scores, the first by name."""
         enough(updates, self.traits.fewest)
         near = len(updates) - self.byzantine - 2
-
-        def score(site: str) -> float:
-            others = sorted(
-                (updates[site] - update).norm() ** 2
-                for other, update in updates.items()
-                if other != site
-            )
-            return sum(others[:near])
-
-        chosen = sorted(sorted(updates), key=score)[: self.selected]
+        chosen = nearest(updates, near, self.selected)
         return stepped(state, weighted_mean({site: updates[site] for site in chosen}, {}))
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rouge_score.rouge_scorer import RougeScorer
-
 # A run of letters and digits, or one character of a script that writes no spaces.
 _WORD = re.compile(
     r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
@@ -28,6 +26,8 @@ def rouge_l(generated: Sequence[str], references: Sequence[str]) -> float:
         generated: Replies.
         references: One for each reply.
     """
+    from rouge_score.rouge_scorer import RougeScorer  # loads nltk and sklearn, for chats alone
+
     scorer = RougeScorer(["rougeL"], tokenizer=_Words())
     scores = [
         scorer.score(reference, reply)["rougeL"].fmeasure

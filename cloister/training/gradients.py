@@ -15,9 +15,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING
 
 import torch
-from opacus.grad_sample import GradSampleHooks
 from torch import Tensor
 
 from cloister.errors import CloisterError, PluginError
@@ -33,6 +33,9 @@ from cloister.training.preferences import weighted_units
 from cloister.training.record_losses import trained_losses
 from cloister.training.shapes import BatchShapes
 from cloister.training.units import UnitExamples
+
+if TYPE_CHECKING:
+    from opacus.grad_sample import GradSampleHooks
 
 # Memory for the gradients of units with several records, which are kept until the last record has
 # passed: 256 MiB hold 200 units of 300,000 parameters. It affects time and memory only.
@@ -69,6 +72,8 @@ def per_record_hooks(network: Network) -> Iterator[None]:
 def opacus_hooks(network: Network) -> Iterator[None]:
     """Does the same with Opacus' hooks (Yousefpour et al. 2021, arXiv:2109.12298), for any
     module."""
+    from opacus.grad_sample import GradSampleHooks  # seconds, which adapters and heads do not need
+
     hooks = GradSampleHooks(network, loss_reduction="sum")
     try:
         with warnings.catch_warnings(), seen_once(network, hooks):

@@ -174,6 +174,8 @@ def depends_on(
         "types": sorted({str(p.dtype) for p in network.parameters()}),
         "pooling": _pooling(network),
         "kept layers": network.prefix is not None,
+        # Without a head, as before: keys of older proofs stay equal.
+        **({"kept head inputs": True} if network.head_inputs is not None else {}),
         "computed again": network.checkpoints is not None,
         "attention": str(getattr(network.backbone.config, "_attn_implementation", None)),
         "trained": [sorted(names) for names in _trained_sets(workspace, plan, config)],

@@ -98,6 +98,18 @@ def test_any_other_kind_ends_the_list_for_the_data_set_s_life() -> None:
     assert charged([SCORE, other] + [ROUND] * 40, wide)[1] < 42
 
 
+@pytest.mark.parametrize("request_", [ROUND, SCORE])
+def test_a_list_without_stated_terms_is_left_to_the_filter(request_: PlannedRound) -> None:
+    """The rule of older ledgers counts steps of all kinds together: 23 of the costlier kind."""
+    terms = FirstCharge(terms_for(ROUND, Spending(), EXACT).order, None)
+    spent = Spending()
+    for _ in range(23):
+        if fits(request_, spent, EXACT, terms):
+            spent.add(request_, terms)
+    assert spent.divergence <= rdp_budget(EXACT.epsilon, 1e-5, terms.order)
+    assert epsilon(spent.events, 1e-5) <= EXACT.epsilon
+
+
 def test_the_rest_of_a_list_is_counted_by_kind() -> None:
     spent, _ = charged([ROUND, SCORE], EXACT)
     assert steps_left(ROUND, spent, EXACT) == 15

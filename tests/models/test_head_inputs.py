@@ -8,8 +8,9 @@ import torch
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.head_inputs import HeadInputs
 from cloister.models.layers import layer_list
+from cloister.models.prefix import ANY_LENGTH, ENTRY_BYTES, KeptStates
 from cloister.tasks.config import TaskConfig
-from cloister.tasks.task import Example
+from cloister.tasks.task import BatchShape, Example
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.shapes import candidates
 from cloister.training.units import singles
@@ -18,8 +19,8 @@ from tests.training.test_gradients import TEXTS, moved
 
 LONGEST = 32
 HEAD = frozenset({"head.weight", "head.bias"})
-# Room for what the head reads of one record: 16 hidden units in float32.
-ROOM_FOR_ONE = 16 * 4 / 2**30
+# Room for what the head reads of one record: 16 hidden units in float32, and the record's tokens.
+ROOM_FOR_ONE = (16 * 4 + 4 * LONGEST + ENTRY_BYTES) / 2**30
 
 
 def workspace(
@@ -109,6 +110,29 @@ def test_nothing_is_used_while_something_before_the_head_trains(bert: Path) -> N
     assert cache.can_serve()
     opened.train_names(frozenset(opened.start))
     assert not cache.can_serve()
+
+
+def test_vectors_are_used_in_the_shape_that_they_were_computed_in_alone(bert: Path) -> None:
+    """Others may differ in the last bits, and below float32 none but those of a fixed shape are."""
+    opened = workspace(bert, cache=4.0, train="none", top_layers=0)
+    network, cache = opened.network, opened.network.head_inputs
+    assert cache is not None
+    cache._kept = KeptStates()
+    cache._kept.made_with = cache._made_with
+    examples = examples_of("", opened)[:2]
+
+    def logits(*counts: int) -> torch.Tensor:
+        shape = BatchShape(counts[-1], LONGEST, counts) if counts else None
+        return network.logits(opened.task.collate(examples, shape))
+
+    expected, free = logits(2, 4), logits()
+    assert {fixed for _, _, fixed in cache._kept._states} == {ANY_LENGTH, (LONGEST, (2, 4))}
+    for states in cache._kept._states.values():
+        states.fill_(torch.nan)
+    assert torch.equal(logits(4), expected)
+    assert logits().isnan().all()
+    network.is_float32 = False
+    assert torch.allclose(logits(), free)
 
 
 def test_what_does_not_fit_is_computed_each_time(bert: Path) -> None:

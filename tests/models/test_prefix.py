@@ -11,7 +11,7 @@ from cloister.errors import PreflightError
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.layers import layer_list
 from cloister.models.network import trained_parameters
-from cloister.models.prefix import KeptStates
+from cloister.models.prefix import ENTRY_BYTES, Filled, KeptStates
 from cloister.models.state import write_adapter
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.task import BatchShape
@@ -123,8 +123,31 @@ def test_no_more_is_kept_than_there_is_room_for() -> None:
     kept = KeptStates()
     records = [((number,), ()) for number in (1, 2, 3)]
     for record in (*records, records[0]):
-        kept.add(record, torch.ones(1, 4), max_bytes=32.0)
+        kept.add(record, torch.ones(1, 4), max_bytes=2 * (16 + 4 + ENTRY_BYTES))
     assert [kept.get(record) is not None for record in records] == [True, True, False]
+
+
+def test_two_caches_of_one_limit_share_it_and_what_is_forgotten_is_free() -> None:
+    filled = Filled()
+    one, other = KeptStates(filled), KeptStates(filled)
+    records, room = [((number,), ()) for number in (1, 2)], 20.0 + ENTRY_BYTES
+    one.add(records[0], torch.ones(1, 4), max_bytes=room)
+    other.add(records[1], torch.ones(1, 4), max_bytes=room)
+    assert (filled.bytes, other.get(records[1])) == (room, None)
+    one.forget(b"others")
+    other.add(records[1], torch.ones(1, 4), max_bytes=room)
+    assert (filled.bytes, one.get(records[0]), one.made_with) == (room, None, b"others")
+    assert other.get(records[1]) is not None
+
+
+def test_the_record_s_tokens_count() -> None:
+    """A vector of 16 values is 64 bytes; a record of 512 tokens that names it is 2,048."""
+    kept = KeptStates()
+    record = (tuple(range(512)), ())
+    kept.add(record, torch.ones(16), max_bytes=64 + 2048 + ENTRY_BYTES - 1)
+    assert kept.get(record) is None
+    kept.add(record, torch.ones(16), max_bytes=64 + 2048 + ENTRY_BYTES)
+    assert kept.get(record) is not None
 
 
 def test_states_are_used_with_the_row_counts_that_they_were_computed_with_alone(

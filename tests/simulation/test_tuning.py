@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,14 @@ import pytest
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.cli.main import run
-from cloister.errors import BadFileError, BudgetError, CloisterError, RefusedError, UsageError
+from cloister.errors import (
+    BadFileError,
+    BudgetError,
+    CloisterError,
+    LedgerError,
+    RefusedError,
+    UsageError,
+)
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
 from cloister.privacy.accounting import epsilon
@@ -206,6 +214,32 @@ def test_another_search_does_not_continue_a_folder(assignments: list[str], tmp_p
         open_search(tmp_path / "two", planned)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("setting", {"training.learning_rate": "0.2"}),
+        ("setting", {"training.learning_rate": "x", "privacy.max_grad_norm": "1"}),
+        ("setting", {"training.learning_rate": "nan", "privacy.max_grad_norm": "1"}),
+        ("setting", {"training.learning_rate": "11", "privacy.max_grad_norm": "1"}),
+        ("setting", {"training.learning_rate": "1", "privacy.max_grad_norm": "2"}),
+        ("scores", ["nan"]),
+        ("scores", "12"),
+        ("tests", [True]),
+    ],
+)
+def test_a_trial_of_no_search_is_one_message(
+    assignments: list[str], tmp_path: Path, field: str, value: object
+) -> None:
+    planned = planned_of(assignments)
+    open_search(tmp_path, planned)
+    run_search(replace(planned, trials=1), tmp_path, "accuracy", emulated(by_rate))
+    document = json.loads((tmp_path / "tune.json").read_text())
+    document["trials"][0][field] = value
+    (tmp_path / "tune.json").write_text(json.dumps(document))
+    with pytest.raises(BadFileError, match=r"tune\.json: (cannot be read|trial 1 is not of)"):
+        open_search(tmp_path, planned)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "trials": 3}'])
 def test_a_damaged_file_is_one_message(tmp_path: Path, text: str) -> None:
     (tmp_path / "tune.json").write_text(text)
@@ -392,6 +426,33 @@ def test_the_same_command_does_nothing_again(
     assert {path: path.read_bytes() for path in private.rglob("*.ledger")} == before
     document = json.loads((private / "tune.json").read_text())
     assert document["declared"]["budget"] == 20.0
+
+
+def test_what_was_charged_can_be_neither_left_out_nor_lost(
+    private: Path, assignments: list[str], tmp_path: Path
+) -> None:
+    """ε is stated for all trials, and the next one's ledgers go on from the last one's."""
+    planned = planned_of(assignments, is_public=False, budget=20.0, trials=2)
+    for place in ("closed", "begun", "ledger", "ledgers", "study"):
+        shutil.copytree(private, tmp_path / place)
+    with pytest.raises(UsageError, match=r"--trials: 1 given, but 2 were begun"):
+        open_search(tmp_path / "closed", replace(planned, trials=1))
+    begun = TuningFile(declared=planned.declared, trials=read_tuning(private).trials[:1])
+    write_tuning(tmp_path / "begun", begun)
+    with pytest.raises(UsageError, match=r"--trials: 1 given, but 2 were begun"):
+        open_search(tmp_path / "begun", replace(planned, trials=1))
+    last = "trial-002_seed-0"
+    (tmp_path / "ledger" / last / "ledgers" / "west.ledger").unlink()
+    shutil.rmtree(tmp_path / "ledgers" / last / "ledgers")
+    shutil.rmtree(tmp_path / "study" / last)
+    for place, error, message in (
+        ("ledger", LedgerError, "no ledger of west"),
+        ("ledgers", LedgerError, "no ledger of east, west"),
+        ("study", BadFileError, "trial-002_seed-0: missing"),
+    ):
+        with pytest.raises(error, match=message):
+            run_search(replace(planned, trials=3), tmp_path / place, "accuracy", emulated(by_rate))
+        assert not list((tmp_path / place).glob("trial-003*/ledgers"))
 
 
 def test_without_optuna_the_message_says_what_to_install(

@@ -1,6 +1,7 @@
 """Sums that no order changes."""
 
 import math
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cloister.adapter.tensors import Adapter
+from cloister.strategies import exact_sum
 from cloister.strategies.exact_sum import ExactSum, RunningMean
 
 numbers = st.floats(-(2.0**127), 2.0**127, width=32)
@@ -64,3 +66,35 @@ def test_other_shapes_and_nothing_at_all_are_refused() -> None:
     tiny = ExactSum()
     tiny.add(np.array([5e-324]))  # below what any weighted update holds: zero, and no endless loop
     assert tiny.value() == 0.0
+
+
+@given(hnp.arrays(np.float32, (3, 7), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
+def test_parts_give_the_same_bits_as_the_whole(rows: np.ndarray) -> None:
+    means = []
+    for part in (2**20, 2):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(exact_sum, "PART", part)
+            running = RunningMean({"1": 0.3})
+            for index, row in enumerate(rows):
+                running.add(str(index), Adapter({"x": row}))
+            means.append(running.mean()["x"].tobytes())
+    assert means[0] == means[1]
+
+
+def test_a_mean_takes_little_memory_beside_its_sum() -> None:
+    """Two sums of 8 bytes a value, whatever the number of sites, and no copy of an update."""
+    rng, values = np.random.default_rng(0), 4_000_000
+    updates = [
+        Adapter({"x": rng.normal(size=values).astype(np.float32) * np.float32(1e-3)})
+        for _ in range(2)
+    ]
+    tracemalloc.start()
+    try:
+        running = RunningMean({})
+        for site in range(4):
+            running.add(str(site), updates[site % 2])
+        _, adding = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    parts = 6 * 8 * exact_sum.PART  # six temporary arrays
+    assert adding <= 2 * 8 * values + values + parts  # and one byte: whether it is finite

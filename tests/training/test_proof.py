@@ -11,7 +11,9 @@ from transformers import DebertaV2Config, DebertaV2Model
 
 from cloister.errors import PreflightError, RefusedError
 from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.head_inputs import HeadInputs
 from cloister.models.pooling import Pooling
+from cloister.models.prefix import KeptStates
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.retrieval import Retrieval
 from cloister.training import proof as proof_file
@@ -223,6 +225,10 @@ def test_the_key_names_all_that_a_proof_depends_on(workspace: Workspace, bases: 
     pooling, workspace.network.pooling = workspace.network.pooling, Pooling("pooler", False)
     pooled = Proof.key_of(workspace, PLAN, CONFIG)  # a kernel of its own
     workspace.network.pooling = pooling
+    assert workspace.network.head_inputs is None
+    workspace.network.head_inputs = HeadInputs((), KeptStates(), 0.0)
+    cached = Proof.key_of(workspace, PLAN, CONFIG)  # computed with other row counts than the head
+    workspace.network.head_inputs = None
     code = type("Other", (type(workspace.task),), {"origin": ("package", "2.0", "{}")})
     plugged = replace(workspace, task=code(**vars(workspace.task)))
     keys = {
@@ -231,6 +237,7 @@ def test_the_key_names_all_that_a_proof_depends_on(workspace: Workspace, bases: 
         Proof.key_of(replace(workspace, base_sha256="0" * 64), PLAN, CONFIG),
         Proof.key_of(other, PLAN, CONFIG),
         pooled,
+        cached,
         Proof.key_of(plugged, PLAN, CONFIG),
         Proof.key_of(workspace, replace(PLAN, max_grad_norm=2.0), CONFIG),
         Proof.key_of(workspace, PLAN, replace(CONFIG, physical_batch_tokens=128)),
@@ -238,7 +245,7 @@ def test_the_key_names_all_that_a_proof_depends_on(workspace: Workspace, bases: 
         Proof.key_of(workspace, PLAN, CONFIG, max_adapter_value=3.0),
         Proof.key_of(workspace, PLAN, replace(CONFIG, expected_batch_size=20)),
     }
-    assert len(keys) == 11
+    assert len(keys) == 12
     # What a round does not depend on changes nothing.
     assert Proof.key_of(workspace, replace(PLAN, noise_multiplier=2.0), CONFIG) == key
     assert Proof.key_of(workspace, PLAN, replace(CONFIG, expected_batch_size=310)) == key

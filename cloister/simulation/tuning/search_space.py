@@ -77,6 +77,16 @@ class Searched:
         """Returns the number of a value in a range; None: the field has a list of values."""
         return None if self.choices else float(text)
 
+    def includes(self, text: str) -> bool:
+        """Returns whether a value, in the form of `--set`, is one that the search tries."""
+        if self.choices:
+            return text in self.choices
+        try:
+            number = float(text)
+        except ValueError:
+            return False
+        return self.low <= number <= self.high and (number.is_integer() or not self.is_integer)
+
     def holds(self, value: Any) -> str | None:
         """Returns a recipe's value in the form of `--set`; None: the search does not include it."""
         if self.choices:

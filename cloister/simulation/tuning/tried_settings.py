@@ -14,6 +14,7 @@ from cloister.errors import (
     BadFileError,
     CloisterError,
     DivergedError,
+    LedgerError,
     RecipeError,
     UsageError,
 )
@@ -58,7 +59,8 @@ def open_search(folder: Path, planned: Search) -> TuningFile:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / TUNING_FILE).is_file():
             before = read_tuning(folder)
-            check_same(folder, before, planned.declared)
+            check_same(folder, before, planned.declared, planned.searched)
+            _check_trials(folder, before, planned)
             return before
         if any(folder.iterdir()):
             raise UsageError(f"{folder}: exists already, but is not a search; give another --out")
@@ -67,6 +69,20 @@ def open_search(folder: Path, planned: Search) -> TuningFile:
     begun = TuningFile(declared=planned.declared)
     write_tuning(folder, begun)
     return begun
+
+
+def _check_trials(folder: Path, before: TuningFile, planned: Search) -> None:
+    """Refuses fewer trials than were charged, of which the stated ε would then not be.
+
+    Raises:
+        UsageError: Fewer are asked than were begun.
+    """
+    begun = max([len(before.trials), *(_order(path)[0] for path in studies_in(folder))])
+    if planned.budget is not None and planned.trials < begun:
+        raise UsageError(
+            f"--trials: {planned.trials} given, but {begun} were begun in {folder} and charged, "
+            f"and ε is stated for all of them; give {begun} or more"
+        )
 
 
 def run_search(
@@ -99,6 +115,7 @@ def run_search(
         if setting is None:
             scored = [(trial.setting, trial.score) for trial in content.trials]
             setting = suggest(planned.searched, scored, planned.seed, smaller_is_better=smaller)
+        _check_kept(planned, folder, content)
         trial = _run_trial(planned, folder, number, setting, metric, run)
         content = content.with_trial(trial)
         write_tuning(folder, content)
@@ -123,7 +140,7 @@ def _run_trial(
         return TriedSetting(number=number, setting=setting, why=error.problems[0])
     scores, tests = [], []
     for recipe in studies:
-        name = f"trial-{number:03d}_seed-{recipe.study.seed}"
+        name = _name(number, recipe.study.seed)
         place = opened_run(folder / name, recipe)
         if place is not None:
             if not place.recipe_file.is_file():
@@ -146,13 +163,50 @@ def _run_trial(
     return TriedSetting(number=number, setting=setting, scores=known, tests=tuple(tests))
 
 
+def _check_kept(planned: Search, folder: Path, content: TuningFile) -> None:
+    """Checks that each study that was charged is still there, since its ledgers say what it cost.
+
+    Raises:
+        BadFileError: One is missing, where the records are private.
+    """
+    if planned.budget is None:
+        return
+    first = planned.base.study.seed
+    for trial in content.trials:
+        for seed in range(first, first + planned.seeds) if trial.tests else ():
+            place = folder / _name(trial.number, seed)
+            if not (place / "recipe.toml").is_file():
+                raise BadFileError(
+                    f"{place}: missing, and its ledgers say what it cost; restore it, or give "
+                    "another --out"
+                )
+
+
 def _carry_ledgers(planned: Search, folder: Path, place: RunDirectory) -> None:
-    """Continues the ledgers of the study before, where the records are private."""
+    """Continues the ledgers of the study before, where the records are private.
+
+    Raises:
+        LedgerError: A site's ledger is missing there: a new one would forget what was charged.
+    """
     if planned.budget is None:
         return
     earlier = [path for path in studies_in(folder) if _order(path) < _order(place.path)]
-    if earlier:
-        carry_on(place, RunDirectory.reopen(earlier[-1]))
+    if not earlier:
+        return
+    before = RunDirectory.reopen(earlier[-1])
+    sites = {site for path in earlier for site in RunDirectory(path).ledgers()}
+    lost = sorted(sites - before.ledgers().keys())
+    if lost or not sites:
+        raise LedgerError(
+            f"{before.path / 'ledgers'}: no ledger of {', '.join(lost) or 'any site'}; what was "
+            "spent is unknown: restore it, or give another --out"
+        )
+    carry_on(place, before)
+
+
+def _name(number: int, seed: int) -> str:
+    """Returns the name of a study's folder."""
+    return f"trial-{number:03d}_seed-{seed}"
 
 
 def studies_in(folder: Path) -> list[Path]:

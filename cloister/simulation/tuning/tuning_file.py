@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from cloister.canonical import json_number
 from cloister.errors import BadFileError, UsageError
 from cloister.files import bad_file, write_whole
 from cloister.json_text import read_json
+from cloister.simulation.tuning.search_space import Searched
 
 TUNING_FILE = "tune.json"
 FORMAT = 1
@@ -120,17 +121,29 @@ def _trial(place: int, row: Mapping[str, Any]) -> TriedSetting:
     return TriedSetting(
         number=place,
         setting={str(field): str(value) for field, value in row["setting"].items()},
-        scores=tuple(map(float, row["scores"])),
-        tests=tuple(None if score is None else float(score) for score in row["tests"]),
+        scores=tuple(map(_number, row["scores"])),
+        tests=tuple(None if score is None else _number(score) for score in row["tests"]),
         why=str(row["why"]),
     )
 
 
-def check_same(folder: Path, before: TuningFile, declared: Mapping[str, Any]) -> None:
+def _number(value: object) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"score {value!r}: a number is needed")
+    return float(value)  # type: ignore[arg-type]
+
+
+def check_same(
+    folder: Path,
+    before: TuningFile,
+    declared: Mapping[str, Any],
+    searched: Sequence[Searched],
+) -> None:
     """Refuses to continue a folder with another search; the number of trials may differ.
 
     Raises:
         UsageError: The folder has another search.
+        BadFileError: A trial's values are not among those that the search tries.
     """
     differing = [key for key in declared if before.declared.get(key) != declared[key]]
     if differing or before.declared.keys() != declared.keys():
@@ -138,3 +151,12 @@ def check_same(folder: Path, before: TuningFile, declared: Mapping[str, Any]) ->
             f"{folder}: has a search with another {', '.join(differing) or 'form'}; give another "
             "--out, or the same command"
         )
+    fields = {one.field for one in searched}
+    for trial in before.trials:
+        if trial.setting.keys() != fields or not all(
+            one.includes(trial.setting[one.field]) for one in searched
+        ):
+            raise BadFileError(
+                f"{folder / TUNING_FILE}: trial {trial.number} is not of this search; restore the "
+                "file, or give another --out"
+            )
