@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import repeated, server_arithmetic
+from benchmarks import cut, repeated, server_arithmetic, start
 from benchmarks.figure import Figure
 
 
@@ -38,6 +38,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     parts: list[Callable[[], Iterator[Figure]]] = [
+        lambda: start.figures(arguments.turns),
+        lambda: cut.figures(arguments.texts),
         lambda: repeated.figures(arguments.texts, arguments.turns),
         lambda: server_arithmetic.figures(arguments.turns),
     ]

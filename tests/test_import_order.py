@@ -177,6 +177,58 @@ def test_modules_do_not_import_each_other_in_circles() -> None:
         visit(module, ())
 
 
+# Seconds to load, and only some commands use them: a module imports them at its head only if it is
+# itself imported where they are used.
+SLOW = {"flwr_datasets", "matplotlib", "nltk", "opacus", "rouge_score", "sklearn"}
+ALWAYS_SLOW = {
+    "evidence/fonts.py",
+    "evidence/html.py",
+    "evidence/pdf.py",
+    "evidence/report_document.py",
+    "evidence/report_plots.py",
+    "training/layer_probe.py",
+}
+
+
+def at_head(path: Path) -> set[str]:
+    """The libraries that are loaded together with a module."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).split(".")[0])
+    return found
+
+
+def test_slow_libraries_are_loaded_where_they_are_used() -> None:
+    found = {str(path.relative_to(PACKAGE)) for path in SOURCES if at_head(path) & SLOW}
+    assert found == ALWAYS_SLOW
+
+
+def test_no_study_loads_a_module_with_slow_libraries_at_its_start() -> None:
+    slow = {"cloister." + name.removesuffix(".py").replace("/", ".") for name in ALWAYS_SLOW}
+    files = {
+        ".".join(("cloister", *p.relative_to(PACKAGE).with_suffix("").parts)): p for p in SOURCES
+    }
+
+    def named(path: Path) -> set[str]:
+        modules = set()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom):
+                modules |= {str(node.module)} | {f"{node.module}.{a.name}" for a in node.names}
+            elif isinstance(node, ast.Import):
+                modules |= {alias.name for alias in node.names}
+        return modules & files.keys()
+
+    waiting, seen = ["cloister.simulation.run"], {"cloister.simulation.run"}
+    while waiting:
+        for module in named(files[waiting.pop()]) - seen:
+            seen.add(module)
+            waiting.append(module)
+    assert seen & slow == set()
+
+
 def loaded(program: str) -> set[str]:
     """What of `HEAVY` a fresh interpreter has loaded after a program that ends well."""
     finished = subprocess.run(
