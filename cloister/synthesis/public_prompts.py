@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloister.bounds import shortened
+from cloister.bounds import listed
 from cloister.data.json_rows import json_rows
 from cloister.errors import DataError, UsageError
 
@@ -58,8 +58,8 @@ def read_prompts(file: Path | None, *, is_text: bool) -> tuple[PublicPrompt, ...
             raise DataError(f"{file}: more than {MOST_PROMPTS:,} prompts; give fewer")
         if "prompt" not in value:
             raise DataError(
-                f"{where}: no column 'prompt' (found: {shortened(list(value))}); name the column "
-                "of prompts 'prompt'"
+                f"{where}: no column 'prompt' (found: {listed(list(value)) or 'none'}); name "
+                "the column of prompts 'prompt'"
             )
         text, label = value["prompt"], value.get("label")
         if not isinstance(text, str) or not text.strip() or len(text) > MOST_CHARACTERS:
