@@ -16,6 +16,7 @@ import sys
 import zipfile
 from decimal import ROUND_CEILING, Decimal
 from functools import cache
+from itertools import pairwise
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -272,10 +273,36 @@ def is_sharing(terms):
     return sites >= 3 and sites > 2 * missing + colluding and bits in (16, 32)
 
 
+def is_banded(terms):
+    """Whether noise is correlated in a way that keeps its law: one step a round, own noise."""
+    bands = terms["bands"]
+    whole = type(bands) is list and all(type(k) is int and 1 <= k <= 256 for k in bands)
+    falling = whole and all(k >= after for k, after in pairwise(bands))
+    return (
+        falling
+        and 2 <= len(bands) <= 32
+        and "sharing" not in terms
+        and terms["local_steps"] == 1
+        and terms["noise_multiplier"] > 0
+        and terms["max_grad_norm"] is not None
+    )
+
+
+def kinds_of(terms):
+    """A plan's groups, its rate, and the steps of all its rounds that an accountant counts.
+
+    With correlated noise over b rounds a unit is in one round of b, drawn at b times the rate
+    (Choquette-Choo et al. 2023, arXiv:2306.08153).
+    """
+    groups = len(terms.get("bands", ())) or 1
+    rate = groups * terms["expected_batch_size"] / terms["public_records"]
+    return groups, rate, -(-terms["local_steps"] * terms["num_rounds"] // groups)
+
+
 def walk(rows, key):
     """A ledger's charges and releases, after every rule that they must keep."""
     plans, charges, releases, spent, order, alike, most = {}, {}, {}, 0.0, None, set(), None
-    head, begin, reserved, last = "0" * 64, None, {}, None
+    head, begin, reserved, last, unit_key, taken = "0" * 64, None, {}, None, None, {}
     for seq, row in enumerate(rows):
         entry, digest = signed(row, key, f"ledger entry {seq}")
         need(entry["seq"] == seq and entry["prev"] == head, f"entry {seq} does not follow")
@@ -301,6 +328,11 @@ def walk(rows, key):
         elif kind == "release":
             at = entry["reservation"]
             need(at in reserved and at not in releases, f"entry {seq}: released without a charge")
+            mine = reserved[at]["study"], reserved[at]["plan"]
+            need(
+                "bands" not in plans[mine[1]] or taken[mine][-1] == at,
+                f"entry {seq}: correlated noise released after a later step of its plan",
+            )
             releases[at] = entry["sha256"], digest
         else:
             place, name = (entry["study"], entry["round"]), entry["plan"]
@@ -309,7 +341,7 @@ def walk(rows, key):
                 terms = entry["terms"]
                 need(
                     sha256(canonical(terms)) == name
-                    and set(terms) - {"sharing"} == PLAN
+                    and set(terms) - {"sharing", "bands"} == PLAN
                     and terms["unit"] == begin["unit"],
                     f"entry {seq}: not the plan",
                 )
@@ -317,11 +349,29 @@ def walk(rows, key):
                     "sharing" not in terms or is_sharing(terms["sharing"]),
                     f"entry {seq}: noise shared among too few",
                 )
+                need(
+                    "bands" not in terms or is_banded(terms),
+                    f"entry {seq}: coefficients of correlated noise that cannot be",
+                )
                 plans[name] = terms
             terms, event = plans[name], event_of(entry["event"])
             noise, steps = terms["noise_multiplier"], terms["local_steps"]
-            rate = terms["expected_batch_size"] / terms["public_records"]
-            whole = steps * terms["num_rounds"]
+            groups, rate, whole = kinds_of(terms)
+            own = taken.setdefault((entry["study"], name), [])
+            done = len(own)
+            if groups > 1:  # the first round of a cycle pays for all of it
+                steps = 1 if done % groups == 0 else 0
+                need(
+                    entry["step"] == done and type(entry["step"]) is int,
+                    f"entry {seq}: not the next step of its plan",
+                )
+                unit_key = entry["units"] if unit_key is None else unit_key
+                need(
+                    type(unit_key) is str and entry["units"] == unit_key,
+                    f"entry {seq}: units grouped by another key than before",
+                )
+            else:
+                need(not entry.keys() & {"step", "units"}, f"entry {seq}: a step of no cycle")
             need(
                 event[:3] == (noise, rate, steps)
                 and entry["planned_steps"] == whole
@@ -339,8 +389,9 @@ def walk(rows, key):
                 (noise, rate, event[3], terms["max_records"], canonical(terms.get("sharing")))
             )
             alone = {other["plan"] for other in reserved.values()} <= {name}
-            before = sum(plans[o["plan"]]["local_steps"] for o in reserved.values())
-            price = divergence(noise, rate, order) * steps if event[3] else math.inf
+            before = sum(o["event"]["steps"] for o in reserved.values())
+            price = divergence(noise, rate, order) * steps if steps else 0.0
+            price = price if event[3] else math.inf
             spent += price
             if math.isfinite(cap):
                 half = begin["delta"] / 2
@@ -361,6 +412,7 @@ def walk(rows, key):
                     event[3] and (as_one or spent <= limit),
                     f"entry {seq}: charged beyond the budget",
                 )
+            own.append(seq)
             charges[place], reserved[seq], last = (seq, name, event), entry, entry
     life = merged(event for _, _, event in charges.values())
     if last:
@@ -375,9 +427,9 @@ def promised(begin, plans, charges):
     cap = math.inf if cap is None else cap
     if len(plans) == 1 and len(studies) == 1:
         [(name, terms)] = plans.items()
-        noise, steps = terms["noise_multiplier"], terms["local_steps"] * terms["num_rounds"]
+        _, rate, steps = kinds_of(terms)
         private = all(event[3] for _, _, event in charges.values())
-        whole = (noise, terms["expected_batch_size"] / terms["public_records"], steps, private)
+        whole = (terms["noise_multiplier"], rate, steps, private)
         ran = sum(event[2] for _, _, event in charges.values())
         if ran <= steps and pld((whole,), begin["delta"] / 2) <= cap + NEAR:
             return pld((whole,), terms["delta"]), terms["delta"], (name, whole)

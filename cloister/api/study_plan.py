@@ -142,6 +142,7 @@ def _facts(study: Recipe, sites: int, made: Plan, parameters: int | None) -> dic
         facts["epsilon_of_records"] = {
             k: json_number(group_epsilon(whole, made.delta, k)) for k in GROUPS
         }
+    facts |= _band_facts(study, made, parameters)
     if parameters is not None:
         ratio = noise_over_signal(made, parameters, study.data.sites)
         facts |= {"parameters": parameters, "noise_over_signal": ratio}
@@ -152,6 +153,46 @@ def _facts(study: Recipe, sites: int, made: Plan, parameters: int | None) -> dic
                 "batches, or allow a larger epsilon"
             )
     return facts
+
+
+def _band_facts(study: Recipe, made: Plan, parameters: int | None) -> dict[str, Any]:
+    """What correlated noise gains, or would gain; empty where it is not possible."""
+    from cloister.client.banding import state_bytes
+    from cloister.privacy.bands_gain import gains, recommended
+
+    privacy, target = study.privacy, study.privacy.target_epsilon
+    if not made.is_private or made.sharing is not None or made.local_steps != 1 or target is None:
+        return {}
+    batch, records = made.expected_batch_size, made.public_records
+    found = gains(batch, records, made.num_rounds, target, made.delta)
+    best = recommended(found)
+    shown_bands = made.groups if made.bands else best
+    size = None
+    if parameters is not None and shown_bands is not None:
+        size = state_bytes(shown_bands, parameters)
+    return {
+        "noise_bands": {
+            "set": privacy.noise_bands,
+            "recommended": best,
+            "error": {bands: round(ratio, 3) for bands, ratio in found},
+            "state_bytes": size,
+        }
+    }
+
+
+def _band_words(bands: dict[str, Any]) -> str:
+    best, errors, size = bands["recommended"], bands["error"], bands["state_bytes"]
+    advice = (
+        f"recommended: privacy.noise_bands = {best}" if best is not None else "none is recommended"
+    )
+    kept = "" if size is None else f"; a site keeps {size:,} bytes of secret noise"
+    if not errors:
+        return f"correlated noise: no number of bands fits this study{kept}"
+    told = "  ".join(f"{b}: {ratio:.2f}" for b, ratio in errors.items())
+    return (
+        f"error of the summed gradients with correlated noise, over that without, by "
+        f"privacy.noise_bands: {told}; {advice}{kept}"
+    )
 
 
 def _site_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -166,7 +207,7 @@ def _site_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [
         f"noise multiplier {facts['noise_multiplier']:g} on a clip bound of "
         f"{facts['max_grad_norm']:g}; {facts['steps']} steps of about "
-        f"{facts['expected_batch_size']} {unit}s, each drawn with probability "
+        f"{facts['expected_batch_size']} {unit}s, each drawn {_turn(facts)}with probability "
         f"{facts['sample_rate']:.4g}",
         f"spent after round, an indication and no promise: {spent}",
     ]
@@ -179,6 +220,8 @@ def _site_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
             f"{facts['parameters']:,} noised parameters; one step's noise over the longest "
             f"possible gradient: {facts['noise_over_signal']:.2f}"
         )
+    if facts.get("noise_bands"):
+        lines.append(_band_words(facts["noise_bands"]))
     if "whole_site" in facts:
         whole = facts["whole_site"]
         lines.append(
@@ -189,6 +232,12 @@ def _site_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if "sharing" in facts:
         lines += _sharing_words(facts["sharing"])
     return [(opening, promise), *(("", f"  {line}") for line in lines)]
+
+
+def _turn(facts: dict[str, Any]) -> str:
+    """Says in which rounds a unit may be drawn, with correlated noise."""
+    bands = facts.get("noise_bands", {}).get("set")
+    return f"in one of {bands} rounds " if bands else ""
 
 
 def _seen(facts: dict[str, Any]) -> str:

@@ -118,6 +118,7 @@ def _audited(plan: Plan) -> dict[str, object]:
 
 def _conform(study: Recipe, as_json: bool) -> None:
     from cloister.audit.audited_site import audited_site
+    from cloister.audit.banded_conformance import banded_checks, without_bands
     from cloister.audit.conformance import conformance
     from cloister.audit.site_answers import answer_checks
     from cloister.audit.site_noise import site_noise
@@ -125,12 +126,14 @@ def _conform(study: Recipe, as_json: bool) -> None:
     from cloister.canonical import json_number
 
     site = audited_site(study, PERSONS, EACH)
+    plain = without_bands(site)
     names = tuple(f"site {number}" for number in range(1, study.data.sites + 1))
     checks = [
         unit_check(site),
-        *conformance(site.workspace, site.units, site.plan, study.training),
-        *site_noise(study, site, names),
-        *(() if site.plan.sharing else answer_checks(study, site)),
+        *conformance(site.workspace, site.units, plain.plan, study.training),
+        *site_noise(study, plain, names),
+        *(() if site.plan.sharing else answer_checks(study, plain)),
+        *(banded_checks(study, site) if site.plan.bands else ()),
     ]
     refuted = [check.name for check in checks if check.refuted]
     if as_json:

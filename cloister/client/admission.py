@@ -107,8 +107,9 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
     _check_shapes(site, workspace, plan)
     _check_promise(site, plan)
     is_private = site.entropy(plan, 1).is_private
+    units = "" if site.banding is None else site.banding.key
     site.ledger.check(
-        Charge(study=site.study, round=1, plan=plan, request="", is_private=is_private)
+        Charge(study=site.study, round=1, plan=plan, request="", is_private=is_private, units=units)
     )
     admitted = Admitted(site, workspace, plan, _shapes(site, workspace, plan, prove))
     if workspace.team is not None:

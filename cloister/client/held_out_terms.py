@@ -12,6 +12,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cloister.bounds import shortened
 from cloister.client.site_file import SiteFile
 from cloister.data.held_out import LARGEST_SHARE, HeldOut
 from cloister.errors import BadFileError
@@ -20,8 +21,8 @@ from cloister.json_text import read_json
 from cloister.ledger.unit_key import unit_key, unit_key_file
 from cloister.owner_only import FILE
 
-# Most bytes of the file: two numbers and a fingerprint, with their names.
-_MOST_BYTES = 200
+# Most bytes of the file: two numbers, a fingerprint and a column's name of up to 256 characters.
+_MOST_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,13 @@ class HeldOutTerms:
         after: Number of the ledger's last entry at that time. Rounds charged up to it may have
             trained on the units that are held out since.
         key: Fingerprint of the key that chooses the units.
+        person: Column that names the person, whose records are on one side; None: there is none.
     """
 
     share: float
     after: int
     key: str
+    person: str | None
 
 
 def terms_file(ledger: Path) -> Path:
@@ -50,7 +53,7 @@ def fixed_terms(file: SiteFile) -> HeldOutTerms | None:
 
     Raises:
         BadFileError: The file is damaged, `site.toml` declares another share, or the key is
-            missing or another one.
+            missing or another one; or the column of persons is another one.
         LedgerError: The key is damaged.
     """
     path = terms_file(file.ledger)
@@ -81,16 +84,27 @@ def fixed_terms(file: SiteFile) -> HeldOutTerms | None:
             "record that was held out is never trained on; write held_out_share = "
             f"{terms.share:g} again"
         )
+    person = file.policy.privacy.person
+    if person != terms.person:
+        raise BadFileError(
+            f"{file.path}: privacy.person: {shortened(person)} given, but the records of this data "
+            f"set are held out by {shortened(terms.person)} for its life ({path.name}): by another "
+            "column, persons that were held out would be trained on; write the earlier one again"
+        )
     return terms
 
 
 def _terms(document: object) -> HeldOutTerms | None:
     """Reads the file's content; None: it is damaged."""
     fields = document if isinstance(document, dict) else {}
-    share, after, key = (fields.get(name) for name in ("share", "after", "key"))
-    if not isinstance(share, float) or not isinstance(after, int) or not isinstance(key, str):
+    if set(fields) != {"share", "after", "key", "person"}:
         return None
-    return HeldOutTerms(share, after, key) if 0 < share <= LARGEST_SHARE and after >= 0 else None
+    share, after, key, person = (fields[name] for name in ("share", "after", "key", "person"))
+    if not isinstance(share, float) or not isinstance(key, str) or type(after) is not int:
+        return None
+    if not 0 < share <= LARGEST_SHARE or after < 0 or not isinstance(person, str | None):
+        return None
+    return HeldOutTerms(share, after, key, person)
 
 
 def fix_terms(file: SiteFile, last: int) -> HeldOut | None:
@@ -112,7 +126,9 @@ def fix_terms(file: SiteFile, last: int) -> HeldOut | None:
         return None
     key = unit_key(file.ledger)
     if terms is None:
-        content = json.dumps(asdict(HeldOutTerms(share, last, key.fingerprint))).encode()
+        person = file.policy.privacy.person
+        fixed = HeldOutTerms(share, last, key.fingerprint, person)
+        content = json.dumps(asdict(fixed)).encode()
         try:
             write_whole(terms_file(file.ledger), content, FILE)
         except OSError as error:

@@ -158,8 +158,9 @@ def _stricter(plan: Plan, policy: SitePolicy) -> tuple[Plan | None, list[str]]:
 
 def _largest_batch(plan: Plan, max_rate: float) -> int:
     """The largest expected batch whose rate, as computed in a plan, is at most what both allow."""
-    batch = min(plan.expected_batch_size, math.floor(max_rate * plan.public_records) + 1)
-    while batch / plan.public_records > max_rate:
+    groups, records = plan.groups, plan.public_records
+    batch = min(plan.expected_batch_size, math.floor(max_rate * records / groups) + 1)
+    while groups * batch / records > max_rate:
         batch -= 1
     return batch
 
@@ -178,7 +179,7 @@ def _unverifiable(plan: Plan) -> list[str]:
         )
         if not _is_count(getattr(plan, name))
     ]
-    if not problems and plan.expected_batch_size > plan.public_records:
+    if not problems and plan.groups * plan.expected_batch_size > plan.public_records:
         problems.append(
             f"plan.expected_batch_size: {plan.expected_batch_size} is above the declared "
             f"{plan.public_records} {plan.unit}s: a sample rate above 1"

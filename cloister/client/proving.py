@@ -21,8 +21,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from cloister.adapter.wire import encode
 from cloister.client.admission import Admitted
+from cloister.client.banding import NO_MARKS, Banding
 from cloister.client.personal import PersonalAdapter
 from cloister.data.records import (
     ChatRecord,
@@ -38,7 +41,9 @@ from cloister.data.records import (
 from cloister.data.synthetic_records import made_up_records
 from cloister.errors import CloisterError, MisfitError, PreflightError
 from cloister.files import write_whole
+from cloister.models.network import trained_parameters
 from cloister.models.state import write_adapter
+from cloister.privacy.correlated_noise import BandedStep, RecentNoise
 from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
@@ -256,6 +261,7 @@ def _step_seconds(admitted: Admitted, longest: list[Example], count: int) -> flo
         )
     else:
         memory = OptimizerMemory.empty(site.training, workspace.start.shapes)
+        banded = _any_banded(admitted, count)
         local_update(
             workspace.network,
             workspace.task,
@@ -269,11 +275,28 @@ def _step_seconds(admitted: Admitted, longest: list[Example], count: int) -> flo
             shapes=admitted.shapes,
             summing=workspace.summing,
             memory=memory,
+            banded=banded,
         )
+        if banded is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                Banding(Path(folder), site.study, NO_MARKS, "").save(plan, banded.recent)
         if site.optimizer is not None:  # a round writes the same number of bytes
             with tempfile.TemporaryDirectory() as folder:
                 PersonalAdapter(Path(folder) / "tried", site.study).save(1, memory.state)
     return time.perf_counter() - started
+
+
+def _any_banded(admitted: Admitted, count: int) -> BandedStep | None:
+    """A step with correlated noise that works as long as any: all earlier noise is there, and each
+    group has its part of the units."""
+    bands = admitted.plan.bands
+    if not bands:
+        return None
+    trained = trained_parameters(admitted.workspace.network)
+    values = sum(parameter.numel() for _, parameter in trained)
+    earlier = [np.zeros(values, dtype=np.int64) for _ in bands[1:]]
+    marks = np.arange(count, dtype=np.uint64)
+    return BandedStep(len(bands), marks, RecentNoise(len(bands), earlier))
 
 
 def _encoding_seconds(workspace: Workspace, record: Record) -> float:

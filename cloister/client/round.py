@@ -7,6 +7,7 @@ round is charged, and every error becomes `spent`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from cloister.client.site import Site
 from cloister.errors import RefusedError, UsageError
 from cloister.evidence.certificate_alone import to_bytes
 from cloister.ledger.charge import Charge, Released
+from cloister.privacy.correlated_noise import BandedStep
 from cloister.privacy.entropy import Entropy
 from cloister.privacy.plan import Plan
 from cloister.protocol.delivery import Claim
@@ -93,13 +95,26 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
     begin = _decoded(admitted, request)
     if admitted.workspace.team is not None:
         _gather(admitted, request)
+    with nullcontext() if site.banding is None else site.banding.alone():
+        return _charged_and_trained(admitted, request, begin, on_step)
+
+
+def _charged_and_trained(
+    admitted: Admitted, request: RoundRequest, begin: _Begin, on_step: OnStep
+) -> RoundReply:
+    """Charges a round with noise of the site's own, trains it and releases the update."""
+    site, plan = admitted.site, admitted.plan
+    _check_noise(admitted, request)
     entropy = site.entropy(plan, request.round)
     granted = site.ledger.reserve(_charge(admitted, request, entropy, request.adapter))
     if isinstance(granted, Released):  # asked again: the same bytes, so no second draw of noise
         return _released(site, request, granted)
     with charged(request.round):
-        delta = _trained(admitted, begin, entropy, on_step)
+        banded = _banded(admitted)
+        delta = _trained(admitted, begin, entropy, banded, on_step)
         released = granted.release(_encoded(delta, site.training, plan))
+        if site.banding is not None and banded is not None and banded.number + 1 == plan.num_rounds:
+            site.banding.end()
         return _released(site, request, released)
 
 
@@ -170,7 +185,29 @@ def _check_values(site: Site, start: Adapter) -> None:
         )
 
 
-def _trained(admitted: Admitted, begin: _Begin, entropy: Entropy, on_step: OnStep) -> Adapter:
+def _check_noise(admitted: Admitted, request: RoundRequest) -> None:
+    """Refuses a round of a study whose earlier noise is lost; an answered round passes."""
+    site, plan = admitted.site, admitted.plan
+    if site.banding is not None and not site.ledger.has_charged(site.study, request.round):
+        site.ledger.refresh()
+        site.banding.recent(plan, site.ledger.released_rounds(site.study, plan))
+
+
+def _banded(admitted: Admitted) -> BandedStep | None:
+    """Returns the step that was just charged, with correlated noise."""
+    site, plan = admitted.site, admitted.plan
+    if site.banding is None:
+        return None
+    return site.banding.step(plan, site.ledger.released_rounds(site.study, plan))
+
+
+def _trained(
+    admitted: Admitted,
+    begin: _Begin,
+    entropy: Entropy,
+    banded: BandedStep | None,
+    on_step: OnStep,
+) -> Adapter:
     """Trains one round, saves what the site keeps, and returns the delta that may leave."""
     site, workspace, center = admitted.site, admitted.workspace, begin.center
     workspace.train_names(workspace.trained_in_round(site.training, begin.number))
@@ -189,8 +226,13 @@ def _trained(admitted: Admitted, begin: _Begin, entropy: Entropy, on_step: OnSte
         rank=site.rank,
         center=filled(cut(center, site.rank), center.shapes),
         memory=begin.memory,
+        banded=banded,
         on_step=on_step,
     )
+    if site.banding is not None and banded is not None:
+        # First: whatever follows from this step's sum, kept here or sent, shows its noise. After a
+        # crash later steps must go on from that noise, and not from other noise for this step.
+        site.banding.save(admitted.plan, banded.recent)
     if site.optimizer is not None and begin.memory is not None:
         site.optimizer.save(begin.number, begin.memory.state)
     if site.training.personal and site.personal is not None:
@@ -249,6 +291,7 @@ def _charge(admitted: Admitted, request: RoundRequest, entropy: Entropy, asked: 
         request=digest(asked),
         is_private=entropy.is_private,
         couples_units=admitted.site.couples_units,
+        units="" if admitted.site.banding is None else admitted.site.banding.key,
     )
 
 
@@ -309,6 +352,8 @@ def _delivered(admitted: Admitted, request: RoundRequest) -> RoundReply:
 def _certified(admitted: Admitted, request: RoundRequest) -> RoundReply:
     """Answers with the site's certificate, a function of its ledger, which holds no record."""
     site = admitted.site
+    if site.banding is not None:
+        site.banding.end()  # it is asked when a study ends: no further step needs the noise
     try:
         certificate = site.ledger.certificate(
             site.study, site=site.name, base=admitted.workspace.base_sha256

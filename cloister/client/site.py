@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cloister.client.banding import Banding
 from cloister.client.delivered import Deliveries
 from cloister.client.personal import PersonalAdapter
 from cloister.client.policy_file import SitePolicy
@@ -37,6 +38,7 @@ class Site:
         rank: Rank of its adapters in a study of mixed ranks; None: the study's rank.
         keys: Keys of its epoch of secure aggregation, with shared noise; kept over rounds.
         deliveries: Stores the final adapter; None: the site takes none.
+        banding: With correlated noise, its units' groups and the noise of recent steps; else None.
         couples_units: Whether a step that made its file looked at more than one unit.
         start: SHA-256 of the adapter with which round 1 must begin, by the study that the site
             accepted; None: the study names none.
@@ -56,6 +58,7 @@ class Site:
     rank: int | None = None
     keys: EpochKeys | None = None
     deliveries: Deliveries | None = None
+    banding: Banding | None = None
     couples_units: bool = False
     start: str | None = None
 

@@ -14,16 +14,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import fields, replace
 
-from cloister.data.records import Message, Record
+from cloister.data.records import ChatRecord, Message, Record
 
 # Marks are below this.
 MARKS = 2**64
 # Fields that are not content: who has the record, whom it is about, and of which it is a copy.
 NOT_CONTENT = frozenset({"site", "person", "unit"})
-# Fields that a model learns to predict; what it reads is all other content. A chat's replies are
-# both.
+# Fields that a model learns to predict; what it reads is all other content.
 LEARNT = frozenset({"label", "labels", "tags", "score"})
 
 
@@ -51,19 +51,41 @@ def content_digest(record: Record) -> bytes:
     return _digest("content", content_of(record))
 
 
-def side_digest(record: Record) -> bytes:
-    """Returns the digest by which a record is held out of training or not.
+def side_digests(records: Sequence[Record]) -> tuple[bytes, ...]:
+    """Returns the digests by which records are held out of training or not.
+
+    Args:
+        records: A site's records, in their order.
 
     Returns:
-        That of the record's person, if it names one, also where records are the privacy units:
-        otherwise a score would be of persons whom the adapter knows. Otherwise that of the value
-        which the record shares with its copies (`data.unit_column`). Otherwise that of what a model
-        reads of it, so that a corrected label moves no record.
+        For each, the digest of its person, if it names one, also where records are the privacy
+        units: otherwise a score would be of persons whom the adapter knows. Otherwise that of what
+        a model reads of it; for copies of a record (`data.unit_column`), of the unit's first row,
+        which is their source in the files of `cloister data augment`. So neither a corrected label
+        or reply nor copies that are made later move a record.
+
+    Guarantees:
+        A digest is a function of the rows of the record's own unit alone.
     """
-    if record.person is not None:
-        return person_digest(record.person)
-    if record.unit is not None:
-        return _digest("unit", json.dumps(record.unit))
+    sources: dict[str, bytes] = {}
+    found = []
+    for record in records:
+        if record.person is not None:
+            found.append(person_digest(record.person))
+        elif record.unit is None:
+            found.append(_read_digest(record))
+        else:
+            if record.unit not in sources:
+                sources[record.unit] = _read_digest(record)
+            found.append(sources[record.unit])
+    return tuple(found)
+
+
+def _read_digest(record: Record) -> bytes:
+    """Returns the digest of what a model reads of a record; a chat's replies are learnt."""
+    if isinstance(record, ChatRecord):
+        asked = tuple(turn for turn in record.messages if turn.role != "assistant")
+        record = replace(record, messages=asked, rejected=None)
     return _digest("read", content_of(record, LEARNT))
 
 

@@ -14,6 +14,7 @@ from cloister.export.card_began import Forgetting, began_section
 from cloister.export.card_sections import (
     balance,
     data_by_site,
+    drawn,
     intended_use,
     limits,
     not_measured,
@@ -165,7 +166,7 @@ def _known(site: SiteFacts | str) -> str:
     if isinstance(site, str):
         return f"Nothing is known about its records ({site})."
     sentences = [
-        f"What is protected is one {_unit(plan)}; a step drew each with probability "
+        f"What is protected is one {_unit(plan)}; {drawn(plan)} with probability "
         f"{plan.sample_rate:.4g}, which the site declared and did not count."
         for plan in site.plans
     ]

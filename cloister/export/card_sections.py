@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from cloister.privacy.plan import Plan
 from cloister.tasks.config import TaskKind
 
 USE, BIAS, ROBUSTNESS, DATA = "Intended use", "Bias", "Robustness", "Data, by site"
@@ -140,3 +141,12 @@ def balance(labels: Sequence[str], test_counts: Mapping[str, int]) -> str:
     if counts[least] == 0:
         return f"{told}: nothing here says how well that one is told."
     return f"{told}, a ratio of {counts[most] / counts[least]:.1f}."
+
+
+def drawn(plan: Plan) -> str:
+    """States which steps drew a unit."""
+    if not plan.bands:
+        return "a step drew each"
+    return (
+        f"noise was correlated over {plan.groups} rounds, and every {plan.groups}th round drew each"
+    )

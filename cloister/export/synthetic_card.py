@@ -47,7 +47,8 @@ def _privacy(facts: SyntheticFacts) -> str:
         "post-processing (Dwork & Roth 2014, proposition 2.1). So the promise of the model holds "
         "for any number of records, for what is trained on them, and for whoever sees them. It "
         "is about units of the private records. Several files of one model cost no more than one; "
-        "files of models from different studies on the same records add up.\n",
+        "files of models from different studies on the same records add up. Certificates were "
+        "checked by the keys that they name; whose keys these are was not.\n",
     ]
     return "\n".join(lines)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,26 @@ class SyntheticFacts:
 
     @property
     def largest(self) -> Stated | None:
-        """Returns the largest promise of a site; None: ε of a site is ∞ or not known."""
+        """Returns a promise that holds at every site; None: ε of a site is ∞ or not known.
+
+        It has the largest ε and the largest δ of the sites, as an (ε, δ) promise stays true if
+        either grows, and the adversaries against whom all of them hold.
+        """
         known = [one for one in self.promises.values() if one is not None]
         if not known or len(known) < len(self.promises):
             return None
         largest = max(known, key=lambda one: (one.epsilon, one.delta))
-        return largest if math.isfinite(largest.epsilon) else None
+        if not math.isfinite(largest.epsilon) or len({one.unit for one in known}) > 1:
+            return None
+        return replace(
+            largest,
+            delta=max(one.delta for one in known),
+            adversaries=tuple(
+                name
+                for name in largest.adversaries
+                if all(name in one.adversaries for one in known)
+            ),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the facts as JSON values."""
@@ -114,13 +128,7 @@ def read_facts(records: Path) -> SyntheticFacts | None:
             found = read_json(file.read(MOST_BYTES + 1), most_bytes=MOST_BYTES)
         if found["version"] != VERSION:
             raise ValueError(f"version {found['version']!r}, but this one reads {VERSION}")
-        fields = {key: value for key, value in found.items() if key != "version"}
-        promises = {
-            str(site): None if one is None else Stated.from_json(one)
-            for site, one in fields.pop("promises").items()
-        }
-        columns = tuple(map(str, fields.pop("columns")))
-        facts = SyntheticFacts(**fields, promises=promises, columns=columns)
+        facts = _facts(found)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadFileError(
             f"{place}: cannot be read ({error}); restore it, or move it away to use the records as "
@@ -132,3 +140,26 @@ def read_facts(records: Path) -> SyntheticFacts | None:
             "restore the file, or move the facts away and declare the file public yourself"
         )
     return facts
+
+
+def _facts(found: Mapping[str, Any]) -> SyntheticFacts:
+    """Reads the JSON of `to_json`.
+
+    Raises:
+        KeyError: A field is missing.
+        TypeError: A field is unknown.
+        ValueError: A field has another type.
+    """
+    fields = {key: value for key, value in found.items() if key != "version"}
+    promises = {
+        str(site): None if one is None else Stated.from_json(one)
+        for site, one in fields.pop("promises").items()
+    }
+    columns = tuple(map(str, fields.pop("columns")))
+    kinds = {"records": int, "sampling": dict, "dropped": dict}
+    for name, value in fields.items():
+        if type(value) is not kinds.get(name, str):
+            raise ValueError(f"{name} is not of its type")
+    if any(type(number) is not int for number in fields["dropped"].values()):
+        raise ValueError("dropped: a number is needed for each reason")
+    return SyntheticFacts(**fields, promises=promises, columns=columns)

@@ -20,6 +20,7 @@ class Charge:
         is_private: Whether its randomness is unpredictable; otherwise it is charged as ε = ∞.
         couples_units: Whether a step that made the data's file looked at more than one unit, so
             that ε is about the units of the file as it was written. No rule of the budget reads it.
+        units: With correlated noise, the fingerprint of the key by which units have their groups.
     """
 
     study: str
@@ -28,6 +29,7 @@ class Charge:
     request: str
     is_private: bool = True
     couples_units: bool = False
+    units: str = ""
 
 
 @dataclass(frozen=True)

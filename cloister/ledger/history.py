@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,6 +55,8 @@ class History:
         plans: Plans that were charged, by digest.
         rounds: Reservations by (study, round).
         released: Releases by the number of their charge's entry.
+        unit_key: Fingerprint of the key by which units have their groups; empty until a charge
+            states it.
     """
 
     head: Head
@@ -69,7 +72,9 @@ class History:
         self.rounds: dict[tuple[str, int], Reserved] = {}
         self.released: dict[int, ReleasedEntry] = {}
         self.plans: dict[str, Plan] = {}
-        self._reservations: set[int] = set()
+        self.unit_key = ""
+        self._reservations: dict[int, tuple[str, str]] = {}
+        self._of_plan: dict[tuple[str, str], list[int]] = {}
 
     def add(self, entry: Entry) -> PlannedRound | None:
         """Adds the next entry to the history.
@@ -97,6 +102,10 @@ class History:
             for (name, _), reserved in self.rounds.items()
             if study in (None, name)
         ]
+
+    def rows(self, study: str, plan: str) -> Sequence[int]:
+        """The charges of a plan in a study, by their entries' numbers, in their order."""
+        return self._of_plan.get((study, plan), [])
 
     def is_reserved(self, seq: int) -> bool:
         """Whether an entry is a charge."""
@@ -126,6 +135,8 @@ class History:
             reservation = _whole(fields, "reservation")
             if reservation not in self._reservations or reservation in self.released:
                 raise ValueError("a release without a charge of its own")
+            if not self.may_release(reservation):
+                raise ValueError("a release of correlated noise after a later charge of its plan")
             self.released[reservation] = ReleasedEntry(
                 head.seq, head.hash, _text(fields, "sha256"), _whole(fields, "bytes")
             )
@@ -145,7 +156,12 @@ class History:
         if type(fields["epsilon"]) is not dict:
             raise TypeError("epsilon: by accountant is needed")
         plan = self._plan(digest, fields)
-        request = request_of(plan, is_private=event.is_private)
+        before = len(self.rows(place[0], digest))
+        request = request_of(plan, is_private=event.is_private, before=before)
+        if plan.bands:
+            self._check_banded(fields, before)
+        elif fields.keys() & {"step", "units"}:
+            raise ValueError("step, units: only rounds with correlated noise have them")
         planned = _whole(fields, "planned_steps")
         stated = (event, planned, fields["delta"])
         if stated != (request.event, request.planned_steps, plan.delta):
@@ -153,10 +169,27 @@ class History:
         if plan.delta > self.budget.delta:
             raise ValueError("a delta above the budget's")
         self.rounds[place] = Reserved(head.seq, digest, _text(fields, "request"), event)
-        self._reservations.add(head.seq)
+        self._reservations[head.seq] = (place[0], digest)
+        self._of_plan.setdefault((place[0], digest), []).append(head.seq)
         self.couples_units = self.couples_units or "couples_units" in fields
         self.spent.add(request, self._terms(fields, request))
         return request
+
+    def may_release(self, seq: int) -> bool:
+        """Whether a charge may still be released: with correlated noise, until the next charge.
+
+        The next step counts every charge that was not released as never seen, so that it stays so.
+        """
+        study, plan = self._reservations[seq]
+        return not self.plans[plan].bands or self.rows(study, plan)[-1] == seq
+
+    def _check_banded(self, fields: dict[str, Any], before: int) -> None:
+        if _whole(fields, "step") != before:
+            raise ValueError("a step that is not the next one of its plan")
+        key = _text(fields, "units")
+        if self.unit_key not in ("", key):
+            raise ValueError("units grouped by another key than before")
+        self.unit_key = key
 
     def _terms(self, fields: dict[str, Any], request: PlannedRound) -> FirstCharge:
         """Reads the terms of the first charge; later charges repeat the order only."""
@@ -200,16 +233,17 @@ def first_fields(budget: Budget, unit: Unit, person: str | None, key: str) -> di
     }
 
 
-def request_of(plan: Plan, *, is_private: bool = True) -> PlannedRound:
+def request_of(plan: Plan, *, is_private: bool = True, before: int = 0) -> PlannedRound:
     """A round of a plan, as the budget's rule sees it.
 
     Args:
         plan: The round's plan.
         is_private: Whether its randomness is unpredictable; rounds of one plan may differ in that.
+        before: Rounds of the plan that were charged before it in its study.
     """
     listed = tuple((_kind(plan, event, is_private), event.steps) for event in plan.releases)
     return PlannedRound(
-        plan=plan.digest(), kind=listed[0][0], steps=plan.local_steps, listed=listed
+        plan=plan.digest(), kind=listed[0][0], steps=plan.charged_steps(before), listed=listed
     )
 
 

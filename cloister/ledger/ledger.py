@@ -25,37 +25,18 @@ from cloister.ledger.budget import Budget, FirstCharge, fits, terms_for
 from cloister.ledger.certificate import certify
 from cloister.ledger.chain import Entry, Head, check_entry, follow, sign
 from cloister.ledger.charge import Charge, Released
+from cloister.ledger.charge_rules import check_grouped, check_terms
 from cloister.ledger.history import History, ReleasedEntry, Reserved, first_fields, request_of
 from cloister.ledger.planned_round import PlannedRound
+from cloister.ledger.reservation import Reservation
 from cloister.ledger.signing import create_key, load_key, public_hex
 from cloister.ledger.stated import Stated, exhausted, promise, spent
 from cloister.ledger.storage import LedgerFile, Transaction
 from cloister.owner_only import private_folder
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
 from cloister.privacy.events import GaussianEvent
+from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
-
-
-class Reservation:
-    """The right to release one round's bytes, once.
-
-    The release's entry has the time of the charge, because the time that the round took depends on
-    the records, and others see the ledger.
-    """
-
-    def __init__(self, ledger: Ledger, seq: int, time: str | None = None) -> None:
-        self._ledger = ledger
-        self._seq = seq
-        self._time = time
-
-    def release(self, payload: bytes) -> Released:
-        """Writes the release to the ledger; the bytes may leave when this returns.
-
-        Raises:
-            LedgerError: It could not be written and synced, or this reservation was used already;
-                then nothing may leave.
-        """
-        return self._ledger._release(self._seq, payload, self._time)
 
 
 def now() -> str:
@@ -232,6 +213,12 @@ class Ledger:
         reserved = self._history.rounds.get((study, number))
         return None if reserved is None else self._history.released.get(reserved.seq)
 
+    def released_rounds(self, study: str, plan: Plan) -> tuple[bool, ...]:
+        """Whether each charged round of a plan was released, in their order, by the entries that
+        this object has read."""
+        rows = self._history.rows(study, plan.digest())
+        return tuple(seq in self._history.released for seq in rows)
+
     def check(self, charge: Charge) -> None:
         """Checks whether a study's first round could be charged; charges nothing.
 
@@ -272,9 +259,11 @@ class Ledger:
             When a reservation is returned, its charge is on disk. Two processes never get one for
             the same round, nor together more than the budget.
         """
-        request = request_of(charge.plan, is_private=charge.is_private)
+        check_grouped(charge)
         with self._file.writing() as transaction:
             self._catch_up(transaction)
+            done = len(self._history.rows(charge.study, charge.plan.digest()))
+            request = request_of(charge.plan, is_private=charge.is_private, before=done)
             asked = self._history.rounds.get((charge.study, charge.round))
             if asked is not None:
                 return self._again(asked, charge, transaction)
@@ -285,6 +274,7 @@ class Ledger:
             if before.terms is None and fixed.most_steps is not None:
                 terms["most_steps"] = fixed.most_steps
             terms |= {"couples_units": True} if charge.couples_units else {}
+            terms |= {"step": done, "units": charge.units} if charge.plan.bands else {}
             entry = self._append(
                 transaction,
                 kind="reserve",
@@ -304,16 +294,7 @@ class Ledger:
 
     def _terms(self, charge: Charge, request: PlannedRound) -> FirstCharge:
         """Refuses a charge that may not be made; returns the terms of the first charge."""
-        if charge.plan.unit is not self._history.unit:
-            raise RefusedError(
-                f"the plan's unit is {charge.plan.unit}, the ledger's {self._history.unit}: "
-                "ask for a plan with the ledger's unit"
-            )
-        if charge.plan.delta > self._history.budget.delta:
-            raise RefusedError(
-                f"the plan states delta {charge.plan.delta:g}, the data set's budget is at "
-                f"{self._history.budget.delta:g}: ask for a plan with a smaller delta"
-            )
+        check_terms(charge, self._history, str(self._file.path))
         before, budget = self._history.spent, self._history.budget
         fixed = terms_for(request, before, budget)
         if not fits(request, before, budget, fixed):
@@ -321,7 +302,8 @@ class Ledger:
             raise BudgetError(exhausted(self._history, str(self._file.path), steps))
         return fixed
 
-    def _release(self, seq: int, payload: bytes, time: str | None) -> Released:
+    def write_release(self, seq: int, payload: bytes, time: str | None) -> Released:
+        """Writes a release; see `Reservation.release`."""
         digest = hashlib.sha256(payload).hexdigest()
         with self._file.writing() as transaction:
             self._catch_up(transaction)
@@ -329,6 +311,11 @@ class Ledger:
                 raise LedgerError(f"no reservation {seq} is in this ledger; nothing is released")
             if seq in self._history.released:
                 raise LedgerError(f"reservation {seq} was released; it is released once only")
+            if not self._history.may_release(seq):
+                raise LedgerError(
+                    f"reservation {seq} has correlated noise, and a later round of its plan was "
+                    "charged since, which counts it as never seen; it is not released"
+                )
             entry = self._append(
                 transaction,
                 payload,
@@ -355,7 +342,7 @@ class Ledger:
             if hashlib.sha256(payload).hexdigest() != release.sha256:
                 raise LedgerError(f"{self._file.path}: the bytes of release {release.seq} changed")
             return Released(payload, release.hash)
-        if not before.event.is_private:
+        if not before.event.is_private and not charge.plan.bands:
             return Reservation(self, before.seq)  # ε is ∞ already; the same seed, the same bytes
         raise RoundSpentError(
             f"round {charge.round} was charged and interrupted before its release; it stays spent: "

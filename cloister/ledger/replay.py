@@ -110,14 +110,21 @@ def forecast(history: History, points: int = 12) -> Forecast | None:
         return None
     last = list(history.rounds.values())[-1]
     plan, spent, budget = history.plans[last.plan], history.spent, history.budget
+    study = list(history.rounds)[-1][0]
+    charged = len(history.rows(study, last.plan))
     request = request_of(plan, is_private=last.event.is_private)
     steps, delta = steps_left(request, spent, budget), budget.delta / 2
     if steps is None:
         return Forecast(plan, None, (), delta)
-    left = steps // plan.local_steps
+    left = plan.rounds_in(steps, charged)
     asked = sorted({round(left * step / points) for step in range(points + 1)})
     curve = tuple(
-        (more, epsilon([*spent.events, plan.event(more * plan.local_steps)], delta, COARSE))
+        (more, epsilon([*spent.events, plan.event(_further(plan, charged, more))], delta, COARSE))
         for more in asked
     )
     return Forecast(plan, left, curve, delta)
+
+
+def _further(plan: Plan, charged: int, more: int) -> int:
+    """Steps that further rounds of a plan charge."""
+    return plan.compositions(charged + more) - plan.compositions(charged)

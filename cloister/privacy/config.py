@@ -9,6 +9,7 @@ from cloister.bounds import LARGE, MOST_SITES, SMALL, Between, Items
 from cloister.errors import UsageError
 from cloister.fields import LATER, called, check_bounds
 from cloister.privacy.accounting import LARGEST_EPSILON, SMALLEST_DELTA, SMALLEST_NOISE
+from cloister.privacy.bands import FEWEST, MOST
 from cloister.privacy.central import CentralPlan, central_plan
 from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.sharing import Sharing
@@ -57,6 +58,10 @@ class PrivacyConfig:
             leaves is noised. `shared`: the sites of a sum add it together, under secure
             aggregation, in gradient rounds; the coordinator sees only the sum, with √(number of
             honest sites) times less noise.
+        noise_bands: b: correlates each site's noise over b rounds, so that part of it cancels in
+            the sum of all rounds; a record is then in every b-th batch only, at b times the rate.
+            It divides `federation.num_rounds`. It helps where batches are small (`cloister plan`
+            says how much), and needs a secret file at each site. Absent: independent noise.
         missing_sites: With shared noise, most sites whose update may be missing in a round; if more
             are missing, the round is aborted and nothing is unmasked.
         colluding_sites: With shared noise, most sites that may collude with the coordinator without
@@ -93,6 +98,7 @@ class PrivacyConfig:
     )
     max_update_norm: Norm = 50.0
     noise: Literal["site", "shared"] = "site"
+    noise_bands: Annotated[int, Between(FEWEST, MOST)] | None = field(default=None, metadata=LATER)
     missing_sites: Annotated[int, Between(0, MOST_SITES)] = 0
     colluding_sites: Annotated[int, Between(0, MOST_SITES)] = 1
     secure_bits: Literal[16, 32] = 32
@@ -112,6 +118,17 @@ class PrivacyConfig:
             raise UsageError(
                 f"max_rows_per_record: {self.max_rows_per_record} given, and the unit is a person; "
                 "set max_records_per_person, which counts copies too"
+            )
+        if self.noise_bands is not None and self.noise == "shared":
+            raise UsageError(
+                f"noise_bands: {self.noise_bands} given with shared noise; correlated noise holds "
+                "only for a site that has all of its own noise (a missing site would break its "
+                'law): set noise = "site", or leave noise_bands out'
+            )
+        if self.noise_bands is not None and self.noise_multiplier == 0:
+            raise UsageError(
+                f"noise_bands: {self.noise_bands} given with noise_multiplier 0; there is no noise "
+                "to correlate: leave one of them out"
             )
         noise = self.noise_multiplier
         if noise is not None and not (noise == 0 or SMALLEST_NOISE <= noise <= MOST_NOISE):
@@ -150,6 +167,11 @@ class PrivacyConfig:
             rounds=rounds,
             max_update_norm=self.max_update_norm,
         )
+
+    @property
+    def bands(self) -> int:
+        """b, the rounds over which noise is correlated; 1: it is independent, or there is none."""
+        return (self.noise_bands or 1) if self.enabled else 1
 
     @property
     def max_records(self) -> int:

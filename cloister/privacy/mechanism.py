@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cloister.errors import RefusedError
 from cloister.privacy.clipping import ClippedSum, within
+from cloister.privacy.correlated_noise import BandedStep, add_correlated_noise
 from cloister.privacy.discrete_noise import discrete_gaussian
 from cloister.privacy.entropy import Entropy
 from cloister.privacy.noise import NoisedSum, add_noise
@@ -27,6 +28,10 @@ class Mechanism:
     Args:
         plan: The plan with all constants.
         entropy: The source of sampling and noise.
+        banded: With correlated noise, the step; else None.
+
+    Raises:
+        RefusedError: The plan's noise is correlated and no step is given, or the other way round.
 
     Guarantees:
         At most `plan.local_steps` batches are drawn; each is released at most once, and only as a
@@ -34,8 +39,11 @@ class Mechanism:
         the plan's event.
     """
 
-    def __init__(self, plan: Plan, entropy: Entropy) -> None:
+    def __init__(self, plan: Plan, entropy: Entropy, banded: BandedStep | None = None) -> None:
+        if bool(plan.bands) != (banded is not None):
+            raise RefusedError("a plan with correlated noise, and no other, runs step by step")
         self.plan = plan
+        self._banded = banded
         self._entropy = entropy
         self._drawn = 0
         self._released = 0
@@ -47,7 +55,8 @@ class Mechanism:
             count: Number of units; private.
 
         Raises:
-            RefusedError: The plan has no further step in a round.
+            RefusedError: The plan has no further step in a round; or the units are not those whose
+                groups are known.
         """
         # One more batch would be an event that the accountant did not count.
         if self._drawn == self.plan.local_steps:
@@ -55,7 +64,13 @@ class Mechanism:
                 f"step {self._drawn + 1} of a round was asked; the plan has {self.plan.local_steps}"
             )
         self._drawn += 1
-        return poisson_sample(count, self.plan.sample_rate, self._entropy)
+        drawn = poisson_sample(count, self.plan.sample_rate, self._entropy)
+        if self._banded is None:
+            return drawn
+        if len(self._banded.marks) != count:
+            raise RefusedError(f"{count} units with {len(self._banded.marks)} groups were given")
+        # Only the step's group: another group's unit would be in two of b successive steps.
+        return drawn[self._banded.members(self.plan.groups)[drawn]]
 
     def release(self, clipped: ClippedSum) -> NoisedSum:
         """Adds the plan's noise to the batch drawn last.
@@ -76,7 +91,12 @@ class Mechanism:
                 "release_share"
             )
         self._release_once()
-        return add_noise(clipped, self.plan.noise_multiplier, self._entropy)
+        noise = self.plan.noise_multiplier
+        if self._banded is not None:
+            return add_correlated_noise(
+                clipped, self.plan.bands, noise, self._banded, self._entropy
+            )
+        return add_noise(clipped, noise, self._entropy)
 
     def release_share(self, clipped: ClippedSum) -> NDArray[np.int64]:
         """Adds this site's share of the plan's noise to the batch drawn last.

@@ -24,4 +24,4 @@ def noise_over_signal(plan: Plan, parameters: int, sites: int) -> float:
     """
     honest = plan.sharing.honest if plan.sharing is not None else 1
     signal = plan.expected_batch_size * math.sqrt(sites * honest)
-    return plan.noise_multiplier * math.sqrt(parameters) / signal
+    return plan.step_noise * math.sqrt(parameters) / signal

@@ -17,6 +17,7 @@ from typing import Any, Self
 from cloister.canonical import canonical
 from cloister.errors import RefusedError, UsageError
 from cloister.privacy.accounting import SMALLEST_NOISE, calibrate, epsilon
+from cloister.privacy.bands import check_bands, check_room, coefficients, step_variance
 from cloister.privacy.config import PrivacyConfig
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.shared_noise import SHARE_LEFT, SharedNoise, shared_noise
@@ -24,6 +25,8 @@ from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Neighbouring, Unit
 
 Message = tuple[tuple[str, tuple[int, ...]], ...]  # names and shapes, in name order
+# Terms that are left out where a plan has none of them.
+_LATER = {"sharing", "bands"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,8 @@ class Plan:
         neighbouring: Which data sets are neighbours.
         message: Names and shapes of all tensors that may leave; empty before the base is known.
         sharing: How the noise is shared under secure aggregation; None: each site adds all of it.
+        bands: k, the integers by which the noise of successive steps is correlated
+            (`privacy.bands`); empty: the noise of each step is independent.
     """
 
     public_records: int
@@ -61,11 +66,27 @@ class Plan:
     neighbouring: Neighbouring = Neighbouring.ADD_REMOVE
     message: Message = ()
     sharing: Sharing | None = None
+    bands: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.bands:
+            return
+        check_bands(self.bands)
+        if self.sharing is not None or self.local_steps != 1 or not self.is_private:
+            raise RefusedError(
+                "correlated noise is possible for one step a round, with noise of the site's own"
+            )
+        check_room(self.bands, self.noise_multiplier, self.num_rounds)
+
+    @property
+    def groups(self) -> int:
+        """b, the groups that take turns: a unit is in every b-th batch only; 1: in any."""
+        return len(self.bands) or 1
 
     @property
     def sample_rate(self) -> float:
-        """Probability with which each unit is in a batch."""
-        return self.expected_batch_size / self.public_records
+        """Probability with which each unit is in a batch of its group."""
+        return self.groups * self.expected_batch_size / self.public_records
 
     @property
     def is_private(self) -> bool:
@@ -78,10 +99,58 @@ class Plan:
 
         The plan's ε is the PLD of this list, in any order.
         """
-        return (self.event(self.num_rounds * self.local_steps),)
+        return (self.event(self.compositions(self.num_rounds)),)
+
+    def compositions(self, rounds: int) -> int:
+        """Returns how many releases of one unit an accountant counts in this number of rounds.
+
+        With correlated noise ⌈rounds / b⌉: whatever its group is, a unit is in no more steps.
+        """
+        return -(-rounds * self.local_steps // self.groups)
+
+    def charged_steps(self, before: int) -> int:
+        """Returns how many of these are charged for a round.
+
+        With correlated noise the whole cycle of b rounds is charged at its first one, and nothing
+        for the others, because each unit is in one of them only.
+
+        Args:
+            before: Rounds of the plan that were charged before it in its study.
+        """
+        return self.compositions(before + 1) - self.compositions(before)
+
+    @property
+    def step_noise(self) -> float:
+        """Largest deviation of the noise in one released sum, over `max_grad_norm`.
+
+        With correlated noise it is larger than σ, and partly cancels in the sum of all steps.
+        """
+        return self.noise_multiplier * math.sqrt(step_variance(self.bands, self.num_rounds))
+
+    def independent(self) -> Plan:
+        """Returns the plan of independent noise whose event is this plan's: what an accountant
+        sees. Without correlated noise it is the plan itself."""
+        if not self.bands:
+            return self
+        return replace(
+            self,
+            bands=(),
+            expected_batch_size=self.groups * self.expected_batch_size,
+            num_rounds=self.compositions(self.num_rounds),
+        )
+
+    def rounds_in(self, steps: int, before: int = 0) -> int:
+        """Returns how many further rounds so many charged steps allow.
+
+        Args:
+            steps: From `compositions`.
+            before: Rounds of the plan that were charged already.
+        """
+        total = (self.compositions(before) + steps) * self.groups // self.local_steps
+        return total - before
 
     def event(self, steps: int) -> GaussianEvent:
-        """Returns the event that an accountant gets for this number of the plan's steps."""
+        """Returns the event that an accountant gets for this number of compositions."""
         return GaussianEvent(
             noise_multiplier=self.noise_multiplier,
             sample_rate=self.sample_rate,
@@ -91,7 +160,7 @@ class Plan:
 
     def epsilon_after(self, rounds: int) -> float:
         """Computes ε by PLD after this number of rounds, per unit, at the plan's δ."""
-        return epsilon([self.event(rounds * self.local_steps)], self.delta)
+        return epsilon([self.event(self.compositions(rounds))], self.delta)
 
     def shared_noise(self, values: int) -> SharedNoise:
         """Returns the noise that each site adds to an update, for plans with `sharing`.
@@ -126,14 +195,12 @@ class Plan:
         return replace(self, noise_multiplier=share) if share >= SMALLEST_NOISE else None
 
     def terms(self) -> dict[str, Any]:
-        """Returns the fields as JSON values; `sharing` is left out if no noise is shared.
+        """Returns the fields as JSON values; without `sharing` and `bands` where there are none.
 
-        So the digests of plans from before `sharing` existed stay the same.
+        So the digests of plans from before they existed stay the same.
         """
         fields = asdict(self)
-        if self.sharing is None:
-            del fields["sharing"]
-        return fields
+        return {name: value for name, value in fields.items() if name not in _LATER or value}
 
     def digest(self) -> str:
         """Returns the SHA-256 of the plan's canonical JSON, in hex."""
@@ -151,7 +218,7 @@ class Plan:
         Raises:
             ValueError: A term is missing, unknown or has another type.
         """
-        if set(terms) | {"sharing"} != {field.name for field in fields(cls)}:
+        if set(terms) | _LATER != {field.name for field in fields(cls)}:
             raise ValueError("the terms are not a plan's")
         sharing = terms.get("sharing")
         try:
@@ -160,15 +227,19 @@ class Plan:
                 raise ValueError("the terms are not a plan's")
         except (TypeError, RefusedError) as error:
             raise ValueError("the terms are not a plan's") from error
-        plan = cls(
-            **{
-                **terms,
-                "sharing": shared,
-                "unit": Unit(terms["unit"]),
-                "neighbouring": Neighbouring(terms["neighbouring"]),
-                "message": tuple((str(name), tuple(shape)) for name, shape in terms["message"]),
-            }
-        )
+        try:
+            plan = cls(
+                **{
+                    **terms,
+                    "sharing": shared,
+                    "bands": tuple(terms.get("bands", ())),
+                    "unit": Unit(terms["unit"]),
+                    "neighbouring": Neighbouring(terms["neighbouring"]),
+                    "message": tuple((str(name), tuple(shape)) for name, shape in terms["message"]),
+                }
+            )
+        except RefusedError as error:
+            raise ValueError(f"the terms are not a plan's: {error}") from error
         numbers = (plan.public_records, plan.expected_batch_size, plan.local_steps, plan.num_rounds)
         exact = canonical(plan.terms()) == canonical(terms)
         if not exact or any(type(number) is not int or number < 1 for number in numbers):
@@ -199,7 +270,14 @@ def make_plan(
         UsageError: The sample rate is above 1.
         RefusedError: No amount of noise meets the target, or too few sites share it.
     """
-    rate = expected_batch_size / public_records
+    groups = config.bands
+    rate = groups * expected_batch_size / public_records
+    if groups > 1 and rate > 1:
+        raise UsageError(
+            f"privacy.noise_bands: {groups} groups at expected_batch_size {expected_batch_size} of "
+            f"the declared {public_records} records are a sample rate of {rate:.3g} in a group, "
+            "above 1; use fewer bands or a smaller batch"
+        )
     if rate > 1:
         raise UsageError(
             f"sample rate {rate:.3g}: expected_batch_size {expected_batch_size} is above the "
@@ -209,9 +287,8 @@ def make_plan(
     if not config.enabled:
         noise_multiplier = 0.0
     elif config.target_epsilon is not None:
-        noise_multiplier = calibrate(
-            rate, local_steps * num_rounds, config.target_epsilon, config.delta
-        )
+        steps = -(-local_steps * num_rounds // groups)
+        noise_multiplier = calibrate(rate, steps, config.target_epsilon, config.delta)
     else:
         noise_multiplier = config.noise_multiplier or 0.0
     return Plan(
@@ -226,4 +303,5 @@ def make_plan(
         unit=config.unit,
         max_records=config.max_records,
         sharing=config.sharing(sites),
+        bands=coefficients(groups, num_rounds) if groups > 1 else (),
     )

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from cloister.errors import CloisterError
+from cloister.privacy.bands import sum_error
 from cloister.privacy.plan import Plan, make_plan
 from cloister.recipe.schema import Recipe
 from cloister.strategies.config import StrategyConfig
@@ -96,7 +97,12 @@ def mean_noise(recipe: Recipe) -> float:
 
 def _variance(plan: Plan) -> float:
     """(σC / B)², or a site's part of a shared noise, which the honest sites alone must make up."""
-    alone = plan.noise_multiplier * (plan.max_grad_norm or 0.0) / plan.expected_batch_size
+    # Of correlated noise, the independent noise with the same error in the sums of all steps.
+    rounds = plan.num_rounds
+    cancelled = sum_error(plan.bands, rounds) / sum_error((), rounds) if plan.bands else 1.0
+    alone = (
+        cancelled * plan.noise_multiplier * (plan.max_grad_norm or 0.0) / plan.expected_batch_size
+    )
     return alone**2 if plan.sharing is None else alone**2 / plan.sharing.honest
 
 

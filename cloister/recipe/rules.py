@@ -24,6 +24,7 @@ def study_problems(recipe: Recipe) -> list[str]:
         *_public_rules(recipe),
         *_adapter_rules(recipe),
         *_sharing_rules(recipe),
+        *_band_rules(recipe),
         *_central_rules(recipe),
     ]
     return [problem for broken, problem in rules if broken]
@@ -303,6 +304,46 @@ def _sharing_rules(recipe: Recipe) -> Rules:
             sharing is not None and fewest not in (None, sharing.threshold),
             f"federation.min_sites: {fewest} given; with shared noise it is set by "
             f"privacy.missing_sites: {sharing.threshold if sharing else 0}; leave it out",
+        ),
+    ]
+
+
+def _band_rules(recipe: Recipe) -> Rules:
+    """Rules on noise that is correlated over rounds."""
+    privacy, training, lora = recipe.privacy, recipe.training, recipe.lora
+    rounds, bands = recipe.federation.num_rounds, privacy.bands
+    if bands == 1:
+        return []
+    declared = recipe.data.public_records
+    fewest = min(declared) if isinstance(declared, tuple) else declared
+    rate = bands * training.expected_batch_size / fewest
+    return [
+        (
+            training.local_steps != 1,
+            f"privacy.noise_bands: needs one step a round, training.local_steps is "
+            f"{training.local_steps}; set it to 1 with more rounds, or leave noise_bands out",
+        ),
+        (
+            rounds % bands != 0,
+            f"privacy.noise_bands: {bands} does not divide federation.num_rounds = {rounds}; a "
+            f"cycle is charged as a whole: set {rounds + bands - rounds % bands} rounds, or other "
+            "bands",
+        ),
+        (
+            rate > 1,
+            f"privacy.noise_bands: {bands} groups at training.expected_batch_size = "
+            f"{training.expected_batch_size} of {fewest} records are a sample rate of {rate:.3g} "
+            "in a group, above 1; set fewer bands or a smaller batch",
+        ),
+        (
+            lora.train in ("alternate", "b-moving"),
+            f'privacy.noise_bands: with lora.train = "{lora.train}" rounds train different values, '
+            'whose noise cannot cancel; set "both", "b" or "none", or leave noise_bands out',
+        ),
+        (
+            0 < training.probe_rounds < rounds,
+            "privacy.noise_bands: training.probe_rounds trains other values first, whose noise "
+            "cannot cancel; leave one of them out",
         ),
     ]
 

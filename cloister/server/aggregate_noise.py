@@ -75,7 +75,7 @@ def aggregate_noise(recipe: Recipe, names: Sequence[str]) -> AggregateNoise:
 
 def own_variance(plan: Plan) -> float:
     """Returns (σC / B)², the noise variance of each value of one site's mean gradient."""
-    return noise_variance(plan.noise_multiplier, plan.max_grad_norm, plan.expected_batch_size)
+    return noise_variance(plan.step_noise, plan.max_grad_norm, plan.expected_batch_size)
 
 
 def shared_variance(plan: Plan, sites: int, values: int) -> float:

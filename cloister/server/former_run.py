@@ -17,6 +17,7 @@ from cloister.ledger.chain import Head
 from cloister.ledger.ledger import key_file
 from cloister.ledger.stated import Stated
 from cloister.ledger.storage import LedgerFile
+from cloister.ledger.unit_key import unit_key_file
 from cloister.ledger.verify import verify
 from cloister.owner_only import FILE, private_folder
 from cloister.recipe.continued import Former
@@ -152,5 +153,7 @@ def copy_ledgers(former: RunDirectory, run: RunDirectory) -> None:
             private_folder(run.ledger(site).parent)
             LedgerFile(ledger).snapshot(run.ledger(site))
             write_whole(key_file(run.ledger(site)), key_file(ledger).read_bytes(), FILE)
+            if (units := unit_key_file(ledger)).exists():  # its units keep their groups
+                write_whole(unit_key_file(run.ledger(site)), units.read_bytes(), FILE)
         except OSError as error:
             raise bad_file(error, "copied") from error

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from cloister.data.held_out import HeldOut, sides
 from cloister.data.records import Record
-from cloister.data.unit_hash import side_digest
+from cloister.data.unit_hash import side_digests
 from cloister.errors import DataError
 
 BySite = dict[str, list[Record]]
@@ -40,8 +40,7 @@ def held_apart(
     apart: BySite = {}
     for name, records in sites.items():
         key = hashlib.sha256(f"held-out {seed} {name}".encode("utf-8", "surrogatepass")).digest()
-        digests = [side_digest(record) for record in records]
-        train[name], apart[name] = sides(records, digests, HeldOut(key, share))
+        train[name], apart[name] = sides(records, side_digests(records), HeldOut(key, share))
         if not train[name] or not apart[name]:
             raise DataError(
                 f"data.held_out_share: {share:g} of the {len(records)} records of {name} leaves "

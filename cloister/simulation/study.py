@@ -17,6 +17,7 @@ from flwr.app import Context
 from cloister.adapter.factor_pairs import cut_shapes
 from cloister.client.admission import Admitted, admit
 from cloister.client.app import Identity
+from cloister.client.banding import PURPOSE, Banding
 from cloister.client.personal import PersonalAdapter
 from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
@@ -30,6 +31,7 @@ from cloister.errors import DataError
 from cloister.ledger.ledger import key_file
 from cloister.ledger.signing import load_key, public_hex
 from cloister.ledger.stated import COUPLED
+from cloister.ledger.unit_key import UnitKey, unit_key
 from cloister.names import is_name
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
@@ -48,6 +50,7 @@ from cloister.tasks.public_labels import study_labels
 from cloister.training.config import TrainingConfig
 from cloister.training.machine import on_machine
 from cloister.training.memory import kept_moments
+from cloister.training.unit_marks import Marks, unit_marks
 from cloister.training.units import EncodedUnits, encode_units
 from cloister.training.workspace import Workspace, open_workspace
 
@@ -65,6 +68,7 @@ class SimulatedStudy:
         couples_units: Whether a step that made the training file looked at more than one unit.
         old_test: The public test records of an earlier study; empty if the recipe names none.
         encoded: Units by site, once `units_of` was called.
+        marks: Units' marks by site and key, once `banding_of` was called.
         held_out: By site, the records that are not trained on (`data.held_out_share`); empty if
             none are.
     """
@@ -78,6 +82,7 @@ class SimulatedStudy:
     old_test: list[Record] = field(default_factory=list)
     encoded: dict[str, EncodedUnits] = field(default_factory=dict, compare=False, repr=False)
     held_out: Mapping[str, list[Record]] = field(default_factory=dict)
+    marks: dict[tuple[str, UnitKey], Marks] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -188,6 +193,17 @@ def units_of(study: SimulatedStudy, name: str) -> EncodedUnits:
             study.sites[name], workspace.task, plan.unit, plan.max_records, workspace.limits
         )
     return study.encoded[name]
+
+
+def banding_of(study: SimulatedStudy, name: str, ledger: Path) -> Banding | None:
+    """Returns a site's groups and noise, if the study's noise is correlated."""
+    plan = study.plans[name]
+    if not plan.bands:
+        return None
+    key = unit_key(ledger)
+    if (name, key) not in study.marks:
+        study.marks[name, key] = unit_marks(study.sites[name], plan.unit, key, PURPOSE)
+    return Banding.beside(ledger, study.recipe.digest(), key, study.marks[name, key])
 
 
 def check_records(study: SimulatedStudy) -> list[str]:
@@ -302,6 +318,7 @@ class SimulatedSites:
             else None,
             rank=rank_of(study, name),
             keys=_epoch_keys(ledger.public_key) if plan.sharing is not None else None,
+            banding=banding_of(study, name, path),
             couples_units=study.couples_units,
             start=study.recipe.study.start,
         )

@@ -6,60 +6,84 @@ and left neither certificate nor ledger has an unknown promise, which counts as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cloister.errors import CloisterError, LedgerError, RefusedError
-from cloister.evidence.began import read_began
+from cloister.evidence.began import FormerSite, read_began, with_earlier
 from cloister.evidence.certificate_alone import MOST_BYTES, check_alone
 from cloister.evidence.site_facts import site_facts
 from cloister.files import open_file
 from cloister.json_text import read_json
 from cloister.ledger.certificate import MOST_STATED, entry_of
 from cloister.ledger.certificate_forms import statement
+from cloister.ledger.chain import Head
 from cloister.ledger.stated import Stated
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
 from cloister.recipe import Recipe
 from cloister.server.run_directory import RunDirectory
+from cloister.simulation.tuning.tuning_file import TUNING_FILE, read_tuning
 
 ENDING = ".certificate.json"
+# Stands for sites that may have taken part and left nothing.
+OTHERS = "sites that are not named"
 
 
-def site_promises(folder: Path, recipe: Recipe) -> dict[str, Stated | None]:
+def site_promises(folder: Path, recipe: Recipe, adapter: str) -> dict[str, Stated | None]:
     """Returns the promise to each site of a run, and of the runs with which it began.
 
     Args:
         folder: The run's folder.
         recipe: Its recipe.
+        adapter: Fingerprint of the adapter that the study trained (`evidence.fingerprint`).
 
     Returns:
-        By site, in order of their names; None: the site took part, and its promise is not known.
+        By site, in order of their names; None: the site took part, and its promise is not known. A
+        site with another ledger in the run before has the sum of both.
 
     Raises:
         LedgerError: A ledger or certificate is damaged, or belongs to another study.
     """
     run, digest = RunDirectory(folder), recipe.digest()
-    found: dict[str, Stated | None] = {
-        site: None for row in run.metrics() for site in row["received"]
-    }
-    began = read_began(folder)
-    if began is not None:
-        found |= {
-            site: None if former is None else former.promise for site, former in began.sites.items()
-        }
+    rows, began = run.metrics(), read_began(folder)
+    found: dict[str, FormerSite | None] = {site: None for row in rows for site in row["received"]}
     steps = recipe.training.local_steps * recipe.federation.num_rounds
     for path in sorted((folder / "certificates").glob(f"*{ENDING}")):
         site = path.name.removesuffix(ENDING)
-        found[site] = _of_certificate(path, site, digest, steps)
+        found[site] = _of_certificate(path, site, digest, adapter, steps)
     for site, ledger in run.ledgers().items():
         if site in found:
             found[site] = _of_ledger(ledger, digest)
-    return dict(sorted(found.items()))
+    # Only whole figures of all rounds say who took part; a version from a registry has none.
+    if found and not _is_whole(run, [int(row["round"]) for row in rows]):
+        found[OTHERS] = None
+    if recipe.study.start is not None and began is None:
+        found[OTHERS] = None  # those of the run with which it began
+    earlier = {} if began is None else began.sites
+    known = {
+        site: with_earlier(earlier[site], found.get(site), took_part=site in found)
+        if site in earlier
+        else found[site]
+        for site in sorted({*earlier, *found})
+    }
+    return {site: None if one is None else one.promise for site, one in known.items()}
 
 
-def _of_certificate(path: Path, site: str, digest: str, steps: int) -> Stated:
-    """Checks a certificate by the key in it; who holds that key is for an audit to find out."""
+def _is_whole(run: RunDirectory, rounds: Sequence[int]) -> bool:
+    """Returns whether a run's figures have every closed round."""
+    try:
+        return list(rounds) == list(range(1, run.last().round + 1))
+    except CloisterError:  # no state beside them, so that it cannot be told
+        return False
+
+
+def _of_certificate(path: Path, site: str, digest: str, adapter: str, steps: int) -> FormerSite:
+    """Checks a certificate by the key in it; who holds that key is for an audit to find out.
+
+    Raises:
+        LedgerError: It is damaged, or is about another site, study or adapter.
+    """
     try:
         with open_file(path) as file:
             content = file.read(MOST_BYTES + 1)
@@ -68,16 +92,20 @@ def _of_certificate(path: Path, site: str, digest: str, steps: int) -> Stated:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise LedgerError(f"{path}: not a certificate ({error}); restore it") from error
     fields = check_alone(content, site=site, study=digest, key=key, most_steps=steps)
-    return site_facts(fields).promise
+    if fields["adapter"] and fields["adapter"] != adapter:
+        raise LedgerError(f"{path}: is about another adapter than this one; restore the adapter")
+    head = Head(**fields["ledger"])
+    return FormerSite(promise=site_facts(fields).promise, head=head, key=key)
 
 
-def _of_ledger(path: Path, digest: str) -> Stated:
+def _of_ledger(path: Path, digest: str) -> FormerSite:
     """Returns what a simulated site's ledger promises, if it charged this study."""
     verdict = verify(LedgerFile(path).entries(), str(path))
     try:
-        return site_facts(statement(verdict, digest)).promise
+        promise = site_facts(statement(verdict, digest)).promise
     except CloisterError as error:
         raise LedgerError(f"{path}: {error}; restore the ledger of this run") from error
+    return FormerSite(promise=promise, head=verdict.head, key=verdict.public_key)
 
 
 def check_promised(promises: Mapping[str, Stated | None], place: Path, *, is_asked: bool) -> None:
@@ -108,4 +136,25 @@ def check_promised(promises: Mapping[str, Stated | None], place: Path, *, is_ask
     if open_ones:
         raise RefusedError(
             f"{place}: was trained without privacy at {', '.join(open_ones[:5])} (ε = ∞). {remedy}"
+        )
+
+
+def check_no_trial(folder: Path, place: Path) -> None:
+    """Refuses a trial of a search on private records, whose ledger shows earlier trials only.
+
+    Args:
+        folder: The run's folder.
+        place: The model, for messages.
+
+    Raises:
+        RefusedError: It is one: the scores of all trials chose it, so its ε is the search's.
+    """
+    if not (folder.parent / TUNING_FILE).is_file():
+        return
+    budget = read_tuning(folder.parent).declared.get("budget")
+    if budget is not None:
+        raise RefusedError(
+            f"{place}: is a trial of a search on private records, and all trials chose it: its ε "
+            f"is the search's budget, {budget:g}, and not that of its own ledger. Run best.toml as "
+            "a study of its own, whose ε adds to that; --without-promise writes ε = ∞ on the card"
         )

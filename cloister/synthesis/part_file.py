@@ -90,7 +90,9 @@ def _read(file: BinaryIO, path: Path, declared: Mapping[str, Any]) -> list[list[
                     "ones to go on with it, or remove it"
                 )
             if number:
-                batches.append([str(text) for text in value])
+                if type(value) is not list or not all(type(text) is str for text in value):
+                    raise ValueError(f"line {number + 1} is not a list of texts")
+                batches.append(value)
             end += len(line)
     except (OSError, ValueError, TypeError) as error:
         raise BadFileError(f"{path}: damaged ({error}); remove it, and begin again") from error

@@ -23,7 +23,11 @@ from cloister.ledger.stated import Stated
 from cloister.recipe import Recipe, read_run_recipe
 from cloister.serving.model import about_adapter, load
 from cloister.synthesis.draws import Draws, planned_draws
-from cloister.synthesis.model_promises import check_promised, site_promises
+from cloister.synthesis.model_promises import (
+    check_no_trial,
+    check_promised,
+    site_promises,
+)
 from cloister.synthesis.part_file import PartFile, opened_part
 from cloister.synthesis.public_prompts import PublicPrompt, read_prompts
 from cloister.synthesis.text_filters import TextFilter
@@ -128,7 +132,8 @@ def synthesize(
         options: How records are drawn.
         prompts: A JSONL file of public prompts; None: none.
         publication: What its publisher states; None: nothing.
-        without_promise: Whether a model whose ε is ∞ or not known may be used.
+        without_promise: Whether a model whose ε is ∞ or not known may be used; the card then says
+            ε = ∞ of any model.
         base: The base's folder or hub id on this machine; None: as the adapter names it.
         device: `cpu`, `cuda`, …; None: a GPU if there is one.
         on_stage: Gets the name of each stage.
@@ -155,9 +160,9 @@ def synthesize(
         )
     known = read_prompts(prompts, is_text=options.is_text)
     folder = adapter_folder(run)
-    recipe, promises = _origin(folder, about)
-    check_promised(promises, run, is_asked=without_promise)
     fingerprint = adapter_sha256(adapter_files(folder))
+    recipe, promises = _origin(folder, about, fingerprint, run, without_promise=without_promise)
+    check_promised(promises, run, is_asked=without_promise)
     on_stage("loading the base model")
     draws = planned_draws(
         load(run, device, base=base),
@@ -210,13 +215,23 @@ def synthesize(
     return done
 
 
-def _origin(folder: Path, about: ReleaseFacts) -> tuple[Recipe | None, Mapping[str, Stated | None]]:
-    """Returns the recipe of an adapter's run and the promises to its sites, if the run is known."""
+def _origin(
+    folder: Path, about: ReleaseFacts, fingerprint: str, run: Path, *, without_promise: bool
+) -> tuple[Recipe | None, Mapping[str, Stated | None]]:
+    """Returns the recipe of an adapter's run and the promises to its sites, if the run is known.
+
+    Without a promise every site's is unknown.
+    """
     file = recipe_beside(folder, about)
     if file is None:
         return None, {}
     recipe = read_run_recipe(file)
-    return recipe, site_promises(file.parent, recipe)
+    trained = fingerprint if about.compressed is None else about.compressed.adapter_sha256
+    promises = site_promises(file.parent, recipe, trained)
+    if without_promise:
+        return recipe, dict.fromkeys(promises)
+    check_no_trial(file.parent, run)
+    return recipe, promises
 
 
 def _drawn(

@@ -3,7 +3,7 @@
     for each of the plan's local steps:
         draw a Poisson batch at the plan's rate           (privacy.sampling)
         sum the units' gradients, each clipped             (privacy.clipping)
-        add noise once                                     (privacy.noise)
+        add noise once                       (privacy.noise, or privacy.correlated_noise)
         divide by the plan's expected batch size, step     (optimizer)
     send the clipped difference to the start
 
@@ -23,6 +23,7 @@ from cloister.adapter.factor_pairs import cut_shapes
 from cloister.adapter.tensors import Adapter
 from cloister.models.network import Network, trained_parameters
 from cloister.models.state import read_adapter, write_adapter
+from cloister.privacy.correlated_noise import BandedStep
 from cloister.privacy.entropy import Entropy
 from cloister.privacy.mechanism import Mechanism
 from cloister.privacy.plan import Plan
@@ -56,6 +57,7 @@ def local_update(
     most_value: float | None = None,
     summing: Summing | None = None,
     memory: OptimizerMemory | None = None,
+    banded: BandedStep | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> Adapter:
     """Runs one round's local steps.
@@ -81,6 +83,8 @@ def local_update(
             process.
         memory: The optimizer's memory at the start; it is changed in place to that at the end.
             None: the optimizer starts without memory.
+        banded: With correlated noise, the step, with the noise of the steps before it, which is
+            changed in place; else None.
         on_step: Called after each step, for progress at the site only.
 
     Returns:
@@ -103,7 +107,7 @@ def local_update(
     total_steps = plan.num_rounds * plan.local_steps
     first = (round_number - 1) * plan.local_steps
     private = plan.max_grad_norm is not None
-    mechanism = Mechanism(plan, entropy)
+    mechanism = Mechanism(plan, entropy, banded)
     with per_record_hooks(network) if private else nullcontext():
         for step in range(first, first + plan.local_steps):
             drawn = mechanism.draw(len(units))

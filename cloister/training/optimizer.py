@@ -27,7 +27,7 @@ def make_optimizer(
         return AdamBC(
             parameters,
             config.learning_rate,
-            noise_variance(plan.noise_multiplier, plan.max_grad_norm, plan.expected_batch_size),
+            noise_variance(plan.step_noise, plan.max_grad_norm, plan.expected_batch_size),
             config.second_moment_floor,
             config.weight_decay,
         )

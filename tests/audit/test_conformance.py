@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import tests.support.mutants.answers
+import tests.support.mutants.bands
 import tests.support.mutants.clipping
 import tests.support.mutants.noise
 import tests.support.mutants.path

@@ -240,7 +240,8 @@ def test_a_study_that_the_budget_does_not_cover_says_so(tmp_path: Path, capsys: 
     site = make(tmp_path / "ward")
     file = read_site(site)
     from cloister.ledger.charge import Charge
-    from cloister.ledger.ledger import Ledger, Reservation
+    from cloister.ledger.ledger import Ledger
+    from cloister.ledger.reservation import Reservation
 
     terms, _ = shown(file, study().digest(), NOW)
     ledger = Ledger(file.ledger)

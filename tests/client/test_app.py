@@ -14,7 +14,8 @@ from cloister.client.app import OpenSite, make_client_app
 from cloister.client.round import answer
 from cloister.client.site import Site
 from cloister.errors import DataError, RefusedError
-from cloister.ledger.ledger import Ledger, Reservation
+from cloister.ledger.ledger import Ledger
+from cloister.ledger.reservation import Reservation
 from cloister.ledger.signing import is_signed
 from cloister.privacy import accounting
 from cloister.privacy.units import Unit

@@ -27,7 +27,7 @@ from cloister.data.records import (
     TextRecord,
     TokenRecord,
 )
-from cloister.data.unit_hash import mark_of, side_digest
+from cloister.data.unit_hash import mark_of, side_digests
 from cloister.errors import UsageError
 
 KEY = b"k" * 32
@@ -45,12 +45,16 @@ KINDS: list[Record] = [
 ]
 
 
+def side_digest(record: Record) -> bytes:
+    return side_digests([record])[0]
+
+
 def texts(count: int) -> list[Record]:
     return [TextRecord(f"note {n}", "a") for n in range(count)]
 
 
 def held(records: list[Record], share: float = 0.2, key: bytes = KEY) -> list[Record]:
-    return sides(records, [side_digest(r) for r in records], HeldOut(key, share))[1]
+    return sides(records, side_digests(records), HeldOut(key, share))[1]
 
 
 def test_a_unit_is_held_out_where_its_mark_is_below_the_share() -> None:
@@ -82,6 +86,18 @@ def test_all_records_of_a_person_are_on_one_side() -> None:
 def test_copies_of_a_record_are_on_one_side_and_a_corrected_label_changes_none() -> None:
     copies: list[Record] = [TextRecord(f"note {n}", "a", unit=f"u{n // 5}") for n in range(200)]
     assert {len([c for c in held(copies) if c.unit == f"u{n}"]) for n in range(40)} == {0, 5}
+    # Copies that are made later leave a record where it was, and a corrected reply too.
+    before = {r.text for r in held(texts(40)) if isinstance(r, TextRecord)}
+    later: list[Record] = [
+        TextRecord(f"note {n}" if not k else f"copy {k} of {n}", "a", unit=f"u{n}")
+        for n in range(40)
+        for k in range(3)
+    ]
+    kept = {r.text for r in held(later) if isinstance(r, TextRecord)}
+    assert kept & {f"note {n}" for n in range(40)} == before
+    assert len(kept) == 3 * len(before)
+    other = ChatRecord((TURNS[0], Message("assistant", "another reply")))
+    assert side_digest(other) == side_digest(ChatRecord(TURNS))
     records = texts(100)
     corrected: list[Record] = [TextRecord(f"note {n}", "b") for n in range(100)]
     found = {r.text for r in held(records) if isinstance(r, TextRecord)}
@@ -90,8 +106,8 @@ def test_copies_of_a_record_are_on_one_side_and_a_corrected_label_changes_none()
 
 def test_every_kind_has_a_digest_of_what_a_model_reads() -> None:
     digests = [side_digest(record) for record in KINDS]
-    same = (0, 3, 4)  # one text, whatever is asked of it
-    assert len(set(digests)) == len(KINDS) - len(same) + 1
+    # One text, whatever is asked of it; one question, whatever was replied.
+    assert len(set(digests)) == len(KINDS) - 3
     for record, digest in zip(KINDS, digests, strict=True):
         assert side_digest(replace(record, site="east")) == digest
         assert side_digest(replace(record, person="p")) == side_digest(

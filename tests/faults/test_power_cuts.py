@@ -15,7 +15,8 @@ import pytest
 from cloister.errors import LedgerError, RoundSpentError
 from cloister.ledger.chain import Head
 from cloister.ledger.charge import Released
-from cloister.ledger.ledger import Ledger, Reservation
+from cloister.ledger.ledger import Ledger
+from cloister.ledger.reservation import Reservation
 from cloister.ledger.signing import create_key
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify

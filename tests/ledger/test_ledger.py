@@ -10,7 +10,8 @@ import pytest
 from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError, UsageError
 from cloister.ledger.budget import Budget
 from cloister.ledger.charge import Released
-from cloister.ledger.ledger import Ledger, Reservation
+from cloister.ledger.ledger import Ledger
+from cloister.ledger.reservation import Reservation
 from cloister.ledger.stated import Basis
 from cloister.ledger.storage import LedgerFile
 from cloister.privacy.accounting import epsilon

@@ -20,8 +20,9 @@ from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentEr
 from cloister.ledger.budget import Budget, Spending, fits, terms_for
 from cloister.ledger.charge import Charge, Released
 from cloister.ledger.history import request_of
-from cloister.ledger.ledger import Ledger, Reservation
+from cloister.ledger.ledger import Ledger
 from cloister.ledger.planned_round import PlannedRound
+from cloister.ledger.reservation import Reservation
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
 from cloister.privacy.accounting import COARSE, epsilon

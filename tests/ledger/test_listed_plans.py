@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cloister.ledger.budget import (
@@ -28,6 +28,7 @@ SCORED = replace(TRAINING.kind, noise_multiplier=4.0, sample_rate=1.0)
 LISTED = ((TRAINING.kind, 20), (SCORED, 3))
 ROUND = replace(TRAINING, listed=LISTED)
 SCORE = PlannedRound(plan=ROUND.plan, kind=SCORED, steps=1, listed=LISTED)
+OTHER = request_of(small_plan(1.1))
 COST = epsilon(ROUND.planned, 1e-5)
 EXACT = Budget(epsilon=COST + 1e-9, delta=2e-5)
 
@@ -70,11 +71,12 @@ def test_a_whole_list_fits_in_any_order_where_a_filter_would_end_it(
 
 
 @settings(max_examples=tries(60), deadline=None)
-@given(st.lists(st.sampled_from([ROUND, SCORE]), max_size=14))
+@given(st.lists(st.sampled_from([ROUND, SCORE, OTHER]), max_size=14))
+@example([SCORE, *[OTHER] * 40])
 def test_a_step_beyond_the_list_leaves_all_to_the_filter(order: list[PlannedRound]) -> None:
     spent, _ = charged(order, EXACT)
     limits = dict(LISTED)
-    if all(steps <= limits[kind] for kind, steps in spent.by_kind.items()):
+    if all(steps <= limits.get(kind, 0) for kind, steps in spent.by_kind.items()):
         assert epsilon(spent.events, 1e-5) <= EXACT.epsilon
     else:
         assert spent.terms is not None
@@ -89,13 +91,12 @@ def test_a_list_is_over_once_the_filter_took_more_of_one_kind() -> None:
 
 
 def test_any_other_kind_ends_the_list_for_the_data_set_s_life() -> None:
-    other = request_of(small_plan(1.1))
     wide = Budget(epsilon=2 * COST, delta=2e-5)
-    spent, taken = charged([SCORE, other], wide)
+    spent, taken = charged([SCORE, OTHER], wide)
     terms = spent.terms
     assert (taken, terms.most_steps if terms else None) == (2, 23)
     assert spent.divergence > 0
-    assert charged([SCORE, other] + [ROUND] * 40, wide)[1] < 42
+    assert charged([SCORE, OTHER] + [ROUND] * 40, wide)[1] < 42
 
 
 @pytest.mark.parametrize("request_", [ROUND, SCORE])

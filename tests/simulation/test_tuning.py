@@ -160,6 +160,9 @@ def test_more_trials_than_settings_are_refused(assignments: list[str]) -> None:
 def test_a_choice_needs_a_public_validation_file(assignments: list[str]) -> None:
     with pytest.raises(UsageError, match=r"data\.validation: missing"):
         planned_of(assignments[:-1])
+    test = next(one for one in assignments if one.startswith("data.test="))
+    with pytest.raises(UsageError, match="the test file given"):
+        planned_of([*assignments, test.replace("data.test", "data.validation")])
     with pytest.raises(UsageError, match="covered by no ε"):
         planned_of([*assignments, "data.fold=1/5"])
 

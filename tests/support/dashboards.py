@@ -14,7 +14,8 @@ from cloister.deployment.coordinator.members import Member
 from cloister.deployment.coordinator.members import MemberStatus as Membership
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.ledger.charge import Charge
-from cloister.ledger.ledger import Ledger, Reservation
+from cloister.ledger.ledger import Ledger
+from cloister.ledger.reservation import Reservation
 from cloister.recipe import parse_recipe
 from cloister.server.run_directory import RunDirectory
 from tests.support.ledgers import small_plan

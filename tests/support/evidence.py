@@ -1,8 +1,9 @@
 """Small bundles, made without training, and forged ones of an insider with the site's key."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -28,6 +29,7 @@ ADAPTER = {
     "adapter_model.safetensors": b"weights",
 }
 ABOUT = {"code": "test", "time": "then"}
+UNITS = "0f" * 16  # the fingerprint of a key of units
 
 
 def key_of(number: int) -> Ed25519PrivateKey:
@@ -66,17 +68,20 @@ def chain(
     entries = [sign(first, None, key)]
     events: list[GaussianEvent] = []
     known: set[str] = set()
+    rows = Counter[tuple[str, str]]()
 
     def add(fields: dict[str, Any]) -> None:
         entries.append(sign({**fields, **ABOUT}, Head(len(entries) - 1, entries[-1].hash), key))
 
     for study, number, plan, released in rounds:
-        event = replace(plan.event(plan.local_steps), is_private=plan.is_private and not seeded)
+        done = rows[study, plan.digest()]
+        rows[study, plan.digest()] += 1
+        asked = request_of(plan, is_private=not seeded, before=done)
+        event = asked.event
         events.append(event)
         terms: dict[str, Any] = {} if plan.digest() in known else {"terms": plan.terms()}
         known.add(plan.digest())
         if len(events) == 1 and cap is not None and not is_old:
-            asked = request_of(plan, is_private=not seeded)
             terms["most_steps"] = most_steps(asked, Budget(epsilon=cap, delta=2e-5))
         stated = {
             "pld": json_number(epsilon(events, plan.delta, COARSE)),
@@ -92,7 +97,8 @@ def chain(
                 "request": f"adapter {number}",
                 "event": asdict(event),
                 "order": order,
-                "planned_steps": plan.local_steps * plan.num_rounds,
+                "planned_steps": asked.planned_steps,
+                **({"step": done, "units": UNITS} if plan.bands else {}),
                 "epsilon": stated,
                 "delta": plan.delta,
             }

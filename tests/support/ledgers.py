@@ -5,8 +5,10 @@ from pathlib import Path
 
 from cloister.ledger.budget import Budget
 from cloister.ledger.charge import Charge, Released
-from cloister.ledger.ledger import Ledger, Reservation
+from cloister.ledger.ledger import Ledger
+from cloister.ledger.reservation import Reservation
 from cloister.privacy.accounting import FINE, epsilon
+from cloister.privacy.bands import coefficients
 from cloister.privacy.plan import Plan
 from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Unit
@@ -34,13 +36,29 @@ def shared_plan(noise_multiplier: float = 1.0) -> Plan:
     return replace(small_plan(noise_multiplier), sharing=SHARING)
 
 
+def banded_plan(noise_multiplier: float = 1.0, num_rounds: int = 9) -> Plan:
+    """One step a round at a rate of 0.3 in each of three groups, with correlated noise."""
+    return replace(
+        small_plan(noise_multiplier, num_rounds), local_steps=1, bands=coefficients(3, num_rounds)
+    )
+
+
 def charge(
-    number: int, plan: Plan | None = None, *, study: str = "study", is_private: bool = True
+    number: int,
+    plan: Plan | None = None,
+    *,
+    study: str = "study",
+    is_private: bool = True,
+    units: str = "",
 ) -> Charge:
     """One round of a study."""
-    request = f"adapter {number}"
     return Charge(
-        study=study, round=number, plan=plan or small_plan(), request=request, is_private=is_private
+        study=study,
+        round=number,
+        plan=plan or small_plan(),
+        request=f"adapter {number}",
+        is_private=is_private,
+        units=units,
     )
 
 

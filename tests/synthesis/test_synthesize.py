@@ -19,15 +19,21 @@ from cloister.errors import (
     RefusedError,
     UsageError,
 )
+from cloister.evidence.began import BEGAN, Began, FormerSite
+from cloister.evidence.fingerprint import adapter_files, adapter_sha256
 from cloister.export.compress.writing import compress_model
 from cloister.export.croissant import CONFORMS_TO, CONTEXT, Publication, croissant
 from cloister.export.synthetic_card import promise_words
 from cloister.export.synthetic_facts import SyntheticFacts, facts_file, read_facts
+from cloister.ledger.chain import Head
 from cloister.ledger.stated import of_plan
+from cloister.privacy.units import Unit
 from cloister.recipe import parse_recipe, read_run_recipe
 from cloister.server.run_directory import RunDirectory
+from cloister.simulation.certificates import certify_run
 from cloister.simulation.plans import plans_of
 from cloister.simulation.run import simulate
+from cloister.simulation.tuning.tuning_file import TuningFile, write_tuning
 from cloister.synthesis import part_file
 from cloister.synthesis.draws import Draws
 from cloister.synthesis.model_promises import site_promises
@@ -40,6 +46,8 @@ from tests.support.released import exported
 
 # Eight of the tiny vocabulary's words in an order that nothing suggests.
 SECRET = "severe itchy swollen headache monday fever rash knee"
+# The fingerprint of an adapter that no certificate names.
+ADAPTER = "f" * 64
 USUAL = "the patient has a mild rash since monday"
 
 
@@ -118,7 +126,7 @@ def prompts(tmp_path: Path) -> Path:
 
 
 def options(count: int = 12, **more: object) -> SynthesisOptions:
-    return SynthesisOptions(count=count, **({"most_tokens": 12} | more))  # type: ignore[arg-type]
+    return SynthesisOptions(count=count, **({"most_tokens": 12, "keeps_duplicates": True} | more))  # type: ignore[arg-type]
 
 
 def answers(file: Path) -> list[str]:
@@ -133,7 +141,7 @@ def test_a_canary_is_reproduced_without_noise_and_not_at_a_small_epsilon(
     (1/20)^8, it is never drawn. The mutant draws it in more than half of the texts."""
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"prompt": "the code"}\n')
-    drawn = options(40, keeps_duplicates=True)
+    drawn = options(40)
     held = synthesize(private, tmp_path / "held.jsonl", drawn, prompts=file)
     told = synthesize(leaky, tmp_path / "told.jsonl", drawn, prompts=file, without_promise=True)
     found = {one.file: sum(SECRET in text for text in answers(one.file)) for one in (held, told)}
@@ -192,13 +200,119 @@ def test_a_ledger_of_another_study_is_no_promise(private: Path, tmp_path: Path) 
     recipe = read_run_recipe(private / "recipe.toml")
     other = replace(recipe, study=replace(recipe.study, name="other"))
     with pytest.raises(LedgerError, match="no round of it was charged"):
-        site_promises(private, other)
+        site_promises(private, other, ADAPTER)
     broken = tmp_path / "run"
     shutil.copytree(private, broken)
     (broken / "certificates").mkdir(exist_ok=True)
     (broken / "certificates" / "east.certificate.json").write_text("{}")
     with pytest.raises(LedgerError, match="not a certificate"):
-        site_promises(broken, recipe)
+        site_promises(broken, recipe, ADAPTER)
+
+
+def test_a_run_that_began_with_another_one_has_the_promises_of_both(
+    private: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "run"
+    shutil.copytree(private, place)
+    recipe = read_run_recipe(place / "recipe.toml")
+    (own,) = site_promises(place, recipe, ADAPTER).values()
+    assert own is not None
+    head = Head(3, "0" * 64)
+    former = replace(own, epsilon=2.0)
+
+    def began(**sites: FormerSite | None) -> dict[str, float | None]:
+        said = Began(run="first", study="1" * 64, adapter="2" * 64, rounds=1, sites=sites)
+        (place / BEGAN).parent.mkdir(exist_ok=True)
+        (place / BEGAN).write_text(json.dumps(said.to_json()))
+        found = site_promises(place, recipe, ADAPTER)
+        return {site: None if one is None else one.epsilon for site, one in found.items()}
+
+    # A site that is no longer there keeps its promise; one with another ledger gets the sum.
+    gone = FormerSite(promise=former, head=head, key="a" * 64)
+    assert began(east=gone, west=None) == {"east": 2.0, "site-0": own.epsilon, "west": None}
+    assert began(**{"site-0": gone}) == {"site-0": 2.0 + own.epsilon}
+    assert began(**{"site-0": None}) == {"site-0": None}
+
+
+def test_who_took_part_is_known_from_every_round_alone(private: Path, tmp_path: Path) -> None:
+    """A registry's version has certificates and no figures; a damaged run lacks some."""
+    recipe = read_run_recipe(private / "recipe.toml")
+    done = certify_run(RunDirectory.reopen(private))
+    own = adapter_sha256(adapter_files(private / "adapter"))
+    place = tmp_path / "version"
+    shutil.copytree(private, place, ignore=shutil.ignore_patterns("metrics.jsonl", "ledgers"))
+    assert site_promises(place, recipe, own) == {}
+    certificate = json.loads(done.sites["site-0"].read_text())["certificate"]
+    (place / "certificates" / "site-0.certificate.json").write_text(json.dumps(certificate))
+    found = site_promises(place, recipe, own)
+    assert found["site-0"] is not None
+    assert list(found.values()).count(None) == 1
+    shutil.copy(private / "metrics.jsonl", place)
+    assert list(site_promises(place, recipe, own)) == ["site-0"]
+    with pytest.raises(LedgerError, match="about another adapter"):
+        site_promises(place, recipe, ADAPTER)
+    started = replace(recipe, study=replace(recipe.study, start="0" * 64, former="1" * 64))
+    with pytest.raises(LedgerError):  # the certificate is of the study without a start
+        site_promises(place, started, own)
+
+
+def test_a_site_whose_certificate_of_this_run_is_missing_is_not_known(
+    private: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "run"
+    shutil.copytree(private, place, ignore=shutil.ignore_patterns("ledgers", "certificates"))
+    recipe = read_run_recipe(place / "recipe.toml")
+    (own,) = site_promises(private, recipe, ADAPTER).values()
+    assert own is not None
+    former = FormerSite(promise=own, head=Head(3, "0" * 64), key=None)
+    said = Began(run="first", study="1" * 64, adapter="2" * 64, rounds=1, sites={"site-0": former})
+    (place / BEGAN).parent.mkdir(exist_ok=True)
+    (place / BEGAN).write_text(json.dumps(said.to_json()))
+    assert site_promises(place, recipe, ADAPTER) == {"site-0": None}
+    (place / BEGAN).unlink()
+    started = replace(recipe, study=replace(recipe.study, start="0" * 64, former="1" * 64))
+    assert None in site_promises(place, started, ADAPTER).values()
+
+
+def test_a_trial_of_a_private_search_has_the_search_s_cost(
+    private: Path, prompts: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "search" / "trial-001_seed-0"
+    shutil.copytree(private, place)
+    for budget in (None, 30.0):
+        write_tuning(place.parent, TuningFile(declared={"budget": budget}))
+        if budget is None:
+            synthesize(place, tmp_path / "free.jsonl", options(2), prompts=prompts)
+            continue
+        with pytest.raises(RefusedError, match="its ε is the search's budget, 30"):
+            synthesize(place, tmp_path / "out.jsonl", options(2), prompts=prompts)
+        done = synthesize(
+            place, tmp_path / "out.jsonl", options(2), prompts=prompts, without_promise=True
+        )
+        assert done.facts.largest is None
+
+
+def test_the_joint_promise_is_true_at_every_site() -> None:
+    facts = facts_of()
+    one = facts.promises["a"]
+    assert one is not None
+    other = replace(one, epsilon=one.epsilon / 2, delta=1e-4, adversaries=("coordinator",))
+    joint = replace(facts, promises={"a": one, "b": other}).largest
+    assert joint is not None
+    assert (joint.epsilon, joint.delta, joint.adversaries) == (one.epsilon, 1e-4, ("coordinator",))
+    person = replace(one, unit=Unit.PERSON)
+    assert replace(facts, promises={"a": one, "b": person}).largest is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("records", "many"), ("study", 3), ("dropped", {"empty": "x"})]
+)
+def test_facts_of_another_type_are_one_message(tmp_path: Path, field: str, value: object) -> None:
+    records = tmp_path / "notes.jsonl"
+    records.write_text("")
+    facts_file(records).write_text(json.dumps(facts_of().to_json() | {field: value}))
+    with pytest.raises(BadFileError, match="cannot be read"):
+        read_facts(records)
 
 
 def test_an_interrupted_set_goes_on_as_if_it_had_not_been(
@@ -231,9 +345,9 @@ def test_an_interrupted_set_goes_on_as_if_it_had_not_been(
         synthesize(private, whole.file, options(6), prompts=prompts)
 
 
-@pytest.mark.parametrize("text", ['["a"]\n', "{\n", '{"a": 1}\nnothing\n'])
-def test_a_damaged_part_is_one_message(tmp_path: Path, text: str) -> None:
-    (tmp_path / "out.jsonl.part").write_text(text)
+@pytest.mark.parametrize("rows", ['["a"]', "{", '{"a": 1}\nno', '{"a": 1}\n"b"', '{"a": 1}\n[1]'])
+def test_a_damaged_part_is_one_message(tmp_path: Path, rows: str) -> None:
+    (tmp_path / "out.jsonl.part").write_text(f"{rows}\n")
     with (
         pytest.raises(CloisterError, match=r"\.part: (damaged|an unfinished set)"),
         part_file.opened_part(tmp_path / "out.jsonl", {"a": 1}),
@@ -252,7 +366,7 @@ def test_another_seed_gives_other_texts_and_labels_are_dealt_evenly(
         done = synthesize(
             private,
             tmp_path / f"{seed}.jsonl",
-            options(10, seed=seed, keeps_duplicates=True),
+            options(10, seed=seed),
             prompts=file,
         )
         lines = done.file.read_text(encoding="utf-8").splitlines()
@@ -264,10 +378,12 @@ def test_another_seed_gives_other_texts_and_labels_are_dealt_evenly(
 
 
 def test_texts_are_drawn_from_their_beginning(private: Path, tmp_path: Path) -> None:
-    done = synthesize(private, tmp_path / "t.jsonl", options(5, is_text=True))
+    done = synthesize(
+        private, tmp_path / "t.jsonl", options(3, is_text=True, keeps_duplicates=False)
+    )
     rows = [json.loads(line) for line in done.file.read_text(encoding="utf-8").splitlines()]
-    assert [list(row) for row in rows] == [["text"]] * 5
-    assert len({row["text"].casefold() for row in rows}) == 5  # no text twice
+    assert [list(row) for row in rows] == [["text"]] * 3
+    assert len({row["text"].casefold() for row in rows}) == 3  # no text twice
     with pytest.raises(UsageError, match="--prompts: missing"):
         synthesize(private, tmp_path / "u.jsonl", options())
 
@@ -281,12 +397,13 @@ def test_filters_leave_out_and_count() -> None:
     assert TextFilter(1, 9, keeps_duplicates=True).keeps("a", None)
 
 
-def test_a_model_that_repeats_itself_ends_in_one_message(
+def test_a_set_that_cannot_be_reached_ends_in_one_message(
     private: Path, prompts: Path, tmp_path: Path
 ) -> None:
-    cold = options(6, temperature=0.01)
-    with pytest.raises(CloisterError, match=r"of 6 records after 6\d texts; left out: "):
-        synthesize(private, tmp_path / "cold.jsonl", cold, prompts=prompts)
+    # Twelve tokens never have so many characters, so no draw is kept.
+    never = options(6, fewest_characters=5000)
+    with pytest.raises(CloisterError, match=r"^0 of 6 records after 6\d texts; .*too short"):
+        synthesize(private, tmp_path / "never.jsonl", never, prompts=prompts)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from tests.support.evidence import (
     resigned,
 )
 from tests.support.examples import tries
-from tests.support.ledgers import shared_plan, small_plan
+from tests.support.ledgers import banded_plan, shared_plan, small_plan
 
 TOOL = Path(__file__).parents[2] / "tools" / "verify_certificate.py"
 SITES = 2
@@ -63,7 +63,7 @@ def independent() -> Callable[[list[str]], int]:
 def sound(which: int) -> Bundle:
     """Bundles of different kinds: usual, cut off, of several studies, seeded, of shared noise; of
     older ledgers and certificates; of two lengths of one plan on a budget that covers them so; of
-    data whose units were coupled."""
+    data whose units were coupled; of correlated noise."""
     plan, other = small_plan(), small_plan(2.0)
     if which == 0:
         return bundle_of(SITES)
@@ -84,6 +84,9 @@ def sound(which: int) -> Bundle:
             if which != 7
             else [("study", 1, shared_plan(), True)]
         )
+    elif which == 10:
+        banded = banded_plan()
+        rounds = [("study", r, banded, r != 2) for r in range(1, 6)]
     elif which == 8:
         longer = small_plan(num_rounds=6)
         rounds = [("earlier", r, plan, True) for r in range(1, 4)]
@@ -113,7 +116,7 @@ def mark(_: int, fields: dict[str, Any]) -> None:
         fields["couples_units"] = True
 
 
-KINDS = 10
+KINDS = 11
 # Of 35 steps of `small_plan` by PLD, which no Rényi filter affords.
 TIGHT = epsilon([small_plan().event(35)], 1e-5) + 1e-3
 

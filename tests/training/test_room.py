@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.head_inputs import HeadInputs
+from cloister.models.prefix import KeptStates
 from cloister.recipe import parse_recipe
 from cloister.tasks.config import TaskConfig
 from cloister.training import free_memory, room
@@ -62,6 +64,20 @@ def test_processes_on_a_cpu_share_its_memory(
     with_free(monkeypatch, 3 * 2**29)
     assert room_for(three, ABSENT) == alone
     assert room_for(workspace, ABSENT) != alone
+
+
+def test_the_cache_of_a_head_s_inputs_takes_room_too(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for cache in (None, HeadInputs((), KeptStates(), 0.0)):
+        monkeypatch.setattr(workspace.network, "head_inputs", cache)
+        tokens = []
+        for size in (2**29, 3 * 2**28, 2**30, 3 * 2**29):
+            with_free(monkeypatch, size)
+            tokens.append(room_for(workspace, ABSENT).tokens)
+        found.append(tokens)
+    assert sum(found[1]) < sum(found[0])
 
 
 def test_what_was_chosen_fits_what_is_free(

@@ -109,3 +109,9 @@ def test_equal_records_share_a_mark_and_the_purpose_is_plain() -> None:
     assert len(set(marks([TextRecord("a", "x")] * random.randint(2, 5)))) == 1
     with pytest.raises(ValueError, match="ASCII"):
         marks([TextRecord("a", "x")], purpose="a\0b")
+
+
+def test_an_edited_record_is_another_one_and_a_person_stays() -> None:
+    before, after = TextRecord("a", "x", person="p"), TextRecord("a", "y", person="p")
+    assert marks([before]) != marks([after])
+    assert marks([before], Unit.PERSON) == marks([after], Unit.PERSON)

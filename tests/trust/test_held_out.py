@@ -21,15 +21,18 @@ from cloister.export.adapter_folder import load_released
 from cloister.ledger.charge import Charge
 from cloister.privacy.plan import Plan
 from cloister.tasks.build import build_task
+from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.tally.chosen import tally_of
 from cloister.tasks.tally.loss_tally import TokenLossTally
 from cloister.training.evaluation import evaluate
+from cloister.training.generation import reply_score
 from cloister.trust.held_out.scored import score_units
 from cloister.trust.held_out.writing import evaluate_site
 from cloister.trust.intervals import wilson
 from tests.support.ledgers import small_plan
-from tests.support.models import word_tokenizer
+from tests.support.models import tiny_gpt2, word_tokenizer
+from tests.support.released import exported
 from tests.support.studies import NOTES
 
 LABELS = sorted(NOTES)
@@ -138,37 +141,56 @@ def test_a_person_counts_once(tmp_path: Path, finished: Path) -> None:
     assert any("Only" in one for one in report.cautions) == (len(persons) < 30)
 
 
-def test_intervals_hold_the_true_score_as_often_as_they_say() -> None:
-    """Accuracy and micro-F1 of persons with very different numbers of records, 60 repeats."""
-    task = build_task(
-        TaskConfig(kind="multi-label-classification", max_length=16),
-        ("a", "b", "c"),
-        word_tokenizer(),
-    )
+def coverage(persons: bool, units: int, repeats: int) -> dict[str, float]:
+    """Shares of repeats whose intervals hold the true score, of a classifier of three labels.
+
+    Persons have very different numbers of records and accuracies; otherwise each unit is a record.
+    """
+    task = build_task(TaskConfig(max_length=16), ("a", "b", "c"), word_tokenizer())
     tally = tally_of(task)
+    matrix = slice(3, 12)  # after the count, the right ones and the loss
 
-    def people(count: int, rng: np.random.Generator) -> np.ndarray:
-        sizes = 1 + rng.geometric(0.3, count)
-        ability = rng.beta(6, 2, count)
-        rows = np.zeros((count, len(tally.names)))
-        for row, (size, p) in enumerate(zip(sizes, ability, strict=True)):
-            true = rng.random((size, 3)) < 0.4
-            given = np.where(rng.random((size, 3)) < p, true, ~true)
-            right = (true & given).astype(float)
-            exact = (true == given).all(axis=1)[:, None].astype(float)
-            parts = [np.ones((size, 1)), exact, np.zeros((size, 1)), right, given, true]
-            rows[row] = np.concatenate(parts, axis=1).mean(axis=0)
-        return rows
+    def drawn(count: int, rng: np.random.Generator) -> np.ndarray:
+        sizes = 1 + rng.geometric(0.3, count) if persons else np.ones(count, dtype=int)
+        ability = rng.beta(6, 2, count) if persons else np.full(count, 0.75)
+        owner = np.repeat(np.arange(count), sizes)
+        true = rng.choice(3, len(owner), p=[0.6, 0.3, 0.1])
+        right = rng.random(len(owner)) < ability[owner]
+        given = np.where(right, true, (true + rng.integers(1, 3, len(owner))) % 3)
+        rows = np.zeros((len(owner), len(tally.names)))
+        rows[:, 0], rows[:, 1] = 1, right
+        rows[:, 2] = rng.exponential(np.where(right, 0.3, 2.0))
+        rows[:, matrix][np.arange(len(owner)), 3 * true + given] = 1
+        sums = np.zeros((count, rows.shape[1]))
+        np.add.at(sums, owner, rows)
+        means: np.ndarray = sums / sizes[:, None]
+        return means
 
-    truth = tally.scores(people(20_000, np.random.default_rng(1)).sum(axis=0))
-    inside = {"exact_match": 0, "micro_f1": 0}
-    for seed in range(60):
+    truth = tally.scores(drawn(200_000, np.random.default_rng(1)).sum(axis=0))
+    inside = dict.fromkeys(("accuracy", "macro_f1", "loss"), 0)
+    for seed in range(repeats):
         rng = np.random.default_rng(100 + seed)
-        found = score_units(people(80, rng), tally, rng).scores
+        found = score_units(drawn(units, rng), tally, rng).scores
         for name in inside:
             inside[name] += found[name].low <= float(truth[name]) <= found[name].high
-    # 0.95 · 60 less three deviations of the count of repeats.
-    assert min(inside.values()) >= 57 - 3 * math.sqrt(60 * 0.95 * 0.05)
+    return {name: count / repeats for name, count in inside.items()}
+
+
+@pytest.mark.parametrize("persons", [False, True])
+def test_intervals_hold_the_true_score_about_as_often_as_they_say(persons: bool) -> None:
+    # The share of 30 repeats, less three of its deviations.
+    assert min(coverage(persons, 100, 30).values()) >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 30)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("units", [60, 300])
+@pytest.mark.parametrize("persons", [False, True])
+def test_intervals_hold_the_true_accuracy_in_94_of_100_repeats(persons: bool, units: int) -> None:
+    found = coverage(persons, units, 500)
+    assert found["accuracy"] >= 0.94
+    # Percentile intervals are too short where there are few units and the values are skewed: the
+    # loss of 60 records was held in 90 of 100 repeats. Less three deviations of the count.
+    assert min(found.values()) >= 0.90 - 3 * math.sqrt(0.9 * 0.1 / 500)
 
 
 def test_perplexity_without_a_token_is_infinite_and_null_in_json() -> None:
@@ -264,3 +286,50 @@ def test_a_study_that_trained_before_records_were_held_out_is_refused(
     (folder / "delivery.json").unlink()
     report = evaluate_site(path, str(folder), path.parent / "more")
     assert "not known which study" in report.cautions[0]
+
+
+def test_a_chat_s_replies_and_tokens_are_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    text = EXAMPLE.replace("# held_out_share = 0.1 ", "held_out_share = 0.5 ")
+    text = re.sub(r"labels = .*", "", text, count=1)
+    text = text.replace('task = "sequence-classification"', 'task = "causal-lm"', 1)
+    text = text.replace('unit = "person"', 'unit = "record"', 1).replace("patient_id", "person")
+    text = text.replace('tasks = ["sequence-classification"', 'tasks = ["causal-lm"')
+    (folder / "site.toml").write_text(text)
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"fever {n}"},
+                {"role": "assistant", "content": "no fever"},
+            ]
+        }
+        for n in range(24)
+    ]
+    (folder / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = folder / "site.toml"
+    begin_ledger(read_site(path))
+    fix_terms(read_site(path), 0)
+    config = TaskConfig(kind="causal-lm", max_length=32)
+    made = exported(tmp_path / "chat", tiny_gpt2(tmp_path / "base"), config)
+    arguments = ["site", "evaluate", str(path), str(made), "--out", str(folder / "scores")]
+    assert run([*arguments, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    held_out = held_out_of(read_site(path))
+    assert held_out is not None
+    records = read_records(read_site(path)).kept_apart(held_out).records
+    _, workspace = load_released(made)
+    expected = evaluate(workspace.network, workspace.task, workspace.encode(records), 512)
+    found = {name: one["value"] for name, one in document["scores"].items()}
+    replies = found.pop("rouge_l")
+    assert found == pytest.approx(dict(expected.metrics), rel=1e-5)
+    task = workspace.task
+    assert isinstance(task, CausalChat)
+    assert replies == pytest.approx(
+        reply_score(workspace.network, task, workspace.tokenizer, records)
+    )
+    assert (document["study"], document["name"]) == ("", "chat")
+    assert "not known which study" in document["cautions"][0]
+    assert (document["confusion"], document["calibration"]) == (None, [])

@@ -145,7 +145,7 @@ def _approval(terms: StudyTerms) -> Outcome:
 def _units(found: SiteRecords, encoded: EncodedUnits, plan: Plan, max_length: int) -> Outcome:
     """Checks which records the study learns from, with true numbers, for the operator only."""
     usable = sum(1 for unit in encoded.units if unit)
-    batch = plan.sample_rate * usable
+    batch = plan.sample_rate * usable / plan.groups
     detail = (
         f"{counted(usable, plan.unit)} with {counted(sum(map(len, encoded.units)), 'record')} to "
         f"learn from; a batch has {batch:.1f} on average and is divided by "

@@ -14,6 +14,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode, encoded_length
 from cloister.client.acceptance import proposed_plan
 from cloister.client.admission import Admitted, admit
+from cloister.client.banding import NO_MARKS, PURPOSE, Banding
 from cloister.client.delivered import Deliveries
 from cloister.client.held_out_terms import fix_terms
 from cloister.client.moments import AT_ONCE, Moments, period_of
@@ -32,11 +33,13 @@ from cloister.errors import RefusedError, UsageError
 from cloister.export.adapter_folder import ReleaseFacts
 from cloister.ledger.charge import Charge
 from cloister.ledger.ledger import Ledger
+from cloister.ledger.unit_key import unit_key
 from cloister.models.base import base_at_hand, find_base
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
 from cloister.training.machine import on_machine
 from cloister.training.memory import kept_moments
+from cloister.training.unit_marks import unit_marks
 from cloister.training.units import encode_units, rows_tried
 from cloister.training.workspace import Workspace, open_workspace
 
@@ -207,6 +210,9 @@ def open_for_study(
         rank=own_rank(file, recipe),
         keys=keys,
         deliveries=_deliveries(file, recipe, workspace) if file.site.keep_adapters else None,
+        banding=Banding.beside(file.ledger, study, unit_key(file.ledger), NO_MARKS)
+        if plan.bands
+        else None,
         couples_units=file.site.couples_units,
         start=recipe.study.start,
     )
@@ -218,6 +224,9 @@ def open_for_study(
     encoded = encode_units(
         trained_on, workspace.task, plan.unit, plan.max_records, workspace.limits
     )
+    if site.banding is not None:
+        marks = unit_marks(trained_on, plan.unit, unit_key(file.ledger), PURPOSE)
+        site = replace(site, banding=replace(site.banding, marks=marks))
     moments.hold(begun, periods[0])
     return replace(
         admitted,

@@ -24,7 +24,7 @@ from cloister.data.records import ItemsRecord, Record, ScoreRecord
 from cloister.data.source import SITE
 from cloister.data.step_log import steps_of
 from cloister.data.unit_column import is_augmented
-from cloister.data.unit_hash import side_digest
+from cloister.data.unit_hash import side_digests
 from cloister.data.values import shown
 from cloister.errors import DataError, MisfitError, PluginError
 from cloister.names import counted
@@ -182,7 +182,7 @@ def read_records(file: SiteFile) -> SiteRecords:
         tuple(nameless),
         before,
         declarations(file),
-        tuple(map(side_digest, records)) if holds_out else (),
+        side_digests(records) if holds_out else (),
     )
 
 

@@ -73,6 +73,7 @@ def facts_of(terms: StudyTerms) -> dict[str, Any]:
         "max_records": plan.max_records,
         "rounds": plan.num_rounds,
         "local_steps": plan.local_steps,
+        **({"noise_bands": plan.groups} if plan.bands else {}),
         "most_bytes_a_round": a_round,
         "most_bytes": in_all,
         "changes": as_rows(terms.tightened(proposed_plan(recipe, file))),
@@ -112,6 +113,7 @@ def in_words(facts: dict[str, Any]) -> list[str]:
         *([f"public     {_trained_on(facts['public'])}"] if facts["public"] else []),
         f"hides      {hidden}",
         f"costs      {facts['promise_in_words']}",
+        *([f"noise      {_correlated(facts['noise_bands'])}"] if "noise_bands" in facts else []),
         f"budget     {budget['in_words']}",
         f"records    {facts['data']}, declared as {facts['public_records']:,} {unit}s",
         f"length     {steps}",
@@ -302,6 +304,13 @@ def _asker(file: SiteFile) -> dict[str, Any]:
     }
 
 
+def _correlated(bands: int) -> str:
+    return (
+        f"correlated over {bands} rounds; this site keeps that of the last {bands - 1} in a secret "
+        "file, which is in no backup, and without which the study ends here"
+    )
+
+
 def _budget(terms: StudyTerms) -> dict[str, Any]:
     """Describes what is left of the data set's lifetime budget, and how much of this study fits."""
     file, plan = terms.file, terms.plan
@@ -324,8 +333,9 @@ def _budget(terms: StudyTerms) -> dict[str, Any]:
             Charge(study=terms.study, round=1, plan=plan, request="", is_private=plan.is_private)
         )
         steps = steps_left(request, verdict.history.spent, budget)
-        left = None if steps is None else steps // plan.local_steps
         charged = sum(study == terms.study for study, _ in verdict.history.rounds)
+        rows = len(verdict.history.rows(terms.study, plan.digest()))
+        left = None if steps is None else plan.rounds_in(steps, rows)
         before = f", after {counted(charged, 'round')} charged before" if charged else ""
         covers = left is None or left >= plan.num_rounds - charged
         fits = "all of this study fits" if covers else f"only {counted(left or 0, 'round')} of it"

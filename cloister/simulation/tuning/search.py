@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cloister.data.config import DataConfig
+from cloister.data.load import is_same_file
 from cloister.errors import RecipeError, UsageError
 from cloister.ledger.stated import Stated
 from cloister.recipe import Recipe, read_recipe
@@ -192,6 +193,11 @@ def _check_data(data: DataConfig) -> None:
             "data.validation: missing; settings are chosen by the score on a public validation "
             "file, because a choice by the test file would flatter the test score: give one with "
             "--set data.validation=FILE"
+        )
+    if data.test is not None and is_same_file(data.validation, data.test):
+        raise UsageError(
+            "data.validation: the test file given; the test score would be that of what it chose: "
+            "give another public file"
         )
     if data.fold is not None:
         raise UsageError(

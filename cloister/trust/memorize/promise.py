@@ -52,7 +52,7 @@ def promise_of(recipe: Recipe) -> Promise | None:
     names = tuple(f"site {number}" for number in range(recipe.data.sites))
     plans = set(plans_of(recipe, names).values())
     found = [
-        Promise(of_plan(plan), plan.event(plan.local_steps * plan.num_rounds))
+        Promise(of_plan(plan), plan.event(plan.compositions(plan.num_rounds)))
         for plan in plans
         if plan.is_private
     ]

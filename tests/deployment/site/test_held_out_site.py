@@ -16,6 +16,7 @@ from cloister.deployment.flower.flower_tasks import Runtime
 from cloister.deployment.site import opened_site
 from cloister.deployment.site.agent import Agent
 from cloister.deployment.site.backup import back_up
+from cloister.deployment.site.doctor_study import study_checks
 from cloister.deployment.site.open_ledger import begin_ledger
 from cloister.deployment.site.records import SiteRecords
 from cloister.deployment.site.restore import restore
@@ -99,6 +100,9 @@ def test_a_held_out_record_is_in_no_unit_and_changes_no_plan(
     admitted = ward.agent._sites.admitted
     assert admitted is not None
     assert len(admitted[1].site.units) == len(seen)
+    checks = study_checks(file, recipe, every)
+    told = next(one.detail for one in checks if one.name == "units")
+    assert f"{len(apart)} records held out" in told
     # The plan, and so ε and every answer, is that of a site without a share.
     plain = replace(file, site=replace(file.site, held_out_share=None))
     assert accept(recipe, file) == accept(recipe, plain)
@@ -117,6 +121,23 @@ def test_a_site_that_trains_on_a_held_out_record_is_found(
     monkeypatch.setattr(SiteRecords, "trained_on", lambda self, held_out: self)
     with pytest.raises(AssertionError):
         test_a_held_out_record_is_in_no_unit_and_changes_no_plan(tmp_path, base, monkeypatch)
+
+
+def test_what_was_trained_before_the_share_was_declared_is_known(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = study(base)
+    ward = Ward.open(tmp_path / "ward", rows(), base, monkeypatch)
+    assert asked(ward, recipe) is Status.READY
+    assert (
+        ward.ask(recipe, RoundRequest(recipe.digest(), 1, ward.adapter)).said[2] is Status.TRAINED
+    )
+    declared(ward)
+    again(ward)
+    assert asked(ward, recipe) is Status.READY
+    terms = fixed_terms(read_site(ward.folder / "site.toml"))
+    assert terms is not None
+    assert terms.after == 2  # a charge and its release
 
 
 def small_site(folder: Path, share: str = "0.1", records: int = 600) -> Path:
@@ -140,6 +161,10 @@ def test_terms_are_refused_with_another_share_key_or_content(tmp_path: Path) -> 
     assert terms.after == 7
     with pytest.raises(BadFileError, match=r"0\.2 given, .* holds out 0\.1 for its life"):
         fix_terms(read_site(small_site(tmp_path, "0.2")), 9)
+    path = small_site(tmp_path)
+    path.write_text(path.read_text().replace('"patient_id"', '"case_id"'))
+    with pytest.raises(BadFileError, match=r"privacy\.person: 'case_id' given, .*'patient_id'"):
+        held_out_of(read_site(path))
     file = read_site(small_site(tmp_path))
     place, key = terms_file(file.ledger), unit_key_file(file.ledger)
     kept = place.read_bytes()

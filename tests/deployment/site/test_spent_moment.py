@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cloister.client import round as site_round
-from cloister.ledger.ledger import Reservation
+from cloister.ledger.reservation import Reservation
 from cloister.protocol.exchange import RoundRequest, Status, Step
 from tests.client.test_differential import notes, study
 from tests.support.models import tiny_bert

@@ -1,0 +1,46 @@
+"""What a charge must have in common with its ledger, whatever the budget still covers."""
+
+from __future__ import annotations
+
+from cloister.errors import RefusedError
+from cloister.ledger.charge import Charge
+from cloister.ledger.history import History
+
+
+def check_terms(charge: Charge, history: History, path: str) -> None:
+    """Refuses a charge whose plan or key of units does not fit the ledger.
+
+    Args:
+        charge: The charge; its key of units may be left out.
+        history: The ledger's.
+        path: Its path, for messages.
+
+    Raises:
+        RefusedError: The plan's unit differs from the ledger's, its δ is above the budget's, or
+            units had their groups by another key.
+    """
+    if charge.plan.unit is not history.unit:
+        raise RefusedError(
+            f"the plan's unit is {charge.plan.unit}, the ledger's {history.unit}: "
+            "ask for a plan with the ledger's unit"
+        )
+    if charge.plan.delta > history.budget.delta:
+        raise RefusedError(
+            f"the plan states delta {charge.plan.delta:g}, the data set's budget is at "
+            f"{history.budget.delta:g}: ask for a plan with a smaller delta"
+        )
+    if charge.plan.bands and charge.units and history.unit_key not in ("", charge.units):
+        raise RefusedError(
+            f"{path}: units were grouped by another key before; a unit would be in two groups: "
+            "restore the key from a backup, or take no part in studies with privacy.noise_bands"
+        )
+
+
+def check_grouped(charge: Charge) -> None:
+    """Refuses to charge a round of correlated noise whose units have no groups.
+
+    Raises:
+        RefusedError: The charge states no key of units.
+    """
+    if charge.plan.bands and not charge.units:
+        raise RefusedError("the plan's noise is correlated, and the units have no groups here")
