@@ -24,6 +24,8 @@ from cloister.cli.main import command_line
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MADE = "<!-- made by tools/reference.py; not to be edited -->\n"
+# The help's last paragraph: a command, over several lines if it is long.
+_EXAMPLE = re.compile(r"Example: (.+(?:\n.+)*)")
 # Sections of a Google-style docstring whose entries are `name: text`.
 LISTED = ("Args", "Attributes", "Raises")
 # How a signature is printed: what to write in place of what. Addresses differ from run to run, and
@@ -128,12 +130,17 @@ def commands_page() -> str:
 def _command(name: str, command: Any, level: int) -> Iterator[str]:
     if level > 1:
         yield f"{'#' * level} {name}\n"
-    yield re.sub(r"Example: (.+)", r"Example: `\1`", inspect.cleandoc(command.help or "")) + "\n"
+    yield _EXAMPLE.sub(_one_line, inspect.cleandoc(command.help or "")) + "\n"
     rows = [row for parameter in command.params if (row := _parameter(parameter))]
     if rows:
         yield "\n".join(["| argument or option | what it is |", "|---|---|", *rows]) + "\n"
     for child, below in getattr(command, "commands", {}).items():
         yield from _command(f"{name} {child}", below, level + 1)
+
+
+def _one_line(example: re.Match[str]) -> str:
+    """Returns an example as code on one line, however many lines the help has for it."""
+    return f"Example: `{' '.join(example[1].split())}`"
 
 
 def _parameter(parameter: click.Parameter) -> str:

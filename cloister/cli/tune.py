@@ -77,7 +77,7 @@ def tune(
     was interrupted. Needs optuna: pip install 'cloister[tune]'.
 
     Example: cloister tune study.toml --public --search training.learning_rate=0.1:10:log
-    --search privacy.max_grad_norm=1,4,8 --trials 20 --out runs/tuned
+    --search privacy.max_grad_norm=1,4,8 --set data.validation=validation.jsonl --out runs/tuned
     """
     from cloister.cli.display import Display
     from cloister.recipe import warnings

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import datasets
 from datasets.exceptions import DatasetsError, FileNotFoundDatasetsError
@@ -64,11 +63,6 @@ def _refuse_local(source: str, name: str, key: str) -> None:
         raise DataError(
             f"{source}: no such file, and not the name of a data set on the hub (owner/name); "
             f"correct {key}"
-        )
-    if Path(name).exists():
-        raise DataError(
-            f"{name}: is a folder here; name a file in it as {key} (for the hub's data set "
-            "of that name, run from another folder)"
         )
 
 

@@ -59,9 +59,10 @@ def load(
             rows = file_rows(path, split, reading.columns_read, asker, form)
             name = path.name
         else:
+            key = asker.source(split)
+            _refuse_folder(source, key)
             from cloister.data.hub import hub_rows  # `datasets` takes a second to load
 
-            key = asker.source(split)
             rows = hub_rows(source, split, reading.columns_read, key)
             name = f"{source} ({split})"
         records = [reading.record(row, name, number) for number, row in rows]
@@ -96,6 +97,7 @@ def first_record(
         return None
     path = _path(source)
     if not _is_file_name(source, path):
+        _refuse_folder(source, asker.source(split))
         return None
     reading = _reading(path, split, kind, columns, sites, asker)
     try:
@@ -139,6 +141,16 @@ def _path(source: str) -> Path:
 def _is_file_name(source: str, path: Path) -> bool:
     known = form_of(path) is not None
     return known or path.is_absolute() or source.startswith(".") or _is_no_folder(path)
+
+
+def _refuse_folder(source: str, key: str) -> None:
+    """Refuses a folder of this machine, which `datasets` would read and copy into its cache."""
+    name = source.partition(":")[0]
+    if os.path.exists(name):  # noqa: PTH110 - takes any name
+        raise DataError(
+            f"{name}: is a folder here; name a file in it as {key} (for the hub's data set "
+            "of that name, run from another folder)"
+        )
 
 
 def _is_no_folder(path: Path) -> bool:

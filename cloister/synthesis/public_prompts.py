@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloister.bounds import listed
 from cloister.data.json_rows import json_rows
 from cloister.errors import DataError, UsageError
 
@@ -55,7 +56,12 @@ def read_prompts(file: Path | None, *, is_text: bool) -> tuple[PublicPrompt, ...
         where = f"{file}, row {row}"
         if len(found) == MOST_PROMPTS:
             raise DataError(f"{file}: more than {MOST_PROMPTS:,} prompts; give fewer")
-        text, label = value.get("prompt"), value.get("label")
+        if "prompt" not in value:
+            raise DataError(
+                f"{where}: no column 'prompt' (found: {listed(list(value)) or 'none'}); name "
+                "the column of prompts 'prompt'"
+            )
+        text, label = value["prompt"], value.get("label")
         if not isinstance(text, str) or not text.strip() or len(text) > MOST_CHARACTERS:
             raise DataError(
                 f"{where}: prompt is not a text of 1 to {MOST_CHARACTERS:,} characters; correct it"

@@ -46,3 +46,14 @@ def test_a_missing_file_is_said_with_the_field_that_names_it(tmp_path: Path, key
     recipe = read_recipe(None, [*feedback(tmp_path, ["late,bad"] * 20), f"{key}=none.csv"])
     with pytest.raises(DataError, match=rf"none\.csv: no such file; correct {key}$"):
         refuse_early(recipe)
+
+
+@pytest.mark.parametrize("key", ["data.train", "data.test", "data.validation"])
+def test_a_folder_is_refused_early_with_the_field_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    recipe = read_recipe(None, [*feedback(tmp_path, ["late,bad"] * 20), f"{key}=folder"])
+    with pytest.raises(DataError, match=rf"^folder: is a folder here; name a file in it as {key}"):
+        refuse_early(recipe)

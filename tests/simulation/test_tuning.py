@@ -93,8 +93,8 @@ def by_rate(recipe: Recipe) -> float:
         ("training.learning_rate", "section.key=value is needed"),
         ("training.learning_rate=1:0.1", "LOW < HIGH is needed"),
         ("training.learning_rate=0:1:log", "0 < LOW < HIGH is needed"),
-        ("training.learning_rate=1:inf", "'inf' is not a number"),
-        ("training.learning_rate=a:b", "'a' is not a number"),
+        ("training.learning_rate=1:inf", "'inf' is not a finite number"),
+        ("training.learning_rate=a:b", "'a' is not a finite number"),
         ("training.learning_rate=1", "at least two different values"),
         ("training.learning_rate=1,1", "at least two different values"),
         ("lora.r=1.5:4", "takes integers only"),
@@ -209,12 +209,14 @@ def test_another_search_does_not_continue_a_folder(assignments: list[str], tmp_p
         replace(planned, budget=9.0),
         planned_of([*assignments, "lora.r=2"]),
     ):
-        with pytest.raises(UsageError, match="has a search with another"):
+        with pytest.raises(UsageError, match="holds another search, which differs in its"):
             open_search(tmp_path / "one", other)
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "mine.txt").write_text("")
     with pytest.raises(UsageError, match="not a search"):
         open_search(tmp_path / "two", planned)
+    with pytest.raises(UsageError, match=r"mine\.txt: is a file; give a new folder as --out"):
+        open_search(tmp_path / "two" / "mine.txt", planned)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +336,7 @@ def test_the_winner_s_recipe_reads_back_and_says_what_chose_it(
     assert page.count("<svg") == 2
     assert "<script" not in page
     assert "http" not in page
-    assert "cost no privacy" in page
+    assert "costs no privacy" in page
 
 
 def test_text_of_a_recipe_is_harmless_in_page_and_comments(assignments: list[str]) -> None:

@@ -429,8 +429,9 @@ def test_options_out_of_bounds_are_refused(field: str, value: float) -> None:
     ("text", "message"),
     [
         ("", "no prompt in it"),
+        ('{"promt": "a"}', r"row 1: no column 'prompt' \(found: promt\)"),
         ('{"prompt": ""}', "prompt is not a text"),
-        ('{"text": "a"}', "prompt is not a text"),
+        ('{"prompt": 3}', "prompt is not a text"),
         ('{"prompt": "a", "label": 3}', "label is not a text"),
         ('{"prompt": "a", "label": "b"}\n{"prompt": "c"}', "make them alike"),
         ("no json", "no valid JSON"),

@@ -108,6 +108,7 @@ def test_scores_are_those_of_the_adapter_on_the_held_out_records(
     assert support == [sum(r.label == label for r in records) for label in LABELS]  # type: ignore[union-attr]
     page = (out / "index.html").read_text()
     assert "no ε covers them" in page
+    assert "50 % of its records, never trained on)." in page
     assert all(label in page for label in LABELS)
     assert document["cautions"] == []
     capsys.readouterr()

@@ -188,8 +188,8 @@ def _end(text: str, given: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise UsageError(
-            f"--search {shortened(text)[1:-1]}: {shortened(given)} is not a number; a range is "
-            "LOW:HIGH or LOW:HIGH:log"
+            f"--search {shortened(text)[1:-1]}: {shortened(given)} is not a finite number; a range "
+            "is LOW:HIGH or LOW:HIGH:log"
         )
     return value
 

@@ -55,6 +55,8 @@ def open_search(folder: Path, planned: Search) -> TuningFile:
         UsageError: The folder holds something else, or another search.
         BadFileError: It cannot be read or written.
     """
+    if folder.is_file():
+        raise UsageError(f"{folder}: is a file; give a new folder as --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / TUNING_FILE).is_file():

@@ -24,10 +24,10 @@ def tuned_recipe(planned: Search, best: TriedSetting, tried: int, metric: str) -
 
 
 def data_words(planned: Search) -> str:
-    """Returns what the search cost, in one sentence."""
+    """Returns what the search costs, in one sentence."""
     if planned.together is None:
         return (
-            "Data: public (declared, or generated). The search cost no privacy; each trial adds "
+            "Data: public (declared, or generated). The search costs no privacy; each trial adds "
             "the noise of its ε, which protects nobody here."
         )
     total = planned.together

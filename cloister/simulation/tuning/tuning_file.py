@@ -148,8 +148,8 @@ def check_same(
     differing = [key for key in declared if before.declared.get(key) != declared[key]]
     if differing or before.declared.keys() != declared.keys():
         raise UsageError(
-            f"{folder}: has a search with another {', '.join(differing) or 'form'}; give another "
-            "--out, or the same command"
+            f"{folder}: holds another search, which differs in its "
+            f"{', '.join(differing) or 'form'}; give another --out, or the command of that search"
         )
     fields = {one.field for one in searched}
     for trial in before.trials:

@@ -35,11 +35,12 @@ def held_out_page(
         found: The scores.
         cautions: What a reader must know.
     """
+    counted = f"; {found.units} persons count as one each" if document["unit"] == "person" else ""
+    share = f"{100 * document['held_out_share']:g} % of its {document['unit']}s"
     body = [
         paragraph(
             f"{adapter.name}, a model for {document['task']}, on {document['records']} records "
-            f"that {site} held out ({document['held_out_share']:g} of its {document['unit']}s, "
-            f"never trained on); {found.units} {document['unit']}s count as one each."
+            f"that {site} held out ({share}, never trained on){counted}."
         ),
         paragraph(
             "For this institution only: these figures tell of private records, no noise was added, "
