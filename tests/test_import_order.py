@@ -35,6 +35,7 @@ ROOMS = {
     "owner_only": 0,
     "plugins": 0,
     "staging": 0,
+    "stopping": 0,
     "adapter": 1,
     "privacy": 2,
     "data": 2,

@@ -85,15 +85,15 @@ def watch(
 
 def _run(watch: Watch, *, once: bool) -> dict[str, Any]:
     import signal
-    import threading
 
+    from cloister.stopping import Stop
     from cloister.watching.addresses import NOT_NOISED
     from cloister.watching.listening import Listener, PostedRows, make_app
     from cloister.watching.running import Shell, first_state, run_watch
     from cloister.watching.shown import Shown
     from cloister.watching.state_file import opened_folder, read_state
 
-    file, stop = watch.file, threading.Event()
+    file, stop = watch.file, Stop()
 
     def say(text: str) -> None:
         typer.echo(text, err=True)

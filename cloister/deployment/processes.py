@@ -10,13 +10,13 @@ import pwd
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloister.deployment.log_rotation import Pump, RotatingLog
+from cloister.stopping import Stop
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class Supervisor:
     programs: Sequence[Program]
     on_tick: Callable[[], None] = lambda: None
     on_change: Callable[[], None] = lambda: None
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop: Stop = field(default_factory=Stop)
 
     def __post_init__(self) -> None:
         self.children = {program.name: Child(program) for program in self.programs}

@@ -10,6 +10,7 @@ from cloister.client.changes import as_rows, changes
 from cloister.client.site_file import read_site
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.models.base import weights_sha256
+from cloister.privacy.bands import coefficients
 from cloister.privacy.plan import Plan
 from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Unit
@@ -33,6 +34,7 @@ OTHER = {
     "max_records": 23,
     "neighbouring": "other",
     "sharing": Sharing(sites=3, missing=0, colluding=1, bits=32),
+    "bands": coefficients(3, 3),
 }
 
 
@@ -42,7 +44,7 @@ def test_equal_plans_have_no_change() -> None:
 
 @pytest.mark.parametrize("name", [f.name for f in fields(Plan) if f.name != "message"])
 def test_a_change_of_any_field_is_listed(name: str) -> None:
-    asked = small_plan(0.9, 3)
+    asked = replace(small_plan(0.9, 3), local_steps=1)
     accepted = replace(asked, **{name: OTHER[name]})
     found = {change.name: (change.asked, change.accepted) for change in changes(asked, accepted)}
     assert found[name] == (getattr(asked, name), OTHER[name])

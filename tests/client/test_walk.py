@@ -28,7 +28,7 @@ from cloister.simulation.run import simulate
 from cloister.training.workspace import Workspace
 from tests.support.studies import small_recipe
 
-MOST_STOPS = 25
+MOST_STOPS = 28
 MOST_ADMISSION_STOPS = 25
 
 

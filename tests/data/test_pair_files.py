@@ -65,7 +65,9 @@ def test_a_recipe_is_begun_with_both_columns(
     from cloister.recipe import read_recipe
 
     out = tmp_path / "study.toml"
-    test = ["--test", str(tmp_path / "public.jsonl")]
+    public = tmp_path / "public.jsonl"
+    public.write_bytes(file.read_bytes())
+    test = ["--test", str(public)]
     assert run(["new", "--data", str(file), *test, "--out", str(out)]) == 0
     recipe = read_recipe(out)
     assert recipe.task.kind == "text-pairs"

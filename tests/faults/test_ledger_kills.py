@@ -263,7 +263,15 @@ POINTS: dict[str, tuple[type, str, Callable[..., Any], int, list[str], bool, boo
         True,
         False,
     ),
-    "between reservation and release": (Ledger, "_release", before, 1, ["reserved 2"], True, False),
+    "between reservation and release": (
+        Ledger,
+        "write_release",
+        before,
+        1,
+        ["reserved 2"],
+        True,
+        False,
+    ),
     "before the release is committed": (
         Transaction,
         "append",
@@ -293,7 +301,7 @@ POINTS: dict[str, tuple[type, str, Callable[..., Any], int, list[str], bool, boo
     ),
     "after the release, before it is sent": (
         Ledger,
-        "_release",
+        "write_release",
         after,
         1,
         ["reserved 2"],
