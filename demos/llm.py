@@ -34,7 +34,7 @@ from cloister.printable import one_line
 
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 # Of the test set, from each clinic: enough that a mean ROUGE moves by a few hundredths with chance.
-TESTED = 6
+TESTED = 8
 # Longest reply that is shown, in characters.
 SHOWN = 300
 
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", default="llm-demo", help="where everything goes")
     parser.add_argument("--base", default=BASE, help="a hub id or a folder")
     parser.add_argument("--each", type=int, default=300, help="chats of a clinic")
-    parser.add_argument("--rounds", type=int, default=26)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--layers", type=int, default=2, help="the last layers that are adapted")
     asked = parser.parse_args()
     folder = Path(asked.folder).resolve()
