@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from pathlib import Path
 from queue import Empty
 
 import pytest
@@ -55,3 +56,17 @@ def test_a_handler_may_set_it_inside_of_a_wait(monkeypatch: pytest.MonkeyPatch) 
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert puts
+
+
+PACKAGE = Path(__file__).parents[1] / "cloister"
+
+
+def test_no_signal_s_handler_sets_an_event() -> None:
+    handled = {
+        path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8")
+        for path in PACKAGE.rglob("*.py")
+        if "signal.signal(" in path.read_text(encoding="utf-8")
+    }
+    assert {"deployment/processes.py", "cli/model_watch.py"} <= handled.keys()
+    for name, text in handled.items():
+        assert "threading.Event" not in text, name
