@@ -242,7 +242,8 @@ class Agent:
                 (admitted.site, admitted.sent_in(self._asked[1])) if admitted else (None, {})
             )
             who = self._identity(context) if asked and site is None else None
-            check_outgoing(reply, message, site, shapes, who.sign if who else None)
+            scored = admitted.evaluated if admitted else {}
+            check_outgoing(reply, message, site, shapes, who.sign if who else None, scored)
         except CloisterError as error:
             log.error("a reply was kept back")
             self._refused(error)
