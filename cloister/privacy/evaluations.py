@@ -22,7 +22,7 @@ from cloister.privacy.events import MOST_NOISE, GaussianEvent
 # Largest norm of one unit's vector; statistics are scaled by public weights to fit into it.
 BOUND = 1.0
 # All evaluations of a study together cost as much as one of this noise multiplier, unless the
-# recipe states the noise: ε = 1.0 at δ = 10⁻⁵ if there were nothing else.
+# recipe states the noise: ε = 0.93 at δ = 10⁻⁵ if there were nothing else.
 TOGETHER = 4.0
 # Least noise multiplier, as of training (`privacy.accounting.SMALLEST_NOISE`).
 LEAST = 0.2

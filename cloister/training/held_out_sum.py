@@ -69,9 +69,19 @@ def held_out_sum(
             ]
             if rows:
                 with np.errstate(all="ignore"):
-                    vectors = statistics.vectors(np.array(rows)) * statistics.scales
-                total += clip_and_sum([torch.from_numpy(vectors.astype(np.float32))], BOUND)
+                    vectors = statistics.vectors(np.array(rows))
+                    total += clipped_statistics(vectors, statistics.scales)
     return total
+
+
+def clipped_statistics(vectors: Floats, scales: Floats) -> ClippedSum:
+    """Scales units' statistics, clips each unit's vector as a whole, and sums.
+
+    Args:
+        vectors: Statistics of units, [N, D].
+        scales: What each statistic is multiplied by, [D].
+    """
+    return clip_and_sum([torch.from_numpy((vectors * scales).astype(np.float32))], BOUND)
 
 
 def unit_row(

@@ -271,9 +271,12 @@ class Agent:
     def _is_asked(self, request: RoundRequest) -> None:
         """Notes a question after its signature was checked."""
         self._question, self._asked = request, (request.study, request.round)
-        doing = {Step.PREPARE: "preparing", Step.DELIVER: "taking the adapter"}.get(
-            request.step, "training"
-        )
+        others = {
+            Step.PREPARE: "preparing",
+            Step.DELIVER: "taking the adapter",
+            Step.EVALUATE: "evaluating",
+        }
+        doing = others.get(request.step, "training")
         self._doing(doing, study=request.study, round=request.round)
 
     def _reload_if_asked(self) -> None:
