@@ -168,6 +168,17 @@ def test_the_certificate_states_the_evaluations_and_both_verifiers_take_it(tmp_p
         check_alone(to_bytes(evidence.certificate), most_steps=21, **about)
 
 
+def test_no_form_lets_an_evaluation_pass_as_a_trained_round_without_the_ledger() -> None:
+    one_step = [(study, n, replace(PLAN, local_steps=1), *rest) for study, n, _, *rest in STUDY]
+    about = {"site": "site-0", "study": "study", "key": public_hex(key_of(0)), "most_steps": 6}
+    for version in (3, 5):
+        evidence = certified_as(version, chain(key_of(0), one_step), 0)
+        hides = {"rounds": 6, **({"evaluations": []} if version == 5 else {})}
+        forged = resigned(evidence, key_of(0), **hides).certificate
+        with pytest.raises(LedgerError, match="neither of its rounds"):
+            check_alone(to_bytes(forged), **about)
+
+
 def test_an_evaluation_that_is_alike_training_is_still_counted_by_its_kind(tmp_path: Path) -> None:
     alike = [(study, number, ALIKE, *rest) for study, number, _, *rest in STUDY]
     evidence = certified(chain(key_of(0), alike), 0)
