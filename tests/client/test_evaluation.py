@@ -1,5 +1,6 @@
 """A site's private evaluation, asked as its coordinator asks: its moment, its bytes, its charge."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,14 @@ from cloister.adapter.wire import decode, encode
 from cloister.client.round import answer
 from cloister.client.site import Site
 from cloister.data.unit_hash import side_digests
-from cloister.errors import AdapterFormatError, RefusedError, RoundSpentError, UsageError
+from cloister.errors import (
+    AdapterFormatError,
+    LedgerError,
+    RefusedError,
+    RoundSpentError,
+    UsageError,
+)
+from cloister.ledger.storage import LedgerFile
 from cloister.protocol.exchange import RoundReply, RoundRequest, Status, Step
 from cloister.recipe import Recipe
 from cloister.simulation.study import prepare, workspace_of
@@ -109,6 +117,14 @@ def test_what_is_not_declared_or_too_late_is_refused_and_nothing_charged(
         request = RoundRequest(site.study, 2, content, step=Step.EVALUATE)
         with pytest.raises(error):
             answer(site, workspace, request, lambda: None)
+    sound = RoundRequest(site.study, 2, encode(workspace.whole), step=Step.EVALUATE)
+    rolled_back = replace(sound, seen="ab" * 32)  # an entry that the ledger lacks
+    with pytest.raises(LedgerError, match="an older copy was restored"):
+        answer(site, workspace, rolled_back, lambda: None)
+    accept = replace(site.policy.accept, max_message_bytes=len(sound.adapter) - 1)
+    narrow = replace(site, policy=replace(site.policy, accept=accept))
+    with pytest.raises(RefusedError, match=r"accept\.max_message_bytes"):
+        answer(narrow, workspace, sound, lambda: None)
     assert site.ledger.steps == 0
     ask(site, recipe, 3)
     with pytest.raises(RefusedError, match="a later round was charged already"):
@@ -117,6 +133,16 @@ def test_what_is_not_declared_or_too_late_is_refused_and_nothing_charged(
     with pytest.raises(RefusedError, match="was evaluated already"):
         ask(site, recipe, 4)
     assert site.ledger.steps == 2
+
+
+def test_the_charge_says_where_units_of_the_file_were_coupled(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    site = replace(opened(recipe, tmp_path / "run"), couples_units=True)
+    ask(site, recipe, 2, Step.EVALUATE)
+    entries = LedgerFile(tmp_path / "run" / "ledgers" / "east.ledger").entries()
+    charged = [one.fields for one in entries if one.fields["kind"] == "reserve"]
+    assert [one.get("couples_units") for one in charged] == [True]
 
 
 def test_a_study_without_evaluations_answers_none(tmp_path: Path) -> None:
