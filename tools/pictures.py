@@ -97,7 +97,7 @@ PICTURES = (
         then=WRONG,
         until=FORM,
     ),
-    Picture("serve-chat", "chat", "Give me one tip for a good night's sleep."),
+    Picture("serve-chat", "chat", "Say in one sentence what a parcel label is."),
     Picture("serve-assistant", "assistant", "How do I send a parcel back?"),
     Picture(
         "serve-assistant-telephone",
