@@ -9,6 +9,7 @@ is tested on the same plan without evaluations.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +36,9 @@ from cloister.privacy.units import Unit
 from cloister.protocol.exchange import RoundReply, RoundRequest, Step
 from cloister.recipe import Recipe
 from cloister.simulation.policies import simulated_budget, simulated_policy
+from cloister.tasks.tally.chosen import statistics_of, tally_of
 from cloister.training import held_out_sum as summing
+from cloister.training.units import UnitExamples
 
 STUDY = "audit"
 # Evaluations of a site without held-out units; with a thousand statistics or more, or with a few.
@@ -70,7 +73,7 @@ def _sides(audited: AuditedSite) -> Check:
             tuple(range(len(order))),
             (),
             (),
-            ContentStamp("", 0, 0),
+            ContentStamp(0, 0, ""),
             "",
             side_digests(order),
         )
@@ -92,15 +95,11 @@ def _sides(audited: AuditedSite) -> Check:
 def _influence(audited: AuditedSite) -> list[Check]:
     """Leaves out each unit in turn, and clips vectors that are far too long."""
     workspace, units = audited.workspace, list(audited.units)
+    task = workspace.task
     write_adapter(workspace.network, workspace.start)
 
-    def total(of: list[tuple[object, ...]]) -> ClippedSum:
-        return summing.held_out_sum(
-            workspace.network,
-            workspace.task,
-            of,  # type: ignore[arg-type]
-            workspace.task.max_length,
-        )
+    def total(of: Sequence[UnitExamples]) -> ClippedSum:
+        return summing.held_out_sum(workspace.network, task, of, task.max_length)
 
     whole, longest, companions = total(units), 0.0, 0
     for place, unit in enumerate(units):
@@ -109,7 +108,7 @@ def _influence(audited: AuditedSite) -> list[Check]:
         longest = max(longest, float(np.linalg.norm(moved)) * whole.grid)
         companions += not np.array_equal(moved, _values(alone))
     rng = np.random.default_rng(0)
-    scales = summing.statistics_of(summing.tally_of(workspace.task)).scales
+    scales = statistics_of(tally_of(task)).scales
     bent = 0.0
     for _ in range(LONGS):
         vector = rng.normal(0, LONG, (1, len(scales))) / scales
