@@ -317,7 +317,9 @@ def test_real_texts_come_out_of_a_bundle_as_they_went_in(
     name: str, charset: str, tmp_path: Path
 ) -> None:
     rows = rows_of(real(name))
-    entries = [{"resource": {"resourceType": "Patient", "id": str(n)}} for n in range(50)]
+    entries: list[dict[str, Any]] = [
+        {"resource": {"resourceType": "Patient", "id": str(n)}} for n in range(50)
+    ]
     for number, row in enumerate(rows):
         content = base64.b64encode(row["text"].encode(charset)).decode()
         attachment = {"contentType": f"text/plain; charset={charset}", "data": content}
