@@ -1,13 +1,13 @@
-"""A service that batches what waits, against the same one that answers requests one by one.
+"""A service that batches what waits, against a naive one, and itself answering one by one.
 
     python -m benchmarks.serving [--clients 32] [--requests 60] [--texts FILE.jsonl]
 
-Three `cloister serve` processes of one MiniLM classifier take turns: one that answers requests one
-by one, one that batches them, and one that batches them and computes in bfloat16. 32 callers of
-another process each send their next text as soon as the last is answered. The figure is CPU time of
-the service a request, one by one ÷ batched, which other processes on the machine change least;
-requests a second and the slowest of a hundred stand beside it. Nothing may be lost. What bfloat16
-changes of the answers stands below.
+Four services of one MiniLM classifier take turns: a naive one (`benchmarks.naive_predict`), and
+`cloister serve` one request at a time, in batches, and in batches that compute in bfloat16. 32
+callers of another process each send their next text as soon as the last is answered. The figures
+are CPU time of the service a request, the naive one's ÷ each other's, which other processes on the
+machine change least; requests a second and the slowest of a hundred stand beside it. Nothing may be
+lost. What bfloat16 changes of the answers stands below.
 """
 
 from __future__ import annotations
@@ -69,20 +69,22 @@ def figures(
     turns: int, texts: str = "synthetic:hospitals", clients: int = 32, requests: int = 60
 ) -> Iterator[Figure]:
     """The ratio, and what was lost."""
-    options: dict[str, tuple[str, ...]] = {
-        "one by one": ("--batch-tokens", "1"),
-        "batched": (),
-        "batched in bfloat16": ("--dtype", "bfloat16"),
+    served = ("cloister", "serve")
+    services: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+        "naive": (("benchmarks.naive_predict",), ()),
+        "one by one": (served, ("--port", "0", "--batch-tokens", "1")),
+        "batched": (served, ("--port", "0")),
+        "batched in bfloat16": (served, ("--port", "0", "--dtype", "bfloat16")),
     }
-    found: dict[str, list[Load]] = {name: [] for name in options}
+    found: dict[str, list[Load]] = {name: [] for name in services}
     asked = [
         r.text for r in load(texts, "train", "text", DataConfig()) if isinstance(r, TextRecord)
     ]
     with tempfile.TemporaryDirectory() as folder:
         _classifier(Path(folder))
         for _ in range(turns):
-            for name, more in options.items():
-                with _service(Path(folder), *more) as (process, address):
+            for name, (program, options) in services.items():
+                with _service([*program, folder, *options]) as (process, address):
                     found[name].append(_load(process, address, asked, clients, requests))
         same, apart = _agreement(Path(folder), asked[:COMPARED])
     for name, loads in found.items():
@@ -92,12 +94,13 @@ def figures(
             f"{1000 * median(one.p99 for one in loads):.0f} ms, CPU a request "
             f"{1000 * median(one.cpu for one in loads):.1f} ms"
         )
-    for name in list(options)[1:]:
-        pairs = list(zip(found["one by one"], found[name], strict=True))
-        told = f"CPU a request, one by one ÷ {name}, {clients} clients"
-        yield Figure(told, median(a.cpu / b.cpu for a, b in pairs), 4, "at least")
-        told = f"requests a second, {name} ÷ one by one, {clients} clients"
-        yield Figure(told, median(b.rate / a.rate for a, b in pairs), 4, "at least")
+    for name in ("batched", "batched in bfloat16"):
+        for other in ("naive", "one by one"):
+            pairs = list(zip(found[other], found[name], strict=True))
+            told = f"CPU a request, {other} ÷ {name}, {clients} clients"
+            yield Figure(told, median(a.cpu / b.cpu for a, b in pairs), 4, "at least")
+            told = f"requests a second, {name} ÷ {other}, {clients} clients"
+            yield Figure(told, median(b.rate / a.rate for a, b in pairs), 4, "at least")
     yield Figure(
         f"share of {COMPARED} labels that bfloat16 leaves as they are", same, 0.99, "at least"
     )
@@ -138,9 +141,8 @@ def _classifier(folder: Path) -> None:
 
 
 @contextmanager
-def _service(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [sys.executable, "-m", "cloister", "serve", str(folder), "--port", "0", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+def _service(words: Sequence[str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    process = subprocess.Popen([sys.executable, "-m", *words], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
         address = next(line for line in process.stderr if line.startswith("http"))

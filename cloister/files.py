@@ -166,9 +166,9 @@ def bad_file(error: OSError | ValueError, what: str = "read or written") -> BadF
     places = " and ".join(name if len(name) <= LONGEST_SHOWN else shortened(name) for name in names)
     if not places:
         return BadFileError(f"a file cannot be {what} ({reason}); correct this and try again")
-    return BadFileError(
-        f"{places}: cannot be {what} ({reason}); give another path, or correct this one"
-    )
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "make room there and try again" if is_full else "correct this one"
+    return BadFileError(f"{places}: cannot be {what} ({reason}); give another path, or {advice}")
 
 
 def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:

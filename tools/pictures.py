@@ -1,10 +1,10 @@
-"""Pictures of the served page in docs/images, taken by a headless Chromium: a chat, an assistant.
+"""Pictures of the served page in docs/images, taken by a headless Chromium.
 
     python tools/pictures.py FOLDER
 
-FOLDER keeps what is served for them, so that a second call takes the pictures alone: SmolLM2 with
-an adapter as it begins, and a handbook of three pages. Look at each picture before it is committed;
-none may exceed 100 kB.
+FOLDER keeps what is served for them, so that a second call takes the pictures alone: the
+quickstart's notes with a head trained in six rounds, SmolLM2 with an adapter as it begins, and a
+handbook of three pages. Look at each picture before it is committed; none may exceed 100 kB.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import io
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,7 +37,9 @@ IMAGES = ROOT / "docs" / "images"
 MOST_BYTES = 100_000
 CHAT = "HuggingFaceTB/SmolLM2-135M-Instruct"
 RETRIEVER = "sentence-transformers/all-MiniLM-L6-v2"
-DESKTOP, TELEPHONE = (900, 0), (390, 0)
+DESKTOP, TELEPHONE = 900, 390
+# The quickstart, with its head alone: a minute of training.
+HEAD_ALONE = ("--set", "lora.train=none", "--set", "federation.num_rounds=6")
 DONE = "document.querySelector('#answer .card') && !document.getElementById('send').disabled"
 HANDBOOK = {
     "returns.txt": "A parcel can be sent back within 30 days. Print the label from your account, "
@@ -54,21 +57,47 @@ class Picture:
 
     Attributes:
         name: Of its file, without ending.
-        served: What is served: `chat` or `assistant`.
+        served: What is served: `notes`, `chat` or `assistant`.
         asked: What is typed.
-        size: Width; the height is the page's.
+        width: The page's; the height follows.
         is_dark: Whether the reader wishes dark colours.
+        then: What is done with the answer, in the page's JavaScript.
+        until: What is true afterwards.
     """
 
     name: str
     served: str
     asked: str
-    size: tuple[int, int] = DESKTOP
+    width: int = DESKTOP
     is_dark: bool = False
+    then: str = ""
+    until: str = "true"
 
 
+# The answer was wrong: the form for what is right.
+WRONG = "document.querySelector('input[value=no]').click()"
+FORM = "document.querySelector('#correction select')"
 PICTURES = (
-    Picture("serve-chat", "chat", "Give me one tip for a good night's sleep."),
+    Picture(
+        "serve-labels",
+        "notes",
+        "A rash, and chest pain that spreads to the left arm at night.",
+        then="document.querySelector('.why').click()",
+        until="document.getElementById('reasons')",
+    ),
+    Picture(
+        "serve-feedback", "notes", "An itchy rash on both arms since May.", then=WRONG, until=FORM
+    ),
+    Picture(
+        "serve-feedback-telephone",
+        "notes",
+        "An itchy rash on both arms since May.",
+        TELEPHONE,
+        is_dark=True,
+        then=WRONG,
+        until=FORM,
+    ),
+    Picture("serve-chat", "chat", "Say in one sentence what a parcel label is."),
     Picture("serve-assistant", "assistant", "How do I send a parcel back?"),
     Picture(
         "serve-assistant-telephone",
@@ -103,6 +132,11 @@ def main() -> None:
 
 def prepared(folder: Path, served: str, base: str) -> list[str]:
     """What is served, made if it is not there yet, as arguments of `cloister serve`."""
+    if served == "notes":
+        notes = folder / "notes"
+        if not notes.exists():
+            cloister("simulate", *HEAD_ALONE, "--no-twin", "--out", str(notes))
+        return [str(notes)]
     chat = folder / "chat"
     if not chat.exists():
         untrained_chat(chat, base)
@@ -154,17 +188,21 @@ def service(*options: str) -> Iterator[str]:
 
 def take(tab: Tab, address: str, one: Picture) -> None:
     """Asks, waits for the answer, and writes the picture of the whole page."""
-    width = one.size[0]
-    tab.look(width, 700, dark=one.is_dark)
+    tab.look(one.width, 700, dark=one.is_dark)
     tab.open(address)
     tab.wait("document.activeElement.id === 'text' && about")
     tab.press(*one.asked)
     tab.value("document.getElementById('send').focus()")
     tab.press("Enter")
-    tab.wait(DONE)
+    while not tab.value(f"Boolean({DONE})"):  # a reply may take longer than a test waits
+        time.sleep(0.5)
+    if one.then:
+        tab.wait("!document.getElementById('feedback').hidden && feedback.about")
+        tab.value(one.then)
+        tab.wait(one.until)
     tab.value("document.activeElement.blur()")
     height = int(tab.value("document.documentElement.scrollHeight"))
-    tab.look(width, height, dark=one.is_dark)
+    tab.look(one.width, height, dark=one.is_dark)
     file = IMAGES / f"{one.name}.png"
     tab.picture(file)
     shrink(file)
@@ -172,14 +210,14 @@ def take(tab: Tab, address: str, one: Picture) -> None:
 
 
 def shrink(file: Path) -> None:
-    """Rewrites a picture with 64 colours, which a page of text needs no more than.
+    """Rewrites a picture with 255 colours, of which a page of text has fewer.
 
     Raises:
         SystemExit: It is larger than `MOST_BYTES` all the same.
     """
     packed = io.BytesIO()
     with Image.open(file) as image:
-        image.convert("RGB").quantize(64).save(packed, "PNG", optimize=True)
+        image.convert("RGB").quantize(255).save(packed, "PNG", optimize=True)
     if packed.tell() > MOST_BYTES:
         sys.exit(f"{file}: {packed.tell()} bytes; at most {MOST_BYTES} are kept")
     file.write_bytes(packed.getvalue())

@@ -125,7 +125,12 @@ def begun_file(out: Path, made_of: Mapping[str, object]) -> Iterator[BegunFile]:
             file.truncate(length)
             yield BegunFile(out, made_of, file, rows, digest)
     except OSError as error:
-        raise bad_file(error, "written") from error
+        if error.filename is not None:
+            raise bad_file(error, "written") from error
+        raise BadFileError(  # a full disk: the error of a write names no file
+            f"{out}: cannot be written ({error.strerror}); the rows before are kept in "
+            f"{begun.name}: make room, and give the same command again to go on"
+        ) from error
 
 
 def _places(out: Path) -> tuple[Path, Path]:

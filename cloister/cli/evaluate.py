@@ -126,12 +126,14 @@ def _held_out(run: Path, plugin: str | None, as_json: bool) -> None:
         }
         typer.echo(json.dumps({"run": str(run), "sites": sites}))
         return
-    names = next(iter(found.values())).scores.scores
+    # A row for each score: a column for each is wider than a terminal.
     table = Table(box=None, header_style="bold")
-    for column in ("site", "units", *names):
-        table.add_column(column, justify="left" if column == "site" else "right")
+    for column in ("site", "units", "score", "value", "95 % interval"):
+        table.add_column(column, justify="left" if column in ("site", "score") else "right")
     for site, one in found.items():
-        cells = [f"{x.value:.3f} ({x.low:.3f} to {x.high:.3f})" for x in one.scores.scores.values()]
-        table.add_row(site, str(one.scores.units), *cells)
+        shown = (site, str(one.scores.units))
+        for name, x in one.scores.scores.items():
+            table.add_row(*shown, name, f"{x.value:.3f}", f"{x.low:.3f} to {x.high:.3f}")
+            shown = ("", "")
     Terminal().print(table)
-    typer.echo("with 95 % intervals; no ε covers these scores", err=True)
+    typer.echo("no ε covers these scores", err=True)

@@ -96,9 +96,13 @@ def tune(
         is_public=is_public,
         budget=budget,
     )
-    if page is not None and (page.exists() or not page.parent.is_dir()):
-        problem = "exists already" if page.exists() else "is in no folder that exists"
-        raise UsageError(f"--page: {page} {problem}; name a new file in an existing folder")
+    if page is not None and page.exists():
+        raise UsageError(
+            f"--page: {page} exists already and is not overwritten; name a new file. With --out of "
+            "a search that is done, no trial runs again and only the page is written"
+        )
+    if page is not None and not page.parent.is_dir():
+        raise UsageError(f"--page: {page} is in no folder that exists; make the folder first")
     refuse_early(planned.base, engine.value)
     name = f"{planned.base.study.name}-tune-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = out or Path("runs") / name

@@ -36,7 +36,7 @@ class SyntheticFacts:
         columns: The names of its columns.
         study: The study that trained the model.
         digest: Digest of the study's recipe; empty: the adapter was alone.
-        base: The base, as the adapter names it.
+        base: The base, as the adapter names it; of a folder, its last part.
         base_sha256: SHA-256 of its weights.
         adapter_sha256: Fingerprint of the adapter (`evidence.fingerprint`).
         public: Name of the public file that trained the adapter too; empty: none.

@@ -82,8 +82,16 @@ class Registry:
         return bool(self.store.names(""))
 
     def models(self) -> list[str]:
-        """Returns the names of the models, sorted."""
-        return list(self.store.names("models"))
+        """Returns the names of the models, sorted.
+
+        A folder without an entry is left by a first promotion that failed, as on a full disk.
+        """
+        store = self.store
+        return [
+            name
+            for name in store.names("models")
+            if store.names(f"models/{name}/log") or "head.json" in store.names(f"models/{name}")
+        ]
 
     def rule(self) -> PromotionRule:
         """Returns the rule: how many people must promote, and their keys."""

@@ -59,6 +59,7 @@ FILES = {
     "/": ("page.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
     "/feedback.js": ("feedback.js", "text/javascript"),
+    "/reasons.js": ("reasons.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
 # Seconds after which a refused caller may retry: most batches take less.
@@ -167,7 +168,7 @@ async def predict(service: Service, request: Request) -> Response:
 
 
 async def _reasoned(service: Service, inputs: Sequence[Input]) -> Predicted:
-    """Recommends with reasons, which take many passes, so the request is computed alone."""
+    """Predicts with reasons, which take many passes, so the request is computed alone."""
 
     def compute(version: Version) -> Predicted:
         return Predicted(version.model.predict(inputs, reasons=True), version)

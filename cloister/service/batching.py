@@ -72,7 +72,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Talk:
-    """A request that waits to be computed alone, as people's items with reasons are.
+    """A request that waits to be computed alone, as predictions with reasons are.
 
     Attributes:
         reply: Computes the answer with the version that is served at that moment.

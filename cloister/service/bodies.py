@@ -14,6 +14,7 @@ from cloister.errors import DataError
 from cloister.json_text import read_json
 from cloister.service.reply_stream import Decoding
 from cloister.serving.inputs import Input
+from cloister.serving.word_reasons import REASONED
 
 # Longest body: room for 256 texts of 4,000 characters.
 MOST_BYTES = 2**20
@@ -22,6 +23,9 @@ MOST_INPUTS = 256
 # Most people whose reasons one request asks for: each takes a pass for each item that is read, at
 # most 32 (`serving.reasons`), so this is about two batches.
 MOST_REASONED = 16
+# Most texts likewise: each takes a pass for each word, at most 64 (`serving.word_reasons`), so this
+# is as much as `MOST_INPUTS` texts.
+MOST_REASONED_TEXTS = 4
 # OpenAI's own limits: the highest temperature, and the number of stop texts.
 MOST_TEMPERATURE, MOST_STOPS = 2.0, 4
 _USED = {
@@ -102,23 +106,24 @@ def inputs_of(body: Any) -> list[Input]:
 
 
 def wants_reasons(body: Mapping[str, Any], kind: str) -> bool:
-    """Returns whether a request to `/v1/predict` asks which items a recommendation follows from.
+    """Returns whether a request to `/v1/predict` asks why the model answers so.
 
     Args:
         body: Whose inputs `inputs_of` has read.
         kind: The served model's task.
 
     Raises:
-        BodyError: It is not true or false, or asked of another task or for too many people.
+        BodyError: It is not true or false, or asked of a task that has no reasons, or for too many
+            inputs.
     """
     if not _flag(body, "reasons"):
         return False
-    if kind != "recommendation":
-        raise BodyError(400, f"reasons: asked of {kind}; they are of recommendation: leave it out")
-    if len(body["inputs"]) > MOST_REASONED:
-        raise BodyError(
-            400, f"reasons: given for at most {MOST_REASONED} people a request; send fewer"
-        )
+    if kind not in REASONED:
+        raise BodyError(400, f"reasons: {kind} has none here; leave it out")
+    is_items = kind == "recommendation"
+    most, unit = (MOST_REASONED, "people") if is_items else (MOST_REASONED_TEXTS, "texts")
+    if len(body["inputs"]) > most:
+        raise BodyError(400, f"reasons: given for at most {most} {unit} a request; send fewer")
     return True
 
 

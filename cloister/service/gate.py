@@ -15,7 +15,7 @@ from cloister.service.figures import Figures
 from cloister.service.openai_form import failure
 
 # Served without a token: the health check, and the page, which contains nothing of the model.
-OPEN = {"/healthz", "/", "/page.js", "/feedback.js", "/page.css"}
+OPEN = {"/healthz", "/", "/page.js", "/feedback.js", "/reasons.js", "/page.css"}
 ROUTES = {*OPEN, "/metrics", "/v1/predict", "/v1/models", "/v1/chat/completions", "/v1/feedback"}
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "

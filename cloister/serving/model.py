@@ -45,6 +45,7 @@ from cloister.serving.predictions import (
     Tagged,
 )
 from cloister.serving.reasons import reasoned
+from cloister.serving.word_reasons import REASONED, texts_of, with_words
 from cloister.tasks.bare_text import encode_bare
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.cut import most_characters
@@ -108,8 +109,10 @@ class Model:
                 recommendation: each person's items, oldest first, a list of item ids, or a text of
                 ids separated by spaces.
             top: For recommendation: how many items to return; fewer if the person lacks fewer.
-            reasons: For recommendation: also find which of the person's items moved each
-                recommended item most (`serving.reasons`); a pass for each item that is read.
+            reasons: Also find why. For recommendation: which of the person's items moved each
+                recommended item most (`serving.reasons`); for labels, scores and pairs: how far
+                each word moved the answer (`serving.word_reasons`). It takes a pass for each item
+                or word.
 
         Raises:
             UsageError: A single text or a table is given instead of a list of inputs, `top` is
@@ -127,14 +130,24 @@ class Model:
             raise UsageError(f"top: {top} given; at least 1 is needed")
         if not reasons:
             return self._predicted(list(inputs), top, 1)
-        task = self.workspace.task
-        if not isinstance(task, Recommendation):
-            raise UsageError(f"reasons: given for {task.kind}; they are of recommendation alone")
-        persons = [as_items(one, number) for number, one in enumerate(inputs, 1)]
-        found = self._rank(task, persons, top, 1)
+        task, given = self.workspace.task, list(inputs)
+        if task.kind not in REASONED:
+            raise UsageError(
+                f"reasons: given for {task.kind}; they are of labels, scores, pairs and "
+                "recommendation; cloister model explain explains every task"
+            )
+        found = self._predicted(given, top, 1)
+        if isinstance(task, Recommendation):
+            persons = [as_items(one, number) for number, one in enumerate(given, 1)]
+            return [
+                reasoned(task, items, ranked, self._logits)
+                for items, ranked in zip(persons, found, strict=True)
+                if isinstance(ranked, Ranked)
+            ]
         return [
-            reasoned(task, items, ranked, self._logits)
-            for items, ranked in zip(persons, found, strict=True)
+            with_words(task, texts_of(task, one, number), answer, self._of_texts)
+            for number, (one, answer) in enumerate(zip(given, found, strict=True), 1)
+            if isinstance(answer, Classified | Labelled | Scored)
         ]
 
     @property
@@ -177,20 +190,26 @@ class Model:
             return self._tag(task, sentences)
         if isinstance(task, TextPairs):
             pairs = [as_pair(one, number) for number, one in enumerate(given, first)]
-            records = [PairRecord(text, task.labels[0], text_b=text_b) for text, text_b in pairs]
-            rows = self._logits(self.workspace.encode(records))
             return [
                 _of_labels(task.labels, logits, task.is_cut(*pair))
-                for pair, logits in zip(pairs, rows, strict=True)
+                for pair, logits in zip(pairs, self._of_texts(pairs), strict=True)
             ]
         # `about_adapter` refuses plug-ins, so the task is one of these
         assert isinstance(task, OneText)
         texts = [as_plain_text(one, number) for number, one in enumerate(given, first)]
-        rows = self._logits([encode_bare(task, text) for text in texts])
+        rows = self._of_texts([(text,) for text in texts])
         return [
             _of_text(task, logits, task.is_cut(text))
             for text, logits in zip(texts, rows, strict=True)
         ]
+
+    def _of_texts(self, inputs: Sequence[tuple[str, ...]]) -> list[Tensor]:
+        """Logits of each text or pair of texts, [C], in order."""
+        task = self.workspace.task
+        if isinstance(task, TextPairs):
+            records = [PairRecord(text, task.labels[0], text_b=text_b) for text, text_b in inputs]
+            return self._logits(self.workspace.encode(records))
+        return self._logits([encode_bare(task, text) for (text,) in inputs])
 
     def _tag(self, task: TokenClassification, sentences: Sequence[Sentence]) -> list[Prediction]:
         records = [TokenRecord(one.words, ("O",) * len(one.words)) for one in sentences]

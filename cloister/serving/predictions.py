@@ -15,6 +15,36 @@ MOST_FOUND = 5
 
 
 @dataclass(frozen=True)
+class MovedWord:
+    """How far a word moved an answer (`serving.word_reasons`).
+
+    Attributes:
+        text: Which text it is in: 0, or 1 for the second of a pair.
+        start: Position of its first character.
+        end: Position after its last character.
+        moved: By how much it raised the log-odds of the most probable label, or the score; below 0
+            if it lowered them.
+    """
+
+    text: int
+    start: int
+    end: int
+    moved: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the word as a JSON object."""
+        return {"text": self.text, "characters": [self.start, self.end], "moved": self.moved}
+
+
+# The words of a text, in order; None: they were not asked for.
+Words = tuple[MovedWord, ...] | None
+
+
+def _and_why(told: dict[str, Any], because: Words) -> dict[str, Any]:
+    return told if because is None else {**told, "because": [one.to_json() for one in because]}
+
+
+@dataclass(frozen=True)
 class Classified:
     """A classifier's prediction for a text: its most probable label.
 
@@ -24,19 +54,22 @@ class Classified:
             not calibrated.
         is_cut: Whether the text was longer than the study's `task.max_length`, so that its end was
             not read.
+        because: How far each word moved the answer.
     """
 
     label: str
     probabilities: Mapping[str, float]
     is_cut: bool
+    because: Words = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the prediction as a JSON object."""
-        return {
+        told = {
             "label": self.label,
             "probabilities": dict(self.probabilities),
             "is_cut": self.is_cut,
         }
+        return _and_why(told, self.because)
 
 
 @dataclass(frozen=True)
@@ -80,19 +113,22 @@ class Labelled:
         probabilities: By label, each from 0 to 1; they need not sum to 1. They are the network's
             sigmoid and are not calibrated.
         is_cut: Whether the text was longer than the study's `task.max_length`.
+        because: How far each word moved the most probable label.
     """
 
     labels: tuple[str, ...]
     probabilities: Mapping[str, float]
     is_cut: bool
+    because: Words = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the prediction as a JSON object."""
-        return {
+        told = {
             "labels": list(self.labels),
             "probabilities": dict(self.probabilities),
             "is_cut": self.is_cut,
         }
+        return _and_why(told, self.because)
 
 
 @dataclass(frozen=True)
@@ -103,15 +139,18 @@ class Scored:
         score: Within the study's `task.score_range`.
         grade: The nearest grade if the study's scale has steps, otherwise None.
         is_cut: Whether the text was longer than the study's `task.max_length`.
+        because: How far each word moved the score.
     """
 
     score: float
     grade: float | None
     is_cut: bool
+    because: Words = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the prediction as a JSON object."""
-        return {"score": self.score, "grade": self.grade, "is_cut": self.is_cut}
+        told = {"score": self.score, "grade": self.grade, "is_cut": self.is_cut}
+        return _and_why(told, self.because)
 
 
 @dataclass(frozen=True)

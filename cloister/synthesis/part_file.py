@@ -55,21 +55,27 @@ def opened_part(out: Path, declared: Mapping[str, Any]) -> Iterator[PartFile]:
 
     Raises:
         UsageError: Another process writes it, or it is of another set.
-        BadFileError: It is damaged, or cannot be written.
+        BadFileError: It is damaged, or it or the set cannot be written; it is kept then.
     """
     path = out.with_name(f"{out.name}.part")
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise bad_file(error, "written") from error
-    with os.fdopen(descriptor, "r+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{out}: another process writes it; wait for its end") from None
-        except OSError:  # a file system without locks: go on without one
-            pass
-        yield PartFile(file, path, _read(file, path, declared))
+    try:
+        with os.fdopen(descriptor, "r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(f"{out}: another process writes it; wait for its end") from None
+            except OSError:  # a file system without locks: go on without one
+                pass
+            yield PartFile(file, path, _read(file, path, declared))
+    except OSError as error:  # a full disk, here or in the set itself
+        raise BadFileError(
+            f"{out}: cannot be written ({error.strerror}); what was drawn is kept in {path.name}: "
+            "make room, and give the same command again to go on"
+        ) from error
 
 
 def _read(file: BinaryIO, path: Path, declared: Mapping[str, Any]) -> list[list[str]]:

@@ -51,6 +51,13 @@ def read_prompts(file: Path | None, *, is_text: bool) -> tuple[PublicPrompt, ...
             "--prompts: missing; a chat model answers prompts: give a JSONL file with a column "
             "prompt (and label). For a study of plain texts give --texts"
         )
+    try:
+        return _read(file)
+    except DataError as error:
+        raise DataError(f"--prompts: {error}") from error
+
+
+def _read(file: Path) -> tuple[PublicPrompt, ...]:
     found: list[PublicPrompt] = []
     for row, value in json_rows(file):
         where = f"{file}, row {row}"

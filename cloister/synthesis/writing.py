@@ -201,7 +201,7 @@ def synthesize(
                 columns=columns,
                 study=folder.name if recipe is None else recipe.study.name,
                 digest="" if recipe is None else recipe.digest(),
-                base=about.model.base,
+                base=_shown_base(about.model.base),
                 base_sha256=about.model.sha256 or "",
                 adapter_sha256=fingerprint,
                 public=_public_file(recipe),
@@ -291,6 +291,11 @@ def _prompt_words(
     labels = sorted({one.label for one in known if one.label is not None})
     of = f" with {len(labels)} labels" if labels else ""
     return {"prompts": f"{len(known):,} public ones of {file.name}{of}"}
+
+
+def _shown_base(base: str) -> str:
+    """Returns a base's name for readers elsewhere: of a folder on this machine, its last part."""
+    return Path(base).name if Path(base).is_absolute() or Path(base).exists() else base
 
 
 def _public_file(recipe: Recipe | None) -> str:

@@ -1,5 +1,6 @@
 """A file whose writer was killed is continued, and ends with the bytes of an unbroken run."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -168,3 +169,19 @@ def test_the_lock_ends_with_the_writer(tmp_path: Path) -> None:
     begun_with(tmp_path / "out")
     with (tmp_path / ".out.begun").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_of_a_full_disk_is_said_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, texts = tmp_path / "out.jsonl", rows(4)
+
+    def full(file: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cloister.cli.begun_file.sync", full)
+        with pytest.raises(BadFileError, match=r"No space left.*kept in \.out\.jsonl\.begun"):
+            go_on(out, texts, 2)
+    assert go_on(out, texts, 2) == 4
+    assert out.read_text() == "".join(texts)

@@ -267,6 +267,24 @@ def test_a_full_disk_or_a_kill_loses_nothing(
         assert registry.promote(adapters[1], "triage", NOW, by="ann").is_served
 
 
+def test_a_first_promotion_that_fails_leaves_no_model(
+    tmp_path: Path, adapters: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = open_registry(tmp_path / "registry")
+    registry.promote(adapters[0], "triage", NOW, by="ann")
+    real = os.link
+
+    def full(old: Any, new: Any, **named: Any) -> None:
+        if "second" in str(new):
+            raise OSError(errno.ENOSPC, "No space left on device", str(new))
+        real(old, new, **named)
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(BadFileError, match="make room there and try again"):
+        registry.promote(adapters[1], "second", NOW, by="ann")
+    assert registry.models() == ["triage"]
+
+
 def test_a_version_that_was_cut_off_is_written_again(tmp_path: Path, adapters: list[Path]) -> None:
     registry = open_registry(tmp_path)
     place = tmp_path / "versions" / sha256(adapters[0])

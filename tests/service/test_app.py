@@ -5,18 +5,21 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cloister.errors import UsageError
+from cloister.errors import DataError, UsageError
 from cloister.service.app import Service, make_app
 from cloister.service.batching import Batcher
 from cloister.service.bodies import MOST_BYTES
 from cloister.service.callers import CallerRates, Callers, add_caller, read_callers
 from cloister.service.figures import Figures
 from cloister.service.versions import Served, Version
+from cloister.serving.predictions import Classified
+from cloister.serving.word_reasons import MOST_PARTS
 from tests.support.web import on_a_port
 
 HELLO = [{"role": "user", "content": "the patient has chest pain"}]
@@ -158,11 +161,69 @@ def test_reasons_that_cannot_be_given_are_refused(
     assert said in refused.json()["error"]["message"]
 
 
-def test_reasons_are_of_recommendation_alone(desk: Desk, classifier: Version) -> None:
-    refused = desk.client(classifier).post("/v1/predict", json={"inputs": ["a"], "reasons": True})
-    assert "they are of recommendation" in refused.json()["error"]["message"]
-    with pytest.raises(UsageError, match="recommendation alone"):
-        classifier.model.predict(["a"], reasons=True)
+def test_a_word_s_reason_is_what_the_answer_loses_without_it(
+    desk: Desk, classifier: Version, several: Version, scorer: Version, pairs: Version
+) -> None:
+    """Against the public way to ask about the text that is left, of any task with words."""
+
+    def figure(version: Version, asked: str | list[str], whole: dict[str, Any]) -> float:
+        (one,) = version.model.predict([asked])
+        told = one.to_json()
+        if "score" in told:
+            return float(told["score"])
+        shares = told["probabilities"]
+        best = max(whole["probabilities"], key=whole["probabilities"].__getitem__)
+        return math.log(shares[best] / (1 - shares[best]))
+
+    left = ["patient has fever", "the has fever", "the patient fever", "the patient has"]
+    for version in (classifier, several, scorer, pairs):
+        is_pair = version is pairs
+        asked: str | list[str] = (
+            ["the patient has fever", "no fever"] if is_pair else "the patient has fever"
+        )
+        body = {"inputs": [asked], "reasons": True}
+        (told,) = desk.client(version).post("/v1/predict", json=body).json()["predictions"]
+        (plain,) = (
+            desk.client(version).post("/v1/predict", json={"inputs": [asked]}).json()["predictions"]
+        )
+        assert {**told, "because": None} == {**plain, "because": None}
+        spans = [(one["text"], *one["characters"]) for one in told["because"]]
+        assert spans[:4] == [(0, 0, 3), (0, 4, 11), (0, 12, 15), (0, 16, 21)]
+        assert spans[4:] == ([(1, 0, 2), (1, 3, 8)] if is_pair else [])
+        whole = figure(version, asked, plain)
+        for one, without in zip(told["because"], left, strict=False):
+            other = figure(version, [without, "no fever"] if is_pair else without, plain)
+            # Probabilities of float32, whose log-odds round at about 1e-6.
+            assert one["moved"] == pytest.approx(whole - other, abs=1e-4)
+        assert any(abs(one["moved"]) > 1e-3 for one in told["because"])
+
+
+def test_of_many_words_neighbours_are_left_out_together(classifier: Version) -> None:
+    text = " ".join(["fever"] * 200)
+    (found,) = classifier.model.predict([text], reasons=True)
+    assert isinstance(found, Classified)
+    assert found.because is not None
+    assert len(found.because) == MOST_PARTS
+    assert (found.because[0].start, found.because[-1].end) == (0, len(text))
+    # A single word cannot be left out, and what is no text is refused as without reasons.
+    (alone,) = classifier.model.predict(["fever"], reasons=True)
+    assert alone.to_json()["because"] == []
+    with pytest.raises(DataError, match="input 2: empty"):
+        classifier.model.predict(["fever", " "], reasons=True)
+
+
+def test_reasons_of_other_tasks_and_of_many_texts_are_refused(
+    desk: Desk, classifier: Version, tagger: Version
+) -> None:
+    for version, texts, said in (
+        (tagger, ["a"], "token-classification has none"),
+        (classifier, ["a"] * 5, "at most 4 texts"),
+    ):
+        refused = desk.client(version).post("/v1/predict", json={"inputs": texts, "reasons": True})
+        assert refused.status_code == 400
+        assert said in refused.json()["error"]["message"]
+    with pytest.raises(UsageError, match="model explain"):
+        tagger.model.predict(["a"], reasons=True)
 
 
 def test_a_conversation_is_answered_whole_and_in_pieces(desk: Desk, chat: Version) -> None:
@@ -248,7 +309,7 @@ def test_tokens_open_what_is_closed(desk: Desk, classifier: Version, tmp_path: P
     body = {"inputs": ["fever"]}
     assert client.post("/v1/predict", json=body).status_code == 401
     assert client.post("/v1/predict", json=body, headers=bearer).status_code == 200
-    for path in ("/healthz", "/", "/page.js", "/feedback.js", "/page.css"):
+    for path in ("/healthz", "/", "/page.js", "/feedback.js", "/reasons.js", "/page.css"):
         assert client.get(path).status_code == 200
 
 

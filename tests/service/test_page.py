@@ -72,6 +72,31 @@ def test_a_person_sees_labels_in_both_languages(tab: Tab, classifier: Version) -
     assert tab.complaints == []
 
 
+def test_a_person_sees_which_words_count(tab: Tab, classifier: Version) -> None:
+    with page(classifier) as address:
+        tab.open(f"{address}/")
+        tab.wait("document.activeElement.id === 'text' && about")
+        ask(tab, "the patient has 😀 fever")
+        tab.value("document.querySelector('.why').focus()")
+        tab.press("Enter")
+        tab.wait("document.activeElement.id === 'reasons'")
+        (known,) = classifier.model.predict(["the patient has 😀 fever"], reasons=True)
+        because = known.to_json()["because"]
+        most = max(because, key=lambda one: abs(one["moved"]))
+        word = "the patient has 😀 fever"[slice(*most["characters"])]
+        marks = tab.value("[...document.querySelectorAll('mark.step3')].map((m) => m.innerText)")
+        assert word in marks
+        assert tab.value("document.querySelector('.reasons').textContent") == (
+            "the patient has 😀 fever"
+        )
+        shown = str(tab.value("document.getElementById('reasons').innerText"))
+        assert f"Most: {word} ({'+' if most['moved'] > 0 else '−'}" in shown
+        # Another question takes the words away.
+        tab.value("document.getElementById('text').focus()")
+        assert "Which words count?" in ask(tab, "!")
+    assert tab.complaints == []
+
+
 def test_a_person_sees_several_labels_a_score_and_asks_about_two_texts(
     tab: Tab, several: Version, scorer: Version, pairs: Version, finder: Version
 ) -> None:
@@ -86,7 +111,10 @@ def test_a_person_sees_several_labels_a_score_and_asks_about_two_texts(
         tab.wait("document.activeElement.id === 'text' && about")
         (known,) = scorer.model.predict(["chest pain"])
         told = known.to_json()
-        assert ask(tab, "chest pain") == f"{told['score']:.2f} (grade {told['grade']:g})"
+        assert (
+            ask(tab, "chest pain").split("\n")[0]
+            == f"{told['score']:.2f} (grade {told['grade']:g})"
+        )
     with page(pairs) as address:
         tab.open(f"{address}/")
         tab.wait("document.activeElement.id === 'text' && about")

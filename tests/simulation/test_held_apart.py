@@ -54,7 +54,9 @@ def test_a_run_is_scored_on_what_each_site_held_out(
         found = {key: one["value"] for key, one in document["sites"][name]["scores"].items()}
         assert found == pytest.approx(dict(scores.metrics), abs=1e-6)
     assert run(["evaluate", str(out), "--held-out"]) == 0
-    assert "no ε covers" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "no ε covers" in shown.err
+    assert max(map(len, shown.out.splitlines())) <= 80  # no row is broken
     for words in (["--held-out", "--data", "x"], [], ["--held-out", "--plot", "x.png"]):
         assert run(["evaluate", str(out), *words]) == 2
     assert run(["evaluate", str(out / "adapter"), "--held-out"]) == 0  # its run is beside it

@@ -1,5 +1,6 @@
 """Synthetic records have the model's ε and say so; a planted canary tells noise from none."""
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -37,6 +38,7 @@ from cloister.simulation.tuning.tuning_file import TuningFile, write_tuning
 from cloister.synthesis import part_file
 from cloister.synthesis.draws import Draws
 from cloister.synthesis.model_promises import site_promises
+from cloister.synthesis.part_file import PartFile
 from cloister.synthesis.public_prompts import PublicPrompt, read_prompts
 from cloister.synthesis.text_filters import TextFilter
 from cloister.synthesis.writing import SynthesisOptions, row_of, synthesize
@@ -164,7 +166,7 @@ def test_the_card_states_the_promise_of_the_ledger(
     for words in (
         str(of_plan(plan)),
         "post-processing",
-        "base: `",
+        f"base: `{Path(recipe.model.base).name}`",  # of a folder, not where it is
         recipe.model.sha256 or "SHA-256",
         "private records: those of site-0",
         "temperature: 1.0",
@@ -315,6 +317,17 @@ def test_facts_of_another_type_are_one_message(tmp_path: Path, field: str, value
         read_facts(records)
 
 
+def test_of_a_full_disk_is_said_where_the_drawn_texts_are_kept(
+    private: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: PartFile, texts: list[str]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(PartFile, "add", full)
+    with pytest.raises(BadFileError, match=r"No space left.*kept in s\.jsonl\.part: make room"):
+        synthesize(private, tmp_path / "s.jsonl", options(4), prompts=prompts)
+
+
 def test_an_interrupted_set_goes_on_as_if_it_had_not_been(
     private: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -441,8 +454,9 @@ def test_prompts_that_cannot_be_used_are_one_message(
     tmp_path: Path, text: str, message: str
 ) -> None:
     (tmp_path / "p.jsonl").write_text(text + "\n")
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as told:
         read_prompts(tmp_path / "p.jsonl", is_text=False)
+    assert str(told.value).startswith("--prompts: ")
 
 
 def test_other_tasks_and_long_prompts_are_refused(

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from cloister.models.network import Network
 from cloister.serving.inputs import Input
+from cloister.serving.word_spans import spans_in
 from cloister.tasks.config import TaskConfig
 from cloister.trust.explain.faithfulness import area, by_chance, faithfulness
 from cloister.trust.explain.gradients import integrated_gradients
 from cloister.trust.explain.occlusion import occlusion
-from cloister.trust.explain.pieces import Piece, pieces_of, spans_in
+from cloister.trust.explain.pieces import Piece, pieces_of
 from cloister.trust.explain.reading import Figure, ModelReading
 from cloister.trust.explain.readings import log_odds, readings_of
 from cloister.trust.explain.rollout import attention_rollout, rolled

@@ -62,6 +62,7 @@ function translate(language) {
     node.textContent = words[node.dataset.text];
   }
   describe();
+  reasons.translate(language);
   if (last) last();
   feedback.translate(language);
 }
@@ -189,13 +190,14 @@ async function predict(text) {
   if (about.task === "recommendation") body.reasons = true;
   const document_ = await (await post("/v1/predict", body)).json();
   const found = document_.predictions[0];
+  reasons.found = null;
   last = () => {
     const nodes = found.entities ? tagged(found, text)
       : found.passages ? [passages(found.passages)]
       : found.probabilities ? classified(found)
       : found.items ? ranked(found) : scored(found);
     if (found.is_cut) nodes.push(made("p", words.cut, "cut"));
-    show(...nodes);
+    show(...nodes, ...reasons.beneath(input, last));
   };
   last();
   await feedback.offer(document_.receipts && { input, answer: found, receipt: document_.receipts[0] });

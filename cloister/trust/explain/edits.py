@@ -18,12 +18,12 @@ from cloister.data.records import ChatRecord, Message
 from cloister.serving.inputs import Input, as_chat, as_pair, as_plain_text, as_sentence
 from cloister.serving.model import Model
 from cloister.serving.predictions import Prediction, Replied, Tagged
+from cloister.serving.word_spans import spans_in
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.pairs import TextPairs
 from cloister.tasks.scoring import Scoring
 from cloister.tasks.token import TokenClassification
 from cloister.trust.answers import answer_of
-from cloister.trust.explain.pieces import spans_in
 from cloister.trust.negation import with_negation, without_negation
 
 # Most edits of one kind that are tried for an input; a chat model generates a reply for each.

@@ -35,6 +35,7 @@ from cloister.serving.predictions import (
     Scored,
     Tagged,
 )
+from cloister.serving.word_spans import spans_in
 from cloister.tasks.bare_text import encode_bare
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.cut import cut_text
@@ -45,7 +46,7 @@ from cloister.tasks.sequence import SequenceClassification
 from cloister.tasks.task import IGNORE, Example
 from cloister.tasks.token import TokenClassification
 from cloister.tasks.words import as_text
-from cloister.trust.explain.pieces import Piece, pieces_of, spans_in
+from cloister.trust.explain.pieces import Piece, pieces_of
 from cloister.trust.explain.reading import (
     Figure,
     ModelReading,
