@@ -55,7 +55,8 @@ from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
 from cloister.training.memory import OptimizerMemory
-from cloister.training.proof import Proof, prove, version
+from cloister.training.proof import Proof, prove
+from cloister.training.proof_key import version
 from cloister.training.shared import shared_gradient
 from cloister.training.workspace import Workspace
 
