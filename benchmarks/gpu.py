@@ -33,7 +33,8 @@ from cloister.server.run_directory import RunDirectory
 from cloister.simulation.run import simulate
 from cloister.training.config import TrainingConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks, plain_gradient_sum
-from cloister.training.proof import prove, shapes_to_try
+from cloister.training.proof import prove
+from cloister.training.proof_key import shapes_to_try
 from cloister.training.shapes import BatchShapes
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace

@@ -31,7 +31,7 @@ from cloister.training.gradients import (
     plain_gradient_sum,
 )
 from cloister.training.passes import passes
-from cloister.training.proof import shapes_to_try
+from cloister.training.proof_key import shapes_to_try
 from cloister.training.shapes import BatchShapes
 from cloister.training.units import UnitExamples, singles
 from cloister.training.workspace import open_workspace

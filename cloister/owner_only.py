@@ -12,6 +12,17 @@ FOLDER, FILE, UMASK = 0o700, 0o600, 0o077
 _OTHERS = 0o077
 
 
+def cache_folder(name: str) -> Path:
+    """Returns a folder of this name in Cloister's part of the user's cache; it may not exist yet.
+
+    It is `$XDG_CACHE_HOME/cloister/NAME`, or in `~/.cache`.
+    """
+    said = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    # The XDG base directory specification says to ignore relative paths.
+    cache = said if said.is_absolute() else Path.home() / ".cache"
+    return cache / "cloister" / name
+
+
 def private_folder(path: Path) -> None:
     """Makes a folder that only its owner can enter, or restricts an existing one.
 

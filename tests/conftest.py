@@ -27,6 +27,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # whatever the shell says: as many workers 
 # Where a test takes two threads, one that waits leaves its core to the other workers.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Tests neither read nor write the user's cache of proofs; those of the cache set another folder.
+os.environ["CLOISTER_KEPT_PROOFS"] = "0"
 
 settings.load_profile("tries")
 

@@ -27,6 +27,9 @@ TIMED = 5
 # Most rows shown; metrics.jsonl has all.
 SHOWN = 15
 
+# The stage in which the run without privacy begins, with a table of its own
+# (`simulation.twin.STAGE`, whose module loads torch).
+TWIN = "the same study without privacy, untuned"
 # Names of the baseline with one constant answer, for tasks whose answer is not a label.
 SAME = {
     "multi-label-classification": "same labels always",
@@ -82,9 +85,9 @@ class Display:
 
     def on_stage(self, text: str) -> None:
         """Shows which stage of the run begins."""
-        if text.startswith("the same without privacy") and self._console.is_terminal:
-            self._console.print(self._table())
-        if text.startswith("the same without privacy"):
+        if text == TWIN:
+            if self._console.is_terminal:
+                self._console.print(self._table())
             self._reports, self._untrained, self.closed_rounds = [], None, 0
         self._stage = text
         if self._is_verbose:

@@ -56,7 +56,8 @@ from cloister.training.config import TrainingConfig
 from cloister.training.held_out_sum import held_out_sum
 from cloister.training.local import local_update
 from cloister.training.memory import OptimizerMemory
-from cloister.training.proof import Proof, prove, version
+from cloister.training.proof import Proof, prove
+from cloister.training.proof_key import version
 from cloister.training.shared import shared_gradient
 from cloister.training.workspace import Workspace
 

@@ -11,7 +11,6 @@ import fcntl
 import importlib.util
 import io
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from cloister import owner_only
 from cloister.bounds import shortened
 from cloister.errors import ModelFileError
 from cloister.files import bad_file, stamp_of, write_whole
@@ -42,10 +42,7 @@ _SPARE_NUMBERS = 2**24
 
 def cache_folder() -> Path:
     """Returns the folder of unpacked bases, `cloister/bases` in the user's cache."""
-    said = Path(os.environ.get("XDG_CACHE_HOME") or "")
-    # The XDG base directory specification says to ignore relative paths.
-    cache = said if said.is_absolute() else Path.home() / ".cache"
-    return cache / "cloister" / "bases"
+    return owner_only.cache_folder("bases")
 
 
 def unpacked(file: Path) -> Path:

@@ -17,7 +17,6 @@ import numpy as np
 from cloister.adapter.formats import Shapes
 from cloister.adapter.wire import decode, encode, encoded_length
 from cloister.canonical import json_number
-from cloister.errors import AdapterFormatError
 from cloister.privacy.evaluations import BOUND, Evaluations
 from cloister.privacy.noised_ratio import LEVEL, Estimate, Floats, Ratio, estimate
 from cloister.privacy.plan import Plan
@@ -128,10 +127,7 @@ class PrivateEvaluation:
         }
 
     def _read(self, payload: bytes) -> Floats:
-        found = decode(payload, self.shapes, dtype="float32")[STATISTICS].astype(np.float64)
-        if not np.isfinite(found).all():
-            raise AdapterFormatError("the statistics are not all finite numbers")
-        return found
+        return decode(payload, self.shapes, dtype="float32")[STATISTICS].astype(np.float64)
 
 
 def private_evaluation(

@@ -1,6 +1,8 @@
 """A run's folder: all files of a run, each complete or absent.
 
 recipe.toml        the resolved recipe: every field with its value
+proof.json         the machine's proof of the gradients, when it was made, and whether it was kept
+                   from an earlier run (simulations)
 metrics.jsonl      one line for each closed round
 evaluations.jsonl  one line for each private evaluation on held-out units, where the study has some
 untrained.json     scores of the untrained adapter on the public sets: round 0

@@ -20,7 +20,9 @@ from cloister.ledger.storage import LedgerFile
 # What a run writes before its first round is charged. Anything else belongs to the user or to a
 # round. `MARK` is written when a run's folder is made; a recipe alone may be the user's.
 MARK = ".begun"
-EARLY = frozenset({MARK, "recipe.toml", "untrained.json", "ledgers", "start", "tensorboard"})
+EARLY = frozenset(
+    {MARK, "recipe.toml", "proof.json", "untrained.json", "ledgers", "start", "tensorboard"}
+)
 # Files beside a simulated site's ledger at that time: its key, its head, its lock, a journal.
 BESIDE_LEDGER = (".ledger", ".key", ".head", ".lock", "-journal")
 

@@ -32,6 +32,7 @@ from cloister.simulation.finish import write_results
 from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.open_ledgers import OpenLedgers
 from cloister.simulation.personal import site_models
+from cloister.simulation.proving import prove_gradients
 from cloister.simulation.result import RunResult
 from cloister.simulation.study import (
     SimulatedSites,
@@ -43,8 +44,6 @@ from cloister.simulation.study import (
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.chat import CausalChat
 from cloister.training.generation import check_replies
-from cloister.training.machine import on_machine
-from cloister.training.proof import proven
 from cloister.training.workspace import Workspace
 
 
@@ -59,7 +58,7 @@ class Events:
         on_note: A message that should stay visible, such as the number of privacy units.
         on_warning: A setting is probably a mistake.
         on_untrained: Gets the scores of the adapter before round 1, by public set.
-        on_base: Gets device and pooling in words, with the reason.
+        on_base: Gets device, pooling and proof of the gradients in words.
     """
 
     on_stage: Callable[[str], None] = lambda text: None
@@ -174,8 +173,8 @@ def open_coordinator(
         # proof.
         write_adapter(workspace.network, workspace.start)
         workspace.train_names(frozenset(workspace.start))
-        for plan in simulated.plans.values():
-            proven(workspace, plan, on_machine(recipe.training, recipe.machine))
+        for found in prove_gradients(simulated, workspace, run):
+            events.on_base(str(found))
     opened = OpenLedgers()
     coordinator = coordinator_of(simulated, workspace, run, opened)
     return SimulatedCoordinator(simulated, coordinator, events, opened)

@@ -48,8 +48,10 @@ from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.tasks.items_hash import with_items_sha256
 from cloister.tasks.public_labels import study_labels
 from cloister.training.config import TrainingConfig
+from cloister.training.kept_proofs import known_or_proven
 from cloister.training.machine import on_machine
 from cloister.training.memory import kept_moments
+from cloister.training.proof import Proof
 from cloister.training.unit_marks import Marks, unit_marks
 from cloister.training.units import EncodedUnits, encode_units
 from cloister.training.workspace import Workspace, open_workspace
@@ -292,6 +294,13 @@ def _epoch_keys(public_key: str) -> EpochKeys:
     return EpochKeys()
 
 
+def _known_or_proven(
+    workspace: Workspace, plan: Plan, training: TrainingConfig, limit: float
+) -> Proof:
+    """Returns the proof that the run's coordinator made or found kept; see `client.admission`."""
+    return known_or_proven(workspace, plan, training, max_adapter_value=limit).proof
+
+
 @dataclass(frozen=True)
 class SimulatedSites:
     """Finds a simulated site by its Flower context; can be sent to a worker.
@@ -348,7 +357,7 @@ class SimulatedSites:
 
     def admitted(self, context: Context) -> Admitted:
         """Returns the site's admission; its gradients are proven once, by the run's coordinator."""
-        return admit(*self(context))
+        return admit(*self(context), prove=_known_or_proven)
 
     def identity(self, context: Context) -> Identity:
         """Returns the identity with which a site that is not admitted answers."""

@@ -13,6 +13,9 @@ from cloister.simulation.result import RunResult
 from cloister.simulation.run import Events, simulate
 from cloister.simulation.study import prepare, workspace_of
 
+# The stage's name; the command line's display knows it (`cli.display.TWIN`).
+STAGE = "the same study without privacy, untuned"
+
 
 def plain_twin(recipe: Recipe) -> Recipe:
     """Returns the recipe without privacy: same data and steps, plain learning rate, not tuned.
@@ -42,7 +45,7 @@ def simulate_with_twin(
     result = simulate(recipe, run, engine, events)
     twin = plain_twin(recipe)
     folder = run.path / "twin"
-    events.on_stage("the same study without privacy, untuned")
+    events.on_stage(STAGE)
     twin_run = RunDirectory.reopen(folder) if folder.exists() else RunDirectory.create(folder, twin)
     plain = simulate(twin, twin_run, engine, events)
     both = dataclasses.replace(

@@ -23,7 +23,7 @@ from cloister.seeds import child_seed
 from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.gradients import per_record_hooks
-from cloister.training.proof import depends_on
+from cloister.training.proof_key import depends_on
 from cloister.training.shapes import BatchShapes
 from cloister.training.synthetic_batches import SyntheticBatches
 from cloister.training.team import AskDepends, Team

@@ -18,7 +18,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.models.state import write_adapter
 from cloister.quiet import keep_quiet
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
-from cloister.training.proof import depends_on
+from cloister.training.proof_key import depends_on
 from cloister.training.team import AskDepends, AskSum, Failed, Opening
 from cloister.training.workspace import Workspace, open_workspace
 

@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 
-from cloister.cli.display import Display, round_details, time_left
+from cloister.cli.display import TWIN, Display, round_details, time_left
 from cloister.cli.run_display import RunDisplay
 from cloister.recipe import Recipe
 from cloister.server.report import RoundReport
+from cloister.simulation.twin import STAGE
 
 REPORT = RoundReport(
     round=1,
@@ -58,6 +59,19 @@ def test_a_row_says_how_long_the_rest_takes(capsys: pytest.CaptureFixture[str]) 
     assert "about 5 min left" in told  # 29 rounds of 10 s
     assert "update norm 0.5" in told
     assert "aggregation error –" in round_details(REPORT)
+
+
+def test_the_run_without_privacy_gets_rows_and_times_of_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert TWIN == STAGE
+    display = Display(Recipe())
+    for report in reports(*[9.0] * 30):
+        display.on_round(report)
+    capsys.readouterr()
+    display.on_stage(STAGE)
+    display.on_round(dataclasses.replace(REPORT, seconds=1.0))
+    assert "about 29 s left" in capsys.readouterr().err
 
 
 def test_a_deployed_run_s_lines_begin_with_round_0(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """A site's private evaluation, asked as its coordinator asks: its moment, its bytes, its charge."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +20,14 @@ from cloister.errors import (
     UsageError,
 )
 from cloister.ledger.storage import LedgerFile
+from cloister.models.network import Network
 from cloister.protocol.exchange import RoundReply, RoundRequest, Status, Step
 from cloister.recipe import Recipe
 from cloister.simulation.study import prepare, workspace_of
 from cloister.tasks.tally.chosen import statistics_of, tally_of
+from cloister.tasks.task import Task
 from cloister.training.held_out_sum import held_out_sum, released_shapes
+from cloister.training.units import UnitExamples
 from tests.client.test_optimizer_memory import again, opened
 from tests.support.studies import small_recipe
 
@@ -49,8 +53,15 @@ def ask(site: Site, recipe: Recipe, number: int, step: Step = Step.TRAIN) -> Rou
 
 
 def test_held_out_units_are_scored_and_no_unit_is_on_both_sides(
-    recipe: Recipe, tmp_path: Path
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    scored: list[object] = []
+
+    def noted(network: Network, task: Task, units: Sequence[UnitExamples], length: int) -> object:
+        scored.append(units)
+        return held_out_sum(network, task, units, length)
+
+    monkeypatch.setattr("cloister.client.evaluation.held_out_sum", noted)
     site, study = opened(recipe, tmp_path / "run"), prepare(recipe)
     trained = set(side_digests(study.sites["east"]))
     apart = set(side_digests(study.held_out["east"]))
@@ -63,6 +74,7 @@ def test_held_out_units_are_scored_and_no_unit_is_on_both_sides(
     workspace = workspace_of(study)
     reply = ask(site, recipe, 2, Step.EVALUATE)
     assert reply.status is Status.TRAINED
+    assert scored == [site.held_out]
     shapes = released_shapes(workspace.task)
     noised = decode(reply.delta, shapes)["statistics"].astype(float)
     exact = held_out_sum(workspace.network, workspace.task, site.held_out, 16)

@@ -224,7 +224,14 @@ def test_both_refute_an_evaluation_that_is_not_the_plan_s(
     assert both(tmp_path, insider(entries)) == (False, False)
 
 
-@pytest.mark.parametrize("late", [("study", 3, PLAN, True), ("study", 4, PLAN, True)])
+@pytest.mark.parametrize(
+    "late",
+    [
+        ("study", 3, PLAN, True),
+        ("study", 4, PLAN, True),
+        ("study", 4, PLAN, True, EVALUATION),
+    ],
+)
 def test_both_refute_an_evaluation_after_a_later_round(
     tmp_path: Path, late: tuple[Any, ...]
 ) -> None:

@@ -14,7 +14,7 @@ from cloister.recipe import parse_document, parse_recipe, sent_document
 from cloister.tasks.config import TaskConfig
 from cloister.training.gradients import per_record_hooks
 from cloister.training.preflight import preflight
-from cloister.training.proof import depends_on
+from cloister.training.proof_key import depends_on
 from cloister.training.record_losses import record_losses
 from cloister.training.workspace import Workspace, open_workspace
 from tests.support.isolation import CONFIG, PLAN

@@ -231,6 +231,9 @@ def test_every_field_changes_the_digest(name: str, key: str) -> None:
     if (name, key) == ("privacy", "noise_multiplier"):  # stated instead of ε
         privacy = dataclasses.replace(recipe.privacy, epsilon=None, noise_multiplier=1.0)
         recipe = dataclasses.replace(recipe, privacy=privacy)
+    if key == "evaluation_noise_multiplier":  # of rounds that are named
+        privacy = dataclasses.replace(recipe.privacy, evaluation_rounds=(2,))
+        recipe = dataclasses.replace(recipe, privacy=privacy)
     if name == "training" and key != "mode":  # which allows more than one value of each
         training = dataclasses.replace(recipe.training, mode="local-steps", proximal=0.5)
         if key == "second_moment_floor":  # of one optimizer alone

@@ -1,7 +1,6 @@
-"""The coordinator's estimates: sums and noise are those of every site that answered."""
+"""Estimates from sites' releases: what the coordinator states holds as often as it says."""
 
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,59 +8,85 @@ import pytest
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.errors import AdapterFormatError
+from cloister.privacy.entropy import SeededEntropy
+from cloister.privacy.evaluation_release import release_evaluation
 from cloister.privacy.evaluations import Evaluations
-from cloister.privacy.noised_ratio import Ratio, estimate
 from cloister.privacy.units import Unit
 from cloister.server.private_evaluation import PrivateEvaluation
-from cloister.tasks.tally.statistics import Statistics
+from cloister.tasks.build import build_task
+from cloister.tasks.config import TaskConfig
+from cloister.tasks.tally.chosen import statistics_of, tally_of
+from cloister.tasks.tally.label_tally import LabelTally
+from cloister.training.held_out_sum import clipped_statistics, released_shapes
+from tests.support.models import word_tokenizer
 
-SCALES, NOISE = np.array([0.5, 0.8]), 3.0
-ACCURACY = Ratio(np.array([1.0, 0.0]), np.array([1.0, 1.0]), high=1.0, is_share=True)
+TASK = build_task(TaskConfig(max_length=16), ("a", "b"), word_tokenizer())
+TALLY = tally_of(TASK)
+STATISTICS = statistics_of(TALLY)
+EVALUATIONS = Evaluations(rounds=(1,), noise_multiplier=1.5)
+SITES, UNITS, ACCURACY = 3, 120, 0.85
 
-
-def evaluation() -> PrivateEvaluation:
-    statistics = SimpleNamespace(
-        scales=SCALES,
-        ratios={"accuracy": ACCURACY},
-        by_class={"ill": {"recall": ACCURACY}},
-        tables=lambda sums: {"sums": sums.tolist()},
-    )
-    return PrivateEvaluation(
-        evaluations=Evaluations(rounds=(2,), noise_multiplier=NOISE),
-        unit=Unit.RECORD,
-        statistics=cast(Statistics, statistics),
-        shapes={"statistics": (2,)},
-        kept=frozenset,
-        keep=lambda row: None,
-    )
+EVALUATION = PrivateEvaluation(
+    EVALUATIONS, Unit.RECORD, STATISTICS, released_shapes(TASK), frozenset, lambda row: None
+)
 
 
-@pytest.mark.parametrize("sites", [1, 3, 12])
-def test_the_noise_of_every_site_is_in_the_intervals(sites: int) -> None:
-    right, wrong = 300.0, 80.0
-    sums = [np.array([right, wrong]) * SCALES / sites] * sites
-    found = evaluation().estimates(sums)
-    # A site's noise has deviation 3 in each released value, so 3 over its scale in a count.
-    variances = sites * np.array([6.0**2, 3.75**2])
-    expected = estimate(ACCURACY, np.array([right, wrong]), variances)
-    score = found["scores"]["accuracy"]
-    assert score["value"] == pytest.approx(right / (right + wrong))
-    assert score["held_out"] == pytest.approx(expected.held_out)
-    assert score["population"] == pytest.approx(expected.population)
-    assert found["classes"]["ill"]["recall"] == score
-    assert found["noised_sums"]["sums"] == pytest.approx([right, wrong])
+def rows(right: np.ndarray) -> np.ndarray:
+    """Rows of the tally for units that are right or not, with a loss of 0.2 or 2."""
+    assert isinstance(TALLY, LabelTally)
+    found = np.zeros((len(right), len(TALLY.names)))
+    found[:, 0], found[:, 1], found[:, 2] = 1, right, np.where(right, 0.2, 2.0)
+    found[np.arange(len(right)), np.where(right, 3, 4)] = 1  # all of them are of class a
+    found[:, -45], found[:, -15] = 1, right  # the first of fifteen bins
+    return found
 
 
-def test_where_no_site_answered_nothing_is_known() -> None:
-    assert evaluation().estimates([])["scores"]["accuracy"] == {
-        "value": None,
-        "held_out": [0.0, 1.0],
-        "population": [0.0, 1.0],
-    }
+def repeated(repeats: int, seed: int) -> tuple[float, float]:
+    """How often the intervals of a whole evaluation hold the two true accuracies."""
+    rng, hits = np.random.default_rng(seed), np.zeros(2)
+    entropy = SeededEntropy(rng)
+    for _ in range(repeats):
+        right = rng.random((SITES, UNITS)) < ACCURACY
+        sums = []
+        for own in right:
+            clipped = clipped_statistics(STATISTICS.vectors(rows(own)), STATISTICS.scales)
+            (noised,) = release_evaluation(clipped, EVALUATIONS, entropy).tensors
+            sums.append(noised.double().numpy())
+        found = EVALUATION.estimates(sums)["scores"]["accuracy"]
+        for place, (name, true) in enumerate(
+            (("held_out", right.mean()), ("population", ACCURACY))
+        ):
+            low, high = found[name]
+            hits[place] += low <= true <= high
+    return hits[0] / repeats, hits[1] / repeats
 
 
-@pytest.mark.parametrize("values", [[1.0, np.nan], [np.inf, 1.0], [1.0], [1.0, 2.0, 3.0]])
-def test_a_site_cannot_send_other_than_finite_statistics(values: list[float]) -> None:
-    sent: Any = Adapter({"statistics": np.array(values, dtype=np.float32)})
+def test_the_true_accuracy_is_inside_in_a_few_repeats() -> None:
+    # Of 40, fewer than 33 are inside once in a thousand times if 95 % are.
+    assert min(repeated(40, seed=1)) >= 33 / 40
+
+
+@pytest.mark.nightly
+def test_the_true_accuracy_is_inside_in_94_percent_of_3_000_repeats() -> None:
+    # 0.95 less two and a half standard deviations of a share of 3,000 repeats.
+    assert min(repeated(3000, seed=2)) >= 0.94
+
+
+def test_more_sites_add_their_noise_and_no_site_says_nothing() -> None:
+    exact = (STATISTICS.vectors(rows(np.ones(100, bool))) * STATISTICS.scales).sum(axis=0)
+    one, three = (EVALUATION.estimates([exact] * n) for n in (1, 3))
+    losses = [found["scores"]["loss"] for found in (one, three)]
+    widths = [loss["held_out"][1] - loss["value"] for loss in losses]
+    # Three times the sum with √3 times the noise.
+    assert widths[1] == pytest.approx(widths[0] / np.sqrt(3), rel=0.05)
+    assert three["scores"]["accuracy"]["value"] == pytest.approx(1.0)
+    nobody: dict[str, Any] = EVALUATION.estimates([])["scores"]["accuracy"]
+    assert (nobody["value"], nobody["population"]) == (None, [0.0, 1.0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, None])
+def test_a_site_cannot_send_other_than_all_its_finite_statistics(bad: float | None) -> None:
+    values = np.ones(len(STATISTICS.names) - (bad is None), np.float32)
+    values[0] = 1.0 if bad is None else bad
     with pytest.raises(AdapterFormatError):
-        evaluation()._read(encode(sent))
+        EVALUATION._read(encode(Adapter({"statistics": values})))

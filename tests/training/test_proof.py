@@ -17,7 +17,7 @@ from cloister.models.prefix import KeptStates
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.retrieval import Retrieval
 from cloister.training import proof as proof_file
-from cloister.training import proof as proof_module
+from cloister.training import proof_key
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.numerics import check_pinned, pinned
 from cloister.training.proof import Proof, prove, proven
@@ -271,10 +271,10 @@ def test_the_key_tells_versions_and_kernels_apart(
         keys.add(Proof.key_of(workspace, PLAN, CONFIG))
     for name in ("cloister", "torch", "tokenizers"):
         with monkeypatch.context() as patch:
-            patch.setattr(proof_module, "version", lambda of, name=name: f"9.{of == name}")
+            patch.setattr(proof_key, "version", lambda of, name=name: f"9.{of == name}")
             keys.add(Proof.key_of(workspace, PLAN, CONFIG))
     with monkeypatch.context() as patch:
-        patch.setattr(proof_module, "_processor", lambda: "another")
+        patch.setattr(proof_key, "_processor", lambda: "another")
         keys.add(Proof.key_of(workspace, PLAN, CONFIG))
     assert len(keys) == 6
     assert Proof.key_of(workspace, PLAN, CONFIG) == key

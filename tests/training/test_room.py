@@ -16,7 +16,8 @@ from cloister.training import free_memory, room
 from cloister.training import joined_processes as joining
 from cloister.training.free_memory import available, free_at_start
 from cloister.training.joined_processes import join
-from cloister.training.proof import depends_on, prove, shapes_to_try
+from cloister.training.proof import prove
+from cloister.training.proof_key import depends_on, shapes_to_try
 from cloister.training.room import CPU_TOKENS, LEAST_TOKENS, kept_values, room_for
 from cloister.training.shapes import candidates, one_by_one
 from cloister.training.team import AskDepends, Opening, Team

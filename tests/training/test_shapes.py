@@ -111,7 +111,9 @@ def test_a_record_beyond_the_last_edge_has_no_shape() -> None:
 
 def test_shapes_and_proofs_come_back_from_json() -> None:
     shapes = BatchShapes(((8, (1, 2)), (16, (1,))), threads=2)
-    proof = Proof(shapes, ((8, 1, 0.5), (8, 2, 0.25), (16, 1, 1.0)), 1234, "ab" * 32)
+    proof = Proof(
+        shapes, ((8, 1, 0.5), (8, 2, 0.25), (16, 1, 1.0)), 1234, "ab" * 32, "2026-11-30 12:50"
+    )
     assert Proof.from_json(json.loads(json.dumps(proof.to_json()))) == proof
     assert proof.seconds_of(10) == 1.0 + 10 * 1.0
     assert not proof.one_by_one

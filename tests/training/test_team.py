@@ -31,7 +31,8 @@ from cloister.training.joined_processes import join
 from cloister.training.local import local_update
 from cloister.training.machine import MachineConfig
 from cloister.training.passes import passes
-from cloister.training.proof import depends_on, prove
+from cloister.training.proof import prove
+from cloister.training.proof_key import depends_on
 from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.shared import shared_gradient
 from cloister.training.team import AskDepends, AskSum, Opening, Team, Worker, parted, process_of
