@@ -14,11 +14,12 @@ from cloister.ledger.certificate import Evidence, check
 from cloister.ledger.chain import Entry
 from cloister.ledger.charge import Released
 from cloister.ledger.ledger import Ledger
-from cloister.ledger.replay import charged_rounds
+from cloister.ledger.replay import charged_rounds, forecast
 from cloister.ledger.reservation import Reservation
 from cloister.ledger.signing import public_hex
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
+from cloister.privacy.accounting import COARSE, epsilon
 from cloister.privacy.evaluations import Evaluations
 from cloister.privacy.plan import Plan
 from cloister.privacy.release_kind import ReleaseKind
@@ -100,6 +101,34 @@ def test_asked_again_the_same_bytes_are_sent_and_nothing_more_is_charged(tmp_pat
     assert ledger.head == head
     with pytest.raises(RefusedError, match="answered once"):
         ledger.reserve(replace(charge(2, PLAN, kind=EVALUATION), request="another adapter"))
+
+
+def _after(more: int | None, delta: float) -> float:
+    assert more is not None
+    assert PLAN.evaluations is not None
+    return epsilon([PLAN.event((2 + more) * 5), PLAN.evaluations.event(2)], delta, COARSE)
+
+
+def test_a_forecast_counts_the_evaluations_that_its_rounds_bring(tmp_path: Path) -> None:
+    path = tmp_path / "site.ledger"
+    ledger = new_ledger(path)
+    run_round(ledger, 1, PLAN)
+    run_round(ledger, 2, PLAN)
+    history = verify(LedgerFile(path).entries(), "it").history
+    found = forecast(history)
+    assert found is not None
+    half, training = history.budget.delta / 2, PLAN.event(2 * PLAN.local_steps)
+    evaluation = PLAN.evaluations
+    assert evaluation is not None
+    curve = dict(found.curve)
+    assert curve[0] == epsilon([training, evaluation.event(1)], half, COARSE)  # it may come now
+    more, then = found.curve[-1]
+    assert more >= 2
+    assert then == pytest.approx(_after(more, half))
+    evaluated(ledger, 2)
+    found = forecast(verify(LedgerFile(path).entries(), "it").history)
+    assert found is not None
+    assert found.curve[-1] == (found.rounds, pytest.approx(_after(found.rounds, half)))
 
 
 def test_a_kill_after_the_charge_leaves_it_spent(tmp_path: Path) -> None:
