@@ -37,7 +37,10 @@ def as_data_errors(path: Path) -> Iterator[None]:
             raise
         # Arrow raises Python's own errors too; its messages name types and sizes, not values.
         reason = str(error).strip() or type(error).__name__
-        raise DataError(f"{path}: cannot be read ({reason.splitlines()[0]})") from error
+        raise DataError(
+            f"{path}: cannot be read ({reason.splitlines()[0].rstrip('.')}); copy it again, or "
+            "write it again"
+        ) from error
 
 
 class ArrowColumns:

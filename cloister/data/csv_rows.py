@@ -47,6 +47,11 @@ def csv_rows(path: Path, form: FileForm = COMMAS) -> Iterator[tuple[int, Row]]:
     header = _next(reader, lines, f"{path.name}, header")
     if header is None:
         return
+    if (first := header[0]).lower().startswith("sep=") and len("".join(header)) <= len("sep=") + 1:
+        raise DataError(
+            f"{path}, line 1: {shown(first)!r} tells Excel the separator and is no header; remove "
+            "the line"
+        )
     if len(header) == 1 and (found := _other_separators(header[0], form.separator)):
         used = SEPARATORS.get(form.separator, repr(form.separator))
         raise DataError(

@@ -48,6 +48,12 @@ _BEYOND = re.compile(rb"[\x80-\xff]")
 _BEYOND_TEXT = re.compile("[^\x00-\x7f]+")
 # Python's codecs that are not for whole texts: names of hosts, and escapes in source code.
 _NO_FILES = ("idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode-escape")
+# First bytes of files that people rename instead of converting them.
+_OTHER_FILES = {
+    b"PK\x03\x04": "a ZIP archive, as workbooks of spreadsheets are",
+    b"\xd0\xcf\x11\xe0": "a workbook or document of an old office program",
+    b"%PDF-": "a PDF document",
+}
 # Names of encodings for messages, by Python's name.
 NAMES = {
     "utf-8": "UTF-8",
@@ -137,6 +143,9 @@ def _detected(path: Path, is_gzip: bool) -> tuple[str, str]:
         start = file.read(_CHUNK)
     if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         raise DataError(f"{path}: is UTF-32; save it as UTF-8")
+    for mark, what in _OTHER_FILES.items():
+        if start.startswith(mark):
+            raise DataError(f"{path}: is {what}, whatever its name says; export its table as CSV")
     if start.startswith(BOM):
         return "utf-8", "its byte order mark says so"
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -175,9 +184,12 @@ def _wide(start: bytes) -> str | None:
     """
     even, odd = start[::2].count(0), start[1::2].count(0)
     least = LEAST_NULS * len(start) / 2
-    if odd > least and not even and not start[1]:
+    # The other place has NUL bytes too: 一, one of the most frequent characters, is U+4E00.
+    if max(even, odd) <= least or 0 in memoryview(start[: len(start) & ~1]).cast("H"):
+        return None
+    if odd > even and not start[1]:
         return "utf-16-le"
-    if even > least and not odd and not start[0]:
+    if even > odd and not start[0]:
         return "utf-16-be"
     return None
 

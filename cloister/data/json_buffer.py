@@ -21,6 +21,7 @@ _BLANKS = re.compile(f"[{WHITESPACE}]+")
 # Deepest nesting of lists and objects: conversations with parts of text have 5 levels. Functions
 # that read or write a row recurse once per level, and Python's limit is 1,000.
 MOST_DEPTH = 100
+REMEDY = "correct it, or write the file again"
 CHUNK = 2**20  # bytes read at a time: rows are rarely longer
 
 
@@ -50,7 +51,7 @@ def object_at(text: str, start: int, where: str) -> tuple[Row, int]:
     """
     value, end = value_at(text, start, where)
     if not isinstance(value, dict):
-        raise DataError(f"{where}: no valid JSON object (one in braces is needed)")
+        raise DataError(f"{where}: no valid JSON object (one in braces is needed); {REMEDY}")
     return value, end
 
 
@@ -61,7 +62,9 @@ def value_at(text: str, start: int, where: str) -> tuple[Value, int]:
     except _RepeatedKeyError as error:
         raise DataError(f"{where}: duplicate key {shown(str(error))!r}; remove one") from error
     except RecursionError as error:
-        raise DataError(f"{where}: no valid JSON object (nested too deep)") from error
+        raise DataError(
+            f"{where}: no valid JSON object (nested too deep); flatten its lists and objects"
+        ) from error
     if text.count("[", start, end) + text.count("{", start, end) > MOST_DEPTH and _is_deep(value):
         raise DataError(
             f"{where}: lists and objects nested more than {MOST_DEPTH} deep; flatten them"
@@ -137,11 +140,13 @@ class JsonBuffer:
                 if len(self.text) - self.place > MOST_ROW_BYTES:
                     raise DataError(
                         f"{where}: no valid JSON object within {MOST_ROW_BYTES >> 20} MiB, the "
-                        "most that a row may hold"
+                        "most that a row may hold; correct or split it"
                     ) from error
                 if self.more():
                     continue
-                raise DataError(f"{where}: no valid JSON object ({reason_of(error)})") from error
+                raise DataError(
+                    f"{where}: no valid JSON object ({reason_of(error)}); {REMEDY}"
+                ) from error
             try:
                 self.text[self.place : end].encode()
             except UnicodeEncodeError as error:

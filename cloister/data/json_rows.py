@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from cloister.data.formats import FileForm
-from cloister.data.json_buffer import CHUNK, WHITESPACE, JsonBuffer, object_at, reason_of
+from cloister.data.json_buffer import CHUNK, REMEDY, WHITESPACE, JsonBuffer, object_at, reason_of
 from cloister.data.lines import UTF8, open_text, text_lines
 from cloister.data.values import Row
 from cloister.errors import DataError
@@ -42,9 +42,12 @@ def _lines(path: Path, form: FileForm) -> Iterator[tuple[int, Row]]:
             row, end = object_at(line, start, where)
         except json.JSONDecodeError as error:
             place = f"{reason_of(error)}, character {error.pos + 1}"
-            raise DataError(f"{where}: no valid JSON object ({place})") from error
+            raise DataError(f"{where}: no valid JSON object ({place}); {REMEDY}") from error
         if line[end:].strip(WHITESPACE):
-            raise DataError(f"{where}: no valid JSON object (more text follows it in its line)")
+            raise DataError(
+                f"{where}: no valid JSON object (more text follows it in its line); begin a new "
+                "line after each object"
+            )
         yield number, row
 
 
@@ -63,7 +66,7 @@ def _elements(path: Path, form: FileForm) -> Iterator[tuple[int, Row]]:
             yield number, _element(buffer, where)
             separator = buffer.next()
             if separator not in (",", "]"):
-                raise DataError(f"{where}: no , or ] follows it: the array is damaged")
+                raise DataError(f"{where}: no , or ] follows it: the array is damaged; {REMEDY}")
             if separator == "]":
                 buffer.place += 1
         if buffer.next():
@@ -72,5 +75,5 @@ def _elements(path: Path, form: FileForm) -> Iterator[tuple[int, Row]]:
 
 def _element(buffer: JsonBuffer, where: str) -> Row:
     if buffer.next() != "{":
-        raise DataError(f"{where}: no valid JSON object (one in braces is needed)")
+        raise DataError(f"{where}: no valid JSON object (one in braces is needed); {REMEDY}")
     return cast(Row, buffer.value(where))

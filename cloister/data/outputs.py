@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from cloister.data.csv_rows import csv_line
-from cloister.data.values import Number, Row, Unusable, Value, is_integer, kind_of, shown
+from cloister.data.values import Number, Real, Row, Unusable, Value, is_integer, kind_of, shown
 from cloister.errors import DataError, UsageError
 from cloister.files import whole_file
 from cloister.owner_only import FILE
@@ -120,13 +120,22 @@ def json_text(value: Value) -> str:
     """
     if isinstance(value, Number):
         return value.written
+    if isinstance(value, Real) and value.written is not None:
+        return value.written
     if isinstance(value, Unusable):
         raise DataError(f"{value.kind} cannot be written; convert the column to text first")
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_quoted(k)}: {json_text(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(_member(name, inner) for name, inner in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ", ".join(json_text(v) for v in value) + "]"
     return _quoted(value)
+
+
+def _member(name: str, value: Value) -> str:
+    try:
+        return f"{_quoted(name)}: {json_text(value)}"
+    except DataError as error:
+        raise DataError(f"{shown(name)}: {error}") from error
 
 
 def _quoted(value: object) -> str:
@@ -138,13 +147,11 @@ class _JsonLines:
         self._file = file
 
     def add(self, row: Row, where: str) -> None:
-        cells = []
-        for name, value in row.items():
-            try:
-                cells.append(f"{_quoted(name)}: {json_text(value)}")
-            except DataError as error:
-                raise DataError(f"{where}: {shown(name)}: {error}") from error
-        self._file.write(_encoded("{" + ", ".join(cells) + "}\n", where))
+        try:
+            line = json_text(row)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+        self._file.write(_encoded(line + "\n", where))
 
     def end(self) -> None:
         """Does nothing: each row was written at once."""
@@ -185,7 +192,7 @@ def _cell(value: Value, name: str, where: str) -> str:
             return value
         case bool():
             return "true" if value else "false"
-        case Number(written):
+        case Number(written) | Real(written=str(written)):
             return written
     raise DataError(
         f"{where}: {shown(name)} is {kind_of(value)}, which CSV cannot hold: write a .jsonl"
@@ -258,6 +265,8 @@ def _plain(value: Value, name: str, where: str) -> Any:
     if isinstance(value, Number):
         whole = is_integer(value.written) and abs(int(value.written)) < _INT64
         return int(value.written) if whole else value.written
+    if isinstance(value, Real) and value.written is not None:
+        return value.value
     if isinstance(value, Unusable):
         raise DataError(
             f"{where}: {shown(name)} is {value.kind}, which has several spellings; convert the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,11 @@ class Real(Unusable):
     """
 
     value: float
+
+    @property
+    def written(self) -> str | None:
+        """Returns the shortest spelling of the same number; None if it is infinite or NaN."""
+        return repr(self.value) if math.isfinite(self.value) else None
 
 
 # A value in a file: text, number, boolean, null, or a list or object of these.

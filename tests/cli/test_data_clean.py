@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from cloister.cli.main import run
+from cloister.data.config import DataConfig
 from cloister.data.load import load
-from cloister.data.records import TextRecord
+from cloister.data.records import ScoreRecord, TextRecord
 from cloister.recipe import read_recipe
 
 
@@ -49,3 +50,20 @@ def test_from_a_messy_chinese_table_to_a_recipe(
     records = load("notes.jsonl", "train", "text", recipe.data)
     assert len(records) == 10
     assert records[0] == TextRecord("病人说这几天头痛得很厉害，第0次来。", "内科", None, "0")
+
+
+def test_essays_of_one_prompt_are_taken_out_of_a_file_like_asaps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The commands of docs/tasks.md: tabs, Windows-1252, quotes that are doubled, empty cells."""
+    monkeypatch.chdir(tmp_path)
+    lines = ["essay_id\tessay_set\tessay\trater1_domain1\tdomain1_score"]
+    lines += [f'{n}\t{1 + n % 2}\t"Café “{n}”, @CAPS1 ""so""."\t\t{n % 6}' for n in range(40)]
+    (tmp_path / "training_set_rel3.tsv").write_bytes("\r\n".join([*lines, ""]).encode("cp1252"))
+    columns = ["--text", "essay", "--score", "domain1_score", "--keep", "essay_set"]
+    clean = ["data", "clean", "training_set_rel3.tsv", "--out", "essays.jsonl"]
+    assert run([*clean, *columns]) == 0
+    split = ["data", "split", "essays.jsonl", "--by", "site", "--column", "essay_set"]
+    assert run([*split, "--test-site", "1", "--out", "prompts"]) == 0
+    records = load("prompts/test.jsonl", "train", "score", DataConfig())
+    assert records == [ScoreRecord(f'Café “{n}”, @CAPS1 "so".', n % 6) for n in range(0, 40, 2)]

@@ -15,7 +15,7 @@ from cloister.errors import DataError, UsageError
 from tests.support.examples import tries
 from tests.support.fuzzing import must_read
 
-ZH = "病人说这几天头痛得很厉害，吃了药也没有好。服务很好，送餐也快！我们会再来的。"
+ZH = "病人说这几天头痛得很厉害，吃了一次药也没有好。服务很好，送餐也快！我们会再来的。"
 FR = "Le patient était très fatigué. Il a été opéré à l'hôpital, où la fièvre a commencé."
 KO = "안녕하세요 오늘은 날씨가 좋습니다 그래서 우리는 공원에 갔습니다 진료 기록을 확인하십시오"
 JA = "今日は天気がいいので、公園に行きました。患者の記録を確認してください。"

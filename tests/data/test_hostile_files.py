@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,9 @@ import pytest
 from cloister.cli.main import run
 from cloister.data.augment.files import AugmentOptions, augment_file
 from cloister.data.check.report import CheckOptions, check_file
+from cloister.data.detected import Detected, detect_form
 from cloister.data.split.files import SplitPlan, split_file
+from cloister.data.values import Row
 from cloister.errors import DataError
 
 ROWS = [
@@ -309,4 +311,83 @@ def test_a_file_that_grows_while_it_is_read_makes_nothing(notes: Path, command: 
     }
     with pytest.raises(DataError, match=r"notes\.jsonl: changed while it was read"):
         commands[command]()
+    assert here() == ["notes.jsonl"]
+
+
+def test_real_numbers_of_parquet_are_kept_and_dates_are_named(
+    notes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scores of essays are floats there; a date has several spellings."""
+    import datetime
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    scores = [0.1, 1e300, -2.5, 3.0] * 10
+    columns = {"text": [f"an essay of number {n} on water" for n in range(40)], "score": scores}
+    pq.write_table(pa.table(columns), "e.parquet")
+    assert data("scrub", "e.parquet", "--out", "s.csv") == 0
+    assert data("augment", "e.parquet", "--out", "a.jsonl", "--copies", "1", "--how", "swap") == 0
+    assert data("split", "e.parquet", "--out", "parts") == 0
+    lines = Path("s.csv").read_text().splitlines()[1:]
+    assert [float(line.rsplit(",", 1)[1]) for line in lines] == scores
+    written = [json.loads(line)["score"] for line in Path("a.jsonl").read_text().splitlines()]
+    assert written[::2] == scores
+    kept = [pq.read_table(f"parts/{side}.parquet")["score"] for side in ("train", "test")]
+    assert sorted(n for column in kept for n in column.to_pylist()) == sorted(scores)
+    made = here()
+    pq.write_table(pa.table({**columns, "when": [datetime.date(2026, 1, 1)] * 40}), "e.parquet")
+    capsys.readouterr()
+    for arguments in (
+        ["split", "e.parquet", "--out", "o"],
+        ["augment", "e.parquet", "--out", "o.jsonl"],
+        ["scrub", "e.parquet", "--out", "o.jsonl"],
+        ["scrub", "e.parquet", "--out", "o.csv"],
+        ["scrub", "e.parquet", "--out", "o.parquet"],
+        ["clean", "e.parquet", "--out", "o.jsonl", "--score", "score", "--keep", "when"],
+    ):
+        assert data(*arguments) == 3
+        refused(capsys, "e.parquet, row 1: when", "date32")
+    assert here() == made
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"sep=;\ntext;label\na;b\n", ["line 1: 'sep=;'", "Excel", "remove the line"]),
+        (b"SEP=,\ntext,label\na,b\n", ["line 1: 'SEP='", "remove the line"]),
+        (b"PK\x03\x04" + bytes(100), ["a ZIP archive", "export its table as CSV"]),
+        (b"%PDF-1.7\n" + bytes(100), ["a PDF document"]),
+    ],
+)
+def test_what_office_programs_save_is_named(
+    notes: Path, content: bytes, parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("o.csv").write_bytes(content)
+    assert data("check", "o.csv") == 3
+    refused(capsys, *parts)
+
+
+@pytest.mark.parametrize("by", ["unit", "time"])
+def test_a_file_that_is_replaced_between_two_readings_is_not_split(
+    notes: Path, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its new rows are of units that had no side."""
+    rows = [{**row, "time": f"2026-01-{n + 1:02}"} for n, row in enumerate(ROWS)]
+    put(notes, rows)
+    form, readings = detect_form(notes), 0
+
+    def rows_of(self: Detected) -> Iterator[tuple[int, Row]]:
+        nonlocal readings
+        readings += 1
+        if readings == 2:
+            other = put(notes.with_name("other"), [{**row, "text": "new"} for row in rows])
+            other.replace(notes)
+        return given(self)
+
+    given = Detected.rows
+    monkeypatch.setattr(Detected, "rows", rows_of)
+    plan = SplitPlan(by="time", test_from="2026-01-20") if by == "time" else SplitPlan()
+    with pytest.raises(DataError, match="changed while"):
+        split_file(form, Path("out"), plan)
     assert here() == ["notes.jsonl"]

@@ -6,10 +6,12 @@
     CLOISTER_DATA=/data HYPOTHESIS_PROFILE=nightly python -m pytest tests/data/test_real_data.py
 """
 
+import base64
 import json
 import os
 import random
 import re
+import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,11 +25,16 @@ from cloister.data.catalogue import read_catalogue
 from cloister.data.check.report import CheckOptions, check_file
 from cloister.data.clean.run import CleanOptions, clean_file
 from cloister.data.config import DataConfig
+from cloister.data.fhir.labels import LabelPath
+from cloister.data.fhir.run import FhirOptions, fhir_file
+from cloister.data.interactions.interaction_row import SequenceOptions
 from cloister.data.interactions.items import ItemOptions, item_file
+from cloister.data.interactions.run import sequence_file
 from cloister.data.load import load
 from cloister.data.scrub.files import scrub_file
 from cloister.data.split.files import SplitPlan, split_file
 from cloister.data.split.sides import Shares
+from cloister.data.sql.run import sql_file
 from cloister.data.unit_column import UNIT
 from cloister.labelling.agreement import agreement
 from cloister.labelling.annotated import read_annotated
@@ -290,3 +297,73 @@ def test_a_real_catalogue_becomes_a_public_file_of_items(tmp_path: Path) -> None
     found = read_catalogue(str(out), None)
     assert found.ids == tuple(book["id"] for book in books)
     assert found.texts[0] == f"{books[0]['title']}. {books[0]['authors']}"
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_real_texts_come_out_of_a_database_as_they_went_in(name: str, tmp_path: Path) -> None:
+    rows, database, out = rows_of(real(name)), tmp_path / "notes.db", tmp_path / "notes.jsonl"
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE notes (note TEXT, ward TEXT, site TEXT)")
+        values = [(row["text"], row["label"], row["site"]) for row in rows]
+        connection.executemany("INSERT INTO notes VALUES (?, ?, ?)", values)
+    connection.close()
+    query = "SELECT note AS text, ward AS label, site FROM notes ORDER BY rowid"
+    assert sql_file(f"sqlite:///{database}", query, out).rows == len(rows)
+    assert rows_of(out) == rows
+
+
+@pytest.mark.parametrize(("name", "charset"), [(BOTH[0], "gb18030"), (BOTH[1], "utf-8")])
+def test_real_texts_come_out_of_a_bundle_as_they_went_in(
+    name: str, charset: str, tmp_path: Path
+) -> None:
+    rows = rows_of(real(name))
+    entries: list[dict[str, Any]] = [
+        {"resource": {"resourceType": "Patient", "id": str(n)}} for n in range(50)
+    ]
+    for number, row in enumerate(rows):
+        content = base64.b64encode(row["text"].encode(charset)).decode()
+        attachment = {"contentType": f"text/plain; charset={charset}", "data": content}
+        document = {
+            "resourceType": "DocumentReference",
+            "id": f"d{number}",
+            "status": "current",
+            "subject": {"reference": f"Patient/{number % 50}"},
+            "category": [{"coding": [{"system": "urn:kinds", "code": row["label"]}]}],
+            "content": [{"attachment": attachment}],
+        }
+        entries.append({"resource": document})
+    bundle, out = tmp_path / "bundle.json", tmp_path / "notes.jsonl"
+    bundle.write_text(json.dumps({"resourceType": "Bundle", "entry": entries}), encoding="utf-8")
+    report = fhir_file([bundle], out, FhirOptions(label=LabelPath("category")))
+    assert (report.rows, report.persons, dict(report.left_out)) == (len(rows), 50, {})
+    # A byte order mark before a text is none of its characters.
+    texts = [row["text"].removeprefix("\ufeff") for row in rows]
+    expected = [
+        (text, row["label"], f"Patient/{n % 50}")
+        for n, (text, row) in enumerate(zip(texts, rows, strict=True))
+    ]
+    assert [(row["text"], row["label"], row["person"]) for row in rows_of(out)] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "columns"),
+    [("books", "books.jsonl", ("title", "authors")), ("zh_takeaway", "train.jsonl", ("text",))],
+)
+def test_made_up_readers_of_real_items_become_one_record_each(
+    name: str, file: str, columns: tuple[str, ...], tmp_path: Path
+) -> None:
+    """No real person's items are at hand: the items are real, who had them is drawn."""
+    rows = [{**row, "item": f"i{n}"} for n, row in enumerate(rows_of(real(name, file))[:500])]
+    source, items = put(tmp_path / "public.jsonl", rows), tmp_path / "items.jsonl"
+    assert item_file(source, items, ItemOptions(item="item", texts=columns)) == len(rows)
+    draw = random.Random(name)
+    had = {f"u{n}": draw.sample([row["item"] for row in rows], 8) for n in range(200)}
+    events = [
+        f"{person}::{item}::5::{place}" for person in had for place, item in enumerate(had[person])
+    ]
+    draw.shuffle(events)
+    (tmp_path / "ratings.dat").write_text("\n".join(events) + "\n")
+    out = tmp_path / "people.jsonl"
+    options = SequenceOptions(form="movielens", items=str(items))
+    assert sequence_file(tmp_path / "ratings.dat", out, options).persons == len(had)
+    assert {row["person"]: row["items"] for row in rows_of(out)} == had

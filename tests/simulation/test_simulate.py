@@ -438,8 +438,8 @@ def test_every_task_runs_and_is_scored(tmp_path: Path, bert: Path, llama: Path) 
     rng = np.random.default_rng(0)
     folder = tmp_path / "other"
     folder.mkdir()
-    tokens, chats = folder / "tokens.jsonl", folder / "chats.jsonl"
-    with tokens.open("w") as words, chats.open("w") as talks:
+    tokens, chats, pairs = (folder / f"{name}.jsonl" for name in ("tokens", "chats", "pairs"))
+    with tokens.open("w") as words, chats.open("w") as talks, pairs.open("w") as choices:
         for index in range(40):
             site = ("east", "west")[index % 2]
             tag = ["B-D", "I-D", "O"] if rng.random() < 0.5 else ["O", "O", "B-D"]
@@ -450,20 +450,24 @@ def test_every_task_runs_and_is_scored(tmp_path: Path, bert: Path, llama: Path) 
                 {"role": "assistant", "content": "severe rash and fever"},
             ]
             talks.write(json.dumps({"messages": turns, "site": site}) + "\n")
-    for data in (tokens, chats):
+            pair = {"prompt": "itchy rash", "chosen": "severe rash", "rejected": "chest pain"}
+            choices.write(json.dumps({**pair, "site": site}) + "\n")
+    for data in (tokens, chats, pairs):
         (folder / f"test-{data.name}").write_bytes(data.read_bytes())
-    for kind, data, base, metric in (
+    for kind, data, base, metric, *more in (
         ("token-classification", tokens, bert, "f1"),
         ("causal-lm", chats, llama, "rouge_l"),
+        ("causal-lm", pairs, llama, "rouge_l", "task.loss=dpo"),
     ):
         recipe = small_recipe(
             folder,
             f"task.kind={kind}",
             f"data.train='{data}'",
             f"data.test='{folder}/test-{data.name}'",
+            *more,
             base=base,
         )
-        result = run(recipe, tmp_path / kind)
+        result = run(recipe, tmp_path / data.stem)
         assert 0 <= result.test[metric] <= 1
         assert result.majority is None
 

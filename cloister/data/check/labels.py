@@ -32,7 +32,10 @@ class Labels:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._first: dict[str, int] = {}
-        self._missing = FileFinding("no-label", "rows have no label; they are left out of training")
+        self._missing = FileFinding(
+            "no-label",
+            "rows have no label, which is a text or an integer; they are left out of training",
+        )
         self._more = FileFinding(
             "many-labels", f"labels beyond the first {MOST_LABELS:,}: is this a column of labels?"
         )
@@ -71,9 +74,9 @@ class Labels:
         if len(ordered) > 1 and ordered[0] >= IMBALANCED * ordered[-1]:
             message = (
                 f"the most frequent label has {ordered[0] / ordered[-1]:.0f} times the records of "
-                "the rarest"
+                "the rarest label"
             )
-            found.append(FileFinding("imbalance", f"{message} records"))
+            found.append(FileFinding("imbalance", message))
         return found
 
     def _about(self, code: str, label: str, why: str) -> FileFinding:

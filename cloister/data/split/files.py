@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,7 +184,7 @@ def split_file(
         private_folder(stage)
         rows = _write(form, stage, plan, sides, ending or _own_ending(form), progress)
         if identity_of(form.path) != before:
-            raise DataError(f"{form.path}: changed while it was read; run the command again")
+            raise _changed(form.path)
         stage.rename(out)
         sync_folder(out.parent)
     except OSError as error:
@@ -207,8 +207,9 @@ def _write(
         writers: dict[str, tuple[RowWriter, Path]] = {
             side: files.enter_context(new_file(stage / f"{side}{ending}")) for side in rows
         }
-        for number, row in form.rows():
-            side = sides[_unit(row, plan.unit)]
+        for unit, number, row in _units(form, plan.unit):
+            if (side := sides.get(unit)) is None:  # it has none: the rows were others before
+                raise _changed(form.path)
             writers[side][0].add(row, f"{form.path.name}, row {number}")
             rows[side] += 1
             if progress is not None and sum(rows.values()) % TOLD_EVERY == 0:
@@ -251,19 +252,18 @@ def _sides(form: Detected, plan: SplitPlan) -> Mapping[str, str]:
     if plan.folds is not None:
         return {
             unit: folded(unit, plan.folds, plan.shares.salt)
-            for unit in {_unit(row, plan.unit): None for _, row in form.rows()}
+            for unit in dict.fromkeys(unit for unit, _, _ in _units(form, plan.unit))
         }
     if plan.by == "unit":
         return {
             unit: hashed(unit, plan.shares)
-            for unit in {_unit(row, plan.unit): None for _, row in form.rows()}
+            for unit in dict.fromkeys(unit for unit, _, _ in _units(form, plan.unit))
         }
     if plan.by == "label":
         return _by_label(form, plan)
     side_of = _rule(plan)
     found: dict[str, Side] = {}
-    for number, row in form.rows():
-        unit = _unit(row, plan.unit)
+    for unit, number, row in _units(form, plan.unit):
         try:
             side = side_of(_cell(row, plan, form, number))
         except UsageError as error:
@@ -278,8 +278,8 @@ def _sides(form: Detected, plan: SplitPlan) -> Mapping[str, str]:
 def _by_label(form: Detected, plan: SplitPlan) -> Mapping[str, str]:
     counts: dict[str, Counter[str]] = {}
     have_several = False
-    for number, row in form.rows():
-        own = counts.setdefault(_unit(row, plan.unit), Counter())
+    for unit, number, row in _units(form, plan.unit):
+        own = counts.setdefault(unit, Counter())
         several = _several(row.get(plan.column or plan.by), plan.label_separator)
         have_several |= several is not None
         own.update([_cell(row, plan, form, number)] if several is None else several)
@@ -309,8 +309,26 @@ def _rule(plan: SplitPlan) -> Callable[[str], Side]:
     return by_time(plan.test_from, plan.validation_from)
 
 
+def _units(form: Detected, column: str | None) -> Iterator[tuple[str, int, Row]]:
+    """Yields all rows, each after its unit's identity and its number."""
+    for number, row in form.rows():
+        try:
+            unit = _unit(row, column)
+        except DataError as error:
+            raise DataError(f"{form.path.name}, row {number}: {error}") from error
+        yield unit, number, row
+
+
+def _changed(path: Path) -> DataError:
+    return DataError(f"{path}: changed while it was read; run the command again")
+
+
 def _unit(row: Row, column: str | None) -> str:
-    """Returns the identity of a row's unit: its person, its `UNIT`, or all of its values."""
+    """Returns the identity of a row's unit: its person, its `UNIT`, or all of its values.
+
+    Raises:
+        DataError: A value has no spelling of its own.
+    """
     name = _spelled(row.get(column)) if column is not None else None
     if name:
         return f"person {name}"
