@@ -20,7 +20,8 @@ from cloister.data.load import load
 from cloister.data.records import Record
 from cloister.ledger.budget import Budget
 from cloister.ledger.charge import Charge
-from cloister.ledger.ledger import Ledger, Reservation
+from cloister.ledger.ledger import Ledger
+from cloister.ledger.reservation import Reservation
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.privacy.clipping import ClippedSum
 from cloister.privacy.plan import Plan
