@@ -160,6 +160,10 @@ OF_PUBLIC: dict[str, tuple[dict[str, object], dict[str, object]]] = {
         {"center": "public", "center_values": (1.0, 2.0)},
     ),
     "averaging": ({}, {"averaging": "ema"}),
+    "evaluation_noise_multiplier": (
+        {"evaluation_rounds": (2,)},
+        {"evaluation_rounds": (2,), "evaluation_noise_multiplier": 5.0},
+    ),
     "averaging_decay": (
         {"averaging": "ema", "averaging_decay": 0.5},
         {"averaging": "ema", "averaging_decay": 0.6},
@@ -231,9 +235,6 @@ def test_every_field_changes_the_digest(name: str, key: str) -> None:
     if (name, key) == ("privacy", "noise_multiplier"):  # stated instead of ε
         privacy = dataclasses.replace(recipe.privacy, epsilon=None, noise_multiplier=1.0)
         recipe = dataclasses.replace(recipe, privacy=privacy)
-    if key == "evaluation_noise_multiplier":  # of rounds that are named
-        privacy = dataclasses.replace(recipe.privacy, evaluation_rounds=(2,))
-        recipe = dataclasses.replace(recipe, privacy=privacy)
     if name == "training" and key != "mode":  # which allows more than one value of each
         training = dataclasses.replace(recipe.training, mode="local-steps", proximal=0.5)
         if key == "second_moment_floor":  # of one optimizer alone
@@ -256,7 +257,7 @@ def test_every_field_changes_the_digest(name: str, key: str) -> None:
         }
         assert len(digests) == 2
         return
-    if key in OF_PUBLIC:  # of a public file, or of an average alone
+    if key in OF_PUBLIC:  # of a public file, an average or an evaluation alone
         section = getattr(recipe, name)
         sections = [dataclasses.replace(section, **fields) for fields in OF_PUBLIC[key]]
         assert len({dataclasses.replace(recipe, **{name: one}).digest() for one in sections}) == 2
