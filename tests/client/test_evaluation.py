@@ -21,6 +21,7 @@ from cloister.errors import (
 )
 from cloister.ledger.storage import LedgerFile
 from cloister.models.network import Network
+from cloister.models.state import read_tensors
 from cloister.protocol.exchange import RoundReply, RoundRequest, Status, Step
 from cloister.recipe import Recipe
 from cloister.simulation.study import prepare, workspace_of
@@ -56,9 +57,11 @@ def test_held_out_units_are_scored_and_no_unit_is_on_both_sides(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored: list[object] = []
+    with_these: list[bytes] = []
 
     def noted(network: Network, task: Task, units: Sequence[UnitExamples], length: int) -> object:
         scored.append(units)
+        with_these.append(encode(read_tensors(network, sorted(workspace.whole))))
         return held_out_sum(network, task, units, length)
 
     monkeypatch.setattr("cloister.client.evaluation.held_out_sum", noted)
@@ -70,11 +73,12 @@ def test_held_out_units_are_scored_and_no_unit_is_on_both_sides(
     assert not trained & apart
     assert site.held_out is not None
     assert len(site.units) + len(site.held_out) == 40
-    ask(site, recipe, 1)
     workspace = workspace_of(study)
+    ask(site, recipe, 1)  # the network is then at the end of the site's local steps
     reply = ask(site, recipe, 2, Step.EVALUATE)
     assert reply.status is Status.TRAINED
     assert scored == [site.held_out]
+    assert with_these == [encode(workspace.whole)]
     shapes = released_shapes(workspace.task)
     noised = decode(reply.delta, shapes)["statistics"].astype(float)
     exact = held_out_sum(workspace.network, workspace.task, site.held_out, 16)
