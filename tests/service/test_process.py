@@ -1,17 +1,20 @@
-"""The service process changes its model and ends without losing a request."""
+"""The service process, over TLS, changes its model and ends without losing a request."""
 
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
 from cloister.cli.main import run
+from cloister.deployment.enrolment.authority import create_authority, issue_endpoint
 from cloister.tasks.config import TaskConfig
 from tests.support.released import exported
 from tests.support.worker_forks import Program, started
@@ -44,6 +47,16 @@ def said(process: Program, text: str) -> str:
     return next(line for line in process.stderr if text in line)
 
 
+def tls(folder: Path) -> tuple[list[str | Path], ssl.SSLContext]:
+    """Options with a certificate for this machine, and what trusts it."""
+    authority = create_authority(folder, "test", datetime.now(UTC))
+    key, certificate = issue_endpoint(authority, ["127.0.0.1"], datetime.now(UTC))
+    (folder / "key.pem").write_bytes(key)
+    (folder / "chain.pem").write_bytes(certificate)
+    options: list[str | Path] = ["--certificate", folder / "chain.pem", "--key", folder / "key.pem"]
+    return options, ssl.create_default_context(cadata=authority.pem.decode())
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGHUP")
 def test_no_request_is_lost_when_the_model_is_exchanged_or_the_service_ends(
     tmp_path: Path, bert: Path
@@ -55,9 +68,12 @@ def test_no_request_is_lost_when_the_model_is_exchanged_or_the_service_ends(
     link.symlink_to("one")
     found: list[tuple[int, str]] = []
     stop, ends = threading.Event(), threading.Event()
+    options, trusted = tls(tmp_path)
 
     def ask(address: str) -> None:
-        with httpx.Client(base_url=address, timeout=SECONDS, trust_env=False) as client:
+        with httpx.Client(
+            base_url=address, timeout=SECONDS, trust_env=False, verify=trusted
+        ) as client:
             while not stop.is_set():
                 try:
                     answer = client.post("/v1/predict", json={"inputs": ["chest pain"] * 3})
@@ -66,20 +82,25 @@ def test_no_request_is_lost_when_the_model_is_exchanged_or_the_service_ends(
                     return
                 found.append((answer.status_code, answer.json()["version"]))
 
-    with serving(link) as (process, address):
+    def version(address: str) -> str:
+        answer = httpx.get(f"{address}/healthz", trust_env=False, verify=trusted)
+        return str(answer.json()["version"])
+
+    with serving(link, *options) as (process, address):
+        assert address.startswith("https://")
         callers = [threading.Thread(target=ask, args=(address,)) for _ in range(4)]
         for caller in callers:
             caller.start()
-        first = httpx.get(f"{address}/healthz", trust_env=False).json()["version"]
+        first = version(address)
         link.unlink()
         link.symlink_to("two")
         process.send_signal(signal.SIGHUP)
         said(process, "serves version")
-        second = httpx.get(f"{address}/healthz", trust_env=False).json()["version"]
+        second = version(address)
         link.unlink()
         process.send_signal(signal.SIGHUP)
         said(process, "the new version was not loaded")
-        assert httpx.get(f"{address}/healthz", trust_env=False).json()["version"] == second
+        assert version(address) == second
         ends.set()
         process.send_signal(signal.SIGTERM)
         answered = int(said(process, "requests were answered").split()[0])
