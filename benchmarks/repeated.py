@@ -20,7 +20,8 @@ from cloister.data.load import load
 from cloister.data.records import Record
 from cloister.ledger.budget import Budget
 from cloister.ledger.charge import Charge
-from cloister.ledger.ledger import Ledger, Reservation
+from cloister.ledger.ledger import Ledger
+from cloister.ledger.reservation import Reservation
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.privacy.clipping import ClippedSum
 from cloister.privacy.plan import Plan
@@ -28,8 +29,12 @@ from cloister.privacy.units import Unit
 from cloister.tasks.build import labels_of
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.task import Example
+from cloister.training.config import TrainingConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
+from cloister.training.kept_proofs import ProofFolder
 from cloister.training.packed import PackedUnits
+from cloister.training.proof import Proof, prove
+from cloister.training.proof_key import shapes_to_try
 from cloister.training.shapes import candidates
 from cloister.training.units import singles
 from cloister.training.workspace import Workspace, open_workspace
@@ -37,6 +42,16 @@ from cloister.training.workspace import Workspace, open_workspace
 # Records of a site's step in the quickstart; rounds of a ledger (studies in simulations/ have 30 to
 # 120); tokens of a pass.
 RECORDS, ROUNDS, TOKENS = 300, 60, 2048
+PLAN = Plan(
+    public_records=1200,
+    expected_batch_size=300,
+    local_steps=1,
+    num_rounds=ROUNDS,
+    noise_multiplier=1.1,
+    max_grad_norm=1.0,
+    max_update_norm=1.0,
+    delta=1e-5,
+)
 
 
 def figures(texts: str, turns: int) -> Iterator[Figure]:
@@ -56,6 +71,8 @@ def figures(texts: str, turns: int) -> Iterator[Figure]:
     yield Figure(
         "a test set: encoded again ÷ kept", _encoded(opened, records, turns), 5, "at least"
     )
+    name = "a study's proof on this machine: made ÷ found kept"
+    yield Figure(name, _proof(opened, turns), 20, "at least")
     name = f"a ledger of {ROUNDS} rounds: opened again ÷ refreshed"
     yield Figure(name, _ledger(turns), 10, "at least")
 
@@ -97,22 +114,28 @@ def _encoded(opened: Workspace, records: Sequence[Record], turns: int) -> float:
     return cpu_ratio(lambda: opened.encode(records), lambda: [one for (one,) in kept], turns)
 
 
+def _proof(opened: Workspace, turns: int) -> float:
+    """The proof is made in one turn alone, as it takes the longest of all."""
+    config, made = TrainingConfig(), []
+    opened.train_names(frozenset(opened.start))
+    taken = _cpu(lambda: made.append(prove(opened, PLAN, config)))
+    with tempfile.TemporaryDirectory() as folder:
+        kept = ProofFolder(Path(folder) / "proofs")
+        kept.write(made[0])
+
+        def found() -> None:
+            key = Proof.key_of(opened, PLAN, config)
+            assert kept.read(key, shapes_to_try(opened, config)) == made[0]
+
+        return taken / statistics.median(_cpu(found) for _ in range(turns))
+
+
 def _ledger(turns: int) -> float:
-    plan = Plan(
-        public_records=1200,
-        expected_batch_size=300,
-        local_steps=1,
-        num_rounds=ROUNDS,
-        noise_multiplier=1.1,
-        max_grad_norm=1.0,
-        max_update_norm=1.0,
-        delta=1e-5,
-    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bench.ledger"
         ledger = Ledger.create(path, Budget(epsilon=50.0, delta=2e-5), Unit.RECORD)
         for number in range(1, ROUNDS + 1):
-            granted = ledger.reserve(Charge(study="s", round=number, plan=plan, request="r"))
+            granted = ledger.reserve(Charge(study="s", round=number, plan=PLAN, request="r"))
             assert isinstance(granted, Reservation)
             granted.release(b"update")
         return cpu_ratio(lambda: Ledger(path), ledger.refresh, turns)

@@ -104,6 +104,8 @@ CERTIFICATE = {
 }
 # 4: of data that a step made which looked at more than one unit.
 CERTIFICATE[4] = CERTIFICATE[3] | {"couples_units"}
+# 5: of a ledger that charged an evaluation on held-out units.
+CERTIFICATE[5] = CERTIFICATE[4] | {"evaluations"}
 # A first charge fixes at most so many steps, or its own plan's.
 MOST_SEARCHED = 100_000
 PLAN = {
@@ -299,10 +301,45 @@ def kinds_of(terms):
     return groups, rate, -(-terms["local_steps"] * terms["num_rounds"] // groups)
 
 
+def is_evaluated(terms):
+    """Whether a plan's evaluations can be: rounds of the plan in rising order, beside own noise."""
+    told = terms["evaluations"]
+    need(set(told) == {"rounds", "noise_multiplier"}, "unknown terms of evaluations")
+    rounds, noise = told["rounds"], told["noise_multiplier"]
+    return (
+        type(rounds) is list
+        and all(type(n) is int and 1 <= n <= terms["num_rounds"] for n in rounds)
+        and rounds == sorted(set(rounds)) != []
+        and type(noise) in NUMBER
+        and LEAST_NOISE <= noise <= MOST_NOISE
+        and not {"sharing", "bands"} & set(terms)
+        and terms["noise_multiplier"] > 0
+        and terms["max_grad_norm"] is not None
+    )
+
+
+def listed(terms, private):
+    """All releases of a plan as events, by kind; an evaluation takes every held-out unit."""
+    _, rate, steps = kinds_of(terms)
+    found = {"training": (terms["noise_multiplier"], rate, steps, private)}
+    if "evaluations" in terms:
+        told = terms["evaluations"]
+        found["evaluation"] = told["noise_multiplier"], 1.0, len(told["rounds"]), private
+    return found
+
+
+def step_kind(terms, event, kind):
+    """What steps must have in common to be counted together."""
+    noise, rate, _, private = event
+    return noise, rate, private, terms["max_records"], canonical(terms.get("sharing")), kind
+
+
 def walk(rows, key):
     """A ledger's charges and releases, after every rule that they must keep."""
-    plans, charges, releases, spent, order, alike, most = {}, {}, {}, 0.0, None, set(), None
+    plans, charges, releases, spent, order, most = {}, {}, {}, 0.0, None, None
+    alike, limits, passed = {}, {}, {}
     head, begin, reserved, last, unit_key, taken = "0" * 64, None, {}, None, None, {}
+    several = False
     for seq, row in enumerate(rows):
         entry, digest = signed(row, key, f"ledger entry {seq}")
         need(entry["seq"] == seq and entry["prev"] == head, f"entry {seq} does not follow")
@@ -335,13 +372,19 @@ def walk(rows, key):
             )
             releases[at] = entry["sha256"], digest
         else:
-            place, name = (entry["study"], entry["round"]), entry["plan"]
+            release = entry.get("release_kind", "training")
+            need(
+                release in ("training", "evaluation")
+                and ("release_kind" in entry) == (release == "evaluation"),
+                f"entry {seq}: an unknown kind of release",
+            )
+            place, name = (entry["study"], entry["round"], release), entry["plan"]
             need(place not in charges, f"entry {seq}: a round charged twice")
             if name not in plans:
                 terms = entry["terms"]
                 need(
                     sha256(canonical(terms)) == name
-                    and set(terms) - {"sharing", "bands"} == PLAN
+                    and set(terms) - {"sharing", "bands", "evaluations"} == PLAN
                     and terms["unit"] == begin["unit"],
                     f"entry {seq}: not the plan",
                 )
@@ -353,12 +396,30 @@ def walk(rows, key):
                     "bands" not in terms or is_banded(terms),
                     f"entry {seq}: coefficients of correlated noise that cannot be",
                 )
+                need(
+                    "evaluations" not in terms or is_evaluated(terms),
+                    f"entry {seq}: evaluations that cannot be",
+                )
                 plans[name] = terms
             terms, event = plans[name], event_of(entry["event"])
             noise, steps = terms["noise_multiplier"], terms["local_steps"]
-            groups, rate, whole = kinds_of(terms)
+            groups, rate, _ = kinds_of(terms)
+            whole = listed(terms, event[3])
+            total = sum(one[2] for one in whole.values())
             own = taken.setdefault((entry["study"], name), [])
             done = len(own)
+            trained, evaluated = passed.get(place[0], (0, 0))
+            if release == "evaluation":
+                need(
+                    place[1] in terms.get("evaluations", {"rounds": ()})["rounds"]
+                    and max(trained, evaluated) <= place[1],
+                    f"entry {seq}: an evaluation at another moment than its declared one",
+                )
+                noise, rate, steps = terms["evaluations"]["noise_multiplier"], 1.0, 1
+                passed[place[0]] = trained, place[1]
+            else:
+                need(place[1] > evaluated, f"entry {seq}: a round before an evaluation after it")
+                passed[place[0]] = max(trained, place[1]), evaluated
             if groups > 1:  # the first round of a cycle pays for all of it
                 steps = 1 if done % groups == 0 else 0
                 need(
@@ -374,7 +435,7 @@ def walk(rows, key):
                 need(not entry.keys() & {"step", "units"}, f"entry {seq}: a step of no cycle")
             need(
                 event[:3] == (noise, rate, steps)
-                and entry["planned_steps"] == whole
+                and entry["planned_steps"] == total
                 and entry["delta"] == terms["delta"] <= begin["delta"]
                 and (not event[3] or (noise > 0 and terms["max_grad_norm"] is not None)),
                 f"entry {seq}: a charge that is not its plan's",
@@ -385,9 +446,11 @@ def walk(rows, key):
             if first and "most_steps" in entry:
                 most = entry["most_steps"]
                 need(type(most) is int and most >= 0, f"entry {seq}: most_steps is {most!r}")
-            alike.add(
-                (noise, rate, event[3], terms["max_records"], canonical(terms.get("sharing")))
-            )
+            mine = step_kind(terms, event, release)
+            alike[mine] = alike.get(mine, 0) + steps
+            if first and len(whole) > 1 and most:
+                limits = {step_kind(terms, e, kind): e[2] for kind, e in whole.items()}
+            several = several or (first and len(whole) > 1)
             alone = {other["plan"] for other in reserved.values()} <= {name}
             before = sum(o["event"]["steps"] for o in reserved.values())
             price = divergence(noise, rate, order) * steps if steps else 0.0
@@ -396,23 +459,32 @@ def walk(rows, key):
             if math.isfinite(cap):
                 half = begin["delta"] / 2
                 limit = cap - math.log1p(-1 / order) + math.log(half * order) / (order - 1)
-                if first and most:
+                if first and most and len(whole) > 1:
+                    need(
+                        most == total and pld(merged(whole.values()), half) <= cap,
+                        f"entry {seq}: fixes another list than its plan's, or beyond the budget",
+                    )
+                elif first and most:
                     held = ((noise, rate, most, event[3]),)
                     need(
-                        most <= max(MOST_SEARCHED, whole)
+                        most <= max(MOST_SEARCHED, total)
                         and (pld(held, half, COARSE) <= cap or pld(held, half) <= cap),
                         f"entry {seq}: fixes more steps than the budget covers",
                     )
                 if most is None:  # an older ledger: one plan alone, and all of it
-                    planned = ((noise, rate, whole, event[3]),)
-                    as_one = alone and before + steps <= whole and pld(planned, half) <= cap
+                    planned = merged(whole.values())
+                    as_one = alone and before + steps <= total and pld(planned, half) <= cap
+                    as_one = as_one and len(whole) == 1
+                elif several:  # a list: of each kind at most so many
+                    as_one = all(count <= limits.get(kind, -1) for kind, count in alike.items())
                 else:
                     as_one = len(alike) == 1 and before + steps <= most
                 need(
                     event[3] and (as_one or spent <= limit),
                     f"entry {seq}: charged beyond the budget",
                 )
-            own.append(seq)
+            if release == "training":
+                own.append(seq)
             charges[place], reserved[seq], last = (seq, name, event), entry, entry
     life = merged(event for _, _, event in charges.values())
     if last:
@@ -423,16 +495,18 @@ def walk(rows, key):
 
 def promised(begin, plans, charges):
     """ε and δ with all steps of the one plan that was ever charged; None: they are the budget's."""
-    studies, cap = {study for study, _ in charges}, begin["epsilon"]
+    studies, cap = {place[0] for place in charges}, begin["epsilon"]
     cap = math.inf if cap is None else cap
     if len(plans) == 1 and len(studies) == 1:
         [(name, terms)] = plans.items()
-        _, rate, steps = kinds_of(terms)
         private = all(event[3] for _, _, event in charges.values())
-        whole = (terms["noise_multiplier"], rate, steps, private)
-        ran = sum(event[2] for _, _, event in charges.values())
-        if ran <= steps and pld((whole,), begin["delta"] / 2) <= cap + NEAR:
-            return pld((whole,), terms["delta"]), terms["delta"], (name, whole)
+        whole = merged(listed(terms, private).values())
+        ran = {(s, q): 0 for s, q, _, _ in whole}
+        for _, _, (noise, rate, steps, _) in charges.values():
+            ran[noise, rate] += steps
+        among = all(ran[noise, rate] <= steps for noise, rate, steps, _ in whole)
+        if among and pld(whole, begin["delta"] / 2) <= cap + NEAR:
+            return pld(whole, terms["delta"]), terms["delta"], (name, whole)
     return cap, begin["delta"], None
 
 
@@ -459,13 +533,13 @@ def check_figures(stated, begin, plans, charges, mine):
         "basis": "whole-plan" if one else "lifetime-budget",
     }
     told = {**about, "adversaries": against(charges.values(), plans)}
-    second = rdp((one[1],), delta) if one else None
+    second = rdp(one[1], delta) if one else None
     need_figure(stated["promise"], value, second, told, "the promise")
     others = ["coordinator-with-all-other-sites"]
     if any("sharing" in terms for terms in plans.values()):
         least = math.inf
         if one:
-            least = pld(seen_alone([(0, one[0], one[1])], plans), delta)
+            least = pld(seen_alone([(0, one[0], event) for event in one[1]], plans), delta)
         need_figure(
             stated["promise_alone"],
             least,
@@ -545,11 +619,19 @@ def check_site(name, file, key, adapter, base):
     mine = {place: c for place, c in charges.items() if place[0] == stated["study"]}
     need(mine, "the ledger has no such study")
     used = list(dict.fromkeys(plan for _, plan, _ in mine.values()))
-    released = {number: releases.get(seq) for (_, number), (seq, _, _) in mine.items()}
+    released = {
+        (number, kind): releases.get(seq) for (_, number, kind), (seq, _, _) in mine.items()
+    }
+    rounds = [h for (_, kind), h in released.items() if kind == "training"]
+    evaluations = [
+        {"round": number, "released": h is not None}
+        for (number, kind), h in released.items()
+        if kind == "evaluation"
+    ]
     facts = {
         "plans": [{"sha256": p, "terms": plans[p]} for p in used],
-        "rounds": len(mine),
-        "released": sum(h is not None for h in released.values()),
+        "rounds": len(rounds),
+        "released": sum(h is not None for h in rounds),
         "unit": begin["unit"],
         "neighbouring": "add-remove",
         "ledger": head,
@@ -563,8 +645,17 @@ def check_site(name, file, key, adapter, base):
         lived["budget"] == {"epsilon": begin["epsilon"], "delta": begin["delta"]}, "another budget"
     )
     coupled = any(json.loads(row["body"]).get("couples_units") for row in file["ledger"])
-    need(coupled == (version == 4), "it hides, or invents, that units were coupled")
-    need(stated.get("couples_units", True) is True, "couples_units that is not true")
+    if any(kind == "evaluation" for _, _, kind in charges):
+        need(version == 5, "it hides the evaluations of its ledger")
+    if version == 5:
+        need(stated["couples_units"] is coupled, "it hides, or invents, that units were coupled")
+        need(
+            canonical(stated["evaluations"]) == canonical(evaluations),
+            "other evaluations than the ledger's",
+        )
+    else:
+        need(coupled == (version == 4), "it hides, or invents, that units were coupled")
+        need(stated.get("couples_units", True) is True, "couples_units that is not true")
     if version >= 3:
         check_figures(stated, begin, plans, charges, mine)
     else:
@@ -650,11 +741,13 @@ def check_bundle(path, keys):
     need(len({stated["study"] for stated, *_ in found.values()}) == 1, "several studies")
     received, seen = load(files["received.json"]), set()
     need(canonical(received) == files["received.json"], "received.json is not canonical")
-    for number, site, *hashes in received:
-        need((number, site) not in seen, f"{site}: two updates in round {number}")
-        seen.add((number, site))
+    for number, site, own, entry, *rest in received:
+        kind = rest[0] if rest else "training"
+        need(rest in ([], ["evaluation"]), f"{site}: an unknown kind of release")
+        need((number, site, kind) not in seen, f"{site}: two updates in round {number}")
+        seen.add((number, site, kind))
         need(
-            type(number) is int and found[site][1].get(number) == tuple(hashes),
+            type(number) is int and found[site][1].get((number, kind)) == (own, entry),
             f"{site}: an update of round {number} left without its ledger",
         )
     return {name: (stated, promise) for name, (stated, _, promise) in found.items()}

@@ -102,7 +102,12 @@ def _facts(study: Recipe, sites: int, made: Plan, parameters: int | None) -> dic
     from cloister.canonical import json_number
     from cloister.ledger.stated import of_plan
     from cloister.privacy import adversaries
-    from cloister.privacy.accounting import cross_check, group_epsilon, true_positive_rate
+    from cloister.privacy.accounting import (
+        cross_check,
+        epsilon,
+        group_epsilon,
+        true_positive_rate,
+    )
     from cloister.privacy.noise_to_signal import noise_over_signal
 
     whole = made.releases
@@ -138,7 +143,11 @@ def _facts(study: Recipe, sites: int, made: Plan, parameters: int | None) -> dic
                 alone.epsilon_after(made.num_rounds) if alone is not None else math.inf
             ),
         }
-    if made.unit == "record" and made.is_private:
+    if made.evaluations is not None:
+        facts["evaluations"] = asdict(made.evaluations) | {
+            "epsilon_alone": json_number(epsilon([made.evaluations.event()], made.delta))
+        }
+    elif made.unit == "record" and made.is_private:
         facts["epsilon_of_records"] = {
             k: json_number(group_epsilon(whole, made.delta, k)) for k in GROUPS
         }
@@ -161,7 +170,8 @@ def _band_facts(study: Recipe, made: Plan, parameters: int | None) -> dict[str, 
     from cloister.privacy.bands_gain import gains, recommended
 
     privacy, target = study.privacy, study.privacy.target_epsilon
-    if not made.is_private or made.sharing is not None or made.local_steps != 1 or target is None:
+    is_own = made.sharing is None and made.evaluations is None
+    if not made.is_private or not is_own or made.local_steps != 1 or target is None:
         return {}
     batch, records = made.expected_batch_size, made.public_records
     found = gains(batch, records, made.num_rounds, target, made.delta)
@@ -215,6 +225,8 @@ def _site_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         groups = facts["epsilon_of_records"].items()
         prices = "  ".join(f"{k}: {shown(e, PLACES)}" for k, e in groups)
         lines.append(f"ε for a person, by how many records they have at the site: {prices}")
+    if "evaluations" in facts:
+        lines.append(_evaluation_words(facts["evaluations"], facts["delta"]))
     if "parameters" in facts:
         lines.append(
             f"{facts['parameters']:,} noised parameters; one step's noise over the longest "
@@ -232,6 +244,16 @@ def _site_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if "sharing" in facts:
         lines += _sharing_words(facts["sharing"])
     return [(opening, promise), *(("", f"  {line}") for line in lines)]
+
+
+def _evaluation_words(evaluations: dict[str, Any], delta: float) -> str:
+    rounds = ", ".join(map(str, evaluations["rounds"]))
+    return (
+        f"private evaluations on held-out units after round {rounds}, with noise multiplier "
+        f"{evaluations['noise_multiplier']:.4g}; counted in ε (alone they would cost "
+        f"{shown(evaluations['epsilon_alone'], PLACES)} at δ = {delta:g}); for a person with "
+        "several records at a site no ε is computed"
+    )
 
 
 def _turn(facts: dict[str, Any]) -> str:

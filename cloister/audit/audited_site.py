@@ -34,6 +34,10 @@ class AuditedSite:
     records: tuple[Record, ...]
     units: tuple[UnitExamples, ...]
 
+    def with_training_alone(self) -> AuditedSite:
+        """The site with the same plan, except that noise is independent and nothing evaluated."""
+        return replace(self, plan=replace(self.plan, bands=(), evaluations=None))
+
 
 def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
     """Opens a recipe's path without its data.

@@ -63,11 +63,6 @@ class _Killed(BaseException):
     """Ends a round as a kill would: no code of the site handles it."""
 
 
-def without_bands(audited: AuditedSite) -> AuditedSite:
-    """The site with the same plan, except that its noise is independent."""
-    return replace(audited, plan=replace(audited.plan, bands=()))
-
-
 def banded_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
     """Tests the assumptions of correlated noise.
 
@@ -86,7 +81,7 @@ def banded_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
         ]
 
 
-def by_hand(record: Record, unit: Unit, secret: bytes) -> int:
+def by_hand(record: Record, unit: Unit, secret: bytes, purpose: str = PURPOSE) -> int:
     """A unit's mark, computed apart from the code that is tested."""
     if unit is Unit.PERSON and record.person is not None:
         text = f"person\0{json.dumps(record.person)}"
@@ -99,7 +94,7 @@ def by_hand(record: Record, unit: Unit, secret: bytes) -> int:
         }
         text = "content\0" + json.dumps(own, sort_keys=True, separators=(",", ":"))
     inner = hashlib.sha256(text.encode()).digest()
-    outer = hmac.new(secret, PURPOSE.encode() + b"\0" + inner, "sha256").digest()
+    outer = hmac.new(secret, purpose.encode() + b"\0" + inner, "sha256").digest()
     return int.from_bytes(outer[:8], "big")
 
 

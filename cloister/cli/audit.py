@@ -118,15 +118,16 @@ def _audited(plan: Plan) -> dict[str, object]:
 
 def _conform(study: Recipe, as_json: bool) -> None:
     from cloister.audit.audited_site import audited_site
-    from cloister.audit.banded_conformance import banded_checks, without_bands
+    from cloister.audit.banded_conformance import banded_checks
     from cloister.audit.conformance import conformance
+    from cloister.audit.evaluation_conformance import evaluation_checks
     from cloister.audit.site_answers import answer_checks
     from cloister.audit.site_noise import site_noise
     from cloister.audit.unit_conformance import unit_check
     from cloister.canonical import json_number
 
     site = audited_site(study, PERSONS, EACH)
-    plain = without_bands(site)
+    plain = site.with_training_alone()
     names = tuple(f"site {number}" for number in range(1, study.data.sites + 1))
     checks = [
         unit_check(site),
@@ -134,6 +135,7 @@ def _conform(study: Recipe, as_json: bool) -> None:
         *site_noise(study, plain, names),
         *(() if site.plan.sharing else answer_checks(study, plain)),
         *(banded_checks(study, site) if site.plan.bands else ()),
+        *(evaluation_checks(study, site) if site.plan.evaluations else ()),
     ]
     refuted = [check.name for check in checks if check.refuted]
     if as_json:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.live import Live
@@ -163,6 +163,8 @@ class Display:
                     f"{escape(result.began.run)}; ε covers both studies where a site was in both",
                 )
             )
+        if result.private_evaluations:
+            lines.append(("private evaluation", _estimated(result.private_evaluations[-1])))
         if result.lexical:
             lines.append(("TF-IDF", f"{result.lexical[result.metric]:.4f}"))
         lines += [
@@ -282,3 +284,15 @@ def epsilon_cell(epsilon: dict[str, float]) -> str:
     if len(values) == 1:
         return f"{values[0]} at each of {len(epsilon)}" if len(epsilon) > 1 else values[0]
     return ", ".join(f"{site} {shown(value, 2)}" for site, value in sorted(epsilon.items()))
+
+
+def _estimated(evaluation: Mapping[str, Any]) -> str:
+    """The first score of a private evaluation, with the interval that covers most."""
+    name, found = next(iter(evaluation["scores"].items()))
+    what = "held_out" if found["population"] is None else "population"
+    low, high = (shown_score(end) for end in found[what])
+    covered = "the population" if what == "population" else "the held-out units"
+    return (
+        f"{name} {shown_score(found['value'])} (95 % for {covered}: {low} to {high}; round "
+        f"{evaluation['round']}, {len(evaluation['sites'])} sites)"
+    )

@@ -49,7 +49,7 @@ def show(ledger: LedgerPath, as_json: AsJson = False) -> None:
         out, event = charged.release, charged.event
         table.add_row(
             charged.study[:10],
-            str(charged.round),
+            charged.label,
             str(event.steps),
             f"{event.noise_multiplier:g}",
             f"{event.sample_rate:.4g}",

@@ -27,6 +27,12 @@ from cloister.tasks.plugins import installed_problem
 from cloister.tasks.score_scale import ScoreScale
 from cloister.tasks.template_rules import template_problems, template_sha256
 
+NOTHING_HELD_OUT = (
+    "site.held_out_share: the study evaluates its adapter privately on held-out units "
+    "(privacy.evaluation_rounds), and this site declares none; set it in site.toml, such as 0.1, "
+    "or ask for a study without private evaluations"
+)
+
 
 def accept(recipe: Recipe, file: SiteFile) -> Plan:
     """Decides whether a site joins a study.
@@ -59,6 +65,8 @@ def accept(recipe: Recipe, file: SiteFile) -> Plan:
     reasons += _sizes(recipe.task, file.policy.accept)
     reasons += _plugin(recipe.task, file.policy.accept)
     reasons += _template(recipe.task, file.policy.accept)
+    if recipe.privacy.evaluations is not None and file.site.held_out_share is None:
+        reasons.append(NOTHING_HELD_OUT)
     try:
         reasons += reasons_but_cost(_asked(_unsolved(recipe), file), file.policy)
     except CloisterError as error:  # no plan can be made

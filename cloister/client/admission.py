@@ -13,6 +13,7 @@ from functools import lru_cache
 from cloister.adapter.factor_pairs import cut_shapes
 from cloister.adapter.formats import Shapes
 from cloister.adapter.wire import encode
+from cloister.client.acceptance import NOTHING_HELD_OUT
 from cloister.client.policy import ProposedPlan, check
 from cloister.client.site import Site
 from cloister.errors import RefusedError
@@ -20,6 +21,7 @@ from cloister.ledger.charge import Charge
 from cloister.privacy.accounting import cross_check
 from cloister.privacy.plan import Plan
 from cloister.training.config import TrainingConfig
+from cloister.training.held_out_sum import released_shapes
 from cloister.training.joined_processes import join
 from cloister.training.proof import Proof, proven
 from cloister.training.shapes import BatchShapes, one_by_one
@@ -40,6 +42,7 @@ class Admitted:
         shapes: The shapes of private passes through the network, proven on this machine; None
             without privacy.
         period: Seconds between the moments at which updates leave; 0: at once.
+        evaluation_period: The same of private evaluations.
         silent: Number of records of which nothing is learnt, because `task.max_length` cuts what
             would be. It depends on records, so it is for the site's operator alone: no message has
             a field for it.
@@ -50,6 +53,7 @@ class Admitted:
     plan: Plan
     shapes: BatchShapes | None
     period: float = 0.0
+    evaluation_period: float = 0.0
     silent: int = 0
 
     def gather(self) -> None:
@@ -62,6 +66,13 @@ class Admitted:
         if self.shapes is not None:
             limit = self.site.policy.accept.max_adapter_value
             join(self.workspace, self.plan, self.site.training, self.shapes, limit)
+
+    @property
+    def evaluated(self) -> Shapes:
+        """Names and shapes of the tensors that leave in a private evaluation; empty: none do."""
+        if self.plan.evaluations is None:
+            return {}
+        return released_shapes(self.workspace.task)
 
     def sent_in(self, number: int) -> Shapes:
         """Names and shapes of the tensors that leave in a round."""
@@ -86,7 +97,8 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
         RefusedError: The policy does not accept the study (every reason is given); the accountants
             disagree on its plan; messages have other shapes than the plan; records are grouped by
             another unit than the plan's; the ledger allows more than the policy, or has another
-            unit; a process of `machine.processes` cannot be started, or computes differently.
+            unit; the plan lists evaluations that this site or task cannot give; a process of
+            `machine.processes` cannot be started, or computes differently.
         BudgetError: The budget does not cover one round of it.
         PreflightError: The study's per-record gradients are not exact here.
 
@@ -106,6 +118,7 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
     agreed_epsilon(plan)
     _check_shapes(site, workspace, plan)
     _check_promise(site, plan)
+    _check_evaluations(site, workspace, plan)
     is_private = site.entropy(plan, 1).is_private
     units = "" if site.banding is None else site.banding.key
     site.ledger.check(
@@ -147,6 +160,16 @@ def _check_shapes(site: Site, workspace: Workspace, plan: Plan) -> None:
         raise RefusedError(
             "the trained tensors do not have the names and shapes that the plan releases"
         )
+
+
+def _check_evaluations(site: Site, workspace: Workspace, plan: Plan) -> None:
+    """Refuses a plan with private evaluations where nothing is held out, or that has no statistics
+    of its task."""
+    if plan.evaluations is None:
+        return
+    released_shapes(workspace.task)
+    if site.held_out is None:
+        raise RefusedError(NOTHING_HELD_OUT)
 
 
 def _check_promise(site: Site, plan: Plan) -> None:

@@ -86,7 +86,8 @@ def make_client_app(
                 status_of(error, request.step), request, _who(admitted) or identify(context)
             )
         if admitted is not None and reply.status in (Status.TRAINED, Status.SPENT):
-            moments.hold(begun, admitted.period)
+            evaluates = request.step is Step.EVALUATE
+            moments.hold(begun, admitted.evaluation_period if evaluates else admitted.period)
         return as_message(reply, message)
 
     return app

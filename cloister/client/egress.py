@@ -5,7 +5,8 @@ Every field is recomputed from what the site knows; none is trusted:
     site       the site file's name
     round      the question's
     status     one of the words for this step (`exchange.WORDS`)
-    delta      the bytes whose hash the ledger noted as this round's release, and no others
+    delta      the bytes whose hash the ledger noted as this round's release, or as that of the
+               evaluation after it, and no others
     epsilon    `Site.stated_epsilon`: the promised ε, from plan and budget alone
     head       the hash of that release's entry
     signature  Ed25519 over all fields, computed again: it has one value for each message
@@ -25,6 +26,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
@@ -34,6 +36,7 @@ from cloister.client.site import Site
 from cloister.errors import AdapterFormatError, RefusedError, UsageError
 from cloister.evidence.certificate_alone import MOST_BYTES, to_bytes
 from cloister.ledger.certificate import entry_of
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.protocol.exchange import (
     RECORD,
     SIGNATURE_BYTES,
@@ -63,6 +66,7 @@ def check_outgoing(
     site: Site | None,
     shapes: Mapping[str, tuple[int, ...]],
     sign: Sign | None = None,
+    evaluated: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> None:
     """Refuses a reply that holds anything but what the plan releases.
 
@@ -73,6 +77,7 @@ def check_outgoing(
         shapes: Names and shapes of the tensors that leave in the round.
         sign: Signs with the key of the site's ledger, where `site` is None. None: the key cannot be
             read, and only a refusal without name or signature may leave.
+        evaluated: Names and shapes of the tensors that leave in a private evaluation.
 
     Raises:
         RefusedError: The reply must not be sent.
@@ -101,6 +106,10 @@ def check_outgoing(
             return
         if site.plan.sharing is not None:
             _check_secure(reply, asked, site, shapes)
+            return
+        if asked.step is Step.EVALUATE:
+            _check_release(reply, site, ReleaseKind.EVALUATION)
+            decode(reply.delta, evaluated)
             return
         _check_release(reply, site)
         _check_update(reply, site, shapes)
@@ -153,9 +162,9 @@ def _check_sender(reply: RoundReply, site: Site | None, sign: Sign | None, study
         raise RefusedError("the reply is not signed by the site's ledger")
 
 
-def _check_release(reply: RoundReply, site: Site) -> None:
+def _check_release(reply: RoundReply, site: Site, kind: ReleaseKind = ReleaseKind.TRAINING) -> None:
     """Checks that bytes, entry and ε are those in the ledger."""
-    released = site.ledger.release_of(site.study, reply.round)
+    released = site.ledger.release_of(site.study, reply.round, kind)
     if released is None:
         raise RefusedError("the ledger has no release of this round")
     if (hashlib.sha256(reply.delta).hexdigest(), reply.head) != (released.sha256, released.hash):

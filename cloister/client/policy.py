@@ -95,6 +95,7 @@ def _but_cost(asked: ProposedPlan, policy: SitePolicy) -> tuple[Plan | None, lis
     if effective is not None:
         reasons += _without_privacy(asked.plan, effective, policy)
         reasons += _not_shared(asked.plan, effective, policy.accept)
+        reasons += _under_noised(asked.plan, policy)
     return effective, reasons
 
 
@@ -144,11 +145,13 @@ def _stricter(plan: Plan, policy: SitePolicy) -> tuple[Plan | None, list[str]]:
     bound = min(
         math.inf if plan.max_grad_norm is None else plan.max_grad_norm, privacy.max_grad_norm
     )
+    rounds = min(plan.num_rounds, accept.max_rounds)
     return replace(
         plan,
         expected_batch_size=batch,
         local_steps=min(plan.local_steps, accept.max_local_steps),
-        num_rounds=min(plan.num_rounds, accept.max_rounds),
+        num_rounds=rounds,
+        evaluations=None if plan.evaluations is None else plan.evaluations.until(rounds),
         noise_multiplier=max(plan.noise_multiplier, privacy.min_noise_multiplier),
         max_grad_norm=None if math.isinf(bound) else bound,
         delta=min(plan.delta, privacy.max_delta, policy.budget.delta),
@@ -320,6 +323,19 @@ def _not_shared(plan: Plan, effective: Plan, accept: AcceptPolicy) -> list[str]:
             "shared among sites that all run one plan; ask the coordinator for the stricter value"
         )
     return reasons
+
+
+def _under_noised(plan: Plan, policy: SitePolicy) -> list[str]:
+    """Why evaluations have too little noise; a site adds no more of it than the plan says, because
+    the coordinator's intervals count on that."""
+    least, evaluations = policy.privacy.min_noise_multiplier, plan.evaluations
+    if evaluations is None or evaluations.noise_multiplier >= least:
+        return []
+    return [
+        f"privacy.min_noise_multiplier: an evaluation with noise multiplier "
+        f"{evaluations.noise_multiplier:g} asked; at least {least:g} is needed here: ask for a "
+        "larger privacy.evaluation_noise_multiplier"
+    ]
 
 
 def _too_costly(effective: Plan, policy: SitePolicy) -> list[str]:

@@ -69,6 +69,9 @@ T = TypeVar("T")
 KEPT = 64
 # Standard deviations of a batch's size that a period allows for: 3·10⁻⁷ of draws lie above.
 SPREAD = 5.0
+# The forward pass of a record alone, over its part of a batch's gradients: less than 1 on a
+# processor, and more on a GPU, which a single record does not fill.
+ALONE = 4.0
 # Units of the warm-up step; a few of them are drawn.
 WARM = 16
 # Seconds of a round besides its steps: two synced writes of the ledger, the accountant's ε, the
@@ -88,6 +91,19 @@ class Times:
 
     step: float
     encoding: float
+
+    def of_evaluation(self, plan: Plan, units: int) -> float:
+        """Seconds of an evaluation of the declared number of held-out units, each with as many
+        records as count.
+
+        A record goes through the network alone, forward only, which is taken to cost at most
+        `ALONE` times its part of a training step.
+
+        Args:
+            plan: The site's.
+            units: Declared held-out units.
+        """
+        return BESIDE + ALONE * self.step / plan.expected_batch_size * units * plan.max_records
 
     def of_round(self, plan: Plan, processes: int = 1) -> float:
         """Seconds of a round if all its batches are as large as Poisson batches get.

@@ -19,6 +19,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, digest, encode
 from cloister.client.admission import Admitted, admit
 from cloister.client.charged import charged
+from cloister.client.evaluation import evaluate
 from cloister.client.rollback import check_seen
 from cloister.client.secure import SecureExchange, agreed_terms
 from cloister.client.site import Site
@@ -83,6 +84,9 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
         return _ready(site, request)
     if request.step is Step.DELIVER:
         return _delivered(admitted, request)
+    if request.step is Step.EVALUATE:
+        _check_length(site, request)
+        return _released(site, request, evaluate(admitted, request))
     if not 1 <= request.round <= plan.num_rounds:
         raise RefusedError(f"round {request.round} is outside the plan's {plan.num_rounds}")
     _check_length(site, request)

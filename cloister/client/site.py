@@ -40,6 +40,8 @@ class Site:
         deliveries: Stores the final adapter; None: the site takes none.
         banding: With correlated noise, its units' groups and the noise of recent steps; else None.
         couples_units: Whether a step that made its file looked at more than one unit.
+        held_out: Its encoded held-out units, for private evaluations; private. None: it holds
+            nothing out.
         start: SHA-256 of the adapter with which round 1 must begin, by the study that the site
             accepted; None: the study names none.
     """
@@ -60,6 +62,7 @@ class Site:
     deliveries: Deliveries | None = None
     banding: Banding | None = None
     couples_units: bool = False
+    held_out: Sequence[UnitExamples] | None = None
     start: str | None = None
 
     def stated_epsilon(self) -> float:

@@ -326,7 +326,7 @@ def _releases(sites: Sequence[_Site]) -> Iterator[Block]:
                 (
                     str(charged.seq),
                     charged.study[:8],
-                    str(charged.round),
+                    charged.label,
                     charged.time,
                     str(charged.event.steps),
                     f"{charged.event.noise_multiplier:g}",

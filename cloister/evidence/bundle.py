@@ -4,7 +4,8 @@ A ZIP archive, nothing in it compressed:
 
     sites/NAME.json    a site's certificate and ledger (`ledger.certificate`)
     adapter/FILE       the adapter's files, without its card
-    received.json      [[round, site, SHA-256, head], …]: what the coordinator received
+    received.json      [[round, site, SHA-256, head], …]: what the coordinator received; a row of a
+                       private evaluation ends with "evaluation"
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cloister.bounds import shortened
 from cloister.canonical import canonical
@@ -26,6 +28,7 @@ from cloister.ledger.certificate import MOST_BYTES as MOST_EVIDENCE
 from cloister.ledger.certificate import Evidence, read_evidence
 from cloister.names import NAME
 from cloister.printable import one_line
+from cloister.privacy.release_kind import ReleaseKind
 
 # Allowed names of members: only these folders, and nothing hidden.
 MEMBER = re.compile(rf"(sites/{NAME}\.json|adapter/{NAME}|received\.json)")
@@ -47,12 +50,31 @@ class Received:
         site: The site that sent it.
         sha256: SHA-256 of its bytes.
         head: SHA-256 of the ledger's entry for it, as the site stated it then.
+        kind: Whether it is an update, or the private evaluation after the round.
     """
 
     round: int
     site: str
     sha256: str
     head: str
+    kind: ReleaseKind = ReleaseKind.TRAINING
+
+    def row(self) -> list[int | str]:
+        """Returns the values for a file; an update's has no kind, as in older bundles."""
+        kind = () if self.kind is ReleaseKind.TRAINING else (self.kind.value,)
+        return [self.round, self.site, self.sha256, self.head, *kind]
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> Received:
+        """Reads the values of `row`.
+
+        Raises:
+            ValueError: They are no such row.
+        """
+        kinds = [type(value) for value in row]
+        if kinds[:4] != [int, str, str, str] or row[4:] not in ([], [ReleaseKind.EVALUATION]):
+            raise ValueError("no round, site and hash")
+        return cls(row[0], row[1], row[2], row[3], ReleaseKind(*row[4:] or ["training"]))
 
 
 @dataclass(frozen=True)
@@ -82,8 +104,7 @@ def write_bundle(path: Path, bundle: Bundle) -> None:
         f"sites/{name}.json": e.to_json() for name, e in bundle.sites.items()
     }
     members |= {f"adapter/{name}": content for name, content in bundle.adapter.items()}
-    rows = [[r.round, r.site, r.sha256, r.head] for r in bundle.received]
-    members["received.json"] = canonical(rows)
+    members["received.json"] = canonical([received.row() for received in bundle.received])
     unfit = [name for name in members if not MEMBER.fullmatch(name)]
     if unfit:
         raise UsageError(
@@ -142,10 +163,7 @@ def _received(content: bytes, path: Path) -> list[Received]:
         rows = read_json(content, most_bytes=MOST_RECEIVED, most_values=most)
         if not isinstance(rows, list) or canonical(rows) != content:
             raise ValueError("no list")
-        received = [Received(*row) for row in rows]
-        kinds = {(type(r.round), type(r.site), type(r.sha256), type(r.head)) for r in received}
-        if kinds - {(int, str, str, str)}:
-            raise ValueError("no round, site and hash")
+        received = [Received.of(row) for row in rows]
     except (ValueError, TypeError) as error:
         said = one_line(str(error), 200)
         raise BadFileError(f"{path}: received.json is damaged ({said})") from error

@@ -15,7 +15,15 @@ from cloister.errors import LedgerError, RefusedError, UsageError
 from cloister.json_text import read_json
 from cloister.ledger.budget import Budget, fits_whole, rounded_up
 from cloister.ledger.certificate import MOST_STATED, entry_of, same, stored
-from cloister.ledger.certificate_forms import FIELDS, NAMED, UNCOUPLED, VERSION, merged, with_rdp
+from cloister.ledger.certificate_forms import (
+    COUPLED,
+    EVALUATED,
+    FIELDS,
+    NAMED,
+    UNCOUPLED,
+    merged,
+    with_rdp,
+)
 from cloister.ledger.chain import Entry
 from cloister.ledger.history import request_of
 from cloister.ledger.signing import is_signed
@@ -35,7 +43,7 @@ from cloister.privacy.units import Unit
 
 # Twice the text, because JSON may write every character (a quote) as two bytes.
 MOST_BYTES = 2 * MOST_STATED
-_WRITTEN = (UNCOUPLED, VERSION)
+_WRITTEN = (UNCOUPLED, COUPLED, EVALUATED)
 _WRITTEN_NOW = " or ".join(map(str, _WRITTEN))
 # Most characters of an error in a message; our own errors are shorter.
 MOST_SAID = 200
@@ -83,7 +91,7 @@ def check_alone(
         raise LedgerError(
             f"{site}: this does not have the form of a certificate of version {_WRITTEN_NOW}"
         )
-    if fields.get("couples_units", True) is not True:
+    if fields.get("couples_units", True) is not True and version != EVALUATED:
         raise LedgerError(f"{site}: couples_units may only be true; without it, leave it out")
     if (fields["site"], fields["study"], fields["key"]) != (site, study, key):
         raise LedgerError(f"{site}: the certificate belongs to another site or study")
@@ -122,6 +130,7 @@ def _check_figures(fields: Mapping[str, Any], most_steps: int) -> None:
         raise ValueError(f"more than the {most_steps} steps that a plan of the study has")
     if type(fields["rounds"]) is not int or type(fields["released"]) is not int:
         raise ValueError("rounds that are not a number")
+    _check_evaluations(fields, plans, events)
     limit = life["budget"]["epsilon"]
     budget = Budget(epsilon=float("inf") if limit is None else limit, delta=life["budget"]["delta"])
     if fields["promise"]["basis"] == Basis.WHOLE_PLAN:
@@ -137,6 +146,27 @@ def _check_figures(fields: Mapping[str, Any], most_steps: int) -> None:
         delta = budget.delta / 2
     spent = of_events(events, delta, plans, unit)
     _need(fields["spent"], with_rdp(spent, events), "spent")
+
+
+def _check_evaluations(
+    fields: Mapping[str, Any], plans: list[Plan], events: list[GaussianEvent]
+) -> None:
+    """Checks that the evaluations are listed by a plan, and that their steps are charged."""
+    stated = fields.get("evaluations", [])
+    if type(fields.get("couples_units", True)) is not bool:
+        raise ValueError("couples_units that is not a truth value")
+    rounds = [row["round"] for row in stated]
+    listed = [plan.evaluations for plan in plans if plan.evaluations is not None]
+    kinds = [(set(row), type(row["round"]), type(row["released"])) for row in stated]
+    if any(kind != ({"round", "released"}, int, bool) for kind in kinds):
+        raise ValueError("evaluations that are not rounds")
+    if rounds != sorted(set(rounds)) or set(rounds) - {n for one in listed for n in one.rounds}:
+        raise ValueError("an evaluation that no plan lists")
+    if len(plans) == 1 and listed:
+        (plan,) = plans
+        steps = fields["rounds"] * plan.local_steps + len(rounds)
+        if sum(event.steps for event in events) != steps:
+            raise ValueError("steps that are neither of its rounds nor of its evaluations")
 
 
 def _check_plan_promise(

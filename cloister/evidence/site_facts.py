@@ -52,7 +52,7 @@ def site_facts(fields: Mapping[str, Any]) -> SiteFacts:
         plans=tuple(plans_in(fields)),
         rounds=fields["rounds"],
         ended=f"entry {head['seq']}, SHA-256 `{head['hash']}`",
-        couples_units="couples_units" in fields,
+        couples_units=fields.get("couples_units") is True,
         lifetime=Stated.from_json(fields["life"]["spent"]),
         key=fields.get("key"),
     )

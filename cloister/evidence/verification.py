@@ -127,7 +127,7 @@ def _received(bundle: Bundle, verdicts: Mapping[str, Verdict]) -> None:
     """Checks that each update the coordinator received is in its site's ledger, in that round."""
     seen = set()
     for update in bundle.received:
-        place = (update.site, update.round)
+        place = (update.site, update.round, update.kind)
         if update.site not in verdicts:
             raise LedgerError(f"an update of {update.site} was received, but it has no certificate")
         if place in seen:
@@ -135,7 +135,7 @@ def _received(bundle: Bundle, verdicts: Mapping[str, Verdict]) -> None:
         seen.add(place)
         history = verdicts[update.site].history
         study = str(bundle.sites[update.site].fields["study"])
-        charged = history.rounds.get((study, update.round))
+        charged = history.reserved(study, update.round, update.kind)
         released = None if charged is None else history.released.get(charged.seq)
         if released is None or released.sha256 != update.sha256:
             raise LedgerError(

@@ -15,6 +15,7 @@ from cloister.export.card_sections import (
     balance,
     data_by_site,
     drawn,
+    evaluated,
     intended_use,
     limits,
     not_measured,
@@ -306,7 +307,8 @@ def _table(known: Mapping[str, SiteFacts]) -> list[str]:
                 f"{plan.local_steps} | {_clip(plan)} | "
                 f"{shown(spent.epsilon, 3)} at δ = {spent.delta:g} |"
             )
-    return lines
+    plans = [plan for one in known.values() for plan in one.plans]
+    return [*lines, *evaluated(plans)]
 
 
 _OF = {

@@ -6,7 +6,7 @@ site's description of its records): `cloister model card` puts their words into 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cloister.privacy.plan import Plan
 from cloister.tasks.config import TaskKind
@@ -150,3 +150,13 @@ def drawn(plan: Plan) -> str:
     return (
         f"noise was correlated over {plan.groups} rounds, and every {plan.groups}th round drew each"
     )
+
+
+def evaluated(plans: Iterable[Plan]) -> list[str]:
+    """States the private evaluations that the promises cover besides training; empty: none."""
+    found = dict.fromkeys(plan.evaluations for plan in plans if plan.evaluations is not None)
+    return [
+        f"\nε also covers private evaluations of the adapter on held-out units, after round "
+        f"{', '.join(map(str, one.rounds))}, with noise multiplier {one.noise_multiplier:.4g}."
+        for one in found
+    ]

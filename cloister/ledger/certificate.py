@@ -91,7 +91,7 @@ def certify(
         UsageError: The ledger lacks the study, or has several and `study` names none.
     """
     verdict = verify(entries, f"the ledger of {site}", public_key=public_hex(key))
-    studies = list(dict.fromkeys(name for name, _ in verdict.history.rounds))
+    studies = verdict.history.studies
     if study is None and len(studies) != 1:
         raise UsageError(
             f"the ledger of {site} has {len(studies)} studies"
@@ -140,6 +140,10 @@ def check(evidence: Evidence, public_key: str) -> Verdict:
         raise LedgerError(
             "the certificate does not say that ε is about the units of the file as it was written, "
             "and its ledger does"
+        )
+    if verdict.history.evaluations and "evaluations" not in stated:
+        raise LedgerError(
+            "the certificate does not state the private evaluations that its ledger charged"
         )
     try:
         given = statement(verdict, str(stated["study"]), stated["version"])

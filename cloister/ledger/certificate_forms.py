@@ -6,6 +6,9 @@
         were taken, marked as an indication (`ledger.stated`).
 4       as 3, with `couples_units`: ε is about the units of the data's file as it was written,
         because a step that made the file read more than one unit. Used only for such data.
+5       as 4, with `evaluations`: the private evaluations of the study, by round; `rounds` and
+        `released` count trained rounds. Used only for a ledger that charged one; `couples_units`
+        is true or false in it.
 """
 
 from __future__ import annotations
@@ -28,8 +31,10 @@ from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Neighbouring
 
-# The versions that are written now: for data with coupled units, and for all other data.
-VERSION = 4
+# The versions that are written now: for ledgers with private evaluations, for data with coupled
+# units, and for all others.
+EVALUATED = VERSION = 5
+COUPLED = 4
 UNCOUPLED = 3
 
 # Fields of a certificate besides its `statement`.
@@ -84,14 +89,17 @@ FIELDS = {
         }
     ),
 }
-FIELDS[4] = FIELDS[3] | {"couples_units"}
+FIELDS[COUPLED] = FIELDS[UNCOUPLED] | {"couples_units"}
+FIELDS[EVALUATED] = FIELDS[COUPLED] | {"evaluations"}
 # Fields that machines may round differently.
 COMPUTED = frozenset({"epsilon", "epsilon_alone", "epsilon_rdp"})
 
 
 def version_of(history: History) -> int:
     """Returns the version in which a ledger's certificate is written now."""
-    return VERSION if history.couples_units else UNCOUPLED
+    if history.evaluations:
+        return EVALUATED
+    return COUPLED if history.couples_units else UNCOUPLED
 
 
 def statement(verdict: Verdict, study: str, version: int | None = None) -> dict[str, Any]:
@@ -108,28 +116,41 @@ def statement(verdict: Verdict, study: str, version: int | None = None) -> dict[
     history = verdict.history
     version = version_of(history) if version is None else version
     rounds = [charged for (name, _), charged in history.rounds.items() if name == study]
-    if not rounds:
+    evaluated = [(n, c) for (name, n), c in history.evaluations.items() if name == study]
+    if not rounds and not evaluated:
         raise UsageError(f"study {one_line(study, 12)}: no round of it was charged in this ledger")
-    plans = [history.plans[digest] for digest in dict.fromkeys(c.plan for c in rounds)]
+    every = sorted([*rounds, *(charged for _, charged in evaluated)], key=lambda one: one.seq)
+    plans = [history.plans[digest] for digest in dict.fromkeys(c.plan for c in every)]
     figures = (
         _figures(history, study, _budget(verdict))
         if version >= UNCOUPLED
-        else _old_figures(verdict, study, rounds, plans, version)
+        else _old_figures(verdict, study, every, plans, version)
     )
     return {
         "plans": [
             {"sha256": plan.digest(), "terms": json.loads(canonical(plan.terms()))}
             for plan in plans
         ],
-        "events": [asdict(event) for event in merged([charged.event for charged in rounds])],
+        "events": [asdict(event) for event in merged([charged.event for charged in every])],
         "rounds": len(rounds),
         "released": sum(charged.seq in history.released for charged in rounds),
         "unit": verdict.unit,
         "neighbouring": Neighbouring.ADD_REMOVE.value,
         "ledger": asdict(verdict.head),
         **figures,
-        **({"couples_units": history.couples_units} if version == VERSION else {}),
+        **({"couples_units": history.couples_units} if version >= COUPLED else {}),
+        **({"evaluations": _evaluations(history, evaluated)} if version >= EVALUATED else {}),
     }
+
+
+def _evaluations(
+    history: History, evaluated: Sequence[tuple[int, Reserved]]
+) -> list[dict[str, int | bool]]:
+    """The private evaluations of a study, in the order of their charges."""
+    return [
+        {"round": number, "released": charged.seq in history.released}
+        for number, charged in evaluated
+    ]
 
 
 def merged(events: Sequence[GaussianEvent]) -> list[GaussianEvent]:

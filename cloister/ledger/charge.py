@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,7 @@ class Charge:
         couples_units: Whether a step that made the data's file looked at more than one unit, so
             that ε is about the units of the file as it was written. No rule of the budget reads it.
         units: With correlated noise, the fingerprint of the key by which units have their groups.
+        kind: Whether the round is trained, or the adapter after it evaluated.
     """
 
     study: str
@@ -30,6 +32,7 @@ class Charge:
     is_private: bool = True
     couples_units: bool = False
     units: str = ""
+    kind: ReleaseKind = ReleaseKind.TRAINING
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,25 @@ def check_terms(charge: Charge, history: History, path: str) -> None:
         )
 
 
-def check_grouped(charge: Charge) -> None:
-    """Refuses to charge a round of correlated noise whose units have no groups.
+def check_kind(charge: Charge) -> None:
+    """Refuses to charge a round of correlated noise whose units have no groups, and a kind of
+    release that the plan does not list.
 
     Raises:
-        RefusedError: The charge states no key of units.
+        RefusedError: The charge states no key of units, or the plan lists no such release.
     """
     if charge.plan.bands and not charge.units:
         raise RefusedError("the plan's noise is correlated, and the units have no groups here")
+    if charge.kind not in dict(charge.plan.listed):
+        raise RefusedError(f"a release for {charge.kind} was asked, which the plan does not list")
+
+
+def check_moment(charge: Charge, history: History) -> None:
+    """Refuses a round after its evaluation, and an evaluation at another than its moment.
+
+    Raises:
+        RefusedError: The moment is over, or is no declared one.
+    """
+    problem = history.untimely(charge.plan, charge.study, charge.round, charge.kind)
+    if problem is not None:
+        raise RefusedError(f"{problem}; nothing was charged: ask for the next round")

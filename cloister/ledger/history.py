@@ -15,6 +15,7 @@ from cloister.ledger.chain import Entry, Head, follow
 from cloister.ledger.planned_round import PlannedRound, StepKind
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.units import Neighbouring, Unit
 
 # Most characters of the reason in the message about an unreadable entry.
@@ -53,7 +54,8 @@ class History:
         couples_units: Whether any charge says that units of the file as it was written are meant.
         spent: The sum of all charges.
         plans: Plans that were charged, by digest.
-        rounds: Reservations by (study, round).
+        rounds: Reservations of trained rounds by (study, round).
+        evaluations: Reservations of private evaluations by (study, round after which they are).
         released: Releases by the number of their charge's entry.
         unit_key: Fingerprint of the key by which units have their groups; empty until a charge
             states it.
@@ -70,9 +72,11 @@ class History:
         self._begun = False
         self.couples_units = False
         self.rounds: dict[tuple[str, int], Reserved] = {}
+        self.evaluations: dict[tuple[str, int], Reserved] = {}
         self.released: dict[int, ReleasedEntry] = {}
         self.plans: dict[str, Plan] = {}
         self.unit_key = ""
+        self._last: dict[tuple[str, ReleaseKind], int] = {}
         self._reservations: dict[int, tuple[str, str]] = {}
         self._of_plan: dict[tuple[str, str], list[int]] = {}
 
@@ -97,14 +101,45 @@ class History:
 
     def charged(self, study: str | None = None) -> list[tuple[Plan, GaussianEvent]]:
         """Events with their plans, in the order of their charges, of one study or of all."""
-        return [
-            (self.plans[reserved.plan], reserved.event)
-            for (name, _), reserved in self.rounds.items()
+        found = [
+            reserved
+            for taken in (self.rounds, self.evaluations)
+            for (name, _), reserved in taken.items()
             if study in (None, name)
         ]
+        found.sort(key=lambda reserved: reserved.seq)
+        return [(self.plans[reserved.plan], reserved.event) for reserved in found]
+
+    @property
+    def studies(self) -> tuple[str, ...]:
+        """The studies of all charges, in the order of their first charge."""
+        return tuple(dict.fromkeys(study for study, _ in self._reservations.values()))
+
+    def reserved(self, study: str, number: int, kind: ReleaseKind) -> Reserved | None:
+        """The charge of a round, or of the evaluation after it; None: it was not charged."""
+        taken = self.rounds if kind is ReleaseKind.TRAINING else self.evaluations
+        return taken.get((study, number))
+
+    def untimely(self, plan: Plan, study: str, number: int, kind: ReleaseKind) -> str | None:
+        """Why a release does not come at its declared moment; None: it does.
+
+        An evaluation after round r comes before every later round, and after it no round up to r
+        is trained any more.
+        """
+        evaluated = self._last.get((study, ReleaseKind.EVALUATION), 0)
+        if kind is ReleaseKind.TRAINING:
+            if number > evaluated:
+                return None
+            return f"round {number}: the adapter after round {evaluated} was evaluated already"
+        if plan.evaluations is None or number not in plan.evaluations.rounds:
+            return f"the plan lists no evaluation after round {number}"
+        trained = self._last.get((study, ReleaseKind.TRAINING), 0)
+        if max(trained, evaluated) > number:
+            return f"the evaluation after round {number}: a later round was charged already"
+        return None
 
     def rows(self, study: str, plan: str) -> Sequence[int]:
-        """The charges of a plan in a study, by their entries' numbers, in their order."""
+        """The trained rounds of a plan in a study, by their entries' numbers, in their order."""
         return self._of_plan.get((study, plan), [])
 
     def is_reserved(self, seq: int) -> bool:
@@ -147,8 +182,13 @@ class History:
         event = GaussianEvent(**fields["event"])
         if type(event.is_private) is not bool or type(event.steps) is not int:
             raise TypeError("an event whose steps or is_private have another type")
+        kind = ReleaseKind.TRAINING
+        if "release_kind" in fields:  # training is not stated, as in older ledgers
+            kind = ReleaseKind(fields["release_kind"])
+            if kind is ReleaseKind.TRAINING:
+                raise ValueError("release_kind is there for other kinds than training alone")
         place = (_text(fields, "study"), _whole(fields, "round"))
-        if place in self.rounds:
+        if self.reserved(*place, kind) is not None:
             raise ValueError("a round charged twice")
         if fields.get("couples_units", True) is not True:
             raise ValueError("couples_units is there where it is true alone")
@@ -157,7 +197,10 @@ class History:
             raise TypeError("epsilon: by accountant is needed")
         plan = self._plan(digest, fields)
         before = len(self.rows(place[0], digest))
-        request = request_of(plan, is_private=event.is_private, before=before)
+        untimely = self.untimely(plan, *place, kind)
+        if untimely is not None:
+            raise ValueError(untimely)
+        request = request_of(plan, is_private=event.is_private, before=before, kind=kind)
         if plan.bands:
             self._check_banded(fields, before)
         elif fields.keys() & {"step", "units"}:
@@ -168,9 +211,14 @@ class History:
             raise ValueError("a charge that differs from its plan")
         if plan.delta > self.budget.delta:
             raise ValueError("a delta above the budget's")
-        self.rounds[place] = Reserved(head.seq, digest, _text(fields, "request"), event)
+        reserved = Reserved(head.seq, digest, _text(fields, "request"), event)
+        if kind is ReleaseKind.TRAINING:
+            self.rounds[place] = reserved
+            self._of_plan.setdefault((place[0], digest), []).append(head.seq)
+        else:
+            self.evaluations[place] = reserved
+        self._last[place[0], kind] = max(place[1], self._last.get((place[0], kind), 0))
         self._reservations[head.seq] = (place[0], digest)
-        self._of_plan.setdefault((place[0], digest), []).append(head.seq)
         self.couples_units = self.couples_units or "couples_units" in fields
         self.spent.add(request, self._terms(fields, request))
         return request
@@ -233,21 +281,31 @@ def first_fields(budget: Budget, unit: Unit, person: str | None, key: str) -> di
     }
 
 
-def request_of(plan: Plan, *, is_private: bool = True, before: int = 0) -> PlannedRound:
+def request_of(
+    plan: Plan,
+    *,
+    is_private: bool = True,
+    before: int = 0,
+    kind: ReleaseKind = ReleaseKind.TRAINING,
+) -> PlannedRound:
     """A round of a plan, as the budget's rule sees it.
 
     Args:
         plan: The round's plan.
         is_private: Whether its randomness is unpredictable; rounds of one plan may differ in that.
         before: Rounds of the plan that were charged before it in its study.
+        kind: Whether it is trained, or the adapter after it evaluated; the plan lists the kind.
     """
-    listed = tuple((_kind(plan, event, is_private), event.steps) for event in plan.releases)
+    kinds = {release: _kind(plan, event, is_private, release) for release, event in plan.listed}
     return PlannedRound(
-        plan=plan.digest(), kind=listed[0][0], steps=plan.charged_steps(before), listed=listed
+        plan=plan.digest(),
+        kind=kinds[kind],
+        steps=plan.charged_steps(before) if kind is ReleaseKind.TRAINING else 1,
+        listed=tuple((kinds[release], event.steps) for release, event in plan.listed),
     )
 
 
-def _kind(plan: Plan, event: GaussianEvent, is_private: bool) -> StepKind:
+def _kind(plan: Plan, event: GaussianEvent, is_private: bool, release: ReleaseKind) -> StepKind:
     """The kind of the steps of one of a plan's events."""
     return StepKind(
         noise_multiplier=event.noise_multiplier,
@@ -257,6 +315,7 @@ def _kind(plan: Plan, event: GaussianEvent, is_private: bool) -> StepKind:
         max_records=plan.max_records,
         neighbouring=plan.neighbouring,
         sharing=plan.sharing,
+        release=release,
     )
 
 

@@ -25,7 +25,7 @@ from cloister.ledger.budget import Budget, FirstCharge, fits, terms_for
 from cloister.ledger.certificate import certify
 from cloister.ledger.chain import Entry, Head, check_entry, follow, sign
 from cloister.ledger.charge import Charge, Released
-from cloister.ledger.charge_rules import check_grouped, check_terms
+from cloister.ledger.charge_rules import check_kind, check_moment, check_terms
 from cloister.ledger.history import History, ReleasedEntry, Reserved, first_fields, request_of
 from cloister.ledger.planned_round import PlannedRound
 from cloister.ledger.reservation import Reservation
@@ -36,6 +36,7 @@ from cloister.owner_only import private_folder
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.units import Unit
 
 
@@ -208,9 +209,12 @@ class Ledger:
         """Whether a round of a study was charged, by the entries that this object has read."""
         return (study, number) in self._history.rounds
 
-    def release_of(self, study: str, number: int) -> ReleasedEntry | None:
-        """A round's release, by the entries that this object has read; None: there is none."""
-        reserved = self._history.rounds.get((study, number))
+    def release_of(
+        self, study: str, number: int, kind: ReleaseKind = ReleaseKind.TRAINING
+    ) -> ReleasedEntry | None:
+        """A round's release, or that of the evaluation after it, by the entries that this object
+        has read; None: there is none."""
+        reserved = self._history.reserved(study, number, kind)
         return None if reserved is None else self._history.released.get(reserved.seq)
 
     def released_rounds(self, study: str, plan: Plan) -> tuple[bool, ...]:
@@ -228,7 +232,7 @@ class Ledger:
             RefusedError: The plan's unit differs from the ledger's, or its δ is above the budget's.
             BudgetError: The budget does not cover the round.
         """
-        if not any(study == charge.study for study, _ in self._history.rounds):
+        if charge.study not in self._history.studies:
             self._terms(charge, request_of(charge.plan, is_private=charge.is_private))
 
     @property
@@ -259,14 +263,17 @@ class Ledger:
             When a reservation is returned, its charge is on disk. Two processes never get one for
             the same round, nor together more than the budget.
         """
-        check_grouped(charge)
+        check_kind(charge)
         with self._file.writing() as transaction:
             self._catch_up(transaction)
             done = len(self._history.rows(charge.study, charge.plan.digest()))
-            request = request_of(charge.plan, is_private=charge.is_private, before=done)
-            asked = self._history.rounds.get((charge.study, charge.round))
+            request = request_of(
+                charge.plan, is_private=charge.is_private, before=done, kind=charge.kind
+            )
+            asked = self._history.reserved(charge.study, charge.round, charge.kind)
             if asked is not None:
                 return self._again(asked, charge, transaction)
+            check_moment(charge, self._history)
             before = self._history.spent
             fixed = self._terms(charge, request)
             known = request.plan in self._history.plans
@@ -275,6 +282,8 @@ class Ledger:
                 terms["most_steps"] = fixed.most_steps
             terms |= {"couples_units": True} if charge.couples_units else {}
             terms |= {"step": done, "units": charge.units} if charge.plan.bands else {}
+            if charge.kind is not ReleaseKind.TRAINING:
+                terms["release_kind"] = charge.kind.value
             entry = self._append(
                 transaction,
                 kind="reserve",

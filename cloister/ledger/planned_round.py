@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cloister.privacy.events import GaussianEvent
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Neighbouring, Unit
 
@@ -21,6 +22,8 @@ class StepKind:
         max_records: Records of one unit that count.
         neighbouring: Which data sets are neighbours.
         sharing: How the noise is shared; None: not shared.
+        release: What is released. An evaluation is a kind of its own, also where its noise and rate
+            are those of training.
     """
 
     noise_multiplier: float
@@ -30,6 +33,7 @@ class StepKind:
     max_records: int
     neighbouring: Neighbouring
     sharing: Sharing | None
+    release: ReleaseKind = ReleaseKind.TRAINING
 
     def event(self, steps: int) -> GaussianEvent:
         """The event of this number of such steps."""

@@ -13,6 +13,7 @@ from cloister.ledger.history import History, ReleasedEntry, request_of
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class ChargedRound:
             not a promise; None if it was left out.
         epsilon_rdp: The same by RDP.
         release: Its release; None: the round was interrupted and stays spent.
+        kind: Whether it was trained, or the adapter after it evaluated privately.
     """
 
     seq: int
@@ -42,6 +44,13 @@ class ChargedRound:
     epsilon_pld: float | None
     epsilon_rdp: float | None
     release: ReleasedEntry | None
+    kind: ReleaseKind = ReleaseKind.TRAINING
+
+    @property
+    def label(self) -> str:
+        """The round for a table; an evaluation's says so."""
+        kind = "" if self.kind is ReleaseKind.TRAINING else f" {self.kind}"
+        return f"{self.round}{kind}"
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,7 @@ def charged_rounds(
                 epsilon_pld=epsilon(events, delta, COARSE) if is_shown else None,
                 epsilon_rdp=rdp_epsilon(events, delta) if is_shown else None,
                 release=history.released.get(fields["seq"]),
+                kind=ReleaseKind(fields.get("release_kind", ReleaseKind.TRAINING)),
             )
         )
     return tuple(rounds)

@@ -297,8 +297,7 @@ def beside(promised: Stated, history: History) -> float:
 
 def _only_plan(history: History) -> Plan | None:
     """The plan if only it was ever charged, in one study, and the budget covers it; else None."""
-    studies = {study for study, _ in history.rounds}
-    if len(history.plans) != 1 or len(studies) != 1:
+    if len(history.plans) != 1 or len(history.studies) != 1:
         return None
     (plan,) = history.plans.values()
     whole = request_of(plan, is_private=_is_private(history)).planned

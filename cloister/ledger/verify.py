@@ -29,8 +29,8 @@ class Verdict:
     Attributes:
         head: Its head.
         public_key: The key that signed it, in hex.
-        charges: Rounds charged.
-        releases: Rounds released.
+        charges: Rounds and evaluations charged.
+        releases: Those released.
         steps: Steps charged.
         epsilon_pld: ε of all steps so far, per unit added or removed, by PLD: an indication.
         epsilon_rdp: The same by RDP.
@@ -127,7 +127,7 @@ def verify(
     return Verdict(
         head=history.head,
         public_key=history.public_key,
-        charges=len(history.rounds),
+        charges=len(history.rounds) + len(history.evaluations),
         releases=len(history.released),
         steps=history.spent.total_steps,
         epsilon_pld=pld,

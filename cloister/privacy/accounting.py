@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from cloister.errors import RefusedError
@@ -232,7 +232,13 @@ def group_epsilon(events: Iterable[GaussianEvent], delta: float, records: int) -
 
 # Cached because a site solves for the same noise at every question about a study.
 @lru_cache(maxsize=256)
-def calibrate(sample_rate: float, steps: int, target_epsilon: float, delta: float) -> float:
+def calibrate(
+    sample_rate: float,
+    steps: int,
+    target_epsilon: float,
+    delta: float,
+    beside: tuple[GaussianEvent, ...] = (),
+) -> float:
     """Finds the least noise multiplier that meets a target ε, rounded up to four decimals.
 
     Args:
@@ -240,6 +246,7 @@ def calibrate(sample_rate: float, steps: int, target_epsilon: float, delta: floa
         steps: Number of releases.
         target_epsilon: The largest ε allowed, per unit added or removed.
         delta: δ of the guarantee.
+        beside: Other releases, of known noise, that the target covers, too.
 
     Returns:
         Noise deviation over the clip bound, at most a thousandth above the smallest sufficient one.
@@ -248,18 +255,25 @@ def calibrate(sample_rate: float, steps: int, target_epsilon: float, delta: floa
         RefusedError: No noise multiplier in the accountants' range meets it.
 
     Guarantees:
-        `epsilon` of the result is at most `target_epsilon`.
+        `epsilon` of the result, together with `beside`, is at most `target_epsilon`.
     """
     from scipy.optimize import brentq
 
+    def whole(noise: float) -> Composition:
+        found = _merged([_one(noise, sample_rate, steps), *beside])
+        if found is None:
+            raise RefusedError("a release beside the calibrated ones is not private")
+        return found
+
     def excess(noise: float) -> float:
-        return pld_epsilon(((noise, sample_rate, steps),), delta, COARSE) - target_epsilon
+        return pld_epsilon(whole(noise), delta, COARSE) - target_epsilon
 
     unmet = (
         f"epsilon {target_epsilon} with delta {delta} cannot be met in {steps} steps at sample "
-        f"rate {sample_rate}: use fewer steps, a smaller batch or a larger epsilon"
+        f"rate {sample_rate}{' beside the evaluations' if beside else ''}: use fewer steps, a "
+        "smaller batch or a larger epsilon" + (", or more evaluation noise" if beside else "")
     )
-    high = _met_by_rdp(sample_rate, steps, target_epsilon, delta)
+    high = _met_by_rdp(whole, target_epsilon, delta)
     if high is None:
         raise RefusedError(unmet)
     low = max(high / 1.25, SMALLEST_NOISE)
@@ -274,19 +288,21 @@ def calibrate(sample_rate: float, steps: int, target_epsilon: float, delta: floa
     if excess(low) > 0:
         low = float(brentq(excess, low, high, xtol=CALIBRATION_PRECISION * low / 4))
     noise = math.ceil(low * 1e4) / 1e4
-    while epsilon([_one(noise, sample_rate, steps)], delta) > target_epsilon:
+    while epsilon([_one(noise, sample_rate, steps), *beside], delta) > target_epsilon:
         noise = math.ceil(noise * (1 + CALIBRATION_PRECISION / 4) * 1e4) / 1e4
     return noise
 
 
-def _met_by_rdp(sample_rate: float, steps: int, target: float, delta: float) -> float | None:
+def _met_by_rdp(
+    composition: Callable[[float], Composition], target: float, delta: float
+) -> float | None:
     """Finds noise with which RDP meets a target ε: the least of a ladder; None where none does.
 
     RDP is never below PLD, so this bounds a search by PLD from above.
     """
 
     def is_met(noise: float, *, whole: bool = False) -> bool:
-        return _rdp_epsilon(((noise, sample_rate, steps),), delta, whole=whole) <= target
+        return _rdp_epsilon(composition(noise), delta, whole=whole) <= target
 
     ladder = [SMALLEST_NOISE]
     while not is_met(ladder[-1], whole=True):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from cloister.bounds import LARGE, MOST_SITES, SMALL, Between, Items
+from cloister.bounds import LARGE, MOST_ROUNDS, MOST_SITES, SMALL, Between, Items
 from cloister.errors import UsageError
 from cloister.fields import LATER, called, check_bounds
 from cloister.privacy.accounting import LARGEST_EPSILON, SMALLEST_DELTA, SMALLEST_NOISE
 from cloister.privacy.bands import FEWEST, MOST
 from cloister.privacy.central import CentralPlan, central_plan
+from cloister.privacy.evaluations import Evaluations, noise_for
 from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Unit
@@ -28,6 +29,10 @@ Norm = Annotated[float, Between(SMALL, LARGE)]
 # 2014, section 2.3), so a δ of 0.1 gives no protection. The search for its noise is slow, too.
 LARGEST_DELTA = 0.1
 Delta = Annotated[float, Between(SMALLEST_DELTA, LARGEST_DELTA)]
+# In rising order.
+EvaluationRounds = Annotated[
+    tuple[Annotated[int, Between(1, MOST_ROUNDS)], ...], Items(MOST_ROUNDS)
+]
 # Gradients of a person's records are held together before they are averaged.
 MOST_OF_A_PERSON = 10_000
 
@@ -62,6 +67,13 @@ class PrivacyConfig:
             the sum of all rounds; a record is then in every b-th batch only, at b times the rate.
             It divides `federation.num_rounds`. It helps where batches are small (`cloister plan`
             says how much), and needs a secret file at each site. Absent: independent noise.
+        evaluation_rounds: Rounds after which each site scores the global adapter on the units that
+            it holds out of training (`site.held_out_share`; in simulations `data.held_out_share`),
+            and releases their clipped statistics with noise. ε counts these releases. Absent: no
+            private evaluation.
+        evaluation_noise_multiplier: Noise standard deviation of an evaluation over the bound on one
+            unit's statistics. Absent: 4 · √(number of evaluations), so that all of them together
+            cost as much as one of noise multiplier 4.
         missing_sites: With shared noise, most sites whose update may be missing in a round; if more
             are missing, the round is aborted and nothing is unmasked.
         colluding_sites: With shared noise, most sites that may collude with the coordinator without
@@ -99,6 +111,10 @@ class PrivacyConfig:
     max_update_norm: Norm = 50.0
     noise: Literal["site", "shared"] = "site"
     noise_bands: Annotated[int, Between(FEWEST, MOST)] | None = field(default=None, metadata=LATER)
+    evaluation_rounds: EvaluationRounds | None = field(default=None, metadata=LATER)
+    evaluation_noise_multiplier: Annotated[float, Between(SMALLEST_NOISE, MOST_NOISE)] | None = (
+        field(default=None, metadata=LATER)
+    )
     missing_sites: Annotated[int, Between(0, MOST_SITES)] = 0
     colluding_sites: Annotated[int, Between(0, MOST_SITES)] = 1
     secure_bits: Literal[16, 32] = 32
@@ -130,12 +146,63 @@ class PrivacyConfig:
                 f"noise_bands: {self.noise_bands} given with noise_multiplier 0; there is no noise "
                 "to correlate: leave one of them out"
             )
+        self._check_evaluations()
         noise = self.noise_multiplier
         if noise is not None and not (noise == 0 or SMALLEST_NOISE <= noise <= MOST_NOISE):
             raise UsageError(
                 f"noise_multiplier: {noise} given; a number from {SMALLEST_NOISE} to "
                 f"{MOST_NOISE:g} is needed, or 0 for none"
             )
+
+    def _check_evaluations(self) -> None:
+        rounds = self.evaluation_rounds
+        if rounds is None:
+            if self.evaluation_noise_multiplier is not None:
+                raise UsageError(
+                    "evaluation_noise_multiplier: given without evaluation_rounds; name the rounds "
+                    "after which sites evaluate, or leave it out"
+                )
+            return
+        if not rounds or list(rounds) != sorted(set(rounds)):
+            raise UsageError(
+                "evaluation_rounds: rounds are needed, each once and in rising order, such as "
+                "[10, 20, 30]"
+            )
+        if self.noise == "shared":
+            raise UsageError(
+                "evaluation_rounds: given with shared noise, under which only sums of training "
+                'updates are aggregated securely; set noise = "site", or leave it out'
+            )
+        if self.noise_bands is not None:
+            raise UsageError(
+                "evaluation_rounds: given with noise_bands, whose cycles are charged as a whole; "
+                "leave one of them out"
+            )
+        if self.site_epsilon is not None:
+            raise UsageError(
+                "evaluation_rounds: given with site_epsilon, but an evaluation's noise hides "
+                "units and not a whole site; leave one of them out"
+            )
+        if self.noise_multiplier == 0:
+            raise UsageError(
+                "evaluation_rounds: given with noise_multiplier 0, which is not private (ε = ∞); "
+                "leave one of them out"
+            )
+
+    @property
+    def evaluations(self) -> Evaluations | None:
+        """The private evaluations; None: there are none, or nothing is private."""
+        rounds, noise = self.evaluation_rounds, self.evaluation_noise
+        if rounds is None or noise is None or not self.enabled:
+            return None
+        return Evaluations(rounds=rounds, noise_multiplier=noise)
+
+    @property
+    def evaluation_noise(self) -> float | None:
+        """The noise multiplier of each evaluation; None: there are none."""
+        if self.evaluation_rounds is None or self.evaluation_noise_multiplier is not None:
+            return self.evaluation_noise_multiplier
+        return noise_for(len(self.evaluation_rounds))
 
     def sharing(self, sites: int) -> Sharing | None:
         """Returns how the noise is shared; None if each site adds all of its own, or none is added.

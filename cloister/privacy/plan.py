@@ -19,14 +19,16 @@ from cloister.errors import RefusedError, UsageError
 from cloister.privacy.accounting import SMALLEST_NOISE, calibrate, epsilon
 from cloister.privacy.bands import check_bands, check_room, coefficients, step_variance
 from cloister.privacy.config import PrivacyConfig
+from cloister.privacy.evaluations import Evaluations
 from cloister.privacy.events import GaussianEvent
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.shared_noise import SHARE_LEFT, SharedNoise, shared_noise
 from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Neighbouring, Unit
 
 Message = tuple[tuple[str, tuple[int, ...]], ...]  # names and shapes, in name order
 # Terms that are left out where a plan has none of them.
-_LATER = {"sharing", "bands"}
+_LATER = {"sharing", "bands", "evaluations"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,7 @@ class Plan:
         sharing: How the noise is shared under secure aggregation; None: each site adds all of it.
         bands: k, the integers by which the noise of successive steps is correlated
             (`privacy.bands`); empty: the noise of each step is independent.
+        evaluations: The private evaluations on held-out units; None: there are none.
     """
 
     public_records: int
@@ -67,8 +70,11 @@ class Plan:
     message: Message = ()
     sharing: Sharing | None = None
     bands: tuple[int, ...] = ()
+    evaluations: Evaluations | None = None
 
     def __post_init__(self) -> None:
+        if self.evaluations is not None:
+            self._check_evaluations(self.evaluations)
         if not self.bands:
             return
         check_bands(self.bands)
@@ -77,6 +83,18 @@ class Plan:
                 "correlated noise is possible for one step a round, with noise of the site's own"
             )
         check_room(self.bands, self.noise_multiplier, self.num_rounds)
+
+    def _check_evaluations(self, evaluations: Evaluations) -> None:
+        if self.sharing is not None or self.bands or not self.is_private:
+            raise RefusedError(
+                "private evaluations are possible beside training whose noise is independent and "
+                "of the site's own"
+            )
+        if evaluations.rounds[-1] > self.num_rounds:
+            raise RefusedError(
+                f"an evaluation after round {evaluations.rounds[-1]} was asked; the plan has "
+                f"{self.num_rounds} rounds"
+            )
 
     @property
     def groups(self) -> int:
@@ -94,12 +112,17 @@ class Plan:
         return self.max_grad_norm is not None and self.noise_multiplier > 0
 
     @property
-    def releases(self) -> tuple[GaussianEvent, ...]:
-        """All releases of the study, fixed in advance: one event for each kind of release.
+    def listed(self) -> tuple[tuple[ReleaseKind, GaussianEvent], ...]:
+        """All releases of the study, fixed in advance: one event for each kind of release."""
+        training = (ReleaseKind.TRAINING, self.event(self.compositions(self.num_rounds)))
+        if self.evaluations is None:
+            return (training,)
+        return training, (ReleaseKind.EVALUATION, self.evaluations.event())
 
-        The plan's ε is the PLD of this list, in any order.
-        """
-        return (self.event(self.compositions(self.num_rounds)),)
+    @property
+    def releases(self) -> tuple[GaussianEvent, ...]:
+        """The events of `listed`; the plan's ε is the PLD of this list, in any order."""
+        return tuple(event for _, event in self.listed)
 
     def compositions(self, rounds: int) -> int:
         """Returns how many releases of one unit an accountant counts in this number of rounds.
@@ -159,8 +182,13 @@ class Plan:
         )
 
     def epsilon_after(self, rounds: int) -> float:
-        """Computes ε by PLD after this number of rounds, per unit, at the plan's δ."""
-        return epsilon([self.event(self.compositions(rounds))], self.delta)
+        """Computes ε by PLD after this number of rounds, per unit, at the plan's δ.
+
+        Evaluations after the last of these rounds count, too.
+        """
+        done = None if self.evaluations is None else self.evaluations.until(rounds)
+        evaluated = () if done is None else (done.event(),)
+        return epsilon([self.event(self.compositions(rounds)), *evaluated], self.delta)
 
     def shared_noise(self, values: int) -> SharedNoise:
         """Returns the noise that each site adds to an update, for plans with `sharing`.
@@ -195,7 +223,8 @@ class Plan:
         return replace(self, noise_multiplier=share) if share >= SMALLEST_NOISE else None
 
     def terms(self) -> dict[str, Any]:
-        """Returns the fields as JSON values; without `sharing` and `bands` where there are none.
+        """Returns the fields as JSON values; without `sharing`, `bands` and `evaluations` where
+        there are none.
 
         So the digests of plans from before they existed stay the same.
         """
@@ -225,6 +254,8 @@ class Plan:
             shared = None if sharing is None else Sharing(**sharing)
             if sharing is not None and any(type(number) is not int for number in sharing.values()):
                 raise ValueError("the terms are not a plan's")
+            evaluations = terms.get("evaluations")
+            evaluated = None if evaluations is None else Evaluations.from_terms(evaluations)
         except (TypeError, RefusedError) as error:
             raise ValueError("the terms are not a plan's") from error
         try:
@@ -232,6 +263,7 @@ class Plan:
                 **{
                     **terms,
                     "sharing": shared,
+                    "evaluations": evaluated,
                     "bands": tuple(terms.get("bands", ())),
                     "unit": Unit(terms["unit"]),
                     "neighbouring": Neighbouring(terms["neighbouring"]),
@@ -284,11 +316,13 @@ def make_plan(
             f"declared {public_records} records of a site; make the batch smaller or declare "
             "data.public_records larger"
         )
+    evaluations = config.evaluations
     if not config.enabled:
         noise_multiplier = 0.0
     elif config.target_epsilon is not None:
         steps = -(-local_steps * num_rounds // groups)
-        noise_multiplier = calibrate(rate, steps, config.target_epsilon, config.delta)
+        beside = () if evaluations is None else (evaluations.event(),)
+        noise_multiplier = calibrate(rate, steps, config.target_epsilon, config.delta, beside)
     else:
         noise_multiplier = config.noise_multiplier or 0.0
     return Plan(
@@ -304,4 +338,5 @@ def make_plan(
         max_records=config.max_records,
         sharing=config.sharing(sites),
         bands=coefficients(groups, num_rounds) if groups > 1 else (),
+        evaluations=evaluations,
     )

@@ -50,6 +50,7 @@ class Step(StrEnum):
     SIGN = "sign"  # its signature on the list of sites whose updates are summed
     REVEAL = "reveal"  # its shares of the secrets that unmask that sum
     CERTIFY = "certify"  # its signed certificate of the study, once, at the end
+    EVALUATE = "evaluate"  # its noised scores on held-out units, of the adapter after a round
     DELIVER = "deliver"  # to keep the final adapter, which is in the question; nothing is charged
 
 

@@ -11,6 +11,7 @@ from cloister.data.records import ONE_TEXT
 from cloister.errors import RefusedError
 from cloister.privacy.central import SENSIBLE_SITES
 from cloister.privacy.units import Unit
+from cloister.recipe.evaluation_rules import evaluation_rules
 from cloister.recipe.schema import Recipe
 
 Rules = list[tuple[bool, str]]  # whether each rule is broken, and its message
@@ -26,6 +27,7 @@ def study_problems(recipe: Recipe) -> list[str]:
         *_sharing_rules(recipe),
         *_band_rules(recipe),
         *_central_rules(recipe),
+        *evaluation_rules(recipe),
     ]
     return [problem for broken, problem in rules if broken]
 

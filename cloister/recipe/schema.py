@@ -222,7 +222,11 @@ class Recipe:
                 freeze=self.lora.freeze or None,
             ),
             training=self._stated_training(),
-            privacy=dataclasses.replace(self.privacy, epsilon=self.privacy.target_epsilon),
+            privacy=dataclasses.replace(
+                self.privacy,
+                epsilon=self.privacy.target_epsilon,
+                evaluation_noise_multiplier=self.privacy.evaluation_noise,
+            ),
             strategy=strategy,
         )
 

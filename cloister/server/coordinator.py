@@ -18,6 +18,7 @@ from cloister.server.aggregate_noise import aggregate_noise, unknown_noise
 from cloister.server.class_plot import ClassScores
 from cloister.server.collect import secure_study
 from cloister.server.ports import Observer, Participants
+from cloister.server.private_evaluation import private_evaluation
 from cloister.server.public_scores import Scorer, error_of
 from cloister.server.public_start import replay_on_public, trained_on_public
 from cloister.server.report import RoundReport, SetScores
@@ -151,6 +152,7 @@ class Coordinator:
             central=recipe.privacy.central(len(names), federation.num_rounds),
             delivery=delivery,
             noise=aggregate_noise(recipe, names) if knows_noise else unknown_noise,
+            evaluation=private_evaluation(self.plan, workspace, run),
             settle=lambda closed: replayed(pulled(closed, start, federation.proximal_start or 0.0)),
         )
 

@@ -55,6 +55,7 @@ def plot_run(
         if points:
             line = {"marker": "o", "markersize": 3, "color": COLOURS[name == "validation"]}
             score.plot(*zip(*points, strict=True), label=name, **line)
+    _draw_private(score, rows, metric)
     fonts = fonts_for([title, *promises])
     score.set(xlabel="round", ylabel=metric.replace("_", " "))
     family = fonts.families(title)
@@ -65,6 +66,28 @@ def plot_run(
     score.grid(alpha=0.3)
     _promises(promised, promises, fonts)
     figure.savefig(path, dpi=120)
+
+
+def _draw_private(axes: Any, rows: Sequence[dict[str, Any]], metric: str) -> None:
+    """Draws private evaluations with their intervals, for the population where one is stated."""
+    found = [
+        (row["round"], row["private_evaluation"]["scores"][metric])
+        for row in rows
+        if metric in row.get("private_evaluation", {}).get("scores", {})
+    ]
+    points = [
+        (number, one["value"], *(one["population"] or one["held_out"]))
+        for number, one in found
+        if None not in (one["value"], *(one["population"] or one["held_out"]))
+    ]
+    if points:
+        at, values, low, high = map(list, zip(*points, strict=True))
+        lengths = [
+            [value - end for value, end in zip(values, low, strict=True)],
+            [end - value for value, end in zip(values, high, strict=True)],
+        ]
+        style = {"fmt": "s", "markersize": 3, "capsize": 2, "color": COLOURS[2]}
+        axes.errorbar(at, values, yerr=lengths, label="private evaluation, 95 %", **style)
 
 
 def _promises(axes: Any, promises: Mapping[str, Stated], fonts: Fonts) -> None:

@@ -8,17 +8,19 @@ observer.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from flwr.serverapp import Grid
 
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
 from cloister.server.collect import collector
-from cloister.server.dispatch import Dispatcher
+from cloister.server.dispatch import Dispatcher, Nodes
 from cloister.server.prepare import prepare
-from cloister.server.replies import Replies
+from cloister.server.replies import Replies, ReplyTerms
 from cloister.server.report import RoundReport
 from cloister.server.study import ServerStudy
 from cloister.strategies.strategy import ServerState, UpdateFilter
@@ -35,7 +37,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
             saved.
     """
     state = study.state
-    if state.round >= study.num_rounds:
+    if state.round >= study.num_rounds and not study.owes_evaluation(state):
         return state
     epsilon: dict[str, float] = {}
     people, observer = study.participants, study.observer
@@ -48,6 +50,9 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
     enough = study.enough - len(prepared.unfit) * waits_for_all
     if _is_over(study, prepared.retired, state.round):
         return state
+    evaluate = partial(_evaluated, study, asker)
+    if study.owes_evaluation(state):  # the coordinator stopped before the sites had answered
+        evaluate(state, prepared.among(asker.connected(len(study.sites), 1, time.monotonic())))
     while state.round < study.num_rounds:
         started = time.monotonic()
         number = state.round + 1
@@ -84,6 +89,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
         scored = time.monotonic()
         metrics = study.score(state)
         ended = time.monotonic()
+        private = evaluate(state, nodes)
         observer.round_closed(
             RoundReport(
                 round=number,
@@ -101,11 +107,25 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
                 refused=dict(replies.refused),
                 update_norm=(state.adapter - before).norm(),
                 aggregation_error=study.error and study.error(before, counted, aggregated),
+                private_evaluation=private,
             )
         )
         if metrics and study.stop_early(state, metrics):
             break
     return state
+
+
+def _evaluated(
+    study: ServerStudy, asker: Dispatcher, state: ServerState, nodes: Nodes
+) -> Mapping[str, Any] | None:
+    """Has the sites evaluate a closed round's adapter, if that is due; returns the estimates."""
+    if study.evaluation is None or not study.evaluation.is_due(state):
+        return None
+    terms = ReplyTerms(study.digest, study.sites, study.keys)
+    found = study.evaluation.ask(asker, terms, nodes, state, study.delivery)
+    if not found["sites"]:
+        study.observer.note(f"the private evaluation after round {state.round}: no site answered")
+    return found
 
 
 def _is_over(study: ServerStudy, retired: Collection[str], closed: int) -> bool:

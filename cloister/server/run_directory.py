@@ -4,6 +4,7 @@ recipe.toml        the resolved recipe: every field with its value
 proof.json         the machine's proof of the gradients, when it was made, and whether it was kept
                    from an earlier run (simulations)
 metrics.jsonl      one line for each closed round
+evaluations.jsonl  one line for each private evaluation on held-out units, where the study has some
 untrained.json     scores of the untrained adapter on the public sets: round 0
 result.json        the results of a finished simulation
 start/             the adapter of the finished run with which it began (`server.start`), and the one
@@ -202,9 +203,21 @@ class RunDirectory:
         text = "".join([*whole, json.dumps(row) + "\n"])
         write_whole(self.path / "metrics.jsonl", text.encode())
 
+    def append_evaluation(self, row: Mapping[str, Any]) -> None:
+        """Adds a private evaluation's line."""
+        text = "".join(json.dumps(line) + "\n" for line in [*self.evaluations(), row])
+        write_whole(self.path / "evaluations.jsonl", text.encode())
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The lines of all private evaluations, oldest first."""
+        return self._lines("evaluations.jsonl")
+
     def metrics(self) -> list[dict[str, Any]]:
         """All closed rounds' lines, oldest first; a last line that was cut off is left out."""
-        file = self.path / "metrics.jsonl"
+        return self._lines("metrics.jsonl")
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        file = self.path / name
         if not file.exists():
             return []
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)

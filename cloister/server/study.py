@@ -14,6 +14,7 @@ from cloister.privacy.central import CentralPlan
 from cloister.privacy.sharing import Sharing
 from cloister.server.aggregate_noise import AggregateNoise, unknown_noise
 from cloister.server.ports import Observer, Participants
+from cloister.server.private_evaluation import PrivateEvaluation
 from cloister.server.report import SetScores
 from cloister.strategies.chosen_adapter import Delivery
 from cloister.strategies.strategy import ServerState, Strategy
@@ -59,6 +60,7 @@ class ServerStudy:
         delivery: From the adapter that trains to the one that is scored and delivered.
         noise: Returns the noise variance of each value of a round's mean, from the round, the sites
             whose updates count, and the number of values.
+        evaluation: The private evaluations on held-out units; None: there are none.
         settle: Returns the state after a round's aggregation as it is kept: moved towards the
             study's starting adapter, trained on public records, or unchanged.
     """
@@ -81,12 +83,17 @@ class ServerStudy:
     central: CentralPlan | None = None
     delivery: Delivery = field(default_factory=Delivery)
     noise: AggregateNoise = unknown_noise
+    evaluation: PrivateEvaluation | None = None
     settle: Callable[[ServerState], ServerState] = lambda state: state
 
     @property
     def sites(self) -> tuple[str, ...]:
         """The names of all sites of the study."""
         return self.participants.names
+
+    def owes_evaluation(self, state: ServerState) -> bool:
+        """Whether the adapter of a closed round is still to be evaluated privately."""
+        return self.evaluation is not None and self.evaluation.is_due(state)
 
     @property
     def keys(self) -> Mapping[str, str] | None:

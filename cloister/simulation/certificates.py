@@ -15,6 +15,7 @@ from cloister.ledger.chain import check_anchor
 from cloister.ledger.ledger import key_file, now
 from cloister.ledger.signing import load_key
 from cloister.ledger.storage import LedgerFile
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.server.run_directory import RunDirectory
 
 
@@ -72,10 +73,13 @@ def certify_run(run: RunDirectory) -> Certified:
 
 
 def received_in(run: RunDirectory) -> list[Received]:
-    """Returns the updates that a run's coordinator received, from its own record."""
+    """Returns the updates and private evaluations that a run's coordinator received, from its own
+    record."""
+    rows = [(ReleaseKind.TRAINING, row) for row in run.metrics()]
+    rows += [(ReleaseKind.EVALUATION, row) for row in run.evaluations()]
     return [
-        Received(int(row["round"]), site, sha256, head)
-        for row in run.metrics()
+        Received(int(row["round"]), site, sha256, head, kind)
+        for kind, row in rows
         for site, (sha256, head) in sorted(row.get("received", {}).items())
     ]
 

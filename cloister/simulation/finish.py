@@ -94,6 +94,7 @@ def write_results(
         else None,
         began=read_began(run.path),
         old_test=forgetting(run, scores),
+        private_evaluations=run.evaluations(),
     )
     shared = Adapter({**workspace.start.select(workspace.kept), **state.adapter})
     ending = dataclasses.replace(ending_of(study, workspace, result), classes=classes or {})

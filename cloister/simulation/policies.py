@@ -44,13 +44,15 @@ def simulated_policy(
         workspace: Has the base's hash and the modules that get adapters.
         partners: Public keys of the ledgers of the sites that share noise.
     """
-    bound = plan.max_grad_norm
+    bound, noise = plan.max_grad_norm, plan.noise_multiplier
+    if plan.evaluations is not None:
+        noise = min(noise, plan.evaluations.noise_multiplier)
     return SitePolicy(
         budget=BudgetPolicy(epsilon=budget.epsilon, delta=budget.delta),
         privacy=PrivacyPolicy(
             unit=plan.unit,
             person=recipe.data.person,
-            min_noise_multiplier=plan.noise_multiplier,
+            min_noise_multiplier=noise,
             max_grad_norm=math.inf if bound is None else bound,
             max_sample_rate=plan.sample_rate,
             max_delta=plan.delta,

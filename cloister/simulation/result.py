@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ class RunResult:
         lexical: For retrieval: scores of a ranking by shared words on the public test set.
         began: The finished run with whose adapter the study began; None: it began afresh. The
             promises and what was spent cover both studies.
+        private_evaluations: Estimates from the private evaluations on held-out units, oldest first.
         old_test: Scores on an older public test set; None: the recipe names none.
     """
 
@@ -91,6 +92,7 @@ class RunResult:
     lexical: Mapping[str, float] = field(default_factory=dict)
     began: Began | None = None
     old_test: Forgetting | None = None
+    private_evaluations: Sequence[Mapping[str, Any]] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result as JSON values; ∞ is null."""
@@ -137,4 +139,6 @@ class RunResult:
                 "before": dict(self.old_test.before),
                 "after": {n: json_number(value) for n, value in self.old_test.after.items()},
             }
+        if self.private_evaluations:
+            document["private_evaluations"] = list(self.private_evaluations)
         return document

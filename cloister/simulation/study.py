@@ -27,7 +27,7 @@ from cloister.data.public_set import public_records, refuse_contaminated, stated
 from cloister.data.records import Record
 from cloister.data.source import OLD_TEST
 from cloister.data.step_log import couples_units
-from cloister.errors import DataError
+from cloister.errors import DataError, UsageError
 from cloister.ledger.ledger import key_file
 from cloister.ledger.signing import load_key, public_hex
 from cloister.ledger.stated import COUPLED
@@ -70,6 +70,7 @@ class SimulatedStudy:
         couples_units: Whether a step that made the training file looked at more than one unit.
         old_test: The public test records of an earlier study; empty if the recipe names none.
         encoded: Units by site, once `units_of` was called.
+        scored: Held-out units by site, once `held_out_of` was called.
         marks: Units' marks by site and key, once `banding_of` was called.
         held_out: By site, the records that are not trained on (`data.held_out_share`); empty if
             none are.
@@ -84,6 +85,7 @@ class SimulatedStudy:
     old_test: list[Record] = field(default_factory=list)
     encoded: dict[str, EncodedUnits] = field(default_factory=dict, compare=False, repr=False)
     held_out: Mapping[str, list[Record]] = field(default_factory=dict)
+    scored: dict[str, EncodedUnits] = field(default_factory=dict, compare=False, repr=False)
     marks: dict[tuple[str, UnitKey], Marks] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -110,6 +112,11 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
         CloisterError: The data, the partition or the privacy target is not possible.
     """
     data, kind = recipe.data, recipe.task.records
+    if recipe.privacy.evaluations is not None and data.held_out_share is None:
+        raise UsageError(
+            "data.held_out_share: missing, and privacy.evaluation_rounds needs units that no site "
+            "trains on; set it, such as 0.1"
+        )
     for name in ("test", "validation", "old_test", "public"):
         _refuse_training_file(name, getattr(data, name), data.train)
     whole = load(data.train, "train", kind, data, sites=data.partition == "column")
@@ -195,6 +202,19 @@ def units_of(study: SimulatedStudy, name: str) -> EncodedUnits:
             study.sites[name], workspace.task, plan.unit, plan.max_records, workspace.limits
         )
     return study.encoded[name]
+
+
+def held_out_of(study: SimulatedStudy, name: str) -> EncodedUnits | None:
+    """Returns a site's encoded held-out units, if the study evaluates privately; it caches them."""
+    plan = study.plans[name]
+    if plan.evaluations is None:
+        return None
+    if name not in study.scored:
+        workspace = workspace_of(study)
+        study.scored[name] = encode_units(
+            study.held_out[name], workspace.task, plan.unit, plan.max_records, workspace.limits
+        )
+    return study.scored[name]
 
 
 def banding_of(study: SimulatedStudy, name: str, ledger: Path) -> Banding | None:
@@ -309,6 +329,7 @@ class SimulatedSites:
         if study.recipe.study.start is not None:  # a copied ledger keeps the earlier study's budget
             budget = ledger.budget
         partners = self._partners(study, name) if plan.sharing is not None else ()
+        apart = held_out_of(study, name)
         site = Site(
             name=name,
             study=digest,
@@ -329,6 +350,7 @@ class SimulatedSites:
             keys=_epoch_keys(ledger.public_key) if plan.sharing is not None else None,
             banding=banding_of(study, name, path),
             couples_units=study.couples_units,
+            held_out=None if apart is None else apart.units,
             start=study.recipe.study.start,
         )
         return site, workspace

@@ -9,6 +9,7 @@ import pytest
 import tests.support.mutants.answers
 import tests.support.mutants.bands
 import tests.support.mutants.clipping
+import tests.support.mutants.evaluations
 import tests.support.mutants.noise
 import tests.support.mutants.path
 import tests.support.mutants.sampler

@@ -182,8 +182,8 @@ def test_the_study_must_be_known(evidence: Evidence) -> None:
 
 
 def test_an_unknown_version_and_other_forms_are_refused(evidence: Evidence) -> None:
-    newer = resigned(evidence, key_of(0), version=5)
-    with pytest.raises(BadFileError, match="version 5"):
+    newer = resigned(evidence, key_of(0), version=6)
+    with pytest.raises(BadFileError, match="version 6"):
         read_evidence(newer.to_json(), "it")
     with pytest.raises(BadFileError, match="form"):
         read_evidence(resigned(evidence, key_of(0), more=1).to_json(), "it")

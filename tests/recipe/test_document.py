@@ -160,6 +160,10 @@ OF_PUBLIC: dict[str, tuple[dict[str, object], dict[str, object]]] = {
         {"center": "public", "center_values": (1.0, 2.0)},
     ),
     "averaging": ({}, {"averaging": "ema"}),
+    "evaluation_noise_multiplier": (
+        {"evaluation_rounds": (2,)},
+        {"evaluation_rounds": (2,), "evaluation_noise_multiplier": 5.0},
+    ),
     "averaging_decay": (
         {"averaging": "ema", "averaging_decay": 0.5},
         {"averaging": "ema", "averaging_decay": 0.6},
@@ -253,7 +257,7 @@ def test_every_field_changes_the_digest(name: str, key: str) -> None:
         }
         assert len(digests) == 2
         return
-    if key in OF_PUBLIC:  # of a public file, or of an average alone
+    if key in OF_PUBLIC:  # of a public file, an average or an evaluation alone
         section = getattr(recipe, name)
         sections = [dataclasses.replace(section, **fields) for fields in OF_PUBLIC[key]]
         assert len({dataclasses.replace(recipe, **{name: one}).digest() for one in sections}) == 2

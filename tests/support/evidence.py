@@ -21,6 +21,7 @@ from cloister.ledger.verify import verify
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
 from tests.support.ledgers import small_plan
 
 BASE = "ba" * 32
@@ -39,7 +40,7 @@ def key_of(number: int) -> Ed25519PrivateKey:
 
 def chain(
     key: Ed25519PrivateKey,
-    rounds: Sequence[tuple[str, int, Plan, bool]],
+    rounds: Sequence[tuple[str, int, Plan, bool] | tuple[str, int, Plan, bool, ReleaseKind]],
     *,
     cap: float | None = 50.0,
     order: float = 2.0,
@@ -50,7 +51,7 @@ def chain(
 
     Args:
         key: The site's.
-        rounds: Study, round, plan, and whether it was released.
+        rounds: Study, round, plan, whether it was released, and the kind if it is no training.
         cap: ε of the data set's life.
         order: The filter's.
         seeded: Whether its randomness is predictable.
@@ -73,10 +74,11 @@ def chain(
     def add(fields: dict[str, Any]) -> None:
         entries.append(sign({**fields, **ABOUT}, Head(len(entries) - 1, entries[-1].hash), key))
 
-    for study, number, plan, released in rounds:
+    for study, number, plan, released, *other in rounds:
+        kind = other[0] if other else ReleaseKind.TRAINING
         done = rows[study, plan.digest()]
-        rows[study, plan.digest()] += 1
-        asked = request_of(plan, is_private=not seeded, before=done)
+        rows[study, plan.digest()] += kind is ReleaseKind.TRAINING
+        asked = request_of(plan, is_private=not seeded, before=done, kind=kind)
         event = asked.event
         events.append(event)
         terms: dict[str, Any] = {} if plan.digest() in known else {"terms": plan.terms()}
@@ -99,6 +101,7 @@ def chain(
                 "order": order,
                 "planned_steps": asked.planned_steps,
                 **({"step": done, "units": UNITS} if plan.bands else {}),
+                **({"release_kind": kind.value} if other else {}),
                 "epsilon": stated,
                 "delta": plan.delta,
             }

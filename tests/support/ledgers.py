@@ -9,7 +9,9 @@ from cloister.ledger.ledger import Ledger
 from cloister.ledger.reservation import Reservation
 from cloister.privacy.accounting import FINE, epsilon
 from cloister.privacy.bands import coefficients
+from cloister.privacy.evaluations import Evaluations
 from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Unit
 
@@ -43,6 +45,12 @@ def banded_plan(noise_multiplier: float = 1.0, num_rounds: int = 9) -> Plan:
     )
 
 
+def evaluated_plan(noise_multiplier: float = 1.0, rounds: tuple[int, ...] = (2, 4)) -> Plan:
+    """The small plan with private evaluations."""
+    evaluations = Evaluations(rounds=rounds, noise_multiplier=noise_multiplier)
+    return replace(small_plan(), evaluations=evaluations)
+
+
 def charge(
     number: int,
     plan: Plan | None = None,
@@ -50,6 +58,7 @@ def charge(
     study: str = "study",
     is_private: bool = True,
     units: str = "",
+    kind: ReleaseKind = ReleaseKind.TRAINING,
 ) -> Charge:
     """One round of a study."""
     return Charge(
@@ -59,6 +68,7 @@ def charge(
         request=f"adapter {number}",
         is_private=is_private,
         units=units,
+        kind=kind,
     )
 
 

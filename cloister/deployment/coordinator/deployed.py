@@ -289,6 +289,7 @@ class DeployedStudy:
         study = self.coordinator.study(self.participants, observer)
         state = run_study(grid, study)
         most_steps = recipe.training.local_steps * recipe.federation.num_rounds
+        most_steps += len(recipe.privacy.evaluation_rounds or ())
         certificates = (
             collect_certificates(grid, study, state.round, most_steps) if state.round else {}
         )

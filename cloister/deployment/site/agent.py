@@ -242,7 +242,8 @@ class Agent:
                 (admitted.site, admitted.sent_in(self._asked[1])) if admitted else (None, {})
             )
             who = self._identity(context) if asked and site is None else None
-            check_outgoing(reply, message, site, shapes, who.sign if who else None)
+            scored = admitted.evaluated if admitted else {}
+            check_outgoing(reply, message, site, shapes, who.sign if who else None, scored)
         except CloisterError as error:
             log.error("a reply was kept back")
             self._refused(error)
@@ -270,9 +271,12 @@ class Agent:
     def _is_asked(self, request: RoundRequest) -> None:
         """Notes a question after its signature was checked."""
         self._question, self._asked = request, (request.study, request.round)
-        doing = {Step.PREPARE: "preparing", Step.DELIVER: "taking the adapter"}.get(
-            request.step, "training"
-        )
+        others = {
+            Step.PREPARE: "preparing",
+            Step.DELIVER: "taking the adapter",
+            Step.EVALUATE: "evaluating",
+        }
+        doing = others.get(request.step, "training")
         self._doing(doing, study=request.study, round=request.round)
 
     def _reload_if_asked(self) -> None:

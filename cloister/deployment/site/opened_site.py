@@ -25,6 +25,7 @@ from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.client.site_file import SiteFile
 from cloister.client.terms import StudyTerms, accepted_terms, own_rank
+from cloister.data.held_out import declared_held_out
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.deployment.site.approvals import check_approved
 from cloister.deployment.site.open_ledger import open_ledger
@@ -214,11 +215,12 @@ def open_for_study(
         if plan.bands
         else None,
         couples_units=file.site.couples_units,
+        held_out=None if held_out is None else (),
         start=recipe.study.start,
     )
     proofs = KeptProofs(AgentFolder.of(file).proofs)
     admitted = admit(site, workspace, proofs.isolation)
-    periods = _periods(file, recipe, admitted, proofs) if plan.is_private else (0.0, 0.0)
+    periods = _periods(file, recipe, admitted, proofs) if plan.is_private else (0.0, 0.0, 0.0)
     begun = moments.clock()
     trained_on = records.trained_on(held_out).records
     encoded = encode_units(
@@ -227,11 +229,16 @@ def open_for_study(
     if site.banding is not None:
         marks = unit_marks(trained_on, plan.unit, unit_key(file.ledger), PURPOSE)
         site = replace(site, banding=replace(site.banding, marks=marks))
+    if plan.evaluations is not None and held_out is not None:
+        apart = records.kept_apart(held_out).records
+        scored = encode_units(apart, workspace.task, plan.unit, plan.max_records, workspace.limits)
+        site = replace(site, held_out=scored.units)
     moments.hold(begun, periods[0])
     return replace(
         admitted,
         site=replace(site, units=encoded.units),
         period=periods[1],
+        evaluation_period=periods[2],
         silent=encoded.nothing_to_learn,
     )
 
@@ -252,21 +259,28 @@ def _deliveries(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Deliver
 
 def _periods(
     file: SiteFile, recipe: Recipe, admitted: Admitted, proofs: KeptProofs
-) -> tuple[float, float]:
-    """The periods of encoding and of a round, in seconds, from synthetic and declared numbers.
+) -> tuple[float, float, float]:
+    """The periods of encoding, of a round and of an evaluation, in seconds, from synthetic and
+    declared numbers.
 
     Raises:
         PreflightError: A step on synthetic records fails.
-        RefusedError: A round would take longer than `site.max_round_seconds`.
+        RefusedError: A round or an evaluation would take longer than `site.max_round_seconds`.
     """
     times = proofs.times(admitted, recipe)
     plan, most = admitted.plan, file.site.max_round_seconds
     team = admitted.workspace.team
     per_round = period_of(times.of_round(plan, 1 if team is None else team.processes))
-    if per_round > most:
+    share = file.site.held_out_share
+    evaluation = 0.0
+    if plan.evaluations is not None and share is not None:
+        units = declared_held_out(plan.public_records, share)
+        evaluation = period_of(times.of_evaluation(plan, units))
+    longest = max(per_round, evaluation)
+    if longest > most:
         raise RefusedError(
-            f"site.max_round_seconds: {most:g}; a round of this study may take {per_round:g} s "
-            f"here: set it to {math.ceil(per_round)} or more, or ask for less"
+            f"site.max_round_seconds: {most:g}; a round of this study may take {longest:g} s "
+            f"here: set it to {math.ceil(longest)} or more, or ask for less"
         )
     tried = rows_tried(plan.unit, plan.max_records)
-    return period_of(times.encoding * plan.public_records * tried), per_round
+    return period_of(times.encoding * plan.public_records * tried), per_round, evaluation

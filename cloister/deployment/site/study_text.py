@@ -7,6 +7,7 @@ documents. The base is not loaded, and no record is read.
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 from cloister.client.acceptance import proposed_plan
@@ -74,6 +75,7 @@ def facts_of(terms: StudyTerms) -> dict[str, Any]:
         "rounds": plan.num_rounds,
         "local_steps": plan.local_steps,
         **({"noise_bands": plan.groups} if plan.bands else {}),
+        **({"evaluations": asdict(plan.evaluations)} if plan.evaluations else {}),
         "most_bytes_a_round": a_round,
         "most_bytes": in_all,
         "changes": as_rows(terms.tightened(proposed_plan(recipe, file))),
@@ -114,6 +116,7 @@ def in_words(facts: dict[str, Any]) -> list[str]:
         f"hides      {hidden}",
         f"costs      {facts['promise_in_words']}",
         *([f"noise      {_correlated(facts['noise_bands'])}"] if "noise_bands" in facts else []),
+        *([f"evaluates  {_evaluated(facts)}"] if "evaluations" in facts else []),
         f"budget     {budget['in_words']}",
         f"records    {facts['data']}, declared as {facts['public_records']:,} {unit}s",
         f"length     {steps}",
@@ -157,6 +160,16 @@ def _public(terms: StudyTerms) -> dict[str, Any] | None:
         "steps": terms.recipe.public_steps,
         "replay": terms.recipe.federation.public_replay or 0,
     }
+
+
+def _evaluated(facts: dict[str, Any]) -> str:
+    """Describes the private evaluations, whose cost is part of the study's."""
+    told = facts["evaluations"]
+    return (
+        f"after round {', '.join(map(str, told['rounds']))} on this site's held-out units; their "
+        f"clipped statistics leave with noise multiplier {told['noise_multiplier']:.4g} (the cost "
+        "above counts them)"
+    )
 
 
 def _trained_on(public: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from cloister.deployment.site.doctor_study import study_checks
 from cloister.deployment.site.open_ledger import begin_ledger
 from cloister.deployment.site.records import SiteRecords
 from cloister.deployment.site.restore import restore
-from cloister.errors import BadFileError, UsageError
+from cloister.errors import BadFileError, RefusedError, UsageError
 from cloister.ledger.unit_key import unit_key_file
 from cloister.protocol.exchange import RoundRequest, Status, Step
 from cloister.recipe import Recipe
@@ -195,3 +195,52 @@ def test_a_backup_has_the_share_and_its_key(tmp_path: Path) -> None:
     assert {"ledger.units.key", "ledger.held-out"} <= set(done.names)
     again = restore(tmp_path / "backup.tar", tmp_path / "again")
     assert held_out_of(again.file) == first
+
+
+EVALUATED = ["privacy.evaluation_rounds=[1,3]", "privacy.evaluation_noise_multiplier=3.0"]
+
+
+def test_an_agent_evaluates_on_its_held_out_records_and_its_answer_passes_the_last_check(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = study(base, *EVALUATED)
+    ward = held_out_ward(tmp_path / "ward", base, monkeypatch)
+    assert asked(ward, recipe) is Status.READY
+    adapter, digest = ward.adapter, recipe.digest()
+    assert ward.ask(recipe, RoundRequest(digest, 1, adapter)).said[2] is Status.TRAINED
+    question = RoundRequest(digest, 1, adapter, Step.EVALUATE)
+    found = ward.ask(recipe, question)
+    assert found.said[2] is Status.TRAINED
+    assert dict(found.shapes) == {"statistics": (2 + 1 + 9 + 30,)}
+    first = ward.reply
+    admitted = ward.agent._sites.admitted
+    assert admitted is not None
+    held_out = admitted[1].site.held_out
+    assert held_out is not None
+    assert len(admitted[1].site.units) + len(held_out) == 60
+    again(ward)  # as after a restart
+    assert ward.ask(recipe, question).said[2] is Status.TRAINED
+    assert ward.reply == first
+    assert ward.ask(recipe, RoundRequest(digest, 2, adapter, Step.EVALUATE)).said[2] is (
+        Status.REFUSED
+    )
+
+
+def test_a_site_that_holds_nothing_out_takes_no_part_in_evaluated_studies(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = study(base, *EVALUATED)
+    ward = Ward.open(tmp_path / "ward", rows(), base, monkeypatch)
+    assert asked(ward, recipe) is Status.REFUSED
+    with pytest.raises(RefusedError, match=r"site\.held_out_share: the study evaluates"):
+        accept(recipe, read_site(ward.folder / "site.toml"))
+
+
+def test_a_site_that_asks_for_more_evaluation_noise_refuses_with_the_reason(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ward = held_out_ward(tmp_path / "ward", base, monkeypatch)
+    path = ward.folder / "site.toml"
+    path.write_text(path.read_text().replace("[privacy]", "[privacy]\nmin_noise_multiplier = 4.0"))
+    with pytest.raises(RefusedError, match=r"a larger privacy\.evaluation_noise_multiplier"):
+        accept(study(base, *EVALUATED), read_site(path))

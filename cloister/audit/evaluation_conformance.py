@@ -1,0 +1,230 @@
+"""Conformance of private evaluations: who is scored, what one unit can change, noise and charge.
+
+The accountant counts one Gaussian release at rate 1 for each evaluation, of sensitivity 1. That
+holds if a unit is on one side for the data set's life, if its vector is clipped as a whole, if
+every statistic is noised, and if an evaluation is charged once and sent again as it was. Training
+is tested on the same plan without evaluations.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from cloister.adapter.wire import decode, encode
+from cloister.audit.audited_site import AuditedSite
+from cloister.audit.banded_conformance import by_hand
+from cloister.audit.noise_tests import Releases, noise_check
+from cloister.audit.statistics import Check, Floats, exact_check
+from cloister.client.admission import Admitted, admit
+from cloister.client.round import run_round
+from cloister.client.site import Site
+from cloister.client.stamp import ContentStamp
+from cloister.data.held_out import PURPOSE, HeldOut
+from cloister.data.unit_hash import MARKS, side_digests
+from cloister.deployment.site.records import SiteRecords
+from cloister.ledger.ledger import Ledger
+from cloister.ledger.storage import LedgerFile
+from cloister.models.state import write_adapter
+from cloister.privacy.clipping import ClippedSum
+from cloister.privacy.evaluations import BOUND, Evaluations
+from cloister.privacy.units import Unit
+from cloister.protocol.exchange import RoundReply, RoundRequest, Step
+from cloister.recipe import Recipe
+from cloister.simulation.policies import simulated_budget, simulated_policy
+from cloister.tasks.tally.chosen import statistics_of, tally_of
+from cloister.training import held_out_sum as summing
+from cloister.training.units import UnitExamples
+
+STUDY = "audit"
+# Evaluations of a site without held-out units; with a thousand statistics or more, or with a few.
+ASKED = 24
+# A budget that ends no study: what is charged is tested, and not what is covered.
+WIDE = 400.0
+# Lengths of statistics that are beyond any bound, and how many of them.
+LONG, LONGS = 50.0, 40
+SECRET, SHARE = b"audit" * 7, 0.5
+
+
+def evaluation_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
+    """Tests the assumptions of private evaluations.
+
+    Args:
+        recipe: The study.
+        audited: Its site, with synthetic records; its plan has evaluations.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        study = _Study(recipe, audited, Path(folder))
+        return [_sides(audited), *_influence(audited), study.noise(), *study.entries()]
+
+
+def _sides(audited: AuditedSite) -> Check:
+    """Compares both sides of a site's records with those by hand, in other orders and with records
+    left out."""
+    records, wrong = list(audited.records), 0
+    held_out = HeldOut(SECRET, SHARE)
+    for order in (records, records[::-1], records[1:], records[: len(records) // 2]):
+        whole = SiteRecords(
+            tuple(order),
+            tuple(range(len(order))),
+            (),
+            (),
+            ContentStamp(0, 0, ""),
+            "",
+            side_digests(order),
+        )
+        held = [
+            record
+            for record in order
+            if by_hand(record, Unit.PERSON, SECRET, PURPOSE) < SHARE * MARKS
+        ]
+        trained = [record for record in order if record not in held]
+        wrong += list(whole.kept_apart(held_out).records) != held
+        wrong += list(whole.trained_on(held_out).records) != trained
+    return exact_check(
+        "sides of units",
+        "lists of trained or of held-out records that differ from those of the keyed hash by hand",
+        wrong,
+    )
+
+
+def _influence(audited: AuditedSite) -> list[Check]:
+    """Leaves out each unit in turn, and clips vectors that are far too long."""
+    workspace, units = audited.workspace, list(audited.units)
+    task = workspace.task
+    write_adapter(workspace.network, workspace.start)
+
+    def total(of: Sequence[UnitExamples]) -> ClippedSum:
+        return summing.held_out_sum(workspace.network, task, of, task.max_length)
+
+    whole, longest, companions = total(units), 0.0, 0
+    for place, unit in enumerate(units):
+        rest, alone = total(units[:place] + units[place + 1 :]), total([unit])
+        moved = _values(whole) - _values(rest)
+        longest = max(longest, float(np.linalg.norm(moved)) * whole.grid)
+        companions += not np.array_equal(moved, _values(alone))
+    rng = np.random.default_rng(0)
+    scales = statistics_of(tally_of(task)).scales
+    bent = 0.0
+    for _ in range(LONGS):
+        vector = rng.normal(0, LONG, (1, len(scales))) / scales
+        found = summing.clipped_statistics(vector, scales)
+        clipped = _values(found) * found.grid
+        longest = max(longest, float(np.linalg.norm(clipped)))
+        direction = (vector * scales)[0] / np.linalg.norm(vector * scales)
+        bent = max(bent, float(np.abs(clipped - direction).max()))
+    return [
+        exact_check(
+            "influence of a held-out unit",
+            "largest norm of what one unit adds to the statistics, over the bound",
+            longest / BOUND,
+            1.0,
+        ),
+        exact_check(
+            "direction of statistics",
+            "largest change of a direction by the clip, which scales a vector as a whole",
+            bent,
+            1e-5,
+        ),
+        exact_check(
+            "companions of a held-out unit",
+            "units whose statistics differ between alone and among others",
+            companions,
+        ),
+    ]
+
+
+def _values(total: ClippedSum) -> Floats:
+    return total.tensors[0].double().numpy()
+
+
+class _Study:
+    """A site without held-out units, asked for the evaluations of a study."""
+
+    def __init__(self, recipe: Recipe, audited: AuditedSite, folder: Path) -> None:
+        self._recipe, self._audited, self._path = recipe, audited, folder / "site.ledger"
+        evaluations = audited.plan.evaluations
+        assert evaluations is not None
+        self._noise = evaluations.noise_multiplier
+        rounds = tuple(range(1, ASKED + 1))
+        self._plan = replace(
+            audited.plan,
+            num_rounds=ASKED,
+            evaluations=Evaluations(rounds=rounds, noise_multiplier=self._noise),
+        )
+        self._different = 0
+
+    def _open(self) -> Admitted:
+        """As another process opens the site."""
+        plan, budget = self._plan, simulated_budget(self._plan, WIDE)
+        exists = self._path.exists()
+        ledger = Ledger(self._path) if exists else Ledger.create(self._path, budget, plan.unit)
+        site = Site(
+            name="site",
+            study=STUDY,
+            plan=plan,
+            training=self._recipe.training,
+            units=(),
+            unit=plan.unit,
+            policy=simulated_policy(self._recipe, plan, budget, self._audited.workspace),
+            ledger=ledger,
+            seed=self._recipe.study.seed,
+            held_out=(),
+        )
+        return admit(site, self._audited.workspace)
+
+    def _ask(self, admitted: Admitted, number: int) -> RoundReply:
+        adapter = encode(admitted.workspace.whole)
+        request = RoundRequest(STUDY, number, adapter, Step.EVALUATE)
+        return run_round(admitted, request, lambda: None)
+
+    def noise(self) -> Check:
+        """Asks all evaluations, the first ones twice, and tests what comes without any unit."""
+        admitted, rows = self._open(), list[Floats]()
+        shapes = admitted.evaluated
+        for number in range(1, ASKED + 1):
+            reply = self._ask(admitted, number)
+            if number <= 2:
+                head = admitted.site.ledger.head
+                again = self._ask(self._open(), number)
+                self._different += again != reply or self._open().site.ledger.head != head
+            (values,) = decode(reply.delta, shapes).values()
+            rows.append(values.astype(np.float64))
+        (shape,) = shapes.values()
+        return noise_check(
+            "noise of evaluations",
+            "properties of the noise of all statistics, of a site without held-out units",
+            Releases(np.array(rows), (shape[0],), self._noise * BOUND),
+        )
+
+    def entries(self) -> list[Check]:
+        """Compares the ledger with one charge of its own kind for each evaluation."""
+        fields = [entry.fields for entry in LedgerFile(self._path).entries()]
+        charges = [one for one in fields if one["kind"] == "reserve"]
+        event = {
+            "noise_multiplier": self._noise,
+            "sample_rate": 1.0,
+            "steps": 1,
+            "is_private": True,
+        }
+        expected = [(number, "evaluation", event) for number in range(1, ASKED + 1)]
+        found = [(one["round"], one.get("release_kind"), one["event"]) for one in charges]
+        wrong = sum(one not in found for one in expected) + sum(
+            one not in expected for one in found
+        )
+        return [
+            exact_check(
+                "charges of evaluations",
+                "evaluations without a charge of their own kind, and other charges",
+                wrong,
+            ),
+            exact_check(
+                "evaluations asked again",
+                "evaluations that differ, or are charged anew, when they are asked again",
+                self._different,
+            ),
+        ]

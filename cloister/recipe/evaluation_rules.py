@@ -1,0 +1,42 @@
+"""Checks a recipe with private evaluations against its other sections."""
+
+from __future__ import annotations
+
+from cloister.recipe.schema import Recipe
+
+
+def evaluation_rules(recipe: Recipe) -> list[tuple[bool, str]]:
+    """Returns whether each rule on private evaluations is broken, and its message."""
+    evaluations, task, lora = recipe.privacy.evaluations, recipe.task, recipe.lora
+    if evaluations is None:
+        return []
+    name, last = "privacy.evaluation_rounds", evaluations.rounds[-1]
+    bounded = task.records in ("text", "pairs", "tokens", "messages", "labels")
+    return [
+        (
+            last > recipe.federation.num_rounds,
+            f"{name}: {last} is above federation.num_rounds = {recipe.federation.num_rounds}; name "
+            "rounds of the study",
+        ),
+        (
+            task.plugin is not None or not bounded or task.kind == "retrieval",
+            f"{name}: the scores of {task.kind} have no statistics with a public bound on one "
+            "unit; leave it out, or evaluate at home (cloister site evaluate)",
+        ),
+        (
+            task.loss == "dpo",
+            f'{name}: not possible with task.loss = "dpo", whose score compares two replies; leave '
+            "one of them out",
+        ),
+        (
+            lora.train == "b-kept" or bool(lora.ranks) or recipe.training.personal,
+            f"{name}: one global adapter is evaluated, and here sites have adapters of their own "
+            "or of different ranks; leave lora.ranks, training.personal and lora.train = "
+            '"b-kept" out',
+        ),
+        (
+            recipe.study.start is not None,
+            f"{name}: not possible with --from: the earlier study may have trained on units that "
+            "are held out now; leave it out",
+        ),
+    ]
