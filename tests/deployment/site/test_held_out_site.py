@@ -25,7 +25,7 @@ from cloister.ledger.unit_key import unit_key_file
 from cloister.protocol.exchange import RoundRequest, Status, Step
 from cloister.recipe import Recipe
 from tests.support.models import tiny_bert
-from tests.support.neighbours import LABELS, study
+from tests.support.neighbours import LABELS, RECORDS, study
 from tests.support.studies import NOTES
 from tests.support.wards import Ward
 
@@ -228,6 +228,26 @@ def test_an_agent_evaluates_on_its_held_out_records_and_its_answer_passes_the_la
     assert ward.ask(recipe, RoundRequest(digest, 2, adapter, Step.EVALUATE)).said[2] is (
         Status.REFUSED
     )
+
+
+def test_no_answer_to_an_evaluation_depends_on_records(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = study(base, *EVALUATED)
+    digest, found = recipe.digest(), []
+    # Of sixteen of each kind, some are held out.
+    odd = [{**row, "person": f"{name} {n}"} for name, row in RECORDS.items() for n in range(16)]
+    short = [row for row in odd if len(str(row["text"])) < 100]
+    for name, more in (("plain", []), ("odd", short)):
+        ward = Ward.open(tmp_path / name, [*rows(), *more], base, monkeypatch)
+        declared(ward)
+        again(ward)
+        assert asked(ward, recipe) is Status.READY
+        begun = ward.clock.now
+        seen = ward.ask(recipe, RoundRequest(digest, 1, ward.adapter, Step.EVALUATE))
+        found.append((seen.said, seen.shapes, pytest.approx(ward.clock.now - begun)))
+        assert ward.ask(recipe, RoundRequest(digest, 1, ward.adapter)).said[2] is Status.REFUSED
+    assert found[0] == found[1]
 
 
 def test_a_site_that_holds_nothing_out_takes_no_part_in_evaluated_studies(
