@@ -1,5 +1,6 @@
 """A private evaluation is charged as a kind of its own, at its moment, and both verifiers know."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from tests.support.evidence import (
     resigned,
 )
 from tests.support.ledgers import charge, evaluated_plan, new_ledger, run_round, small_plan
-from tests.tools.test_independent_verifier import verdicts
+from tests.tools.test_independent_verifier import independent, verdicts
 
 EVALUATION = ReleaseKind.EVALUATION
 PLAN = evaluated_plan()
@@ -253,19 +254,32 @@ def test_both_refute_an_evaluation_that_is_not_the_plan_s(
     assert both(tmp_path, insider(entries)) == (False, False)
 
 
+def refused(entries: list[Entry]) -> tuple[str, str]:
+    """Why each verifier refuses a ledger, whatever a certificate says of it."""
+    with pytest.raises(LedgerError) as ours:
+        verify(entries, "it")
+    rows = json.loads(insider(entries).to_json())["ledger"]
+    theirs = independent().__globals__  # type: ignore[attr-defined]
+    with pytest.raises(theirs["Refuted"]) as other:
+        theirs["walk"](rows, public_hex(key_of(0)))
+    return str(ours.value), str(other.value)
+
+
 @pytest.mark.parametrize(
-    "late",
+    ("earlier", "then", "ours", "other"),
     [
-        ("study", 3, PLAN, True),
-        ("study", 4, PLAN, True),
-        ("study", 4, PLAN, True, EVALUATION),
+        (("study", 3, PLAN, True), STUDY[2], "a later round", "another moment"),
+        (("study", 4, PLAN, True, EVALUATION), STUDY[2], "a later round", "another moment"),
+        (STUDY[2], STUDY[1], "evaluated already", "a round before an evaluation"),
+        (STUDY[5], STUDY[3], "evaluated already", "a round before an evaluation"),
     ],
 )
-def test_both_refute_an_evaluation_after_a_later_round(
-    tmp_path: Path, late: tuple[Any, ...]
+def test_both_refute_a_ledger_whose_evaluations_are_out_of_their_order(
+    earlier: tuple[Any, ...], then: tuple[Any, ...], ours: str, other: str
 ) -> None:
-    order = [STUDY[0], late, ("study", 2, PLAN, True, EVALUATION)]
-    assert both(tmp_path, insider(chain(key_of(0), order))) == (False, False)
+    said = refused(chain(key_of(0), [STUDY[0], earlier, then]))
+    assert ours in said[0]
+    assert other in said[1]
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,10 @@ def test_no_answer_to_an_evaluation_depends_on_records(
         ward = Ward.open(tmp_path / name, [*rows(), *more], base, monkeypatch)
         declared(ward)
         again(ward)
+        assert asked(ward, study(base)) is Status.READY
         assert asked(ward, recipe) is Status.READY
+        times = [one for one in json.loads(ward.proofs.read_text()).values() if "scoring" in one]
+        assert [one["scoring"] > 0 for one in times] == [False, True]
         begun = ward.clock.now
         seen = ward.ask(recipe, RoundRequest(digest, 1, ward.adapter, Step.EVALUATE))
         found.append((seen.said, seen.shapes, pytest.approx(ward.clock.now - begun)))
