@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cloister.adapter.formats import Shapes
 from cloister.adapter.wire import decode, encode
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.banded_conformance import by_hand
@@ -32,6 +33,7 @@ from cloister.ledger.storage import LedgerFile
 from cloister.models.state import write_adapter
 from cloister.privacy.clipping import ClippedSum
 from cloister.privacy.evaluations import BOUND, Evaluations
+from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.protocol.exchange import RoundReply, RoundRequest, Step
 from cloister.recipe import Recipe
@@ -43,6 +45,9 @@ from cloister.training.units import UnitExamples
 STUDY = "audit"
 # Evaluations of a site without held-out units; with a thousand statistics or more, or with a few.
 ASKED = 24
+# Evaluations that the same site is asked with held-out units and another ledger, and their noise:
+# little, so that a few units' sum stands out if it is not the exact one.
+ASKED_WITH_UNITS, QUIET = 4, 0.5
 # A budget that ends no study: what is charged is tested, and not what is covered.
 WIDE = 400.0
 # Lengths of statistics that are beyond any bound, and how many of them.
@@ -138,31 +143,39 @@ def _influence(audited: AuditedSite) -> list[Check]:
     ]
 
 
+def _sent(reply: RoundReply, shapes: Shapes) -> Floats:
+    (values,) = decode(reply.delta, shapes).values()
+    return values.astype(np.float64)
+
+
 def _values(total: ClippedSum) -> Floats:
     return total.tensors[0].double().numpy()
 
 
 class _Study:
-    """A site without held-out units, asked for the evaluations of a study."""
+    """A site without held-out units, asked for the evaluations of a study; and the same with units,
+    under another ledger."""
 
     def __init__(self, recipe: Recipe, audited: AuditedSite, folder: Path) -> None:
         self._recipe, self._audited, self._path = recipe, audited, folder / "site.ledger"
+        self._other = folder / "other.ledger"
         evaluations = audited.plan.evaluations
         assert evaluations is not None
         self._noise = evaluations.noise_multiplier
-        rounds = tuple(range(1, ASKED + 1))
-        self._plan = replace(
-            audited.plan,
-            num_rounds=ASKED,
-            evaluations=Evaluations(rounds=rounds, noise_multiplier=self._noise),
-        )
         self._different = 0
+
+    def _plan(self, asked: int, noise: float) -> Plan:
+        rounds = tuple(range(1, asked + 1))
+        evaluations = Evaluations(rounds=rounds, noise_multiplier=noise)
+        return replace(self._audited.plan, num_rounds=asked, evaluations=evaluations)
 
     def _open(self) -> Admitted:
         """As another process opens the site."""
-        plan, budget = self._plan, simulated_budget(self._plan, WIDE)
-        exists = self._path.exists()
-        ledger = Ledger(self._path) if exists else Ledger.create(self._path, budget, plan.unit)
+        return self._opened(self._path, self._plan(ASKED, self._noise), ())
+
+    def _opened(self, path: Path, plan: Plan, held_out: Sequence[UnitExamples]) -> Admitted:
+        budget = simulated_budget(plan, WIDE)
+        ledger = Ledger(path) if path.exists() else Ledger.create(path, budget, plan.unit)
         site = Site(
             name="site",
             study=STUDY,
@@ -173,7 +186,7 @@ class _Study:
             policy=simulated_policy(self._recipe, plan, budget, self._audited.workspace),
             ledger=ledger,
             seed=self._recipe.study.seed,
-            held_out=(),
+            held_out=held_out,
         )
         return admit(site, self._audited.workspace)
 
@@ -183,7 +196,9 @@ class _Study:
         return run_round(admitted, request, lambda: None)
 
     def noise(self) -> Check:
-        """Asks all evaluations, the first ones twice, and tests what comes without any unit."""
+        """Asks all evaluations, the first ones twice, and tests what comes without any unit, and
+        what is left with units once their sum is taken off. Both have one seed and one study, so
+        that noise which follows from these shows as equal rows."""
         admitted, rows = self._open(), list[Floats]()
         shapes = admitted.evaluated
         for number in range(1, ASKED + 1):
@@ -191,13 +206,21 @@ class _Study:
             if number <= 2:
                 head = admitted.site.ledger.head
                 again = self._ask(self._open(), number)
-                self._different += again != reply or self._open().site.ledger.head != head
-            (values,) = decode(reply.delta, shapes).values()
-            rows.append(values.astype(np.float64))
+                after = self._open().site.ledger.head
+                self._different += again != reply or after != head
+            rows.append(_sent(reply, shapes))
+        workspace, units = self._audited.workspace, self._audited.units
+        other = self._opened(self._other, self._plan(ASKED_WITH_UNITS, QUIET), units)
+        for number in range(1, ASKED_WITH_UNITS + 1):
+            sent = _sent(self._ask(other, number), shapes)
+            exact = summing.held_out_sum(
+                workspace.network, workspace.task, units, workspace.task.max_length
+            )
+            rows.append((sent - _values(exact) * exact.grid) * (self._noise / QUIET))
         (shape,) = shapes.values()
         return noise_check(
             "noise of evaluations",
-            "properties of the noise of all statistics, of a site without held-out units",
+            "properties of the noise of all statistics, of a site without held-out units and with",
             Releases(np.array(rows), (shape[0],), self._noise * BOUND),
         )
 

@@ -124,7 +124,7 @@ def _of_recipe(path: Path, ledgers: Sequence[AuditedLedger]) -> ReportedStudy:
     from cloister.recipe import read_run_recipe
 
     recipe = read_run_recipe(path)
-    charged = {study for one in ledgers for study, _ in one.verdict.history.rounds}
+    charged = {study for one in ledgers for study in one.verdict.history.studies}
     if recipe.digest() not in charged:
         raise UsageError(
             f"{path}: the recipe of study {recipe.digest()[:12]}, which these ledgers lack; "

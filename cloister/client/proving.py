@@ -53,6 +53,7 @@ from cloister.tasks.largest import largest_records
 from cloister.tasks.recommendation import Recommendation
 from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
+from cloister.training.held_out_sum import held_out_sum
 from cloister.training.local import local_update
 from cloister.training.memory import OptimizerMemory
 from cloister.training.proof import Proof, prove
@@ -69,9 +70,8 @@ T = TypeVar("T")
 KEPT = 64
 # Standard deviations of a batch's size that a period allows for: 3·10⁻⁷ of draws lie above.
 SPREAD = 5.0
-# The forward pass of a record alone, over its part of a batch's gradients: less than 1 on a
-# processor, and more on a GPU, which a single record does not fill.
-ALONE = 4.0
+# Records that are scored to measure how long one takes alone.
+SCORED = 8
 # Units of the warm-up step; a few of them are drawn.
 WARM = 16
 # Seconds of a round besides its steps: two synced writes of the ledger, the accountant's ε, the
@@ -87,23 +87,25 @@ class Times:
         step: One local step on the expected batch, every record of greatest length.
         encoding: Encoding one record of the largest size that is read (`tasks.cut`): the slowest of
             several kinds.
+        scoring: Scoring one record of greatest length alone, as private evaluations do; 0 where the
+            plan has none.
     """
 
     step: float
     encoding: float
+    scoring: float = 0.0
 
     def of_evaluation(self, plan: Plan, units: int) -> float:
-        """Seconds of an evaluation of the declared number of held-out units, each with as many
-        records as count.
+        """Seconds of an evaluation of held-out units, each with as many records as count.
 
-        A record goes through the network alone, forward only, which is taken to cost at most
-        `ALONE` times its part of a training step.
+        A keyed hash holds each unit out by itself, so where U are declared at most U + SPREAD · √U
+        are held out, but once in a million data sets.
 
         Args:
             plan: The site's.
-            units: Declared held-out units.
+            units: U, the declared held-out units.
         """
-        return BESIDE + ALONE * self.step / plan.expected_batch_size * units * plan.max_records
+        return BESIDE + self.scoring * (units + SPREAD * math.sqrt(units)) * plan.max_records
 
     def of_round(self, plan: Plan, processes: int = 1) -> float:
         """Seconds of a round if all its batches are as large as Poisson batches get.
@@ -213,6 +215,7 @@ def _key(admitted: Admitted, recipe: Recipe) -> str:
         **({"processes": workspace.team.processes} if workspace.team is not None else {}),
         "shapes": admitted.shapes.to_json() if admitted.shapes else None,
         "plan": [plan.public_records, plan.expected_batch_size, plan.max_records, plan.unit],
+        **({"evaluates": True} if plan.evaluations is not None else {}),
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
@@ -246,7 +249,11 @@ def _measured_apart(admitted: Admitted, length: int) -> Times:
         _step_seconds(
             admitted, longest, WARM
         )  # first use also loads kernels, which is not part of a step
-        return Times(_step_seconds(admitted, longest, plan.public_records), encoding)
+        return Times(
+            _step_seconds(admitted, longest, plan.public_records),
+            encoding,
+            _scoring_seconds(admitted, longest) if plan.evaluations is not None else 0.0,
+        )
     except PreflightError:
         raise
     except (CloisterError, RuntimeError, ValueError, LookupError, TypeError, MemoryError) as error:
@@ -301,6 +308,16 @@ def _step_seconds(admitted: Admitted, longest: list[Example], count: int) -> flo
             with tempfile.TemporaryDirectory() as folder:
                 PersonalAdapter(Path(folder) / "tried", site.study).save(1, memory.state)
     return time.perf_counter() - started
+
+
+def _scoring_seconds(admitted: Admitted, longest: list[Example]) -> float:
+    """Seconds to score one record alone; a first one also loads kernels, and does not count."""
+    workspace = admitted.workspace
+    units = [(one,) for one in itertools.islice(itertools.cycle(longest), SCORED)]
+    held_out_sum(workspace.network, workspace.task, units[:1], workspace.task.max_length)
+    started = time.perf_counter()
+    held_out_sum(workspace.network, workspace.task, units, workspace.task.max_length)
+    return (time.perf_counter() - started) / SCORED
 
 
 def _any_banded(admitted: Admitted, count: int) -> BandedStep | None:

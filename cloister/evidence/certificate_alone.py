@@ -7,7 +7,8 @@ recomputed from the plans, events and budget in the certificate. With the ledger
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cloister.canonical import canonical
@@ -151,7 +152,8 @@ def _check_figures(fields: Mapping[str, Any], most_steps: int) -> None:
 def _check_evaluations(
     fields: Mapping[str, Any], plans: list[Plan], events: list[GaussianEvent]
 ) -> None:
-    """Checks that the evaluations are listed by a plan, and that their steps are charged."""
+    """Checks that the evaluations are listed by a plan, and that of each mechanism the steps of the
+    stated rounds and evaluations are charged, and no others."""
     stated = fields.get("evaluations", [])
     if type(fields.get("couples_units", True)) is not bool:
         raise ValueError("couples_units that is not a truth value")
@@ -163,10 +165,18 @@ def _check_evaluations(
     if rounds != sorted(set(rounds)) or set(rounds) - {n for one in listed for n in one.rounds}:
         raise ValueError("an evaluation that no plan lists")
     if len(plans) == 1 and listed:
-        (plan,) = plans
-        steps = fields["rounds"] * plan.local_steps + len(rounds)
-        if sum(event.steps for event in events) != steps:
+        (plan,), (evaluations,) = plans, listed
+        trained = plan.event(fields["rounds"] * plan.local_steps)
+        if _counted(events) != _counted([trained, evaluations.event(len(rounds))]):
             raise ValueError("steps that are neither of its rounds nor of its evaluations")
+
+
+def _counted(events: Iterable[GaussianEvent]) -> dict[tuple[float, float], int]:
+    """Returns the steps of each mechanism that has any."""
+    found = Counter[tuple[float, float]]()
+    for event in events:
+        found[event.noise_multiplier, event.sample_rate] += event.steps
+    return {kind: steps for kind, steps in found.items() if steps}
 
 
 def _check_plan_promise(

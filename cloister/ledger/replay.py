@@ -60,7 +60,8 @@ class Forecast:
     Attributes:
         plan: The plan of the last charge.
         rounds: Rounds of it that still fit; None: no limit.
-        curve: (further rounds, ε by PLD of all at `delta`), up to the last that fits.
+        curve: (further rounds, ε by PLD of all at `delta`, with the private evaluations after these
+            rounds), up to the last that fits.
         delta: Half of the budget's δ, at which the budget's rule compares ε.
     """
 
@@ -118,9 +119,8 @@ def forecast(history: History, points: int = 12) -> Forecast | None:
     """
     if not history.rounds:
         return None
-    last = list(history.rounds.values())[-1]
+    (study, number), last = list(history.rounds.items())[-1]
     plan, spent, budget = history.plans[last.plan], history.spent, history.budget
-    study = list(history.rounds)[-1][0]
     charged = len(history.rows(study, last.plan))
     request = request_of(plan, is_private=last.event.is_private)
     steps, delta = steps_left(request, spent, budget), budget.delta / 2
@@ -128,11 +128,24 @@ def forecast(history: History, points: int = 12) -> Forecast | None:
         return Forecast(plan, None, (), delta)
     left = plan.rounds_in(steps, charged)
     asked = sorted({round(left * step / points) for step in range(points + 1)})
-    curve = tuple(
-        (more, epsilon([*spent.events, plan.event(_further(plan, charged, more))], delta, COARSE))
-        for more in asked
-    )
-    return Forecast(plan, left, curve, delta)
+
+    def after(more: int) -> float:
+        coming = plan.event(_further(plan, charged, more))
+        evaluated = _evaluated(history, plan, study, range(number, number + more + 1))
+        return epsilon([*spent.events, coming, *evaluated], delta, COARSE)
+
+    return Forecast(plan, left, tuple((more, after(more)) for more in asked), delta)
+
+
+def _evaluated(
+    history: History, plan: Plan, study: str, rounds: range
+) -> tuple[GaussianEvent, ...]:
+    """The private evaluations that rounds still bring; empty: none."""
+    evaluations = plan.evaluations
+    if evaluations is None:
+        return ()
+    due = [n for n in evaluations.rounds if n in rounds and (study, n) not in history.evaluations]
+    return (evaluations.event(len(due)),) if due else ()
 
 
 def _further(plan: Plan, charged: int, more: int) -> int:

@@ -33,8 +33,9 @@ from cloister.training.held_out_sum import STATISTICS, released_shapes
 from cloister.training.workspace import Workspace
 
 COVERS = (
-    "held_out: the held-out units of the sites that answered; population: those from which these "
-    "units were drawn at random. Both intervals include the noise."
+    "held_out: the held-out units of the sites that answered, losses cut and units beyond the "
+    "bound scaled down; population: those from which these units were drawn at random. Both "
+    "intervals include the noise."
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 SetScores = Mapping[str, Mapping[str, float]]  # by public data set, then by metric
 
@@ -28,8 +27,6 @@ class RoundReport:
         retired: Sites whose budget is spent.
         refused: Why a reply does not count, by site.
         update_norm: Norm of the global adapter's change.
-        private_evaluation: Estimates from the private evaluation of the adapter after the round
-            (`server.private_evaluation`); None: there was none.
         aggregation_error: Relative distance of the global product from the mean of the sites'
             products; None where the method does not aim at the mean, or no product moved.
     """
@@ -47,4 +44,3 @@ class RoundReport:
     refused: Mapping[str, str]
     update_norm: float
     aggregation_error: float | None
-    private_evaluation: Mapping[str, Any] | None = None

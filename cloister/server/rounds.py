@@ -8,10 +8,9 @@ observer.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from flwr.serverapp import Grid
 
@@ -50,7 +49,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
     enough = study.enough - len(prepared.unfit) * waits_for_all
     if _is_over(study, prepared.retired, state.round):
         return state
-    evaluate = partial(_evaluated, study, asker)
+    evaluate = partial(_evaluate, study, asker)
     if study.owes_evaluation(state):  # the coordinator stopped before the sites had answered
         evaluate(state, prepared.among(asker.connected(len(study.sites), 1, time.monotonic())))
     while state.round < study.num_rounds:
@@ -89,7 +88,6 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
         scored = time.monotonic()
         metrics = study.score(state)
         ended = time.monotonic()
-        private = evaluate(state, nodes)
         observer.round_closed(
             RoundReport(
                 round=number,
@@ -107,25 +105,22 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
                 refused=dict(replies.refused),
                 update_norm=(state.adapter - before).norm(),
                 aggregation_error=study.error and study.error(before, counted, aggregated),
-                private_evaluation=private,
             )
         )
+        evaluate(state, nodes)  # after the round's line is kept: the sites may take long
         if metrics and study.stop_early(state, metrics):
             break
     return state
 
 
-def _evaluated(
-    study: ServerStudy, asker: Dispatcher, state: ServerState, nodes: Nodes
-) -> Mapping[str, Any] | None:
-    """Has the sites evaluate a closed round's adapter, if that is due; returns the estimates."""
+def _evaluate(study: ServerStudy, asker: Dispatcher, state: ServerState, nodes: Nodes) -> None:
+    """Has the sites evaluate a closed round's adapter, if that is due."""
     if study.evaluation is None or not study.evaluation.is_due(state):
-        return None
+        return
     terms = ReplyTerms(study.digest, study.sites, study.keys)
     found = study.evaluation.ask(asker, terms, nodes, state, study.delivery)
     if not found["sites"]:
         study.observer.note(f"the private evaluation after round {state.round}: no site answered")
-    return found
 
 
 def _is_over(study: ServerStudy, retired: Collection[str], closed: int) -> bool:

@@ -193,9 +193,11 @@ class RunDirectory:
 
     def scored(self) -> list[dict[str, Any]]:
         """Rounds with their scores, oldest first, for plots; round 0 is the untrained adapter, if
-        it was scored."""
+        it was scored. A private evaluation is in the row of its round."""
         untrained = self.untrained()
-        return [*([{"round": 0, **untrained}] if untrained else []), *self.metrics()]
+        private = {row["round"]: {"private_evaluation": row} for row in self.evaluations()}
+        rows = [{**row, **private.get(row["round"], {})} for row in self.metrics()]
+        return [*([{"round": 0, **untrained}] if untrained else []), *rows]
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Adds a closed round's line."""

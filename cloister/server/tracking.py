@@ -13,7 +13,7 @@ from cloister.server.run_directory import RunDirectory
 
 def metrics_row(report: RoundReport) -> dict[str, Any]:
     """A closed round as a line of metrics.jsonl; ∞ becomes null, because JSON cannot express it."""
-    row = {
+    return {
         "round": report.round,
         **{name: _finite(scores) for name, scores in report.metrics.items()},
         "epsilon": _finite(report.epsilon),
@@ -28,9 +28,6 @@ def metrics_row(report: RoundReport) -> dict[str, Any]:
         "update_norm": report.update_norm,
         "aggregation_error": report.aggregation_error,
     }
-    if report.private_evaluation is not None:
-        row["private_evaluation"] = dict(report.private_evaluation)
-    return row
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -34,14 +34,17 @@ from tests.support.papers import keys
 
 UPDATE = Adapter({"w": np.array([1.0, 2.0])})
 BOUND = UPDATE.norm()
+SCORES = Adapter({"statistics": np.array([3.0, 1.0, 0.5])})
 HEAD, EPSILON = "ab" * 32, 1.5
+SCORED_HEAD = "cd" * 32
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """As far as the check looks at it: it released `bytes` in round 3."""
+    """As far as the check looks at it: in round 3 it released an update, and scores after it."""
 
     released: bytes = encode(UPDATE)
+    scored: bytes = encode(SCORES)
     public_key: str = public_hex(keys("ward").ledger)
 
     def sign(self, statement: bytes) -> bytes:
@@ -52,6 +55,8 @@ class Ledger:
     ) -> ReleasedEntry | None:
         if (study, number) != ("study", 3):
             return None
+        if kind is ReleaseKind.EVALUATION:
+            return ReleasedEntry(4, SCORED_HEAD, hashlib.sha256(self.scored).hexdigest(), 0)
         return ReleasedEntry(2, HEAD, hashlib.sha256(self.released).hexdigest(), 0)
 
 
@@ -81,6 +86,7 @@ def asked(fields: dict[str, object] | None = None) -> Message:
     return message
 
 
+EVALUATING = RoundRequest("study", 3, b"x", Step.EVALUATE).fields()
 DELIVERING = RoundRequest("study", 3, b"x", Step.DELIVER).fields()
 PREPARING = RoundRequest("study", 0, b"", Step.PREPARE).fields()
 
@@ -103,7 +109,7 @@ def check(
     if isinstance(reply, RoundReply):
         reply = RecordDict({RECORD: ConfigRecord(reply.fields())})
     sign = keys("ward").ledger.sign
-    check_outgoing(enveloped(reply, request), request, where, UPDATE.shapes, sign)
+    check_outgoing(enveloped(reply, request), request, where, UPDATE.shapes, sign, SCORES.shapes)
 
 
 def enveloped(content: RecordDict, request: Message) -> Message:
@@ -189,6 +195,28 @@ def test_what_the_plan_does_not_let_out_stays_though_it_was_released(sent: bytes
     with pytest.raises(RefusedError) as refused:
         check(trained(sent), site(released=sent))
     assert "Jane" not in str(refused.value)
+
+
+SCORED: dict[str, tuple[RoundReply, bytes]] = {
+    "other scores": (trained(encode(SCORES.scale(0.5)), head=SCORED_HEAD), encode(SCORES)),
+    "the round's update": (trained(), encode(SCORES)),
+    "the scores under the update's entry": (trained(encode(SCORES)), encode(SCORES)),
+    "scores of another shape": (trained(encode(UPDATE), head=SCORED_HEAD), encode(UPDATE)),
+    "garbage": (trained(b"Jane Doe", head=SCORED_HEAD), b"Jane Doe"),
+}
+
+
+@pytest.mark.parametrize(("reply", "scored"), SCORED.values(), ids=SCORED.keys())
+def test_an_evaluation_is_answered_with_its_own_release_alone(
+    reply: RoundReply, scored: bytes
+) -> None:
+    sound, own = trained(encode(SCORES), head=SCORED_HEAD), site()
+    check(sound, own, asked(EVALUATING))
+    with pytest.raises(RefusedError):
+        check(sound, own)  # a round is not answered with the scores after it
+    cast(Any, own).ledger = Ledger(scored=scored)
+    with pytest.raises(RefusedError):
+        check(reply, own, asked(EVALUATING))
 
 
 def stamped(reply: Message, by: float) -> None:

@@ -23,6 +23,7 @@ from cloister.client.policy_file import (
 from cloister.deployment.site.policy_text import in_words
 from cloister.errors import BadFileError, RecipeError, RefusedError
 from cloister.privacy.config import PrivacyConfig
+from cloister.privacy.evaluations import Evaluations
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.protocol.exchange import Status
@@ -76,6 +77,14 @@ def reasons(question: ProposedPlan, own: SitePolicy) -> list[str]:
         check(question, own)
     assert refusal.value.exit_code == 4
     return str(refusal.value).splitlines()
+
+
+def test_of_fewer_rounds_the_evaluations_after_them_are_left_out() -> None:
+    proposed = plan(evaluations=Evaluations(rounds=(10, 20, 30), noise_multiplier=7.0))
+    found = check(asked(proposed), policy("accept.max_rounds = 20"))
+    assert found.evaluations == Evaluations(rounds=(10, 20), noise_multiplier=7.0)
+    none = check(asked(proposed), policy("accept.max_rounds = 5"))
+    assert none.evaluations is None
 
 
 def problems(toml: str) -> list[str]:

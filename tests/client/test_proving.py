@@ -15,6 +15,7 @@ from cloister.client.proving import SPREAD, Times
 from cloister.client.site_file import read_site
 from cloister.data.records import TextRecord
 from cloister.deployment.site.opened_site import _periods
+from cloister.errors import RefusedError
 from cloister.ledger.ledger import Ledger
 from cloister.protocol.exchange import RoundRequest, Status, Step
 from cloister.recipe import Recipe
@@ -199,6 +200,39 @@ def test_a_round_s_time_makes_room_for_large_draws_and_many_steps(
     one = replace(plan, local_steps=1)
     assert times.of_round(plan) > 4.8 * times.of_round(one)
     assert times.of_round(one) > 1 + 5 / plan.expected_batch_size**0.5
+
+
+def test_an_evaluation_s_time_is_that_of_records_alone_and_not_a_part_of_a_step() -> None:
+    """A single record does not fill a GPU: a step's part of it says nothing."""
+    from tests.support.ledgers import evaluated_plan
+
+    plan, times = evaluated_plan(), Times(1e-3, 0.0, 1.0)
+    # 100 units are declared, and a keyed hash may hold 150 out.
+    assert times.of_evaluation(plan, 100) == pytest.approx(150.1)
+    person = replace(plan, max_records=3)
+    assert times.of_evaluation(person, 100) == pytest.approx(450.1)
+    file: Any = SimpleNamespace(site=SimpleNamespace(max_round_seconds=225.0, held_out_share=1.0))
+    admitted: Any = SimpleNamespace(plan=plan, workspace=SimpleNamespace(team=None))
+    proofs: Any = SimpleNamespace(times=lambda *_: times)
+    with pytest.raises(RefusedError, match=r"site\.max_round_seconds: 225"):
+        _periods(file, None, admitted, proofs)  # type: ignore[arg-type]
+    file.site.max_round_seconds = 1e9
+    period = _periods(file, None, admitted, proofs)[2]  # type: ignore[arg-type]
+    assert period == period_of(150.1) > period_of(times.of_round(plan))
+
+
+def test_what_scoring_a_record_takes_is_measured_on_records_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scored: list[int] = []
+    clock = iter((0.0, 40.0))
+    monkeypatch.setattr(proving, "held_out_sum", lambda *given: scored.append(len(given[2])))
+    monkeypatch.setattr(proving.time, "perf_counter", lambda: next(clock))
+    admitted: Any = SimpleNamespace(
+        workspace=SimpleNamespace(network=None, task=SimpleNamespace(max_length=16))
+    )
+    assert proving._scoring_seconds(admitted, [None, None]) == 40.0 / proving.SCORED  # type: ignore[list-item]
+    assert scored == [1, proving.SCORED]
 
 
 def test_of_several_processes_the_slowest_is_waited_for() -> None:

@@ -14,11 +14,12 @@ from cloister.ledger.certificate import Evidence, check
 from cloister.ledger.chain import Entry
 from cloister.ledger.charge import Released
 from cloister.ledger.ledger import Ledger
-from cloister.ledger.replay import charged_rounds
+from cloister.ledger.replay import charged_rounds, forecast
 from cloister.ledger.reservation import Reservation
 from cloister.ledger.signing import public_hex
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
+from cloister.privacy.accounting import COARSE, epsilon
 from cloister.privacy.evaluations import Evaluations
 from cloister.privacy.plan import Plan
 from cloister.privacy.release_kind import ReleaseKind
@@ -102,6 +103,34 @@ def test_asked_again_the_same_bytes_are_sent_and_nothing_more_is_charged(tmp_pat
         ledger.reserve(replace(charge(2, PLAN, kind=EVALUATION), request="another adapter"))
 
 
+def _after(more: int | None, delta: float) -> float:
+    assert more is not None
+    assert PLAN.evaluations is not None
+    return epsilon([PLAN.event((2 + more) * 5), PLAN.evaluations.event(2)], delta, COARSE)
+
+
+def test_a_forecast_counts_the_evaluations_that_its_rounds_bring(tmp_path: Path) -> None:
+    path = tmp_path / "site.ledger"
+    ledger = new_ledger(path)
+    run_round(ledger, 1, PLAN)
+    run_round(ledger, 2, PLAN)
+    history = verify(LedgerFile(path).entries(), "it").history
+    found = forecast(history)
+    assert found is not None
+    half, training = history.budget.delta / 2, PLAN.event(2 * PLAN.local_steps)
+    evaluation = PLAN.evaluations
+    assert evaluation is not None
+    curve = dict(found.curve)
+    assert curve[0] == epsilon([training, evaluation.event(1)], half, COARSE)  # it may come now
+    more, then = found.curve[-1]
+    assert more >= 2
+    assert then == pytest.approx(_after(more, half))
+    evaluated(ledger, 2)
+    found = forecast(verify(LedgerFile(path).entries(), "it").history)
+    assert found is not None
+    assert found.curve[-1] == (found.rounds, pytest.approx(_after(found.rounds, half)))
+
+
 def test_a_kill_after_the_charge_leaves_it_spent(tmp_path: Path) -> None:
     path = tmp_path / "site.ledger"
     ledger = new_ledger(path)
@@ -168,6 +197,17 @@ def test_the_certificate_states_the_evaluations_and_both_verifiers_take_it(tmp_p
         check_alone(to_bytes(evidence.certificate), most_steps=21, **about)
 
 
+def test_no_form_lets_an_evaluation_pass_as_a_trained_round_without_the_ledger() -> None:
+    one_step = [(study, n, replace(PLAN, local_steps=1), *rest) for study, n, _, *rest in STUDY]
+    about = {"site": "site-0", "study": "study", "key": public_hex(key_of(0)), "most_steps": 6}
+    for version in (3, 5):
+        evidence = certified_as(version, chain(key_of(0), one_step), 0)
+        hides = {"rounds": 6, **({"evaluations": []} if version == 5 else {})}
+        forged = resigned(evidence, key_of(0), **hides).certificate
+        with pytest.raises(LedgerError, match="neither of its rounds"):
+            check_alone(to_bytes(forged), **about)
+
+
 def test_an_evaluation_that_is_alike_training_is_still_counted_by_its_kind(tmp_path: Path) -> None:
     alike = [(study, number, ALIKE, *rest) for study, number, _, *rest in STUDY]
     evidence = certified(chain(key_of(0), alike), 0)
@@ -213,7 +253,14 @@ def test_both_refute_an_evaluation_that_is_not_the_plan_s(
     assert both(tmp_path, insider(entries)) == (False, False)
 
 
-@pytest.mark.parametrize("late", [("study", 3, PLAN, True), ("study", 4, PLAN, True)])
+@pytest.mark.parametrize(
+    "late",
+    [
+        ("study", 3, PLAN, True),
+        ("study", 4, PLAN, True),
+        ("study", 4, PLAN, True, EVALUATION),
+    ],
+)
 def test_both_refute_an_evaluation_after_a_later_round(
     tmp_path: Path, late: tuple[Any, ...]
 ) -> None:

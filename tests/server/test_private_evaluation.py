@@ -1,15 +1,26 @@
 """Estimates from sites' releases: what the coordinator states holds as often as it says."""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from cloister.adapter.tensors import Adapter
+from cloister.adapter.wire import encode
+from cloister.errors import AdapterFormatError
 from cloister.privacy.entropy import SeededEntropy
 from cloister.privacy.evaluation_release import release_evaluation
 from cloister.privacy.evaluations import Evaluations
 from cloister.privacy.units import Unit
+from cloister.protocol.exchange import RoundRequest, Step
+from cloister.server.dispatch import Dispatcher
 from cloister.server.private_evaluation import PrivateEvaluation
+from cloister.server.replies import ReplyTerms
+from cloister.strategies.chosen_adapter import Delivery
+from cloister.strategies.strategy import ServerState
 from cloister.tasks.build import build_task
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.tally.chosen import statistics_of, tally_of
@@ -69,6 +80,27 @@ def test_the_true_accuracy_is_inside_in_94_percent_of_3_000_repeats() -> None:
     assert min(repeated(3000, seed=2)) >= 0.94
 
 
+def test_what_is_asked_about_is_what_the_study_would_deliver() -> None:
+    trains, delivered = (Adapter({"w": np.full(2, value)}) for value in (1.0, 0.5))
+    asked: list[RoundRequest] = []
+
+    def ask(request: RoundRequest, *_: object) -> list[tuple[str, Any]]:
+        asked.append(request)
+        return []
+
+    kept: list[Mapping[str, Any]] = []
+    found = replace(EVALUATION, keep=kept.append).ask(
+        cast(Dispatcher, SimpleNamespace(ask=ask)),
+        ReplyTerms("digest", ("east",), None),
+        {7: "east"},
+        ServerState(trains, 3),
+        cast(Delivery, SimpleNamespace(view=lambda state: replace(state, adapter=delivered))),
+    )
+    assert asked == [RoundRequest("digest", 3, encode(delivered), Step.EVALUATE)]
+    assert kept == [found]
+    assert (found["round"], found["sites"], found["received"]) == (3, [], {})
+
+
 def test_more_sites_add_their_noise_and_no_site_says_nothing() -> None:
     exact = (STATISTICS.vectors(rows(np.ones(100, bool))) * STATISTICS.scales).sum(axis=0)
     one, three = (EVALUATION.estimates([exact] * n) for n in (1, 3))
@@ -79,3 +111,11 @@ def test_more_sites_add_their_noise_and_no_site_says_nothing() -> None:
     assert three["scores"]["accuracy"]["value"] == pytest.approx(1.0)
     nobody: dict[str, Any] = EVALUATION.estimates([])["scores"]["accuracy"]
     assert (nobody["value"], nobody["population"]) == (None, [0.0, 1.0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, None])
+def test_a_site_cannot_send_other_than_all_its_finite_statistics(bad: float | None) -> None:
+    values = np.ones(len(STATISTICS.names) - (bad is None), np.float32)
+    values[0] = 1.0 if bad is None else bad
+    with pytest.raises(AdapterFormatError):
+        EVALUATION._read(encode(Adapter({"statistics": values})))

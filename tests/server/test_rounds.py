@@ -1,6 +1,7 @@
 """The round loop takes valid updates, discards others, and stops when it must."""
 
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,6 +82,20 @@ def test_a_resumed_study_starts_after_its_last_closed_round() -> None:
     final = run_study(grid(good), study(state=ServerState(ONE, 1)))
     assert final.round == 2
     assert final.adapter["w"].tolist() == [2.0, 2.0]
+
+
+def test_a_round_is_reported_before_its_evaluation_is_waited_for() -> None:
+    class Stopped(BaseException):
+        pass
+
+    def ask(*_: object) -> None:
+        raise Stopped
+
+    reports: list[RoundReport] = []
+    private = SimpleNamespace(is_due=lambda state: state.round == 1, ask=ask)
+    with pytest.raises(Stopped):
+        run_study(grid(good), study(evaluation=private, on_round=reports.append))
+    assert [sorted(report.received) for report in reports] == [list(NAMES)]
 
 
 BAD: dict[str, Mapping[str, object]] = {

@@ -271,10 +271,9 @@ def _periods(
     plan, most = admitted.plan, file.site.max_round_seconds
     team = admitted.workspace.team
     per_round = period_of(times.of_round(plan, 1 if team is None else team.processes))
-    share = file.site.held_out_share
     evaluation = 0.0
-    if plan.evaluations is not None and share is not None:
-        units = declared_held_out(plan.public_records, share)
+    if plan.evaluations is not None and file.site.held_out_share is not None:
+        units = declared_held_out(plan.public_records, file.site.held_out_share)
         evaluation = period_of(times.of_evaluation(plan, units))
     longest = max(per_round, evaluation)
     if longest > most:

@@ -48,7 +48,7 @@ def budget_of(file: SiteFile) -> dict[str, Any]:
         },
         "rounds": verdict.charges,
         "releases": verdict.releases,
-        "studies": len({study for study, _ in verdict.history.rounds}),
+        "studies": len(verdict.history.studies),
         "rounds_left": None if ahead is None else ahead.rounds,
         "epsilon_then": json_number(ahead.curve[-1][1]) if ahead and ahead.curve else None,
         "delta_then": None if ahead is None else ahead.delta,

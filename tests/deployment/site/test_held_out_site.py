@@ -9,7 +9,7 @@ import pytest
 
 from cloister.client.acceptance import accept
 from cloister.client.held_out_terms import fix_terms, fixed_terms, held_out_of, terms_file
-from cloister.client.moments import Moments
+from cloister.client.moments import LEAST, Moments
 from cloister.client.site_file import EXAMPLE, read_site
 from cloister.data.records import Record
 from cloister.deployment.flower.flower_tasks import Runtime
@@ -209,12 +209,16 @@ def test_an_agent_evaluates_on_its_held_out_records_and_its_answer_passes_the_la
     adapter, digest = ward.adapter, recipe.digest()
     assert ward.ask(recipe, RoundRequest(digest, 1, adapter)).said[2] is Status.TRAINED
     question = RoundRequest(digest, 1, adapter, Step.EVALUATE)
+    begun = ward.clock.now
     found = ward.ask(recipe, question)
+    left = ward.clock.now
     assert found.said[2] is Status.TRAINED
     assert dict(found.shapes) == {"statistics": (2 + 1 + 9 + 30,)}
     first = ward.reply
     admitted = ward.agent._sites.admitted
     assert admitted is not None
+    assert admitted[1].evaluation_period >= LEAST
+    assert left == pytest.approx(begun + admitted[1].evaluation_period)
     held_out = admitted[1].site.held_out
     assert held_out is not None
     assert len(admitted[1].site.units) + len(held_out) == 60

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cloister.client import evaluation
+from cloister.client.site import Site
 from cloister.data.held_out import HeldOut
 from cloister.data.unit_hash import mark_of
 from cloister.deployment.site.records import SiteRecords
@@ -14,10 +15,12 @@ from cloister.ledger.charge import Charge, Released
 from cloister.ledger.ledger import Ledger
 from cloister.privacy import evaluation_release
 from cloister.privacy.clipping import ClippedSum, grid_of
-from cloister.privacy.entropy import Entropy
+from cloister.privacy.entropy import Entropy, SeededEntropy
 from cloister.privacy.evaluations import BOUND
 from cloister.privacy.noise import NoisedSum, add_noise
+from cloister.privacy.plan import Plan
 from cloister.privacy.release_kind import ReleaseKind
+from cloister.seeds import child_generator
 from cloister.training import held_out_sum as summing
 from cloister.training.units import singles
 from tests.support.mutants.registry import mutant
@@ -96,6 +99,31 @@ def denominators_without_noise(patch: pytest.MonkeyPatch) -> None:
         return NoisedSum((noised,))
 
     patch.setattr(evaluation_release, "add_noise", but_two)
+
+
+@mutant("evaluations", "noise of evaluations")
+def evaluation_noise_from_the_study_s_seed(patch: pytest.MonkeyPatch) -> None:
+    """Of the right size, and charged as private; who knows the study can take it off."""
+
+    class Predictable(SeededEntropy):
+        is_private = True
+
+    def seeded(self: Site, plan: Plan, number: int) -> Predictable:
+        return Predictable(child_generator(self.seed, "site", self.name, "round", number))
+
+    patch.setattr(Site, "entropy", seeded)
+
+
+@mutant("evaluations", "noise of evaluations")
+def evaluations_divided_by_the_number_of_units(patch: pytest.MonkeyPatch) -> None:
+    """The mean of the held-out units, whose number the coordinator then learns."""
+    real = evaluation.held_out_sum
+
+    def mean(network: Any, task: Any, units: Any, longest: int) -> ClippedSum:
+        total = real(network, task, units, longest)
+        return ClippedSum(tuple(t // max(len(units), 1) for t in total.tensors), BOUND)
+
+    patch.setattr(evaluation, "held_out_sum", mean)
 
 
 @mutant("evaluations", "evaluations asked again")
