@@ -2,9 +2,9 @@
 
     python demos/llm.py [FOLDER] [--base BASE] [--each N] [--rounds N] [--layers N]
 
-The chats are generated (`demos/clinic_chats.py`). The study runs by `cloister simulate`, with the
-same without privacy beside it; then the untrained base, the private adapter and the plain one
-answer the same messages.
+The chats are generated (`cloister.data.synthetic_desks`). The study runs by `cloister simulate`,
+with the same without privacy beside it; then the untrained base, the private adapter and the plain
+one answer the same messages.
 
 How the setting was found (November 2026, in an emulation on states of frozen layers, 800 chats,
 noise as for the study; perplexity of answers before: 59): small batches and many steps cost what
@@ -25,11 +25,10 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from clinic_chats import Chat, clinic_chats
-
-from cloister.data.records import ChatRecord, Message
+from cloister.data.synthetic_desks import Chat, clinic_chats
 from cloister.printable import one_line
 
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -150,10 +149,7 @@ def compare(run: Path, test: list[Chat]) -> None:
     from cloister.training.evaluation import evaluate
     from cloister.training.generation import reply_score, reply_to
 
-    records = [
-        ChatRecord(tuple(Message(**turn) for turn in chat.row()["messages"]))  # type: ignore[attr-defined]
-        for chat in test
-    ]
+    records = [replace(chat.record(), site=None, person=None, rejected=None) for chat in test]
     asked, record = test[0], records[0]
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     scores = {"private, ε = 8": result["test"], "plain": result["plain_test"]}

@@ -40,6 +40,7 @@ GENERATED: dict[RecordKind, str] = {
     "labels": "synthetic:referrals",
     "score": "synthetic:answers",
     "items": "synthetic:shops",
+    "messages": "synthetic:desks",
 }
 # The items of `synthetic:shops` with Chinese texts; the customers are the same.
 CHINESE_SHOPS = "synthetic:shops-zh"
@@ -71,7 +72,8 @@ class DataConfig:
             id (`owner/name` or `owner/name:config`), or a built-in generator: `synthetic:hospitals`
             (one label; for text pairs, pairs), `synthetic:referrals` (several labels),
             `synthetic:answers` (scores), `synthetic:questions` (retrieval), `synthetic:shops`
-            (people's items). Absent: the generator for the task.
+            (people's items), `synthetic:desks` (chats and preferences). Absent: the generator for
+            the task.
         test: The public test set, in the same forms. It may be absent only if `train` has a test
             set of its own (hub ids and generators).
         validation: A public validation set, for early stopping. Absent: none.

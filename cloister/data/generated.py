@@ -14,6 +14,7 @@ _WORDS = {
     "labels": "texts with several labels",
     "score": "texts with a score",
     "items": "people's items",
+    "messages": "conversations",
 }
 
 
@@ -68,6 +69,10 @@ def generated(source: str, kind: RecordKind, *, train: bool) -> list[Record]:
         from cloister.data.synthetic_shops import shop_customers
 
         halves = shop_customers()
+    elif kind == "messages":
+        from cloister.data.synthetic_desks import desk_chats
+
+        halves = desk_chats()
     elif kind == "pairs":
         from cloister.data.synthetic_pairs import hospital_claims
 

@@ -107,4 +107,4 @@ def test_a_generator_for_another_task_says_which_is_this_ones() -> None:
     with pytest.raises(
         DataError, match=r"pairs of texts, which this task does not read; give other data$"
     ):
-        generated("synthetic:hospitals", "messages", train=True)
+        generated("synthetic:hospitals", "tokens", train=True)

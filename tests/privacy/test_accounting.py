@@ -317,8 +317,8 @@ def test_the_search_begins_with_the_least_noise_that_rdp_allows(
         noises.append(noises[-1] * 1.25)
     *more, target = [rdp_epsilon([event(noise, q, steps)], 1e-5) for noise in noises]
     assert min(more) > target
-    assert accounting._met_by_rdp(q, steps, target, 1e-5) == noises[-1]
-    assert accounting._met_by_rdp(1.0, 10**9, 1e-3, 1e-5) is None
+    assert accounting._met_by_rdp(lambda s: ((s, q, steps),), target, 1e-5) == noises[-1]
+    assert accounting._met_by_rdp(lambda s: ((s, 1.0, 10**9),), 1e-3, 1e-5) is None
 
 
 def test_a_target_out_of_reach_says_what_to_do() -> None:
