@@ -63,7 +63,7 @@ def evaluation_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
         audited: Its site, with synthetic records; its plan has evaluations.
     """
     with tempfile.TemporaryDirectory() as folder:
-        study = _Study(recipe, audited, Path(folder))
+        study = _EvaluatedStudy(recipe, audited, Path(folder))
         return [_sides(audited), *_influence(audited), study.noise(), *study.entries()]
 
 
@@ -152,7 +152,7 @@ def _values(total: ClippedSum) -> Floats:
     return total.tensors[0].double().numpy()
 
 
-class _Study:
+class _EvaluatedStudy:
     """A site without held-out units, asked for the evaluations of a study; and the same with units,
     under another ledger."""
 

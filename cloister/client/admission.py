@@ -118,7 +118,8 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
     agreed_epsilon(plan)
     _check_shapes(site, workspace, plan)
     _check_promise(site, plan)
-    _check_evaluations(site, workspace, plan)
+    if plan.evaluations is not None:
+        _check_evaluations(site, workspace)
     is_private = site.entropy(plan, 1).is_private
     units = "" if site.banding is None else site.banding.key
     site.ledger.check(
@@ -162,11 +163,8 @@ def _check_shapes(site: Site, workspace: Workspace, plan: Plan) -> None:
         )
 
 
-def _check_evaluations(site: Site, workspace: Workspace, plan: Plan) -> None:
-    """Refuses a plan with private evaluations where nothing is held out, or that has no statistics
-    of its task."""
-    if plan.evaluations is None:
-        return
+def _check_evaluations(site: Site, workspace: Workspace) -> None:
+    """Refuses evaluations where nothing is held out, or where the task has no statistics."""
     released_shapes(workspace.task)
     if site.held_out is None:
         raise RefusedError(NOTHING_HELD_OUT)

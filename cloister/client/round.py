@@ -19,7 +19,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, digest, encode
 from cloister.client.admission import Admitted, admit
 from cloister.client.charged import charged
-from cloister.client.evaluation import evaluate
+from cloister.client.evaluating import evaluate
 from cloister.client.rollback import check_seen
 from cloister.client.secure import SecureExchange, agreed_terms
 from cloister.client.site import Site

@@ -1,7 +1,7 @@
 """The private evaluations of a plan: releases about held-out units, at rounds fixed in advance.
 
 After each declared round a site scores the global adapter on its held-out units. Each unit gives
-one vector of statistics of norm at most 1 (`cloister.tasks.tally.statistics`), all denominators
+one vector of statistics of norm at most 1 (`cloister.tasks.tally.unit_statistics`), denominators
 included; the site releases their sum with discrete Gaussian noise. No batch is drawn, so the event
 is the Gaussian mechanism at rate 1.
 
@@ -55,6 +55,9 @@ class Evaluations:
                 f"evaluations: noise_multiplier {noise!r} given; a number from {LEAST:g} to "
                 f"{MOST_NOISE:g} is needed"
             )
+
+    def __str__(self) -> str:
+        return f"after rounds {', '.join(map(str, self.rounds))}, noise {self.noise_multiplier:g}"
 
     def event(self, evaluations: int | None = None) -> GaussianEvent:
         """Returns the event of so many evaluations; None: of all."""

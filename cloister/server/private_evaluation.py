@@ -28,7 +28,7 @@ from cloister.server.run_directory import RunDirectory
 from cloister.strategies.chosen_adapter import Delivery
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.tally.chosen import statistics_of, tally_of
-from cloister.tasks.tally.statistics import Statistics
+from cloister.tasks.tally.unit_statistics import Statistics
 from cloister.training.held_out_sum import STATISTICS, released_shapes
 from cloister.training.workspace import Workspace
 

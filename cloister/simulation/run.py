@@ -32,8 +32,8 @@ from cloister.simulation.finish import write_results
 from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.open_ledgers import OpenLedgers
 from cloister.simulation.personal import site_models
-from cloister.simulation.proving import prove_gradients
 from cloister.simulation.result import RunResult
+from cloister.simulation.stated_proofs import prove_gradients
 from cloister.simulation.study import (
     SimulatedSites,
     SimulatedStudy,

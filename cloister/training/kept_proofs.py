@@ -52,7 +52,7 @@ _NAME = re.compile(r"[0-9a-f]{64}\.json")
 
 
 @dataclass(frozen=True)
-class Found:
+class KnownProof:
     """A proof for a study on this machine.
 
     Attributes:
@@ -73,7 +73,7 @@ class Found:
         return {**self.proof.to_json(), "kept": self.is_kept}
 
 
-_found: dict[str, Found] = {}
+_found: dict[str, KnownProof] = {}
 
 
 def known_or_proven(
@@ -82,7 +82,7 @@ def known_or_proven(
     config: TrainingConfig,
     *,
     max_adapter_value: float = MAX_ADAPTER_VALUE,
-) -> Found:
+) -> KnownProof:
     """Returns the kept proof of a simulated study, else proves it and keeps the proof; once for a
     process.
 
@@ -96,11 +96,11 @@ def known_or_proven(
     folder = folder_for(workspace)
     kept = None if folder is None else folder.read(key, shapes_to_try(workspace, config))
     if kept is not None:
-        return _found.setdefault(key, Found(kept, True))
+        return _found.setdefault(key, KnownProof(kept, True))
     proof = proven(workspace, plan, config, max_adapter_value=max_adapter_value)
     if folder is not None:
         folder.write(proof)
-    return _found.setdefault(key, Found(proof, False))
+    return _found.setdefault(key, KnownProof(proof, False))
 
 
 def folder_for(workspace: Workspace) -> ProofFolder | None:

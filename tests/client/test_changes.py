@@ -11,6 +11,7 @@ from cloister.client.site_file import read_site
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.models.base import weights_sha256
 from cloister.privacy.bands import coefficients
+from cloister.privacy.evaluations import Evaluations
 from cloister.privacy.plan import Plan
 from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Unit
@@ -35,6 +36,7 @@ OTHER = {
     "neighbouring": "other",
     "sharing": Sharing(sites=3, missing=0, colluding=1, bits=32),
     "bands": coefficients(3, 3),
+    "evaluations": Evaluations(rounds=(2,), noise_multiplier=5.5),
 }
 
 
@@ -59,6 +61,13 @@ def test_what_is_tightened_is_said_with_its_consequence() -> None:
     assert "fewer batches: ε falls" in found["sample_rate"].consequence
     assert str(found["isolate_units"]).startswith("isolate_units: off asked, on by this site's")
     assert "several times longer" in found["isolate_units"].consequence
+
+
+def test_evaluations_are_said_by_their_rounds() -> None:
+    two, one = Evaluations(rounds=(1, 3), noise_multiplier=5.5), None
+    (change,) = changes(*(replace(small_plan(0.9, 3), evaluations=few) for few in (two, one)))
+    assert str(change).startswith("evaluations: after rounds 1, 3, noise 5.5 asked, None by this")
+    assert "no part in later private evaluations" in str(change)
 
 
 def test_the_consequence_of_hiding_persons_says_how_many_records_of_one_count() -> None:

@@ -12,8 +12,8 @@ from cloister.privacy.noised_ratio import estimate
 from cloister.tasks.build import build_task
 from cloister.tasks.calibration import BINS
 from cloister.tasks.tally.chosen import statistics_of, tally_of
-from cloister.tasks.tally.statistics import MOST_LOSS, Statistics
 from cloister.tasks.tally.tallies import TaskTally
+from cloister.tasks.tally.unit_statistics import MOST_LOSS, Statistics
 from tests.support.models import word_tokenizer
 from tests.tasks.test_tally import cases
 

@@ -52,7 +52,7 @@ class Machine:
 
     def run(
         self, workspace: Workspace, plan: Plan = PLAN, config: TrainingConfig = CONFIG
-    ) -> kept_proofs.Found:
+    ) -> kept_proofs.KnownProof:
         """Finds or makes a proof in what would be a new process."""
         self._patch.setattr(kept_proofs, "_found", {})
         return known_or_proven(workspace, plan, config)

@@ -16,9 +16,9 @@ from cloister.tasks.tally.rank_tally import RankTally
 from cloister.tasks.tally.score_tally import ScoreTally
 from cloister.tasks.tally.set_statistics import SetStatistics
 from cloister.tasks.tally.set_tally import SetTally
-from cloister.tasks.tally.statistics import Statistics
 from cloister.tasks.tally.tallies import TaskTally
 from cloister.tasks.tally.token_statistics import TokenStatistics
+from cloister.tasks.tally.unit_statistics import Statistics
 from cloister.tasks.task import Task
 from cloister.tasks.token import TokenClassification
 

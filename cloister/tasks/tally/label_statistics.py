@@ -18,7 +18,7 @@ import numpy as np
 from cloister.privacy.noised_ratio import Floats, Ratio
 from cloister.tasks.calibration import BINS
 from cloister.tasks.tally.label_tally import LabelTally
-from cloister.tasks.tally.statistics import DETAIL, MOST_LOSS, picked, scaled_by
+from cloister.tasks.tally.unit_statistics import DETAIL, MOST_LOSS, picked, scaled_by
 
 # Right or wrong; loss; matrix or class; bin.
 _LONGEST = math.sqrt(1 + 3 * DETAIL**2)

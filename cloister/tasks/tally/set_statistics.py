@@ -16,7 +16,7 @@ import numpy as np
 
 from cloister.privacy.noised_ratio import Floats, Ratio
 from cloister.tasks.tally.set_tally import SetTally
-from cloister.tasks.tally.statistics import DETAIL, MOST_LOSS, picked, scaled_by
+from cloister.tasks.tally.unit_statistics import DETAIL, MOST_LOSS, picked, scaled_by
 
 # Right, wrong or missed things of one record that fit into the bound: four of five sentences of
 # ncbi_disease's training set have at most two diseases, and few have more than four.

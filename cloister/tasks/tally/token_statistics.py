@@ -12,7 +12,7 @@ import numpy as np
 
 from cloister.privacy.noised_ratio import Floats, Ratio
 from cloister.tasks.tally.loss_tally import TokenLossTally
-from cloister.tasks.tally.statistics import DETAIL, MOST_LOSS, picked, scaled_by
+from cloister.tasks.tally.unit_statistics import DETAIL, MOST_LOSS, picked, scaled_by
 
 # Units; tokens; their losses.
 _LONGEST = math.sqrt(DETAIL**2 + 2)

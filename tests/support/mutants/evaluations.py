@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cloister.client import evaluation
+from cloister.client import evaluating
 from cloister.client.site import Site
 from cloister.data.held_out import HeldOut
 from cloister.data.unit_hash import mark_of
@@ -117,13 +117,13 @@ def evaluation_noise_from_the_study_s_seed(patch: pytest.MonkeyPatch) -> None:
 @mutant("evaluations", "noise of evaluations")
 def evaluations_divided_by_the_number_of_units(patch: pytest.MonkeyPatch) -> None:
     """The mean of the held-out units, whose number the coordinator then learns."""
-    real = evaluation.held_out_sum
+    real = evaluating.held_out_sum
 
     def mean(network: Any, task: Any, units: Any, longest: int) -> ClippedSum:
         total = real(network, task, units, longest)
         return ClippedSum(tuple(t // max(len(units), 1) for t in total.tensors), BOUND)
 
-    patch.setattr(evaluation, "held_out_sum", mean)
+    patch.setattr(evaluating, "held_out_sum", mean)
 
 
 @mutant("evaluations", "evaluations asked again")
@@ -144,7 +144,7 @@ def evaluations_charged_as_training(patch: pytest.MonkeyPatch) -> None:
     def as_training(**fields: Any) -> Charge:
         return Charge(**{**fields, "kind": ReleaseKind.TRAINING})
 
-    patch.setattr(evaluation, "Charge", as_training)
+    patch.setattr(evaluating, "Charge", as_training)
 
 
 @mutant("evaluations", "charges of evaluations")

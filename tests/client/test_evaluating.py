@@ -64,7 +64,7 @@ def test_held_out_units_are_scored_and_no_unit_is_on_both_sides(
         with_these.append(encode(read_tensors(network, sorted(workspace.whole))))
         return held_out_sum(network, task, units, length)
 
-    monkeypatch.setattr("cloister.client.evaluation.held_out_sum", noted)
+    monkeypatch.setattr("cloister.client.evaluating.held_out_sum", noted)
     site, study = opened(recipe, tmp_path / "run"), prepare(recipe)
     trained = set(side_digests(study.sites["east"]))
     apart = set(side_digests(study.held_out["east"]))
@@ -112,7 +112,7 @@ def test_a_kill_after_the_charge_leaves_the_evaluation_spent(
         def cut_off(*_: object) -> None:
             raise OSError("cut off")
 
-        patch.setattr("cloister.client.evaluation.held_out_sum", cut_off)
+        patch.setattr("cloister.client.evaluating.held_out_sum", cut_off)
         with pytest.raises(RoundSpentError):
             ask(site, recipe, 2, Step.EVALUATE)
     with pytest.raises(RoundSpentError):

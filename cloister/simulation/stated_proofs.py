@@ -7,7 +7,7 @@ import json
 from cloister.files import bad_file, write_whole
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.study import SimulatedStudy
-from cloister.training.kept_proofs import Found, known_or_proven
+from cloister.training.kept_proofs import KnownProof, known_or_proven
 from cloister.training.machine import on_machine
 from cloister.training.workspace import Workspace
 
@@ -16,7 +16,7 @@ PROOF = "proof.json"
 
 def prove_gradients(
     simulated: SimulatedStudy, workspace: Workspace, run: RunDirectory
-) -> list[Found]:
+) -> list[KnownProof]:
     """Returns a proof for each different plan of the sites, and writes them to `proof.json`.
 
     Args:
@@ -29,7 +29,7 @@ def prove_gradients(
         BadFileError: The file cannot be written.
     """
     training = on_machine(simulated.recipe.training, simulated.recipe.machine)
-    found: dict[str, Found] = {}
+    found: dict[str, KnownProof] = {}
     for plan in simulated.plans.values():
         one = known_or_proven(workspace, plan, training)
         found.setdefault(one.proof.key, one)
