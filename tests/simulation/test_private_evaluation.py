@@ -12,7 +12,7 @@ from cloister.server.run_directory import RunDirectory
 from cloister.simulation.certificates import certify_run
 from cloister.simulation.run import simulate
 from cloister.simulation.twin import plain_twin
-from tests.client.test_evaluation import SETTINGS
+from tests.client.test_evaluating import SETTINGS
 from tests.support.studies import small_recipe
 from tests.tools.test_independent_verifier import verdicts
 
