@@ -12,10 +12,11 @@ few large ones cost, in time and in ε, and go further; momentum at the server a
 several steps. Rank 8 on values and both halves of the last layer's MLP: after 20 steps 4.9 by
 DP-AdamBC, 5.7 by plain steps, whose rate is at its limit, and after 40 steps 3.8.
 
-One whole run on SmolLM2, on two shared cores, took about 13 minutes: perplexity 59.4 untrained,
-3.3 private at ε = 8, 2.9 without privacy (the same setting, untuned); ROUGE-L 0.04, 0.27 and 0.25.
-With 40 rounds the private adapter is at 2.4. So replies take the desks' form at ε = 8; which team a
-complaint belongs to is not learnt yet.
+One whole run on SmolLM2 took 11.5 minutes on two cores, one of which was busy with other work for
+the first half of it (18 minutes of processor time; a round took 13 s then, and 5 s later):
+perplexity 59.4 untrained, 3.2 private at ε = 8, 2.9 without privacy (the same setting, untuned);
+ROUGE-L 0.04, 0.21 (0.27 in an earlier run) and 0.25. With 40 rounds the private adapter is at 2.4.
+So replies take the desks' form at ε = 8; which team a complaint belongs to is not learnt yet.
 """
 
 from __future__ import annotations
