@@ -32,7 +32,7 @@ example-recommender: $(VENV)/.demo ## Three shops train a recommender privately:
 example-finance-monitor: $(VENV)/.demo ## Three banks teach two models to read news privately: a watched stream, alerts and a daily report (about 4 minutes)
 	$(BIN)/python examples/finance-monitor/run.py --serve
 
-example-customer-service: $(VENV)/.llm ## Three desks train a chat model privately, which answers from a desk's own pages and cites them (about 6 minutes)
+example-customer-service: $(VENV)/.llm ## Three desks train a chat model privately, which answers from a desk's own pages and cites them (about 4 minutes)
 	$(BIN)/python examples/customer-service/run.py --serve
 
 # Where the shell forbids it, each worker would rewrite every test file's asserts anew, and each process
