@@ -164,7 +164,7 @@ class Display:
                 )
             )
         if result.private_evaluations:
-            lines.append(("private evaluation", _estimated(result.private_evaluations[-1])))
+            lines.append(("private evaluation", estimated(result.private_evaluations[-1])))
         if result.lexical:
             lines.append(("TF-IDF", f"{result.lexical[result.metric]:.4f}"))
         lines += [
@@ -286,13 +286,14 @@ def epsilon_cell(epsilon: dict[str, float]) -> str:
     return ", ".join(f"{site} {shown(value, 2)}" for site, value in sorted(epsilon.items()))
 
 
-def _estimated(evaluation: Mapping[str, Any]) -> str:
+def estimated(evaluation: Mapping[str, Any]) -> str:
     """The first score of a private evaluation, with the interval that covers most."""
     name, found = next(iter(evaluation["scores"].items()))
     what = "held_out" if found["population"] is None else "population"
-    low, high = (shown_score(end) for end in found[what])
+    low, high = (shown_score(end) if end is not None else "∞" for end in found[what])
     covered = "the population" if what == "population" else "the held-out units"
+    sites = len(evaluation["sites"])
     return (
         f"{name} {shown_score(found['value'])} (95 % for {covered}: {low} to {high}; round "
-        f"{evaluation['round']}, {len(evaluation['sites'])} sites)"
+        f"{evaluation['round']}, {sites} site{'' if sites == 1 else 's'})"
     )

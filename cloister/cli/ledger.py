@@ -101,7 +101,7 @@ def verify(
         typer.echo(json.dumps(document))
         return
     typer.echo(
-        f"{ledger}: valid. {counted(verdict.charges, 'round')} charged "
+        f"{ledger}: valid. {verdict.charged} charged "
         f"({counted(verdict.steps, 'step')}), "
         f"{verdict.releases} released.\n"
         f"{verdict.promise}.\n"

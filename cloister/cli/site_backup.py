@@ -128,13 +128,12 @@ OLDER = (
 
 
 def _ledger(ledger: Sound) -> str:
-    from cloister.names import counted
 
     verdict = ledger.verdict
     return (
         f"Its ledger is valid: {len(ledger.entries):,} entries, the last one (entry "
         f"{verdict.head.seq}) of {ledger.time}, head {verdict.head.hash};\n"
-        f"{counted(verdict.charges, 'round')} charged, {verdict.releases} released, with their "
+        f"{verdict.charged} charged, {verdict.releases} released, with their "
         f"bytes. {verdict.promise}.\n{verdict.of_budget}."
     )
 

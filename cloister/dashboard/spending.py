@@ -72,7 +72,15 @@ def curve(facts: LedgerFacts) -> Markup:
     high = max([highest, *drawn]) * HEADROOM
     x, y = svg.across(0, spent.last), svg.upward(high)
     labels = [f"{value:g}" for value in svg.ticks(0, high)]
-    marks = [svg.axes(x, y, svg.ticks(0, spent.last, 6, whole=True), labels, "rounds charged")]
+    marks = [
+        svg.axes(
+            x,
+            y,
+            svg.ticks(0, spent.last, 6, whole=True),
+            labels,
+            "charges (rounds and private evaluations)",
+        )
+    ]
     for cap in drawn:
         marks.append(svg.path([(x(0), y(cap)), (x(spent.last), y(cap))], "cap"))
         marks.append(svg.text(x(0) + 4, y(cap) - 5, cap_words(cap), "label cap"))
@@ -118,7 +126,15 @@ def releases_chart(facts: LedgerFacts) -> Markup:
     high = max(size for *_, size in left) * 1.12 or 1.0
     x, y = svg.across(first - 0.5, max(last, first + 7) + 0.5), svg.upward(high)
     labels = [size_words(value) if value else "0" for value in svg.ticks(0, high)]
-    marks = [svg.axes(x, y, svg.ticks(first, last, 7, whole=True), labels, "rounds charged")]
+    marks = [
+        svg.axes(
+            x,
+            y,
+            svg.ticks(first, last, 7, whole=True),
+            labels,
+            "charges (rounds and private evaluations)",
+        )
+    ]
     width = min(26.0, (x(first + 1) - x(first)) * 0.66)
     for number, study_round, size in left:
         bar = svg.tag(

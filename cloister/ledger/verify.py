@@ -16,6 +16,7 @@ from cloister.ledger.budget import MACHINES_DIFFER, Spending, fits, is_within, r
 from cloister.ledger.chain import Entry, Head, check_anchor, follow
 from cloister.ledger.history import History
 from cloister.ledger.stated import Stated
+from cloister.names import counted
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
 
 # Largest difference between an entry's ε and the recomputed one.
@@ -53,6 +54,13 @@ class Verdict:
     budget_delta: float
     unit: str
     history: History = field(compare=False)
+
+    @property
+    def charged(self) -> str:
+        """What was charged, in words: rounds, and private evaluations if there are some."""
+        evaluations = len(self.history.evaluations)
+        rounds = counted(self.charges - evaluations, "round")
+        return f"{rounds} and {counted(evaluations, 'evaluation')}" if evaluations else rounds
 
     @property
     def promise(self) -> Stated:

@@ -198,6 +198,11 @@ def test_the_certificate_states_the_evaluations_and_both_verifiers_take_it(tmp_p
         check_alone(to_bytes(evidence.certificate), most_steps=21, **about)
 
 
+def test_rounds_and_evaluations_are_told_apart_in_words() -> None:
+    assert verify(chain(key_of(0), STUDY), "the ledger").charged == "4 rounds and 2 evaluations"
+    assert verify(chain(key_of(0), STUDY[:2]), "the ledger").charged == "2 rounds"
+
+
 def test_no_form_lets_an_evaluation_pass_as_a_trained_round_without_the_ledger() -> None:
     one_step = [(study, n, replace(PLAN, local_steps=1), *rest) for study, n, _, *rest in STUDY]
     about = {"site": "site-0", "study": "study", "key": public_hex(key_of(0)), "most_steps": 6}

@@ -94,6 +94,12 @@ def test_a_person_sees_which_words_count(tab: Tab, classifier: Version) -> None:
         # Another question takes the words away.
         tab.value("document.getElementById('text').focus()")
         assert "Which words count?" in ask(tab, "!")
+        # An attempt that fails says so once, and can be repeated.
+        tab.value("void (window.post = () => Promise.reject(new Error()))")
+        for _ in range(2):
+            tab.value("document.querySelector('.why').click()")
+            tab.wait("!document.querySelector('.why').disabled")
+        assert tab.value("document.querySelectorAll('.why ~ [role=alert]').length") == 1
     assert tab.complaints == []
 
 

@@ -34,7 +34,6 @@ from cloister.ledger.ledger import key_file
 from cloister.ledger.local_disk import refuse_network_file_system
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
-from cloister.names import counted
 from cloister.recipe import Recipe
 
 # Room for a ledger's messages and a checkpoint; a message is at most 20 MB by default.
@@ -231,7 +230,7 @@ def _ledger(file: SiteFile) -> Outcome:
     return Outcome(
         "ledger",
         CheckLevel.PASS,
-        f"sound: {counted(verdict.charges, 'round')} charged, {verdict.of_budget}",
+        f"sound: {verdict.charged} charged, {verdict.of_budget}",
     )
 
 

@@ -33,6 +33,7 @@ reasons.beneath = (input, render) => {
   button.type = "button";
   button.addEventListener("click", async () => {
     button.disabled = true;
+    if (button.nextSibling) button.nextSibling.remove(); // what an earlier try said
     try {
       const answer = await (await post("/v1/predict", { inputs: [input], reasons: true })).json();
       if (last !== render) return; // something else was asked meanwhile
@@ -42,6 +43,7 @@ reasons.beneath = (input, render) => {
     } catch (error) {
       button.after(Object.assign(made("p", error.isSaid ? error.message : words.gone, "cut"),
         { role: "alert" }));
+      button.disabled = false; // so that it can be tried again
     }
   });
   return [button];
