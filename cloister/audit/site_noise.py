@@ -143,7 +143,10 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ..
     )
     assert plan.sharing is not None
     budget, values = simulated_budget(plan, 1.0), workspace.start.size
-    training = replace(recipe.training, physical_batch_tokens=64, probe_rounds=0)
+    # Questions hold the start, whole and exact.
+    training = replace(
+        recipe.training, physical_batch_tokens=64, probe_rounds=0, adapter_dtype=None
+    )
     with tempfile.TemporaryDirectory() as folder:
         ledgers = {
             name: Ledger.create(Path(folder) / f"{name}.ledger", budget, plan.unit)

@@ -24,6 +24,7 @@ from cloister.training.config import TrainingConfig
 from cloister.training.held_out_sum import released_shapes
 from cloister.training.joined_processes import join
 from cloister.training.proof import Proof, proven
+from cloister.training.question import Question, question_of
 from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.workspace import Workspace
 
@@ -41,6 +42,7 @@ class Admitted:
         plan: What the site runs: the stricter of study and policy.
         shapes: The shapes of private passes through the network, proven on this machine; None
             without privacy.
+        question: How the global adapter in a round's question is read.
         period: Seconds between the moments at which updates leave; 0: at once.
         evaluation_period: The same of private evaluations.
         silent: Number of records of which nothing is learnt, because `task.max_length` cuts what
@@ -52,6 +54,7 @@ class Admitted:
     workspace: Workspace
     plan: Plan
     shapes: BatchShapes | None
+    question: Question
     period: float = 0.0
     evaluation_period: float = 0.0
     silent: int = 0
@@ -125,7 +128,8 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
     site.ledger.check(
         Charge(study=site.study, round=1, plan=plan, request="", is_private=is_private, units=units)
     )
-    admitted = Admitted(site, workspace, plan, _shapes(site, workspace, plan, prove))
+    question = question_of(workspace, site.training, from_seed=site.from_seed)
+    admitted = Admitted(site, workspace, plan, _shapes(site, workspace, plan, prove), question)
     if workspace.team is not None:
         admitted.gather()
     return admitted

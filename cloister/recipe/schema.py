@@ -238,6 +238,12 @@ class Recipe:
             return 0
         return self.training.public_step_count
 
+    @property
+    def begins_from_seed(self) -> bool:
+        """Whether tensors that no round has trained yet have the values that the seed gives."""
+        is_fresh = self.study.start is None and not self.public_steps
+        return is_fresh and self.federation.public_replay is None
+
     def _stated_training(self) -> TrainingConfig:
         """The `[training]` section with its values for public records, where there are some."""
         training = self.training

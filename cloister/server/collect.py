@@ -63,7 +63,12 @@ def collector(study: ServerStudy, asker: Dispatcher) -> Collect:
             asker.ask(request, nodes, study.enough, started),
             terms,
             number,
-            update_reader(study.max_update_norm, study.dtype, partial(_shapes_of, study, shapes)),
+            update_reader(
+                study.max_update_norm,
+                study.dtype,
+                partial(_shapes_of, study, shapes),
+                is_compact=study.is_compact,
+            ),
             updates.add,
         )
         return Collected(replies, updates.close, updates.held)

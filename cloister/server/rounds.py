@@ -14,7 +14,6 @@ from functools import partial
 
 from flwr.serverapp import Grid
 
-from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
 from cloister.server.collect import collector
 from cloister.server.dispatch import Dispatcher, Nodes
@@ -55,7 +54,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
     while state.round < study.num_rounds:
         started = time.monotonic()
         number = state.round + 1
-        payload = encode(state.adapter)
+        payload = study.question(state.adapter, number)
         nodes = prepared.among(asker.connected(len(study.sites), enough, started))
         if len(nodes) < enough:
             raise QuorumError(
@@ -79,11 +78,11 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
             known = study.noise(number, replies.counted, values)
             closed = gathered.close(study.delivery.inner(replace(state, noise_variance=known)))
             aggregated = closed.adapter
-            state = study.delivery.after(state, study.settle(closed))
+            state = study.delivery.after(state, study.rounded(study.settle(closed)))
         else:
             cut = gathered.why or f"cut off at {', '.join(sorted(replies.spent))}"
             observer.note(f"round {number} was charged and {cut}: it stays spent and is skipped")
-            state = study.delivery.skip(state)
+            state = study.rounded(study.delivery.skip(state))
         study.save(state)
         scored = time.monotonic()
         metrics = study.score(state)
