@@ -22,7 +22,7 @@ from operator import attrgetter
 import torch
 from torch import Tensor, nn
 
-from cloister.models.prefix import ANY_LENGTH, KeptStates, filled_up
+from cloister.models.prefix import ANY_LENGTH, KeptStates, filled_up, found_states
 from cloister.tasks.task import Batch
 
 # Called for every parameter before each pass: six times as fast as a loop.
@@ -41,6 +41,8 @@ class HeadInputs:
 
     Attributes:
         is_apart: Whether it is inside of `apart`.
+        takes_any: Whether a batch without a fixed shape takes vectors of any shape
+            (`Network.taking_any`).
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class HeadInputs:
         self._origin = self._made_with = origin
         self._kept = kept
         self._max_bytes = max_bytes
-        self.is_apart = False
+        self.is_apart = self.takes_any = False
 
     def can_serve(self) -> bool:
         """Returns whether nothing before the head trains now."""
@@ -80,7 +82,7 @@ class HeadInputs:
         shape = batch.shape
         fixed = ANY_LENGTH if shape is None else (shape.length, shape.counts)
         records = [(example.input_ids, example.segments) for example in batch.examples]
-        found = [kept.get(record, fixed) for record in records]
+        found = found_states(kept, records, fixed, takes_any=self.takes_any)
         missing = [row for row, vector in enumerate(found) if vector is None]
         if missing:
             rows = _rows_to_compute(batch, missing)

@@ -72,6 +72,7 @@ class KeptStates:
         self._is_closed = is_closed
         self._filled = Filled() if filled is None else filled
         self._own = 0
+        self._fixed: dict[Fixed, None] = {}  # those of the states, in order of their first use
         self.made_with = b""
 
     def get(self, record: Read, fixed: Fixed = ANY_LENGTH) -> Tensor | None:
@@ -82,6 +83,14 @@ class KeptStates:
             fixed: The fixed shape in which they were computed; `ANY_LENGTH`: not in a fixed one.
         """
         return self._states.get(_key(record, fixed))
+
+    def get_any(self, record: Read) -> Tensor | None:
+        """Returns a record's states of whatever shape; None: none are cached.
+
+        They differ between shapes by rounding.
+        """
+        found = (self.get(record, fixed) for fixed in self._fixed)
+        return next((states for states in found if states is not None), None)
 
     def add(
         self, record: Read, states: Tensor, max_bytes: float, fixed: Fixed = ANY_LENGTH
@@ -96,12 +105,14 @@ class KeptStates:
         size = states.numel() * states.element_size() + len(key[0]) + len(key[1]) + ENTRY_BYTES
         if key not in self._states and self._filled.bytes + size <= max_bytes:
             self._states[key] = states.clone()
+            self._fixed[fixed] = None
             self._filled.bytes += size
             self._own += size
 
     def forget(self, made_with: bytes) -> None:
         """Removes all states, which were computed with other parameters than these."""
         self._states.clear()
+        self._fixed.clear()
         self._filled.bytes -= self._own
         self._own = 0
         self.made_with = made_with
@@ -159,6 +170,8 @@ class FrozenPrefix:
 
     Attributes:
         is_apart: Whether it is inside of `apart`.
+        takes_any: Whether a batch without a fixed shape takes states of any shape
+            (`Network.taking_any`).
         skips_all: Whether it ends after the last layer, because no layer is adapted.
 
     Raises:
@@ -185,7 +198,7 @@ class FrozenPrefix:
         self.skips_all = top_layers == 0
         self._kept = kept
         self._max_bytes = max_gib * GIB
-        self.is_apart = False
+        self.is_apart = self.takes_any = False
 
     def states(
         self,
@@ -208,7 +221,7 @@ class FrozenPrefix:
         """
         fixed = ANY_LENGTH if shape is None else (shape.length, shape.counts)
         records = [(example.input_ids, example.segments) for example in examples]
-        found = [self._kept.get(record, fixed) for record in records]
+        found = found_states(self._kept, records, fixed, takes_any=self.takes_any)
         missing = [row for row, states in enumerate(found) if states is None]
         if missing:
             rows = missing if shape is None else filled_up(missing, inputs["attention_mask"], shape)
@@ -308,6 +321,22 @@ class FrozenPrefix:
             handle.remove()
             for index, layer in enumerate(skipped):
                 self._layers[index] = layer
+
+
+def found_states(
+    kept: KeptStates, records: Sequence[Read], fixed: Fixed, *, takes_any: bool
+) -> list[Tensor | None]:
+    """Returns what is cached of each record of a batch; None: nothing.
+
+    Args:
+        kept: The storage.
+        records: The batch's.
+        fixed: Its fixed shape, or `ANY_LENGTH`.
+        takes_any: Whether a batch without a fixed shape takes states of any shape.
+    """
+    if takes_any and fixed == ANY_LENGTH:
+        return [kept.get_any(record) for record in records]
+    return [kept.get(record, fixed) for record in records]
 
 
 def filled_up(missing: list[int], attention_mask: Tensor, shape: BatchShape) -> list[int]:

@@ -26,7 +26,9 @@ def plain_twin(recipe: Recipe) -> Recipe:
     return dataclasses.replace(
         recipe,
         privacy=dataclasses.replace(recipe.privacy, enabled=False, site_budgets=()),
-        training=dataclasses.replace(training, learning_rate=training.plain_learning_rate),
+        training=dataclasses.replace(
+            training, learning_rate=training.plain_learning_rate, probe_learning_rate=None
+        ),
     )
 
 
