@@ -14,7 +14,7 @@ Shapes: B records, T tokens of the longest, t tokens of one record, H hidden uni
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from operator import attrgetter
@@ -22,7 +22,7 @@ from operator import attrgetter
 import torch
 from torch import Tensor, nn
 
-from cloister.models.prefix import ANY_LENGTH, KeptStates, filled_up, found_states
+from cloister.models.prefix import ANY_LENGTH, Entry, KeptStates, filled_up, found_states
 from cloister.tasks.task import Batch
 
 # Called for every parameter before each pass: six times as fast as a loop.
@@ -42,7 +42,7 @@ class HeadInputs:
     Attributes:
         is_apart: Whether it is inside of `apart`.
         takes_any: Whether a batch without a fixed shape takes vectors of any shape
-            (`Network.taking_any`).
+            (`models.handed_states`).
     """
 
     def __init__(
@@ -64,6 +64,21 @@ class HeadInputs:
     def can_serve(self) -> bool:
         """Returns whether nothing before the head trains now."""
         return not any(map(_TRAINS, self._before))
+
+    @property
+    def kept(self) -> KeptStates:
+        """Returns the storage."""
+        return self._kept
+
+    def take(self, made_with: bytes, entries: Iterable[Entry]) -> None:
+        """Caches what another process cached with parameters that `made_with` identifies; nothing
+        if those of this process's cache were others."""
+        if made_with == self._kept.made_with:
+            self._kept.take(entries, self._max_bytes)
+
+    def share(self, processes: int) -> None:
+        """Lowers the limit to that of one of so many forks of this process."""
+        self._max_bytes = self._kept.share_of(self._max_bytes, processes)
 
     def of(self, batch: Batch, compute: Callable[[Batch], Tensor]) -> Tensor:
         """Returns the head's inputs of a batch, [B, H] or [B, T, H], and caches new ones.

@@ -255,23 +255,11 @@ class Network(nn.Module):
                     entered.enter_context(cache.apart(keeping=keeping))
             yield
 
-    @contextmanager
-    def taking_any(self) -> Iterator[None]:
-        """Enters a context in which batches without a fixed shape take cached states of any shape.
-
-        It is for training without privacy: a study's plain twin then computes none of the states
-        that its private passes left. Results change by rounding. Scores never use it: whether a
-        public text is also a private record would show in their last bits.
-        """
-        caches = [cache for cache in (self.prefix, self.head_inputs) if cache is not None]
-        before = [cache.takes_any for cache in caches]
-        try:
-            for cache in caches:
-                cache.takes_any = self.is_float32
-            yield
-        finally:
-            for cache, taken in zip(caches, before, strict=True):
-                cache.takes_any = taken
+    def share_caches(self, processes: int) -> None:
+        """Lowers the caches' limit to that of one of so many forks of this process."""
+        for cache in (self.prefix, self.head_inputs):
+            if cache is not None:
+                cache.share(processes)
 
     @property
     def is_apart(self) -> bool:

@@ -15,12 +15,14 @@ Shapes: B records, T tokens of the longest, t tokens of one record, H hidden uni
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cloister.errors import UsageError
@@ -50,6 +52,10 @@ class Filled:
     """How much memory caches that share one limit use together, in bytes."""
 
     bytes: int = 0
+
+
+# A cached tensor and its key, as another process gets them.
+Entry = tuple[tuple[bytes, bytes, Fixed], NDArray[np.float32]]
 
 
 class KeptStates:
@@ -108,6 +114,27 @@ class KeptStates:
             self._fixed[fixed] = None
             self._filled.bytes += size
             self._own += size
+
+    def share_of(self, max_bytes: float, processes: int) -> float:
+        """Returns the limit of each of so many forks, which keep what is cached now together.
+
+        Args:
+            max_bytes: The limit of all together.
+            processes: Number of forks; each may add an equal part of the room that is left.
+        """
+        filled = self._filled.bytes
+        return filled + max(max_bytes - filled, 0.0) / processes
+
+    def entries(self) -> Iterator[Entry]:
+        """Yields everything that is cached, in a form for another process."""
+        for key, states in self._states.items():
+            yield key, states.cpu().numpy()
+
+    def take(self, entries: Iterable[Entry], max_bytes: float) -> None:
+        """Caches what another process cached, with the same parameters, up to `max_bytes`."""
+        for (ids, segments, fixed), states in entries:
+            record = tuple(array(_IDS, ids)), tuple(array(_IDS, segments))
+            self.add(record, torch.from_numpy(states), max_bytes, fixed)
 
     def forget(self, made_with: bytes) -> None:
         """Removes all states, which were computed with other parameters than these."""
@@ -171,7 +198,7 @@ class FrozenPrefix:
     Attributes:
         is_apart: Whether it is inside of `apart`.
         takes_any: Whether a batch without a fixed shape takes states of any shape
-            (`Network.taking_any`).
+            (`models.handed_states`).
         skips_all: Whether it ends after the last layer, because no layer is adapted.
 
     Raises:
@@ -237,6 +264,21 @@ class FrozenPrefix:
         for row, states in enumerate(present):
             whole[row, : len(states)] = states
         return whole
+
+    @property
+    def kept(self) -> KeptStates:
+        """Returns the storage."""
+        return self._kept
+
+    def take(self, made_with: bytes, entries: Iterable[Entry]) -> None:
+        """Caches what another process cached with parameters that `made_with` identifies; nothing
+        if those of this process's cache were others."""
+        if made_with == self._kept.made_with:
+            self._kept.take(entries, self._max_bytes)
+
+    def share(self, processes: int) -> None:
+        """Lowers the limit to that of one of so many forks of this process."""
+        self._max_bytes = self._kept.share_of(self._max_bytes, processes)
 
     def each_layer(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         """Returns each layer's output, [B, T, H], before the base's final norm; caches nothing.

@@ -15,6 +15,7 @@ from functools import partial
 from flwr.serverapp import Grid
 
 from cloister.errors import QuorumError
+from cloister.privacy.estimated_scores import evaluated_rounds
 from cloister.server.collect import collector
 from cloister.server.dispatch import Dispatcher, Nodes
 from cloister.server.prepare import prepare
@@ -118,7 +119,9 @@ def _evaluate(study: ServerStudy, asker: Dispatcher, state: ServerState, nodes: 
         return
     terms = ReplyTerms(study.digest, study.sites, study.keys)
     found = study.evaluation.ask(asker, terms, nodes, state, study.delivery)
-    if not found["sites"]:
+    if found["sites"]:
+        study.observer.evaluated(*evaluated_rounds([found]))
+    else:
         study.observer.note(f"the private evaluation after round {state.round}: no site answered")
 
 

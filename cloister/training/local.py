@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cloister.adapter.factor_pairs import cut_shapes
 from cloister.adapter.tensors import Adapter
+from cloister.models.handed_states import taking_any
 from cloister.models.network import Network, trained_parameters
 from cloister.models.state import read_adapter, write_adapter
 from cloister.privacy.correlated_noise import BandedStep
@@ -108,7 +109,7 @@ def local_update(
     is_probe = config.is_probe(round_number)
     private = plan.max_grad_norm is not None
     mechanism = Mechanism(plan, entropy, banded)
-    with per_record_hooks(network) if private else network.taking_any():
+    with per_record_hooks(network) if private else taking_any(network):
         for step in range(first, first + plan.local_steps):
             drawn = mechanism.draw(len(units))
             batch = [units[index] for index in drawn]

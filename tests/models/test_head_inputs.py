@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.handed_states import taking_any
 from cloister.models.head_inputs import HeadInputs
 from cloister.models.layers import layer_list
 from cloister.models.prefix import ANY_LENGTH, ENTRY_BYTES, KeptStates
@@ -159,7 +160,7 @@ def test_training_without_privacy_takes_what_private_passes_left_and_scores_do_n
         scored = network.logits(free)
         for states in used._states.values():
             states.add_(1.0)
-        with network.taking_any():
+        with taking_any(network):
             taken = network.logits(free)
             again = network.logits(opened.task.collate(examples, BatchShape(4, LONGEST, (2, 4))))
     assert torch.allclose(scored, private[:2], atol=1e-5)
