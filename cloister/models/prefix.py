@@ -258,9 +258,10 @@ class FrozenPrefix:
                 self._kept.add(records[row], states, self._max_bytes, fixed)
                 found[row] = states
         present = [states for states in found if states is not None]
-        if shape is None:
-            return nn.utils.rnn.pad_sequence(present, batch_first=True)
-        whole = present[0].new_zeros(shape.rows, shape.length, present[0].shape[1])
+        # As wide as the batch, whose longest record may be cached and not be among these.
+        width = inputs["attention_mask"].shape[1]
+        rows = len(present) if shape is None else shape.rows
+        whole = present[0].new_zeros(rows, width, present[0].shape[1])
         for row, states in enumerate(present):
             whole[row, : len(states)] = states
         return whole

@@ -156,7 +156,9 @@ class TrackingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A study. Its defaults are the quickstart: four synthetic hospitals with ε = 8 each.
+    """A study. Its defaults are four synthetic hospitals with ε = 8 each.
+
+    The quickstart, which runs without a recipe, has other rounds (`cloister.recipe.quickstart`).
 
     Attributes:
         study: Name and seed.

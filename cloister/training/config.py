@@ -30,8 +30,8 @@ MOST_CACHE = 2.0**16
 class TrainingConfig:
     """The `[training]` section: what a site computes in a round.
 
-    The defaults are the quickstart's, found on the synthetic hospitals: large batches and single
-    steps, because the noise of all sites is averaged at every step.
+    The defaults were found on the synthetic hospitals: large batches and single steps, because the
+    noise of all sites is averaged at every step.
 
     Attributes:
         mode: `gradient-rounds`: one Poisson batch per round and no optimizer at the site

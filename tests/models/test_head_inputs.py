@@ -136,6 +136,20 @@ def test_vectors_are_used_in_the_shape_that_they_were_computed_in_alone(bert: Pa
     assert torch.allclose(logits(), free)
 
 
+def test_a_batch_of_which_the_longest_record_alone_is_cached(bert: Path) -> None:
+    """The others are computed together, and stay as wide as the batch."""
+    opened = workspace(bert, cache=4.0)
+    network, cache = opened.network, opened.network.head_inputs
+    assert cache is not None
+    examples = sorted(opened.encode(TEXTS), key=lambda example: len(example.input_ids))
+    assert len(examples[-1].input_ids) > len(examples[-2].input_ids)
+    with torch.no_grad(), network.apart(keeping=False):
+        expected = network.logits(opened.task.collate(examples))
+    with torch.no_grad(), network.apart():
+        network.logits(opened.task.collate(examples[-1:]))
+        assert torch.allclose(network.logits(opened.task.collate(examples)), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("alone", [True, False])
 def test_training_without_privacy_takes_what_private_passes_left_and_scores_do_not(
     bert: Path, alone: bool

@@ -32,7 +32,8 @@ from cloister.simulation.study import SimulatedSites, prepare, workspace_of
 from cloister.simulation.twin import plain_twin
 from cloister.simulation.worker_plan import WorkerPlan, operations, plan_workers, useful
 from cloister.strategies.strategy import ServerState
-from tests.support.studies import small_recipe
+from cloister.training.workspace import _kept
+from tests.support.studies import NOTES, small_recipe
 
 Make = Callable[..., Recipe]
 
@@ -379,14 +380,20 @@ def test_a_twin_computes_no_state_that_the_private_run_s_workers_cached(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Workers end with their run and give back what they cached, for all records were drawn."""
+    small_recipe(folder)  # makes the files
+    one = tmp_path / "one.jsonl"  # few texts are scored: the coordinator's process caches them too
+    one.write_text((folder / "test.jsonl").read_text().splitlines()[0] + "\n")
     recipe = small_recipe(
         folder,
+        f"data.test='{one}'",
+        f"task.labels={sorted(NOTES)}",
         "lora.top_layers=1",
         "training.expected_batch_size=40",
         f"training.probe_rounds={probe_rounds}",
         f"federation.num_rounds={probe_rounds + 1}",
-        f"study.seed={7 + hands_over}",  # a network of its own, of which nothing is cached yet
+        f"study.seed={7 + probe_rounds + hands_over}",  # a network of its own …
     )
+    _kept.cache_clear()  # … of which nothing is cached yet
     run = RunDirectory.create(tmp_path / "run", recipe)
     simulate(recipe, run, workers=2, hands_over=hands_over)
     computed: list[int] = []
