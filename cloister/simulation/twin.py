@@ -34,7 +34,11 @@ def plain_twin(recipe: Recipe) -> Recipe:
 
 
 def simulate_with_twin(
-    recipe: Recipe, run: RunDirectory, engine: Engine = "local", events: Events | None = None
+    recipe: Recipe,
+    run: RunDirectory,
+    engine: Engine = "local",
+    events: Events | None = None,
+    workers: int | None = None,
 ) -> RunResult:
     """Runs a study, then its plain twin in the run's `twin/`, and puts both on the card.
 
@@ -43,14 +47,15 @@ def simulate_with_twin(
         run: Its folder.
         engine: The engine that runs the sites.
         events: The callbacks, for both runs.
+        workers: As in `simulate`, for both runs.
     """
     events = events or Events()
-    result = simulate(recipe, run, engine, events)
+    result = simulate(recipe, run, engine, events, workers)
     twin = plain_twin(recipe)
     folder = run.path / "twin"
     events.on_stage(STAGE)
     twin_run = RunDirectory.reopen(folder) if folder.exists() else RunDirectory.create(folder, twin)
-    plain = simulate(twin, twin_run, engine, events)
+    plain = simulate(twin, twin_run, engine, events, workers)
     both = dataclasses.replace(
         result, plain_test=plain.test, seconds=result.seconds + plain.seconds
     )
