@@ -22,7 +22,7 @@ from operator import attrgetter
 import torch
 from torch import Tensor, nn
 
-from cloister.models.prefix import ANY_LENGTH, Entry, KeptStates, filled_up, found_states
+from cloister.models.prefix import ANY_LENGTH, Entry, KeptStates, filled_up
 from cloister.tasks.task import Batch
 
 # Called for every parameter before each pass: six times as fast as a loop.
@@ -97,7 +97,7 @@ class HeadInputs:
         shape = batch.shape
         fixed = ANY_LENGTH if shape is None else (shape.length, shape.counts)
         records = [(example.input_ids, example.segments) for example in batch.examples]
-        found = found_states(kept, records, fixed, takes_any=self.takes_any)
+        found = [kept.get(record, fixed, takes_any=self.takes_any) for record in records]
         missing = [row for row, vector in enumerate(found) if vector is None]
         if missing:
             rows = _rows_to_compute(batch, missing)

@@ -81,21 +81,19 @@ class KeptStates:
         self._fixed: dict[Fixed, None] = {}  # those of the states, in order of their first use
         self.made_with = b""
 
-    def get(self, record: Read, fixed: Fixed = ANY_LENGTH) -> Tensor | None:
+    def get(
+        self, record: Read, fixed: Fixed = ANY_LENGTH, *, takes_any: bool = False
+    ) -> Tensor | None:
         """Returns a record's states; None: they are not cached.
 
         Args:
             record: The record's inputs to the base.
             fixed: The fixed shape in which they were computed; `ANY_LENGTH`: not in a fixed one.
+            takes_any: Whether with `ANY_LENGTH` states of any shape will do; they differ between
+                shapes by rounding.
         """
-        return self._states.get(_key(record, fixed))
-
-    def get_any(self, record: Read) -> Tensor | None:
-        """Returns a record's states of whatever shape; None: none are cached.
-
-        They differ between shapes by rounding.
-        """
-        found = (self.get(record, fixed) for fixed in self._fixed)
+        shapes = list(self._fixed) if takes_any and fixed == ANY_LENGTH else [fixed]
+        found = (self._states.get(_key(record, shape)) for shape in shapes)
         return next((states for states in found if states is not None), None)
 
     def add(
@@ -248,7 +246,7 @@ class FrozenPrefix:
         """
         fixed = ANY_LENGTH if shape is None else (shape.length, shape.counts)
         records = [(example.input_ids, example.segments) for example in examples]
-        found = found_states(self._kept, records, fixed, takes_any=self.takes_any)
+        found = [self._kept.get(record, fixed, takes_any=self.takes_any) for record in records]
         missing = [row for row, states in enumerate(found) if states is None]
         if missing:
             rows = missing if shape is None else filled_up(missing, inputs["attention_mask"], shape)
@@ -364,22 +362,6 @@ class FrozenPrefix:
             handle.remove()
             for index, layer in enumerate(skipped):
                 self._layers[index] = layer
-
-
-def found_states(
-    kept: KeptStates, records: Sequence[Read], fixed: Fixed, *, takes_any: bool
-) -> list[Tensor | None]:
-    """Returns what is cached of each record of a batch; None: nothing.
-
-    Args:
-        kept: The storage.
-        records: The batch's.
-        fixed: Its fixed shape, or `ANY_LENGTH`.
-        takes_any: Whether a batch without a fixed shape takes states of any shape.
-    """
-    if takes_any and fixed == ANY_LENGTH:
-        return [kept.get_any(record) for record in records]
-    return [kept.get(record, fixed) for record in records]
 
 
 def filled_up(missing: list[int], attention_mask: Tensor, shape: BatchShape) -> list[int]:

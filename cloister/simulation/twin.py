@@ -22,9 +22,12 @@ def plain_twin(recipe: Recipe) -> Recipe:
 
     Its score is only a lower bound of what training without privacy can reach.
     """
-    training = recipe.training
+    training, federation = recipe.training, recipe.federation
+    if recipe.selects_privately:  # without privacy, nothing is evaluated privately
+        federation = dataclasses.replace(federation, patience=None)
     return dataclasses.replace(
         recipe,
+        federation=federation,
         privacy=dataclasses.replace(recipe.privacy, enabled=False, site_budgets=()),
         training=dataclasses.replace(
             training, learning_rate=training.plain_learning_rate, probe_learning_rate=None
