@@ -37,6 +37,7 @@ OTHER = {
     "sharing": Sharing(sites=3, missing=0, colluding=1, bits=32),
     "bands": coefficients(3, 3),
     "evaluations": Evaluations(rounds=(2,), noise_multiplier=5.5),
+    "votes": 7,
 }
 
 
