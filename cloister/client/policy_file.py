@@ -69,6 +69,7 @@ max_message_bytes = 200_000_000 # rank 16 on all linear modules of 8 billion par
 max_adapter_value = 100.0
 max_length = 512            # tokens of a record
 templates = []              # SHA-256 of accepted chat templates in recipes; empty: none
+evaluations = false         # true: noised statistics of held-out units leave, counted by ε
 noise_partners = []         # keys of the ledgers whose share of the noise is relied on
 min_colluding = 1           # how many of them may collude with the coordinator, at least
 """
@@ -174,6 +175,9 @@ class AcceptPolicy:
         templates: SHA-256 of the chat templates that a recipe may bring. Read each before you add
             it: a template runs over every record. Empty: none but the base tokenizer's own and the
             plain one.
+        evaluations: Whether the site joins studies with private evaluations, in which noised
+            statistics of its held-out units leave, too. The default is no: an institution may hold
+            units out to score adapters at home, and that alone permits no release about them.
         noise_partners: Public keys (hex) of the ledgers of the institutions whose share of the
             noise this site relies on, in studies with shared noise under secure aggregation. Get
             each key from its institution, not from the coordinator. Empty: the site joins no such
@@ -192,6 +196,7 @@ class AcceptPolicy:
     max_adapter_value: Annotated[float, Between(SMALL, LARGE)] = 100.0
     max_length: Annotated[int, Between(1, LONGEST_RECORD)] = 4096
     templates: Named = ()
+    evaluations: bool = False
     noise_partners: Annotated[tuple[str, ...], Items(MOST_SITES)] = ()
     min_colluding: Annotated[int, Between(0, MOST_SITES)] = 1
 

@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
+from cloister.privacy.estimated_scores import evaluated_rounds
 from cloister.server.collect import collector
 from cloister.server.dispatch import Dispatcher, Nodes
 from cloister.server.prepare import prepare
@@ -119,7 +120,9 @@ def _evaluate(study: ServerStudy, asker: Dispatcher, state: ServerState, nodes: 
         return
     terms = ReplyTerms(study.digest, study.sites, study.keys)
     found = study.evaluation.ask(asker, terms, nodes, state, study.delivery)
-    if not found["sites"]:
+    if found["sites"]:
+        study.observer.evaluated(*evaluated_rounds([found]))
+    else:
         study.observer.note(f"the private evaluation after round {state.round}: no site answered")
 
 

@@ -21,6 +21,7 @@ from cloister.ledger.replay import charged_rounds
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
 from cloister.models.state import write_adapter
+from cloister.privacy.estimated_scores import evaluated_rounds
 from cloister.server.class_plot import ClassScores
 from cloister.server.coordinator import Coordinator, label_counts, majority
 from cloister.server.ending import Ending, forgetting, released
@@ -121,6 +122,7 @@ def ending_of(study: SimulatedStudy, workspace: Workspace, result: RunResult) ->
         began=result.began,
         old_test=result.old_test,
         spending=_spending(result.run_dir, study.names),
+        evaluations=evaluated_rounds(result.private_evaluations),
     )
 
 

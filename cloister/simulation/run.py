@@ -16,6 +16,7 @@ from cloister.errors import (
 from cloister.ledger.chain import Head
 from cloister.models.device import device_words
 from cloister.models.state import write_adapter
+from cloister.privacy.estimated_scores import EvaluatedRound
 from cloister.protocol.signed_questions import Unsigned
 from cloister.recipe import Recipe
 from cloister.server.app import make_server_app
@@ -204,6 +205,10 @@ class SimulationObserver(RunObserver):
     def untrained(self, scores: SetScores) -> None:
         """Passes on the scores of round 0."""
         self._events.on_untrained(scores)
+
+    def evaluated(self, found: EvaluatedRound) -> None:
+        """Passes on the estimates of a private evaluation, in words."""
+        self._events.on_note(f"private evaluation: {found}")
 
     def round_closed(self, report: RoundReport) -> None:
         """Writes the round's figures, and passes them on."""
