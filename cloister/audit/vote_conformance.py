@@ -30,7 +30,7 @@ from cloister.models.state import write_adapter
 from cloister.privacy.clipping import ClippedSum
 from cloister.privacy.plan import Plan
 from cloister.privacy.votes import BOUND, FEWEST, HISTOGRAM
-from cloister.protocol.candidates import Candidate, encode_candidates
+from cloister.protocol.candidates import CandidateText, encode_candidates
 from cloister.protocol.exchange import RoundReply, RoundRequest, Step
 from cloister.recipe import Recipe
 from cloister.simulation.policies import simulated_budget, simulated_policy
@@ -63,7 +63,7 @@ def vote_checks(recipe: Recipe, audited: AuditedSite, plan: Plan) -> list[Check]
     # The records' own texts, so that votes are spread; repeated, so that some are tied.
     texts = [record for record in audited.records if isinstance(record, TextRecord)]
     chosen = [texts[place % len(texts)] for place in range(count)]
-    candidates = [Candidate(one.text, one.label) for one in chosen]
+    candidates = [CandidateText(one.text, one.label) for one in chosen]
     with tempfile.TemporaryDirectory() as folder:
         study = _VotingStudy(recipe, audited, _with(plan, count), candidates, Path(folder))
         return [*_influence(audited, candidates), study.noise(), *study.entries()]
@@ -73,7 +73,7 @@ def _with(plan: Plan, count: int) -> Plan:
     return replace(plan, votes=count, message=((HISTOGRAM, (count,)),))
 
 
-def _influence(audited: AuditedSite, candidates: Sequence[Candidate]) -> list[Check]:
+def _influence(audited: AuditedSite, candidates: Sequence[CandidateText]) -> list[Check]:
     """Leaves out each unit in turn, compares its votes with those by hand, and clips long ones."""
     workspace, units = audited.workspace, list(audited.units)
     write_adapter(workspace.network, workspace.start)
@@ -114,11 +114,11 @@ def _influence(audited: AuditedSite, candidates: Sequence[Candidate]) -> list[Ch
     ]
 
 
-def _unit_vector(audited: AuditedSite, candidate: Candidate) -> Floats:
+def _unit_vector(audited: AuditedSite, candidate: CandidateText) -> Floats:
     return _vector_of(audited, audited.workspace.task.encode(TextRecord(*_fields(candidate))))
 
 
-def _fields(candidate: Candidate) -> tuple[str, str]:
+def _fields(candidate: CandidateText) -> tuple[str, str]:
     return candidate.text, candidate.label
 
 
@@ -133,7 +133,7 @@ def _vector_of(audited: AuditedSite, example: Any) -> Floats:
 def _by_hand(
     audited: AuditedSite,
     unit: UnitExamples,
-    candidates: Sequence[Candidate],
+    candidates: Sequence[CandidateText],
     vectors: Sequence[Floats],
 ) -> Floats:
     """Returns a unit's votes by the definition: every candidate is compared with every record."""
@@ -148,7 +148,8 @@ def _by_hand(
                 best, nearest = cosine, place
         if nearest >= 0:
             votes[nearest] += 1
-    return votes / max(votes.sum(), 1.0)
+    shared: Floats = votes / max(votes.sum(), 1.0)
+    return shared
 
 
 def _values(total: ClippedSum) -> Floats:
@@ -192,7 +193,7 @@ class _VotingStudy:
         recipe: Recipe,
         audited: AuditedSite,
         plan: Plan,
-        candidates: Sequence[Candidate],
+        candidates: Sequence[CandidateText],
         folder: Path,
     ) -> None:
         self._recipe, self._audited, self._plan = recipe, audited, plan

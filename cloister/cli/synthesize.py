@@ -22,14 +22,15 @@ MOST_DRAWN_TOKENS = 128
 
 
 def synthesize(
-    out: Annotated[Path, typer.Option(help="A new JSONL file; an interrupted one is continued.")],
+    *,
     run: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN_OR_ADAPTER]", help="A run or its adapter. Absent: --votes."),
+        typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter. Absent: --votes."),
     ] = None,
     count: Annotated[
         int | None, typer.Option(help="RUN_OR_ADAPTER: the number of records.")
     ] = None,
+    out: Annotated[Path, typer.Option(help="A new JSONL file; an interrupted one is continued.")],
     votes: Annotated[
         Path | None,
         typer.Option(

@@ -15,7 +15,6 @@ _CONSEQUENCES = {
     "local_steps": "a round ends earlier, so the study learns less in all",
     "num_rounds": "the site takes no part in later rounds",
     "evaluations": "the site takes no part in later private evaluations",
-    "votes": "the site votes for other candidates than the others",
     "noise_multiplier": "more noise: ε falls, and the model learns less exactly",
     "sample_rate": "each unit is in fewer batches: ε falls, and a round learns from fewer units",
     "max_grad_norm": "more is clipped; the noise shrinks as well, and ε stays",

@@ -9,7 +9,6 @@ from cloister.privacy.config import PrivacyConfig
 from cloister.privacy.plan import Plan, make_plan
 from cloister.privacy.votes import BOUND, HISTOGRAM
 
-
 NOT_SHARED = (
     '"shared" given; secure aggregation sums the updates of training alone, and without it a share '
     "of the noise would hide no site's counts: leave it out, so that each site adds all of its own "

@@ -20,7 +20,7 @@ MOST_BYTES = 2**26
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class CandidateText:
     """A public text that private records may vote for.
 
     Attributes:
@@ -32,12 +32,14 @@ class Candidate:
     label: str
 
 
-def encode_candidates(candidates: Sequence[Candidate]) -> bytes:
+def encode_candidates(candidates: Sequence[CandidateText]) -> bytes:
     """Returns the candidates as the body of a question, in their order."""
     return canonical([[one.text, one.label] for one in candidates])
 
 
-def decode_candidates(body: bytes, count: int, labels: Collection[str]) -> tuple[Candidate, ...]:
+def decode_candidates(
+    body: bytes, count: int, labels: Collection[str]
+) -> tuple[CandidateText, ...]:
     """Reads the body of a question.
 
     Args:
@@ -69,5 +71,5 @@ def decode_candidates(body: bytes, count: int, labels: Collection[str]) -> tuple
             raise AdapterFormatError(
                 f"candidate {number}: label {shortened(label)} is not one of the study's"
             )
-        found.append(Candidate(text, label))
+        found.append(CandidateText(text, label))
     return tuple(found)

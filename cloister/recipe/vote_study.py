@@ -157,11 +157,11 @@ def read_vote_study(path: Path) -> VoteStudy:
         given = [name for name in names if isinstance(table, dict) and name in table]
         problems += [f"{section}.{name}: votes do not use it; leave it out" for name in given]
     problems += _impossible(tables)
-    section = tables.get("votes", {})
-    if not isinstance(section, dict):
+    stated = tables.get("votes", {})
+    if not isinstance(stated, dict):
         problems.append("votes: a section [votes] is needed")
-        section = {}
-    votes = read_section(VotesConfig, section, "votes", problems)
+        stated = {}
+    votes = read_section(VotesConfig, stated, "votes", problems)
     if problems or votes is None:  # a recipe's own rules would speak of training
         raise RecipeError(problems)
     rest = {name: table for name, table in tables.items() if name in SECTIONS and name != "votes"}

@@ -13,7 +13,7 @@ import numpy as np
 
 from cloister.errors import ModelFileError
 from cloister.models.config import LoraConfig, ModelConfig
-from cloister.protocol.candidates import MOST_TEXT, Candidate
+from cloister.protocol.candidates import MOST_TEXT, CandidateText
 from cloister.recipe.votes_config import LABEL, VotesConfig
 from cloister.seeds import child_generator, child_seed
 from cloister.synthesis.draws import beginning_ids
@@ -42,7 +42,9 @@ class TextGenerator:
     votes: VotesConfig
     seed: int
 
-    def variations(self, one: Candidate, copies: int, *purpose: str | int) -> list[Candidate]:
+    def variations(
+        self, one: CandidateText, copies: int, *purpose: str | int
+    ) -> list[CandidateText]:
         """Writes variations of a text, all with one beginning and with its label.
 
         Args:
@@ -72,7 +74,7 @@ class TextGenerator:
         )
         joined = one.text[len(kept) :][:1].isspace() and one.text.startswith(kept)
         written = [_joined(kept, text, joined)[:MOST_TEXT] for text in texts]
-        return [Candidate(text or one.text, one.label) for text in written]
+        return [CandidateText(text or one.text, one.label) for text in written]
 
     @property
     def _task(self) -> CausalChat:

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloister.privacy.noised_ratio import Floats
-from cloister.protocol.candidates import Candidate
+from cloister.protocol.candidates import CandidateText
 from cloister.seeds import child_generator
 from cloister.synthesis.generator import TextGenerator
 
 
 def drawn(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[CandidateText],
     votes: Floats,
     threshold: float,
     rng: np.random.Generator,
@@ -49,14 +49,14 @@ def drawn(
 
 
 def next_candidates(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[CandidateText],
     votes: Floats,
     *,
     threshold: float,
     number: int,
     seed: int,
     generator: TextGenerator | None,
-) -> list[Candidate]:
+) -> list[CandidateText]:
     """Returns the texts after a round: those that were drawn, each followed by its variations.
 
     Args:
@@ -68,7 +68,7 @@ def next_candidates(
         generator: Writes variations; None: each drawn text is there once, so there are fewer.
     """
     counts = drawn(candidates, votes, threshold, child_generator(seed, "votes", "draw", number))
-    found: list[Candidate] = []
+    found: list[CandidateText] = []
     for place, count in enumerate(counts.tolist()):
         if not count:
             continue
@@ -80,13 +80,13 @@ def next_candidates(
 
 
 def first_candidates(
-    public: Sequence[Candidate],
+    public: Sequence[CandidateText],
     labels: Sequence[str],
     count: int,
     *,
     seed: int,
     generator: TextGenerator | None,
-) -> list[Candidate]:
+) -> list[CandidateText]:
     """Returns the candidates of round 1: public texts, and variations of them where they are few.
 
     Args:
@@ -97,7 +97,7 @@ def first_candidates(
         seed: The study's seed.
         generator: Writes variations; None: there are enough public texts.
     """
-    found: list[Candidate] = []
+    found: list[CandidateText] = []
     for place, label in enumerate(labels):
         wanted = count // len(labels) + (place < count % len(labels))
         own = [one for one in public if one.label == label]

@@ -25,7 +25,7 @@ from cloister.owner_only import FILE, private_folder
 from cloister.protocol.candidates import (
     MOST_BYTES,
     MOST_TEXT,
-    Candidate,
+    CandidateText,
     decode_candidates,
     encode_candidates,
 )
@@ -46,17 +46,17 @@ class Voted:
         received: What each site sent.
     """
 
-    texts: tuple[Candidate, ...]
+    texts: tuple[CandidateText, ...]
     received: tuple[Received, ...]
 
 
-def read_public(path: Path, labels: Sequence[str]) -> list[Candidate]:
+def read_public(path: Path, labels: Sequence[str]) -> list[CandidateText]:
     """Reads the public texts of round 1.
 
     Raises:
         DataError: A row has no usable text, or a label that the study does not name.
     """
-    found = []
+    found = list[CandidateText]()
     try:
         for row, value in json_rows(path):
             where = f"votes.public: {path}, row {row}"
@@ -76,7 +76,7 @@ def read_public(path: Path, labels: Sequence[str]) -> list[Candidate]:
                     f"{where}: column label: one of the study's labels is needed: "
                     f"{listed(list(labels))}"
                 )
-            found.append(Candidate(text, str(label)))
+            found.append(CandidateText(text, str(label)))
     except OSError as error:
         raise bad_file(error, "read") from error
     if not found:
@@ -85,7 +85,7 @@ def read_public(path: Path, labels: Sequence[str]) -> list[Candidate]:
 
 
 def check_public(
-    public: Sequence[Candidate], labels: Sequence[str], count: int, *, generates: bool
+    public: Sequence[CandidateText], labels: Sequence[str], count: int, *, generates: bool
 ) -> None:
     """Refuses public texts that are too few, before a model is loaded.
 
@@ -134,7 +134,7 @@ def begin_folder(folder: Path, declared: Mapping[str, Any]) -> None:
 
 def run_rounds(
     voters: Voters,
-    public: Sequence[Candidate],
+    public: Sequence[CandidateText],
     generator: TextGenerator | None,
     folder: Path,
     on_round: Callable[[int, int], None] = lambda number, sites: None,
@@ -156,9 +156,9 @@ def run_rounds(
     labels, seed, votes = study.recipe.task.labels, study.recipe.study.seed, study.votes
     noise = study.noise_of_a_count(voters.plans)
     threshold = noise if votes.threshold is None else votes.threshold
-    texts: list[Candidate] = []
+    texts: list[CandidateText] = []
     for number in range(1, votes.rounds + 1):
-        kept = _Kept(folder / f"candidates-{number:03d}.json", votes.candidates, labels)
+        kept = _KeptCandidates(folder / f"candidates-{number:03d}.json", votes.candidates, labels)
         candidates = kept.read()
         if candidates is None and number == 1:
             texts = first_candidates(
@@ -183,14 +183,14 @@ def run_rounds(
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _KeptCandidates:
     """The file of a round's candidates."""
 
     path: Path
     count: int
     labels: Sequence[str]
 
-    def read(self) -> tuple[Candidate, ...] | None:
+    def read(self) -> tuple[CandidateText, ...] | None:
         """Returns the candidates that were kept; None: there are none."""
         try:
             with open_file(self.path) as file:
@@ -206,7 +206,7 @@ class _Kept:
                 f"{self.path}: damaged ({error}); restore it: the sites were asked about it"
             ) from error
 
-    def write(self, texts: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    def write(self, texts: Sequence[CandidateText]) -> tuple[CandidateText, ...]:
         """Keeps the candidates before anybody is asked, and returns them as they were kept."""
         content = encode_candidates(texts)
         try:

@@ -31,7 +31,7 @@ from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
 from cloister.models.config import base_problem
 from cloister.owner_only import private_folder
-from cloister.protocol.candidates import Candidate
+from cloister.protocol.candidates import CandidateText
 from cloister.recipe.private_file import refuse_private_file, training_records
 from cloister.recipe.vote_study import VoteStudy, read_vote_study
 from cloister.server.unused_run import held
@@ -127,7 +127,7 @@ def synthesize_by_votes(
         return _written(voters, voted, generator, out, folder, publication or Publication())
 
 
-def _refuse_private(study: VoteStudy, path: Path, public: Sequence[Candidate]) -> None:
+def _refuse_private(study: VoteStudy, path: Path, public: Sequence[CandidateText]) -> None:
     """Refuses the private file as the public one, under any name, and texts of private records.
 
     Raises:

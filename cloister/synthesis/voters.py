@@ -33,7 +33,7 @@ from cloister.privacy.noised_ratio import Floats
 from cloister.privacy.plan import Plan
 from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.votes import HISTOGRAM
-from cloister.protocol.candidates import Candidate, encode_candidates
+from cloister.protocol.candidates import CandidateText, encode_candidates
 from cloister.protocol.exchange import RoundRequest, Step
 from cloister.recipe.vote_study import VoteStudy
 from cloister.simulation.partition import partition
@@ -78,7 +78,7 @@ class Voters:
         """Each site's plan."""
         return {name: one.plan for name, one in self.admitted.items()}
 
-    def ask(self, number: int, candidates: Sequence[Candidate]) -> Counted:
+    def ask(self, number: int, candidates: Sequence[CandidateText]) -> Counted:
         """Asks every site for its votes in a round, and adds them.
 
         Sites that were asked before, for example before a crash, send the same bytes again.

@@ -21,7 +21,7 @@ from cloister.models.network import Network
 from cloister.privacy.clipping import ClippedSum, clip_and_sum, empty_sum
 from cloister.privacy.noised_ratio import Floats
 from cloister.privacy.votes import BOUND
-from cloister.protocol.candidates import Candidate
+from cloister.protocol.candidates import CandidateText
 from cloister.tasks.task import Example, Task
 from cloister.training.numerics import pinned
 from cloister.training.passes import fits
@@ -32,7 +32,7 @@ BLOCK = 64
 
 
 def vote_sum(
-    network: Network, task: Task, units: Sequence[UnitExamples], candidates: Sequence[Candidate]
+    network: Network, task: Task, units: Sequence[UnitExamples], candidates: Sequence[CandidateText]
 ) -> ClippedSum:
     """Returns the sum of the units' votes, [K].
 
@@ -84,7 +84,7 @@ class Ballot:
     by_label: dict[int, tuple[NDArray[np.int64], Floats]]
 
 
-def ballot_of(network: Network, task: Task, candidates: Sequence[Candidate]) -> Ballot:
+def ballot_of(network: Network, task: Task, candidates: Sequence[CandidateText]) -> Ballot:
     """Computes the candidates' vectors, each alone.
 
     Args:
@@ -139,7 +139,7 @@ def _place(network: Network, task: Task, ballot: Ballot, example: Example) -> in
     return int(places[int(np.argmax(cosines))])
 
 
-def _candidate_vector(network: Network, task: Task, candidate: Candidate) -> Floats | None:
+def _candidate_vector(network: Network, task: Task, candidate: CandidateText) -> Floats | None:
     try:
         example = task.encode(TextRecord(candidate.text, candidate.label))
     except Exception:  # a tokenizer may raise any error; the candidate then gets no vote

@@ -22,7 +22,7 @@ from cloister.errors import (
 from cloister.export.synthetic_facts import read_facts
 from cloister.ledger.stated import of_plan
 from cloister.ledger.storage import LedgerFile
-from cloister.protocol.candidates import Candidate
+from cloister.protocol.candidates import CandidateText
 from cloister.protocol.exchange import RoundRequest, Step
 from cloister.recipe import parse_document, parse_recipe
 from cloister.recipe.vote_study import read_vote_study
@@ -134,10 +134,10 @@ def test_a_planted_canary_is_not_reproduced_unless_candidates_are_private(
     assert SECRET not in "\n".join(texts(done))
     real = vote_rounds.first_candidates
 
-    def leaky(public: Any, labels: Any, count: int, **more: Any) -> list[Candidate]:
+    def leaky(public: Any, labels: Any, count: int, **more: Any) -> list[CandidateText]:
         found = real(public, labels, count, **more)
         return [
-            Candidate(SECRET, one.label) if one.label == "dermatology" else one for one in found
+            CandidateText(SECRET, one.label) if one.label == "dermatology" else one for one in found
         ]
 
     monkeypatch.setattr(vote_rounds, "first_candidates", leaky)
@@ -198,7 +198,7 @@ def test_a_site_refuses_what_its_plan_does_not_list_and_charges_nothing(voters: 
 
 
 def test_counts_are_the_votes_with_noise_around_them(voters: Voters) -> None:
-    candidates = [Candidate(text, label) for label in NOTES for text in PUBLIC[label]]
+    candidates = [CandidateText(text, label) for label in NOTES for text in PUBLIC[label]]
     counted = voters.ask(1, candidates)
     noise = voters.study.noise_of_a_count(voters.plans)
     # 62 units vote, and every count is six deviations from its share at most: 2e-9 each.
@@ -209,14 +209,16 @@ def test_counts_are_the_votes_with_noise_around_them(voters: Voters) -> None:
 
 # --- what the coordinator does with the counts ------------------------------------------------
 
-FEW = [Candidate(text, label) for label in ("a", "b") for text in ("one", "two", "three")]
+FEW = [CandidateText(text, label) for label in ("a", "b") for text in ("one", "two", "three")]
 
 
 class Echo:
     """A generator that numbers its variations."""
 
-    def variations(self, one: Candidate, copies: int, *purpose: str | int) -> list[Candidate]:
-        return [Candidate(f"{one.text} {purpose} {n}", one.label) for n in range(copies)]
+    def variations(
+        self, one: CandidateText, copies: int, *purpose: str | int
+    ) -> list[CandidateText]:
+        return [CandidateText(f"{one.text} {purpose} {n}", one.label) for n in range(copies)]
 
 
 def test_candidates_are_drawn_by_what_is_left_above_the_threshold_within_their_label() -> None:

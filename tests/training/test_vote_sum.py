@@ -16,7 +16,7 @@ from cloister.privacy.vote_release import release_votes
 from cloister.privacy.votes import most_candidates
 from cloister.protocol.candidates import (
     MOST_TEXT,
-    Candidate,
+    CandidateText,
     decode_candidates,
     encode_candidates,
 )
@@ -27,10 +27,10 @@ from tests.support.ledgers import small_plan, voting_plan
 from tests.support.studies import small_workspace
 
 CANDIDATES = (
-    Candidate("knee swollen", "orthopaedics"),
-    Candidate("chest pain at rest", "cardiology"),
-    Candidate("chest pain at rest", "cardiology"),
-    Candidate("severe headache", "cardiology"),
+    CandidateText("knee swollen", "orthopaedics"),
+    CandidateText("chest pain at rest", "cardiology"),
+    CandidateText("chest pain at rest", "cardiology"),
+    CandidateText("severe headache", "cardiology"),
 )
 
 
@@ -94,7 +94,7 @@ def test_a_vector_that_is_not_finite_counts_for_nothing(
     sound = unit(workspace, ("chest pain at rest", "cardiology"))
     broken = unit(workspace, ("itchy rash", "cardiology"))
     assert votes(workspace, sound, broken) == [0, 1, 0, 0]
-    ballot = ballot_of(network, workspace.task, [Candidate("itchy rash", "cardiology")])
+    ballot = ballot_of(network, workspace.task, [CandidateText("itchy rash", "cardiology")])
     assert ballot.by_label == {}
     assert unit_votes(network, workspace.task, ballot, sound) is None
 
@@ -138,8 +138,8 @@ def test_other_candidates_than_the_plan_s_are_refused(body: bytes, why: str) -> 
 
 
 def test_candidates_read_back_as_they_were() -> None:
-    given = (Candidate('a "quoted"\ntext 咳', "x"), Candidate("b" * MOST_TEXT, "x"))
+    given = (CandidateText('a "quoted"\ntext 咳', "x"), CandidateText("b" * MOST_TEXT, "x"))
     assert decode_candidates(encode_candidates(given), 2, ("x",)) == given
-    too_long = (given[0], Candidate("b" * (MOST_TEXT + 1), "x"))
+    too_long = (given[0], CandidateText("b" * (MOST_TEXT + 1), "x"))
     with pytest.raises(AdapterFormatError, match="characters"):
         decode_candidates(encode_candidates(too_long), 2, ("x",))
