@@ -130,7 +130,7 @@ def test_a_run_writes_records_with_the_plan_s_promise_and_both_verifiers_take_th
 def test_a_planted_canary_is_not_reproduced_unless_candidates_are_private(
     folder: Path, done: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mutant takes private records for candidates: they vote for themselves."""
+    """The mutant takes private records for candidates; the first of them that is drawn stays."""
     assert SECRET not in "\n".join(texts(done))
     real = vote_rounds.first_candidates
 
@@ -141,7 +141,8 @@ def test_a_planted_canary_is_not_reproduced_unless_candidates_are_private(
         ]
 
     monkeypatch.setattr(vote_rounds, "first_candidates", leaky)
-    told = synthesize_by_votes(study(folder, "leaky"), folder / "leaky.jsonl").file
+    file = study(folder, "leaky", ("rounds = 2", "rounds = 1"))
+    told = synthesize_by_votes(file, folder / "leaky.jsonl").file
     assert SECRET in "\n".join(texts(told))
 
 
