@@ -167,6 +167,8 @@ class Display:
         if result.private_evaluations:
             (last,) = evaluated_rounds(result.private_evaluations[-1:])
             lines.append(("private evaluation", str(last)))
+        if result.selected is not None:
+            lines.append(("selected", str(result.selected)))
         if result.lexical:
             lines.append(("TF-IDF", f"{result.lexical[result.metric]:.4f}"))
         lines += [

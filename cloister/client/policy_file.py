@@ -123,7 +123,9 @@ class PrivacyPolicy:
         max_grad_norm: Largest bound on one unit's gradient. It affects utility, not ε, as the noise
             is a multiple of it. The default is the recipe's; `inf` is for simulations alone.
         max_sample_rate: Largest probability with which a unit is in a batch. The default is twice
-            the quickstart's 1/4; at rates near 1 sampling hides little.
+            the quickstart's 1/4; at rates near 1 sampling hides little. It says nothing of private
+            evaluations, which draw no batch: each counts every held-out unit, and its whole cost is
+            in the study's ε (`accept.evaluations`).
         max_delta: Largest δ that a study may state. The default is the recipe's, fit for sites of
             up to 10,000 records.
         isolate_units: Compute every record's gradient alone, several times slower. Otherwise

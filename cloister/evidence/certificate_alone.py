@@ -161,19 +161,59 @@ def _check_listed(
     listed = [plan.evaluations for plan in plans if plan.evaluations is not None]
     if rounds != sorted(set(rounds)) or set(rounds) - {n for one in listed for n in one.rounds}:
         raise ValueError("an evaluation that no plan lists")
-    most = max((plan.num_rounds for plan in plans if plan.votes is not None), default=0)
+    _check_votes(fields, plans, events, voted)
+    if not listed:
+        return
+    exact = len(plans) == 1 and _counted(events) == _counted(
+        [plans[0].event(fields["rounds"] * plans[0].local_steps), listed[0].event(len(rounds))]
+    )
+    if not exact and (len(plans) == 1 or not _divisible(events, plans, fields["rounds"], rounds)):
+        raise ValueError("steps that are neither of its rounds nor of its evaluations")
+
+
+def _divisible(
+    events: list[GaussianEvent], plans: list[Plan], rounds: int, evaluated: list[int]
+) -> bool:
+    """Whether the charged steps of several plans can be those of the stated rounds and evaluations.
+
+    The certificate does not say which plan a round was charged under. So for each mechanism the
+    number of its evaluations, and the rounds that its other steps make, are bounded, and the stated
+    numbers must lie within the sums of these bounds.
+    """
+    fewest, most, shortest, longest = 0, 0, 0, 0
+    for kind, steps in _counted(events).items():
+        lengths = [plan.local_steps for plan in plans if kind in _counted([plan.event(1)])]
+        listed = {
+            number
+            for plan in plans
+            if plan.evaluations is not None and kind in _counted([plan.evaluations.event()])
+            for number in plan.evaluations.rounds
+        }
+        reached = min(steps, len(listed & {*evaluated}))
+        if not lengths and reached < steps:
+            return False
+        most += reached
+        if lengths:  # these steps may be of rounds, and as far as evaluations are alike, of those
+            shortest += -(-(steps - reached) // max(lengths))
+            longest += steps // min(lengths)
+        else:
+            fewest += steps
+    return fewest <= len(evaluated) <= most and shortest <= rounds <= longest
+
+
+def _check_votes(
+    fields: Mapping[str, Any], plans: list[Plan], events: list[GaussianEvent], voted: list[int]
+) -> None:
+    """Checks that a study of votes has one step for each stated round of votes, and no others."""
+    voting = [plan for plan in plans if plan.votes is not None]
+    most = max((plan.num_rounds for plan in voting), default=0)
     if len(voted) != len(set(voted)) or not all(1 <= number <= most for number in voted):
         raise ValueError("a vote that no plan lists")
-    if len(plans) != 1:
+    if not voting:
         return
-    (plan,) = plans
-    if plan.votes is not None and _counted(events) != _counted([plan.event(len(voted))]):
+    steps = sum(_counted(events).values())
+    if len(voting) < len(plans) or fields["rounds"] or steps != len(voted):
         raise ValueError("steps that are not of its votes")
-    if listed:
-        (evaluations,) = listed
-        trained = plan.event(fields["rounds"] * plan.local_steps)
-        if _counted(events) != _counted([trained, evaluations.event(len(rounds))]):
-            raise ValueError("steps that are neither of its rounds nor of its evaluations")
 
 
 def _rounds_of(fields: Mapping[str, Any], name: str) -> list[int]:

@@ -28,7 +28,7 @@ from cloister.export.snippets import Loading
 from cloister.ledger.stated import COUPLED, Basis, Stated, shown
 from cloister.models.config import Method
 from cloister.privacy.central import CentralPlan
-from cloister.privacy.estimated_scores import EvaluatedRound
+from cloister.privacy.estimated_scores import EvaluatedRound, SelectedRound
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.tasks.config import TaskKind
@@ -65,6 +65,8 @@ class Card:
         began: The finished run with whose adapter the study began; None: none.
         old_test: Scores on an older public test set; None: none.
         evaluations: Estimates of the private evaluations, oldest first.
+        selected: The round whose adapter this is by its private estimate; None: the last, or one
+            that a public validation set selected.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Card:
     began: Began | None = None
     old_test: Forgetting | None = None
     evaluations: Sequence[EvaluatedRound] = ()
+    selected: SelectedRound | None = None
 
     @property
     def known(self) -> dict[str, SiteFacts]:
@@ -146,7 +149,7 @@ def render(card: Card) -> str:
         *([_PERSONAL] if card.is_personal else []),
         intended_use(card.kind, card.labels),
         _scores(card),
-        *estimates_section(card.evaluations, card.rounds),
+        *estimates_section(card.evaluations, card.rounds, card.selected),
         _privacy(card),
         *began_section(card.began, card.old_test, card.sites, is_central=card.central is not None),
         limits(card.kind, card.loading.max_length, is_private=_is_private(card)),

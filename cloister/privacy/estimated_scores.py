@@ -47,6 +47,38 @@ class EvaluatedRound:
         )
 
 
+@dataclass(frozen=True)
+class SelectedRound:
+    """The round whose adapter is delivered because its private estimate is the best.
+
+    Attributes:
+        round: The round.
+        metric: The metric that was compared.
+        compared: Number of estimates that were compared.
+    """
+
+    round: int
+    metric: str
+    compared: int
+
+    def __str__(self) -> str:
+        return (
+            f"the adapter after round {self.round}, the best of {self.compared} by {self.metric} "
+            "in private evaluations. These are noisy, so the best of several is too good on "
+            "average, and its intervals do not count the choice"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the selection as JSON values, with the caution in words."""
+        return {
+            "by": "private_evaluations",
+            "round": self.round,
+            "metric": self.metric,
+            "compared": self.compared,
+            "in_words": str(self),
+        }
+
+
 def evaluated_rounds(rows: Sequence[Mapping[str, Any]]) -> tuple[EvaluatedRound, ...]:
     """Reads the lines of `evaluations.jsonl`.
 

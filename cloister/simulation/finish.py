@@ -96,6 +96,7 @@ def write_results(
         began=read_began(run.path),
         old_test=forgetting(run, scores),
         private_evaluations=run.evaluations(),
+        selected=coordinator.scorer.selected(),
     )
     shared = Adapter({**workspace.start.select(workspace.kept), **state.adapter})
     ending = dataclasses.replace(ending_of(study, workspace, result), classes=classes or {})
@@ -123,6 +124,7 @@ def ending_of(study: SimulatedStudy, workspace: Workspace, result: RunResult) ->
         old_test=result.old_test,
         spending=_spending(result.run_dir, study.names),
         evaluations=evaluated_rounds(result.private_evaluations),
+        selected=result.selected,
     )
 
 

@@ -267,5 +267,5 @@ def test_a_card_states_private_evaluations_with_their_intervals() -> None:
     assert "After round 2 of 2 the sites scored" in text
     assert "| accuracy | 0.8000 | 0.6000 to 0.9000 | 0.5000 to 1.0000 |" in text
     assert "| loss | 0.4000 | 0.3000 to 1.0000 |  |" in text
-    assert "Earlier, accuracy was estimated at – (0.5000 to 1.0000) after round 1." in text
+    assert "Other estimates of accuracy: – (0.5000 to 1.0000) after round 1." in text
     assert "nothing computed on them leaves a site uncharged" not in text

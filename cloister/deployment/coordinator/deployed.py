@@ -340,7 +340,10 @@ class DeployedStudy:
             began=read_began(self.coordinator.run.path),
             old_test=forgetting(self.coordinator.run, scores),
             evaluations=evaluated_rounds(self.coordinator.run.evaluations()),
+            selected=self.coordinator.scorer.selected(),
         )
+        if ending.selected is not None:
+            observer.note(f"selected: {ending.selected}")
         run = self.coordinator.run
         warning = ending.write(run, best.adapter)
         if warning is not None:

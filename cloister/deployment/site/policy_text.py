@@ -75,8 +75,9 @@ def in_words(policy: SitePolicy) -> list[str]:
         + "." * (not accept.templates),
     ]
     lines.append(
-        "It joins studies with private evaluations: noised statistics of its held-out units leave, "
-        "which ε counts."
+        "It joins studies with private evaluations: noised statistics of all its held-out units "
+        "leave, which ε counts. No batch is drawn for them, so the probability above is of "
+        "training alone."
         if accept.evaluations
         else "No statistics of held-out units leave: it joins no study with private evaluations."
     )
