@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from cloister.data.json_rows import json_rows
 from cloister.errors import AdapterFormatError, BadFileError, DataError, UsageError
 from cloister.evidence.bundle import Received
 from cloister.files import bad_file, open_file, write_whole
-from cloister.owner_only import FILE, private_folder
+from cloister.ledger.storage import LedgerFile
+from cloister.owner_only import FILE
 from cloister.protocol.candidates import (
     MOST_BYTES,
     MOST_TEXT,
@@ -104,32 +106,47 @@ def check_public(
 
 
 def begin_folder(folder: Path, declared: Mapping[str, Any]) -> None:
-    """Makes the folder of a run, or goes on in it.
+    """Begins a run in its folder, or goes on in it.
 
     Args:
-        folder: `OUT.votes`.
-        declared: What is run; an interrupted run goes on only if this is the same.
+        folder: `OUT.votes`, which exists and is this process's.
+        declared: What is run; an interrupted run goes on only if this is the same. What an earlier
+            run left is cleared if nothing was charged for it.
 
     Raises:
-        UsageError: It has another study.
+        UsageError: It has another study, for which a site was charged.
         BadFileError: It cannot be read or written.
     """
     path = folder / "study.json"
     text = json.dumps(dict(declared), sort_keys=True, indent=1).encode()
     try:
-        private_folder(folder)
+        found = b""
         if path.exists():
             with open_file(path) as file:
                 found = file.read(MOST_BYTES)
-            if found != text:
-                raise UsageError(
-                    f"{folder}: has another study of votes, or the same with other options or "
-                    "another public file; its sites were charged for that one: give another --out"
-                )
-        else:
-            write_whole(path, text, FILE)
+        if found == text:
+            return
+        if found and not _cleared(folder):
+            raise UsageError(
+                f"{folder}: has another study of votes, or the same with other options or another "
+                "public file; its sites were charged for that one: give another --out"
+            )
+        write_whole(path, text, FILE)
     except OSError as error:
         raise bad_file(error, "written") from error
+
+
+def _cleared(folder: Path) -> bool:
+    """Removes ledgers and candidates for which nothing was charged; False: something was."""
+    ledgers = [LedgerFile(path) for path in sorted((folder / "ledgers").glob("*.ledger"))]
+    begun = [ledger for ledger in ledgers if ledger.is_begun]
+    if any(entry.fields["kind"] == "reserve" for one in begun for entry in one.entries()):
+        return False
+    if (folder / "ledgers").exists():
+        shutil.rmtree(folder / "ledgers")
+    for kept in folder.glob("candidates-*.json"):
+        kept.unlink()
+    return True
 
 
 def run_rounds(

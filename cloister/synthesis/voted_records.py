@@ -112,8 +112,12 @@ def synthesize_by_votes(
     _refuse_private(study, public_file, public)
     folder = out.with_name(f"{out.stem}.votes")
     declared = {"study": study.digest, "public": sha256_of(public_file), "out": out.name}
-    begin_folder(folder, declared)
+    try:
+        private_folder(folder)
+    except OSError as error:
+        raise bad_file(error, "written") from error
     with held(folder):
+        begin_folder(folder, declared)
         progress.on_stage("loading records and base")
         voters = open_voters(study, folder / "ledgers", progress.on_note)
         if generates:

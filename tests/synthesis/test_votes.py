@@ -14,6 +14,7 @@ from cloister.errors import (
     AdapterFormatError,
     BadFileError,
     BudgetError,
+    CloisterError,
     DataError,
     RecipeError,
     RefusedError,
@@ -173,6 +174,15 @@ def test_an_interrupted_run_goes_on_without_another_charge(
     (place / "candidates-001.json").write_text("[]")
     with pytest.raises(BadFileError, match="damaged"):
         synthesize_by_votes(study(folder, "again"), folder / "again.jsonl")
+
+
+def test_what_was_never_charged_gives_way_to_a_corrected_study(folder: Path) -> None:
+    wrong = study(folder, "mended", (f"{folder}/generator", f"{folder}/base"))
+    with pytest.raises(CloisterError):
+        synthesize_by_votes(wrong, folder / "mended.jsonl")
+    assert (folder / "mended.votes" / "ledgers" / "east.ledger").exists()
+    vote_rounds.begin_folder(folder / "mended.votes", {"study": "corrected"})
+    assert [path.name for path in (folder / "mended.votes").iterdir()] == ["study.json"]
 
 
 @pytest.fixture(scope="module")
