@@ -3,15 +3,14 @@
 A SuperNode polls every 3 s, and each poll is a write to the SuperLink's database, about 10 ms of
 CPU time. One SuperLink therefore serves about 300 waiting sites and then nothing else. The gate
 knows from the executor which nodes got questions (`pushed`): it holds the poll of a node without
-one, and then answers as the SuperLink did last time.
+one, and forwards it as soon as there is one, or answers as the SuperLink did last time.
 
     poll -> is its node's mark known, and the same as before its last poll, which was empty?
             no:  forwarded
-            yes: held until the mark changes, at most HOLD seconds; then answered as empty
+            yes: held; forwarded when the mark changes, or answered as empty after HOLD seconds
 
-A poll that was held is not forwarded: the SuperLink takes a question for delivered when it has
-answered, and a SuperNode that has waited for 30 s no longer reads the answer. It polls again 3 s
-after an empty one.
+The SuperLink takes a question for delivered when it has answered. So a poll must not be held so
+long that its SuperNode, which waits for 30 s, no longer reads the answer.
 """
 
 from __future__ import annotations
@@ -24,9 +23,10 @@ from typing import Any
 
 from cloister.deployment.coordinator.pushed import KnownMarks
 
-# Seconds for which a poll is held: half of the 30 s after which a SuperNode gives its call up.
-HOLD = 15.0
-# Seconds between looks at the marks.
+# Seconds for which a poll is held. Of the 30 s after which a SuperNode gives its call up, that
+# leaves 10 for the SuperLink's turn (`gate_turns.LONGEST_WAIT`) and 10 for its answer.
+HOLD = 10.0
+# Seconds between looks at the marks: a question waits this long at most.
 LOOK = 0.25
 # Seconds after which the SuperLink is asked about a node whatever the marks say, in case that the
 # executor ended between a push and its mark.
@@ -103,11 +103,10 @@ class Polls:
                 so that no poll is held for nobody.
 
         Returns:
-            Bytes and headers of the empty answer, once the node got a question, or after `hold`
-            seconds; None, at once, if the SuperLink must be asked.
+            Bytes and headers of the empty answer, after `hold` seconds; None if the SuperLink must
+            be asked, at once or since the node got a question.
         """
-        empty = self._empty.get(node)
-        if empty is None or not self._is_idle(node):
+        if not self._is_idle(node):
             return None
         leaving = asyncio.ensure_future(_disconnected(receive))
         try:
@@ -122,6 +121,9 @@ class Polls:
             pass
         finally:
             leaving.cancel()
+        empty = self._empty.get(node)
+        if empty is None or not self._is_idle(node):
+            return None
         return empty.content, empty.headers
 
     async def watch(self) -> None:
