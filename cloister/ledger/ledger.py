@@ -205,9 +205,12 @@ class Ledger:
         """The number of noisy steps charged in all."""
         return self._history.spent.total_steps
 
-    def has_charged(self, study: str, number: int) -> bool:
-        """Whether a round of a study was charged, by the entries that this object has read."""
-        return (study, number) in self._history.rounds
+    def has_charged(
+        self, study: str, number: int, kind: ReleaseKind = ReleaseKind.TRAINING
+    ) -> bool:
+        """Whether a round of a study, or the evaluation after it, was charged, by the entries that
+        this object has read."""
+        return self._history.reserved(study, number, kind) is not None
 
     def release_of(
         self, study: str, number: int, kind: ReleaseKind = ReleaseKind.TRAINING

@@ -24,6 +24,9 @@ BOUND = 1.0
 # All evaluations of a study together cost as much as one of this noise multiplier, unless the
 # recipe states the noise: ε = 0.93 at δ = 10⁻⁵ if there were nothing else.
 TOGETHER = 4.0
+# Bits of a statistic in a sum with shared noise: with 16, counts of units would not fit beside the
+# noise (`privacy.shared_noise`).
+STATISTIC_BITS = 32
 # Least noise multiplier, as of training (`privacy.accounting.SMALLEST_NOISE`).
 LEAST = 0.2
 
@@ -34,7 +37,8 @@ class Evaluations:
 
     Attributes:
         rounds: The rounds after which it does, in rising order.
-        noise_multiplier: Noise standard deviation of each statistic over `BOUND`.
+        noise_multiplier: Noise standard deviation of each statistic over `BOUND`. With shared noise
+            it is the total noise of the fewest honest sites of a sum.
 
     Raises:
         RefusedError: Rounds are not whole numbers in rising order, or the noise is out of range.

@@ -19,7 +19,7 @@ from cloister.errors import RefusedError, UsageError
 from cloister.privacy.accounting import SMALLEST_NOISE, calibrate, epsilon
 from cloister.privacy.bands import check_bands, check_room, coefficients, step_variance
 from cloister.privacy.config import PrivacyConfig
-from cloister.privacy.evaluations import Evaluations
+from cloister.privacy.evaluations import BOUND, STATISTIC_BITS, Evaluations
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.shared_noise import SHARE_LEFT, SharedNoise, shared_noise
@@ -85,10 +85,14 @@ class Plan:
         check_room(self.bands, self.noise_multiplier, self.num_rounds)
 
     def _check_evaluations(self, evaluations: Evaluations) -> None:
-        if self.sharing is not None or self.bands or not self.is_private:
+        if self.bands or not self.is_private:
             raise RefusedError(
-                "private evaluations are possible beside training whose noise is independent and "
-                "of the site's own"
+                "private evaluations are possible beside training whose noise is independent"
+            )
+        if self.sharing is not None and self.sharing.bits != STATISTIC_BITS:
+            raise RefusedError(
+                f"private evaluations with shared noise need {STATISTIC_BITS} bits a value: with "
+                "fewer, counts of units would be cut"
             )
         if evaluations.rounds[-1] > self.num_rounds:
             raise RefusedError(
@@ -209,6 +213,31 @@ class Plan:
             values=values,
         )
 
+    def shared_evaluation_noise(self, values: int) -> SharedNoise:
+        """Returns the noise that each site adds to an evaluation's statistics, for plans with
+        `sharing`.
+
+        Each of the declared units may be held out, at most half of them by declaration
+        (`data.held_out`), and moves a statistic by at most the bound; a sum has room for four times
+        as many.
+
+        Args:
+            values: Number of statistics.
+
+        Raises:
+            RefusedError: There are no evaluations, the noise is not shared, or it does not fit its
+                bits.
+        """
+        if self.sharing is None or self.evaluations is None:
+            raise RefusedError("the plan has no evaluation whose noise is shared")
+        return shared_noise(
+            self.sharing,
+            bound=BOUND,
+            noise_multiplier=self.evaluations.noise_multiplier,
+            expected_batch_size=-(-self.public_records // 2),
+            values=values,
+        )
+
     def alone(self) -> Plan | None:
         """Returns the plan as a coordinator that colludes with all other sites sees it.
 
@@ -219,8 +248,15 @@ class Plan:
         """
         if self.sharing is None:
             return self
-        share = self.noise_multiplier * math.sqrt(SHARE_LEFT / self.sharing.honest)
-        return replace(self, noise_multiplier=share) if share >= SMALLEST_NOISE else None
+        left, evaluations = math.sqrt(SHARE_LEFT / self.sharing.honest), self.evaluations
+        noises = [self.noise_multiplier]
+        noises += [] if evaluations is None else [evaluations.noise_multiplier]
+        if min(noises) * left < SMALLEST_NOISE:
+            return None
+        if evaluations is not None:
+            share = evaluations.noise_multiplier * left
+            evaluations = replace(evaluations, noise_multiplier=share)
+        return replace(self, noise_multiplier=self.noise_multiplier * left, evaluations=evaluations)
 
     def terms(self) -> dict[str, Any]:
         """Returns the fields as JSON values; without `sharing`, `bands` and `evaluations` where
