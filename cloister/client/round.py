@@ -23,6 +23,7 @@ from cloister.client.evaluating import check_listed, evaluate, evaluated_securel
 from cloister.client.rollback import check_seen
 from cloister.client.secure import SecureExchange, agreed_terms
 from cloister.client.site import Site
+from cloister.client.voting import vote
 from cloister.errors import RefusedError, UsageError
 from cloister.evidence.certificate_alone import to_bytes
 from cloister.ledger.charge import Charge, Released
@@ -31,7 +32,6 @@ from cloister.privacy.entropy import Entropy
 from cloister.privacy.plan import Plan
 from cloister.protocol.delivery import Claim
 from cloister.protocol.exchange import RoundReply, RoundRequest, Status, Step
-from cloister.secagg.numbering import sum_number
 from cloister.secagg.query import Query
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
@@ -88,6 +88,10 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
     if request.step is Step.EVALUATE:
         _check_length(site, request)
         return _released(site, request, evaluate(admitted, request))
+    if request.step is Step.VOTE:
+        return _released(site, request, vote(admitted, request))
+    if plan.votes is not None:
+        raise RefusedError(f"{request.step} was asked; this study's plan lists votes alone")
     if not 1 <= request.round <= plan.num_rounds:
         raise RefusedError(f"round {request.round} is outside the plan's {plan.num_rounds}")
     _check_length(site, request)
@@ -267,11 +271,7 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
         question,
         request.round,
         digest(request.adapter),
-        sum_number(
-            request.round,
-            evaluates=question.evaluates,
-            has_evaluations=plan.evaluations is not None,
-        ),
+        plan.evaluations is not None,
     )
     entropy = site.entropy(plan, request.round)
     if question.evaluates:

@@ -24,6 +24,7 @@ from cloister.privacy.plan import Plan
 from cloister.protocol.exchange import Step
 from cloister.secagg.epoch_keys import advertise
 from cloister.secagg.epoch_terms import EpochTerms
+from cloister.secagg.numbering import sum_number
 from cloister.secagg.participant import Participant, join, mask_update, reveal, sign_set
 from cloister.secagg.query import Query, from_hex
 
@@ -93,7 +94,7 @@ class SecureExchange:
         question: The coordinator's question.
         number: The round.
         adapter: SHA-256 of the global adapter in the question, in hex.
-        sum: The number of the sum (`secagg.numbering`).
+        has_evaluations: Whether the study has private evaluations.
     """
 
     site: str
@@ -103,7 +104,13 @@ class SecureExchange:
     question: Query
     number: int
     adapter: str
-    sum: int
+    has_evaluations: bool = False
+
+    @property
+    def sum(self) -> int:
+        """The number of the sum, to which masks and signatures are bound."""
+        evaluates = self.question.evaluates
+        return sum_number(self.number, evaluates=evaluates, has_evaluations=self.has_evaluations)
 
     def answer(
         self, step: Step, charge: Charge, noised: Callable[[], NDArray[np.int64]]

@@ -236,7 +236,10 @@ class Ledger:
             BudgetError: The budget does not cover the round.
         """
         if charge.study not in self._history.studies:
-            self._terms(charge, request_of(charge.plan, is_private=charge.is_private))
+            self._terms(
+                charge,
+                request_of(charge.plan, is_private=charge.is_private, kind=charge.kind),
+            )
 
     @property
     def promise(self) -> Stated:

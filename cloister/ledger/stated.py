@@ -256,7 +256,7 @@ def used(history: History, grid: float = FINE) -> Stated:
 
 
 def exhausted(history: History, name: str, steps: int, kind: ReleaseKind) -> str:
-    """The message that a budget does not cover another round or private evaluation.
+    """The message that a budget does not cover another release.
 
     Args:
         history: The ledger's.
@@ -264,9 +264,10 @@ def exhausted(history: History, name: str, steps: int, kind: ReleaseKind) -> str
         steps: Steps of a round.
         kind: What does not fit.
     """
-    more = "a private evaluation does not fit"
-    if kind is ReleaseKind.TRAINING:
-        more = f"another {counted(steps, 'step')} {'does' if steps == 1 else 'do'} not fit"
+    more = f"another {counted(steps, 'step')} {'does' if steps == 1 else 'do'} not fit"
+    if kind is not ReleaseKind.TRAINING:
+        what = "private evaluation" if kind is ReleaseKind.EVALUATION else "round of votes"
+        more = f"another {what} does not fit"
     so_far, budget = used(history, COARSE), history.budget
     return (
         f"{name}: the lifetime budget is epsilon {budget.epsilon:g} at delta "

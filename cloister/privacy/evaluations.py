@@ -18,6 +18,8 @@ from typing import Any
 
 from cloister.errors import RefusedError
 from cloister.privacy.events import MOST_NOISE, GaussianEvent
+from cloister.privacy.shared_noise import SharedNoise, shared_noise
+from cloister.privacy.sharing import Sharing
 
 # Largest norm of one unit's vector; statistics are scaled by public weights to fit into it.
 BOUND = 1.0
@@ -69,6 +71,28 @@ class Evaluations:
             noise_multiplier=self.noise_multiplier,
             sample_rate=1.0,
             steps=len(self.rounds) if evaluations is None else evaluations,
+        )
+
+    def shared(self, sharing: Sharing, public_records: int, values: int) -> SharedNoise:
+        """Returns each site's share of the noise, under secure aggregation.
+
+        Of the declared units at most half are held out (`data.held_out`), and each moves a
+        statistic by at most the bound; a sum has room for four times as many.
+
+        Args:
+            sharing: How the noise is shared.
+            public_records: A site's declared number of units.
+            values: Number of statistics.
+
+        Raises:
+            RefusedError: The noise does not fit its bits.
+        """
+        return shared_noise(
+            sharing,
+            bound=BOUND,
+            noise_multiplier=self.noise_multiplier,
+            expected_batch_size=-(-public_records // 2),
+            values=values,
         )
 
     def until(self, last: int) -> Evaluations | None:

@@ -2,9 +2,8 @@
 
 A worker is the only process that writes its sites' ledgers, keys of an epoch and personal
 adapters; the coordinator's process only reads them. Questions and answers are Python's pickles on
-pipes that only the two processes have.
-
-python -m cloister.simulation.site_worker QUESTIONS ANSWERS       two file descriptors
+pipes that only the two processes have. A worker is a fork of the coordinator's process, or is
+started anew (`fresh_worker`).
 
 **Why forks are safe here.** A fork has one thread, that which called `fork`, and a copy of every
 lock as it was; what another thread held stays locked for ever, and threads of a pool are missing.
@@ -45,7 +44,6 @@ import torch
 from flwr.app import Message
 
 from cloister.errors import CloisterError
-from cloister.quiet import keep_quiet
 from cloister.simulation.local_grid import LocalGrid
 from cloister.simulation.site_app import site_app
 from cloister.simulation.study import SimulatedSites, workspace_of
@@ -147,7 +145,7 @@ def run_as_fork(
     sys.stdout = sys.stderr = os.fdopen(
         2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False
     )
-    _log_to(answers)
+    log_to(answers)
 
     def work() -> None:
         torch.set_num_threads(setup.threads)
@@ -155,13 +153,18 @@ def run_as_fork(
             workspace_of(setup.sites.prepared).network.share_caches(setup.processes)
         serve(questions, answers, setup)
 
-    _end_after(work, answers)
+    end_after(work, answers)
     os.read(alive, 1)
     os._exit(0)
 
 
-def _end_after(work: Callable[[], None], answers: Connection) -> None:
-    """Starts a thread that does the work and then ends the process, without `atexit`."""
+def end_after(work: Callable[[], None], answers: Connection) -> None:
+    """Starts a thread that does the work and then ends the process, without `atexit`.
+
+    Args:
+        work: An error of it ends the simulation.
+        answers: Where the error goes.
+    """
 
     def run() -> None:
         code = 1
@@ -197,32 +200,9 @@ class _Sent(logging.handlers.QueueHandler):
         self._answers.send(record)
 
 
-def _log_to(answers: Connection) -> None:
+def log_to(answers: Connection) -> None:
     """Replaces every handler of every logger."""
     for logger in logging.root.manager.loggerDict.values():
         if isinstance(logger, logging.Logger) and logger.handlers:
             logger.handlers, logger.propagate = [], True
     logging.root.handlers = [_Sent(answers)]
-
-
-def main(questions: Connection, answers: Connection) -> NoReturn:
-    """Runs a worker that was started anew: it prepares the study from the recipe.
-
-    Its standard input closes when the coordinator's process ends.
-    """
-    keep_quiet()
-    _log_to(answers)
-
-    def work() -> None:
-        setup = questions.recv()
-        torch.set_num_threads(setup.threads)
-        serve(questions, answers, setup)
-
-    _end_after(work, answers)
-    sys.stdin.buffer.read()
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    read, write = (int(number) for number in sys.argv[1:3])
-    main(Connection(read, writable=False), Connection(write, readable=False))

@@ -243,7 +243,7 @@ def _anew(name: str, setup: WorkerSetup) -> SiteWorker:
 
     def start() -> WorkerChild:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "cloister.simulation.site_worker", *map(str, ends)],
+            [sys.executable, "-P", "-m", "cloister.simulation.fresh_worker", *map(str, ends)],
             pass_fds=ends,
             stdin=pipes.alive,
             stdout=subprocess.DEVNULL,

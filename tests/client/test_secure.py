@@ -22,7 +22,6 @@ from cloister.privacy.sharing import Sharing
 from cloister.protocol.exchange import Step
 from cloister.secagg.epoch_keys import advertise
 from cloister.secagg.epoch_terms import EpochTerms
-from cloister.secagg.numbering import sum_number
 from cloister.secagg.query import Query, to_hex
 from tests.support.ledgers import new_ledger, small_plan
 
@@ -134,9 +133,7 @@ class Member:
 
     def ask(self, number: int, step: Step = Step.MASK):  # type: ignore[no-untyped-def]
         asked = Query(epoch=1, members=self.terms.members, advertisements=to_hex(self.adverts))
-        asking = SecureExchange(
-            "own", self.ledger, self.keys, self.terms, asked, number, "ab" * 32, number
-        )
+        asking = SecureExchange("own", self.ledger, self.keys, self.terms, asked, number, "ab" * 32)
         charge = Charge(
             study="study", round=number, plan=PLAN, request=f"adapter {number}", is_private=True
         )
@@ -185,18 +182,17 @@ def test_a_round_and_its_evaluation_are_two_sums_with_masks_of_their_own(tmp_pat
     member = Member(tmp_path / "own.ledger")
     plan = replace(PLAN, evaluations=Evaluations(rounds=(1,), noise_multiplier=1.0))
 
-    def masked(evaluates: bool, numbered: int | None = None) -> bytes:
+    def masked(evaluates: bool, kind: ReleaseKind | None = None) -> bytes:
         asked = Query(
             epoch=1,
             members=member.terms.members,
             advertisements=to_hex(member.adverts),
             evaluates=evaluates,
         )
-        at = sum_number(1, evaluates=evaluates, has_evaluations=True)
         asking = SecureExchange(
-            "own", member.ledger, member.keys, member.terms, asked, 1, "ab" * 32, numbered or at
+            "own", member.ledger, member.keys, member.terms, asked, 1, "ab" * 32, True
         )
-        kind = ReleaseKind.EVALUATION if evaluates else ReleaseKind.TRAINING
+        kind = kind or (ReleaseKind.EVALUATION if evaluates else ReleaseKind.TRAINING)
         charge = Charge(
             study="study", round=1, plan=plan, request=f"{kind}", is_private=True, kind=kind
         )
@@ -205,7 +201,7 @@ def test_a_round_and_its_evaluation_are_two_sums_with_masks_of_their_own(tmp_pat
     update = masked(evaluates=False)
     # With the update's number, its masks would be drawn again: nothing leaves.
     with pytest.raises(RoundSpentError, match="masked before"):
-        masked(evaluates=True, numbered=2)
+        masked(evaluates=False, kind=ReleaseKind.EVALUATION)
     other = Member(tmp_path / "other.ledger")
     member.ledger, member.keys, member.terms, member.adverts = (
         other.ledger,

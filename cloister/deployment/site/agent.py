@@ -272,7 +272,11 @@ class Agent:
     def _is_asked(self, request: RoundRequest) -> None:
         """Notes a question after its signature was checked."""
         self._question, self._asked = request, (request.study, request.round)
-        others = {Step.PREPARE: "preparing", Step.DELIVER: "taking the adapter"}
+        others = {
+            Step.PREPARE: "preparing",
+            Step.DELIVER: "taking the adapter",
+            Step.VOTE: "voting",
+        }
         usual = "evaluating" if is_evaluation(request) else "training"
         doing = others.get(request.step, usual)
         self._doing(doing, study=request.study, round=request.round)
