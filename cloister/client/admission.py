@@ -126,7 +126,7 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
         _check_shapes(site, workspace, plan)
     _check_promise(site, plan)
     if plan.evaluations is not None:
-        _check_evaluations(site, workspace)
+        _check_evaluations(site, workspace, plan)
     is_private = site.entropy(plan, 1).is_private
     units = "" if site.banding is None else site.banding.key
     site.ledger.check(
@@ -179,9 +179,12 @@ def _check_shapes(site: Site, workspace: Workspace, plan: Plan) -> None:
         )
 
 
-def _check_evaluations(site: Site, workspace: Workspace) -> None:
-    """Refuses evaluations where nothing is held out, or where the task has no statistics."""
-    released_shapes(workspace.task)
+def _check_evaluations(site: Site, workspace: Workspace, plan: Plan) -> None:
+    """Refuses evaluations where nothing is held out, where the task has no statistics, or where
+    their shared noise does not fit its bits."""
+    (shape,) = released_shapes(workspace.task).values()
+    if plan.sharing is not None:
+        plan.shared_evaluation_noise(*shape)
     if site.held_out is None:
         raise RefusedError(NOTHING_HELD_OUT)
 

@@ -20,7 +20,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import digest, encode
 from cloister.client.admission import Admitted, admit
 from cloister.client.charged import charged
-from cloister.client.evaluating import evaluate
+from cloister.client.evaluating import check_listed, evaluate, evaluated_securely
 from cloister.client.rollback import check_seen
 from cloister.client.secure import SecureExchange, agreed_terms
 from cloister.client.site import Site
@@ -259,13 +259,24 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
     if site.keys is None or request.step is Step.TRAIN:
         raise RefusedError("the plan's noise is shared, so an update leaves only under a mask")
     question = Query.from_bytes(request.body)
+    if question.evaluates:
+        check_listed(admitted, request)
     terms = agreed_terms(
         site.study, question, plan, site.policy.accept, site.name, site.ledger.public_key
     )
     asking = SecureExchange(
-        site.name, site.ledger, site.keys, terms, question, request.round, digest(request.adapter)
+        site.name,
+        site.ledger,
+        site.keys,
+        terms,
+        question,
+        request.round,
+        digest(request.adapter),
+        plan.evaluations is not None,
     )
     entropy = site.entropy(plan, request.round)
+    if question.evaluates:
+        return _released(site, request, evaluated_securely(admitted, request, asking, entropy))
     start = Adapter({})
     if request.step is Step.MASK:
         _check_start(site, request)
