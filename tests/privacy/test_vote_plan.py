@@ -34,7 +34,7 @@ def test_its_event_is_the_gaussian_mechanism_at_rate_one_and_the_target_is_met()
     [
         ({"enabled": False}, "votes without noise"),
         ({"noise_multiplier": 0.0}, "votes without noise"),
-        ({"noise": "shared"}, "secure aggregation sums the updates of training alone"),
+        ({"noise": "shared"}, "votes have no secure aggregation"),
         ({"noise_bands": 2}, "votes have neither"),
         ({"evaluation_rounds": (1,)}, "votes have neither"),
         ({"site_epsilon": 1.0}, "hides units and not a whole site"),

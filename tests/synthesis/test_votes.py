@@ -275,7 +275,7 @@ def test_the_first_candidates_are_public_texts_and_variations_where_they_are_few
     [
         ([("candidates = 6", "candidates = 60")], UsageError, r"votes.candidates: 60 given; 2 si"),
         ([("epsilon = 4.0", "enabled = false")], UsageError, "privacy.enabled: votes without noi"),
-        ([("epsilon = 4.0", 'noise = "shared"')], RecipeError, "secure aggregation sums the updat"),
+        ([("epsilon = 4.0", 'noise = "shared"')], RecipeError, "votes have no secure aggregation"),
         ([("epsilon = 4.0", "max_grad_norm = 2.0")], RecipeError, "max_grad_norm: votes do not"),
         ([("sites = 2", "sites = 2\ntest = 'x.jsonl'")], RecipeError, "data.test: votes do not"),
         ([("[privacy]", "[training]\n[privacy]")], RecipeError, "training: not a section"),
