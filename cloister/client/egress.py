@@ -111,6 +111,10 @@ def check_outgoing(
             _check_release(reply, site, ReleaseKind.EVALUATION)
             decode(reply.delta, evaluated)
             return
+        if asked.step is Step.VOTE:
+            _check_release(reply, site, ReleaseKind.VOTE)
+            decode(reply.delta, dict(site.plan.message))
+            return
         _check_release(reply, site)
         _check_update(reply, site, shapes)
     except AdapterFormatError as error:

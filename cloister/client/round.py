@@ -23,6 +23,7 @@ from cloister.client.evaluating import evaluate
 from cloister.client.rollback import check_seen
 from cloister.client.secure import SecureExchange, agreed_terms
 from cloister.client.site import Site
+from cloister.client.voting import vote
 from cloister.errors import RefusedError, UsageError
 from cloister.evidence.certificate_alone import to_bytes
 from cloister.ledger.charge import Charge, Released
@@ -87,6 +88,10 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
     if request.step is Step.EVALUATE:
         _check_length(site, request)
         return _released(site, request, evaluate(admitted, request))
+    if request.step is Step.VOTE:
+        return _released(site, request, vote(admitted, request))
+    if plan.votes is not None:
+        raise RefusedError(f"{request.step} was asked; this study's plan lists votes alone")
     if not 1 <= request.round <= plan.num_rounds:
         raise RefusedError(f"round {request.round} is outside the plan's {plan.num_rounds}")
     _check_length(site, request)

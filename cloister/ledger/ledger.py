@@ -233,7 +233,10 @@ class Ledger:
             BudgetError: The budget does not cover the round.
         """
         if charge.study not in self._history.studies:
-            self._terms(charge, request_of(charge.plan, is_private=charge.is_private))
+            self._terms(
+                charge,
+                request_of(charge.plan, is_private=charge.is_private, kind=charge.kind),
+            )
 
     @property
     def promise(self) -> Stated:
@@ -307,8 +310,8 @@ class Ledger:
         before, budget = self._history.spent, self._history.budget
         fixed = terms_for(request, before, budget)
         if not fits(request, before, budget, fixed):
-            steps = charge.plan.local_steps
-            raise BudgetError(exhausted(self._history, str(self._file.path), steps))
+            name, steps = str(self._file.path), charge.plan.local_steps
+            raise BudgetError(exhausted(self._history, name, steps, charge.kind))
         return fixed
 
     def write_release(self, seq: int, payload: bytes, time: str | None) -> Released:

@@ -25,10 +25,11 @@ from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.shared_noise import SHARE_LEFT, SharedNoise, shared_noise
 from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Neighbouring, Unit
+from cloister.privacy.votes import BOUND, check_candidates
 
 Message = tuple[tuple[str, tuple[int, ...]], ...]  # names and shapes, in name order
 # Terms that are left out where a plan has none of them.
-_LATER = {"sharing", "bands", "evaluations"}
+_LATER = {"sharing", "bands", "evaluations", "votes"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,9 @@ class Plan:
         bands: k, the integers by which the noise of successive steps is correlated
             (`privacy.bands`); empty: the noise of each step is independent.
         evaluations: The private evaluations on held-out units; None: there are none.
+        votes: Number of public candidates among which every unit votes in every round
+            (`privacy.votes`); then nothing is trained, the rate and the bound are 1, and `message`
+            is the histogram. None: a plan that trains.
     """
 
     public_records: int
@@ -71,8 +75,11 @@ class Plan:
     sharing: Sharing | None = None
     bands: tuple[int, ...] = ()
     evaluations: Evaluations | None = None
+    votes: int | None = None
 
     def __post_init__(self) -> None:
+        if self.votes is not None:
+            self._check_votes(self.votes)
         if self.evaluations is not None:
             self._check_evaluations(self.evaluations)
         if not self.bands:
@@ -83,6 +90,26 @@ class Plan:
                 "correlated noise is possible for one step a round, with noise of the site's own"
             )
         check_room(self.bands, self.noise_multiplier, self.num_rounds)
+
+    def _check_votes(self, candidates: int) -> None:
+        check_candidates(candidates)
+        if self.sharing is not None or self.bands or self.evaluations or not self.is_private:
+            raise RefusedError(
+                "votes are possible with noise of the site's own, and without training or "
+                "evaluations beside them"
+            )
+        whole = (self.public_records, 1, BOUND, None)
+        if whole != (
+            self.expected_batch_size,
+            self.local_steps,
+            self.max_grad_norm,
+            self.max_update_norm,
+        ):
+            raise RefusedError(
+                f"votes are of every unit, once a round, of norm {BOUND:g}: a sample rate or a "
+                "bound below 1 is not possible; ask for a study that trains, or allow "
+                "privacy.max_sample_rate = 1 and privacy.max_grad_norm = 1 in site.toml"
+            )
 
     def _check_evaluations(self, evaluations: Evaluations) -> None:
         if self.sharing is not None or self.bands or not self.is_private:
@@ -114,10 +141,11 @@ class Plan:
     @property
     def listed(self) -> tuple[tuple[ReleaseKind, GaussianEvent], ...]:
         """All releases of the study, fixed in advance: one event for each kind of release."""
-        training = (ReleaseKind.TRAINING, self.event(self.compositions(self.num_rounds)))
+        kind = ReleaseKind.TRAINING if self.votes is None else ReleaseKind.VOTE
+        steps = (kind, self.event(self.compositions(self.num_rounds)))
         if self.evaluations is None:
-            return (training,)
-        return training, (ReleaseKind.EVALUATION, self.evaluations.event())
+            return (steps,)
+        return steps, (ReleaseKind.EVALUATION, self.evaluations.event())
 
     @property
     def releases(self) -> tuple[GaussianEvent, ...]:
@@ -223,8 +251,8 @@ class Plan:
         return replace(self, noise_multiplier=share) if share >= SMALLEST_NOISE else None
 
     def terms(self) -> dict[str, Any]:
-        """Returns the fields as JSON values; without `sharing`, `bands` and `evaluations` where
-        there are none.
+        """Returns the fields as JSON values; without `sharing`, `bands`, `evaluations` and `votes`
+        where there are none.
 
         So the digests of plans from before they existed stay the same.
         """

@@ -47,6 +47,12 @@ STAND_IN = (
     "--set data.train=… and --set data.test=…"
 )
 
+# What is said of `[votes]` in a recipe, and in a study that a deployed site is asked to join.
+VOTES_ELSEWHERE = (
+    "a study of votes runs on one machine, by cloister synthesize --votes FILE; deployed sites and "
+    "the commands that train take no part in one"
+)
+
 Tables = dict[str, object]
 
 
@@ -197,6 +203,7 @@ def read_sections(
                 if meant
                 else f"known: {', '.join(KINDS)}"
             )
+            hint = VOTES_ELSEWHERE if name == "votes" else hint
             problems.append(f"{shortened(name)[1:-1]}: unknown section; {hint}")
         elif not isinstance(table, dict):
             problems.append(f"{name}: {shortened(table)} given; a section [{name}] is needed")

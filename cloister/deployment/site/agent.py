@@ -275,6 +275,7 @@ class Agent:
             Step.PREPARE: "preparing",
             Step.DELIVER: "taking the adapter",
             Step.EVALUATE: "evaluating",
+            Step.VOTE: "voting",
         }
         doing = others.get(request.step, "training")
         self._doing(doing, study=request.study, round=request.round)
