@@ -268,6 +268,11 @@ def base_rows(
         f"{amount(through, 'B')}; {amount(through * study.rounds, 'B')} in the study",
         "computed",
     )
+    yield Row(
+        f"{base.name}: a round's questions in the SuperLink's database, until they are fetched",
+        amount(study.sites * values * FLOAT32, "B"),
+        "computed: each site's question is signed with a copy of the adapter in it",
+    )
     beside = found.rows["mean: bytes beside the updates by byte of one update"][0][1]
     yield Row(
         f"{base.name}: coordinator's memory for a mean, any number of sites",

@@ -151,7 +151,7 @@ def exchange() -> dict[str, int]:
             for name, shape in _shapes().items()
         }
     )
-    theirs = ArrayRecord({name: torch.from_numpy(adapter[name]) for name in adapter})
+    theirs = ArrayRecord({name: torch.from_numpy(adapter[name].copy()) for name in adapter})
     both = _message_bytes(RecordDict({"arrays": theirs}))
     signature = bytes(64)
     question = RoundRequest("0" * 64, 1, encode(adapter), to="site", signature=signature)

@@ -110,7 +110,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         if axis is axes.yaxis:
             axes.set_yscale("log")
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
         axis.set_minor_formatter(NullFormatter())
     if not panel.decades:
         axes.set_ylim(bottom=0)
@@ -123,6 +123,13 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.spines[side].set_visible(False)
     if any(panel.curves):
         axes.legend(frameon=False, fontsize=8)
+
+
+def _short(value: float) -> str:
+    """A tick's number: 500, 20k, 5M."""
+    if value >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value / 1e3:g}k" if value >= 1e4 else f"{value:,g}"
 
 
 def bars(values: Mapping[str, float], goals: Mapping[str, float], label: str) -> str:

@@ -85,7 +85,7 @@ def test_the_number_of_sites_in_a_time_leaves_room_for_what_does_not_grow() -> N
 
 def test_a_study_twice_as_long_costs_twice_the_money_and_the_wall_is_named() -> None:
     found = recorded()
-    short, long = (tables(Study(rounds=n), found, 2.0, 1e14)["7B"][1] for n in (100, 200))
+    short, long = (tables(Study(rounds=n), found, 2.0, 1e14)["7B"][1] for n in (10_000, 20_000))
     one, two = (
         float(row.cost.split(", ", 1)[1].split()[0].replace(",", "")) for row in (short, long)
     )
