@@ -1,4 +1,4 @@
-"""Whole simulations beside Flower's stock one, and the bytes of an exchange beside FlowerTune's.
+"""Whole simulations beside Flower's stock one.
 
     python -m benchmarks.peer_simulations [--texts FILE.jsonl] [--sites 10] [--rounds 5] [--turns 1]
 
@@ -19,18 +19,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-import torch
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
-
 from benchmarks.figure import Figure
 from benchmarks.peer_steps import LONGEST, RANK, RATE
 from benchmarks.process_tree import Used, used_by
-from cloister.adapter.formats import Dtype
-from cloister.adapter.tensors import Adapter
-from cloister.adapter.wire import encode
-from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status
 
 STOCK, LOCAL, RAY = "Flower's stock simulation", "Cloister, local", "Cloister, --engine ray"
 BATCH = 64
@@ -39,8 +30,6 @@ TEST_RECORDS = 50
 # Goals of README.md: the peer's time over ours.
 GOALS: Mapping[str, tuple[str, float]] = {LOCAL: ("local", 4.0), RAY: ("--engine ray", 2.0)}
 MEMORY_GOAL = 5.0
-# Shapes of an exchange: rank 8 on queries and values of MiniLM's six layers, and a head of 77.
-LAYERS, WIDTH, LABELS = 6, 384, 77
 
 
 def command_of(
@@ -137,61 +126,6 @@ def figures(sites: int, found: Mapping[str, list[Used]]) -> Iterator[Figure]:
             yield Figure(f"{name}: memory", memory, MEMORY_GOAL, "at least")
 
 
-def exchange() -> dict[str, int]:
-    """Bytes of one round's messages for one adapter, by name.
-
-    FlowerTune sends the adapter's arrays in float32 in both directions. Ours are a question with
-    the adapter, and answers with an update in float32 and in int8. All objects of a Flower message
-    count, without HTTP.
-    """
-    rng = np.random.default_rng(0)
-    adapter = Adapter(
-        {
-            name: rng.normal(scale=1e-2, size=shape).astype(np.float32)
-            for name, shape in _shapes().items()
-        }
-    )
-    theirs = ArrayRecord({name: torch.from_numpy(adapter[name].copy()) for name in adapter})
-    both = _message_bytes(RecordDict({"arrays": theirs}))
-    signature = bytes(64)
-    question = RoundRequest("0" * 64, 1, encode(adapter), to="site", signature=signature)
-
-    def answer(dtype: Dtype) -> int:
-        reply = RoundReply(
-            "site", 1, Status.TRAINED, encode(adapter, dtype), 8.0, "0" * 64, signature
-        )
-        return _message_bytes(RecordDict({RECORD: ConfigRecord(reply.fields())}))
-
-    return {
-        "FlowerTune-style, down": both,
-        "FlowerTune-style, up": both,
-        "Cloister, down": _message_bytes(RecordDict({RECORD: ConfigRecord(question.fields())})),
-        "Cloister, up, float32": answer("float32"),
-        "Cloister, up, int8": answer("int8"),
-    }
-
-
-def exchange_figures(sizes: Mapping[str, int]) -> Iterator[Figure]:
-    """Yields a FlowerTune-style exchange's bytes over ours, up and down."""
-    up = sizes["FlowerTune-style, up"] / sizes["Cloister, up, int8"]
-    yield Figure("FlowerTune-style ÷ ours (int8), bytes up", up, 3.9, "at least")
-    down = sizes["FlowerTune-style, down"] / sizes["Cloister, down"]
-    yield Figure("FlowerTune-style ÷ ours, bytes down", down, 3.9, "at least")
-
-
-def _shapes() -> Mapping[str, tuple[int, ...]]:
-    found: dict[str, tuple[int, ...]] = {"head.weight": (LABELS, WIDTH), "head.bias": (LABELS,)}
-    for layer in range(LAYERS):
-        for module in ("query", "value"):
-            name = f"layer.{layer}.{module}"
-            found |= {f"{name}.lora_A": (RANK, WIDTH), f"{name}.lora_B": (WIDTH, RANK)}
-    return found
-
-
-def _message_bytes(content: RecordDict) -> int:
-    return sum(len(one.deflate()) for one in get_all_nested_objects(content).values())
-
-
 def main() -> None:
     """Measures, and prints each side's CPU, wall time and memory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -200,9 +134,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--turns", type=int, default=1, help="how often each side runs")
     asked = parser.parse_args()
-    sizes = exchange()
-    for name, count in sizes.items():
-        print(f"{name:<26} {count:>9,} bytes")
     found, absent = measured(asked.texts, asked.sites, asked.rounds, asked.turns)
     print(f"load {os.getloadavg()}")
     for side, turns in found.items():
@@ -210,7 +141,7 @@ def main() -> None:
             print(f"{side:<26} {used.cpu:8.1f} CPU s {used.wall:8.1f} s {used.peak / 1e9:6.2f} GB")
     for side, why in absent.items():
         print(f"{side:<26} not run: {why}")
-    for figure in (*exchange_figures(sizes), *figures(asked.sites, found)):
+    for figure in figures(asked.sites, found):
         print(figure)
 
 

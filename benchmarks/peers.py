@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from benchmarks import peer_simulations, peer_steps
+from benchmarks import exchange, peer_simulations, peer_steps
 from benchmarks.figure import Figure
 
 # Batches, and sites, of the goals in README.md.
@@ -93,7 +93,7 @@ def measured(
         fastdp: Root of a checkout of fastDP's source; None: it is not run.
         is_quick: Whether whole simulations are left out.
     """
-    exchanged = list(peer_simulations.exchange_figures(peer_simulations.exchange()))
+    exchanged = list(exchange.figures())
     peers.figures += exchanged
     yield from exchanged
     for one in texts:

@@ -255,9 +255,11 @@ def seen_alone(charges, plans):
         if "sharing" in plans[plan]:
             sharing = plans[plan]["sharing"]
             honest = sharing["sites"] - sharing["missing"] - sharing["colluding"]
-            noise *= math.sqrt(SHARE_LEFT / honest)
-            if noise < LEAST_NOISE:
-                noise, private = plans[plan]["noise_multiplier"], False
+            share = noise * math.sqrt(SHARE_LEFT / honest)
+            if share < LEAST_NOISE:
+                private = False
+            else:
+                noise = share
         events.append((noise, rate, steps, private))
     return merged(events)
 
@@ -304,7 +306,8 @@ def kinds_of(terms):
 
 
 def is_evaluated(terms):
-    """Whether a plan's evaluations can be: rounds of the plan in rising order, beside own noise."""
+    """Whether a plan's evaluations can be: rounds of the plan in rising order, beside independent
+    noise; statistics with shared noise take 32 bits."""
     told = terms["evaluations"]
     need(set(told) == {"rounds", "noise_multiplier"}, "unknown terms of evaluations")
     rounds, noise = told["rounds"], told["noise_multiplier"]
@@ -314,7 +317,8 @@ def is_evaluated(terms):
         and rounds == sorted(set(rounds)) != []
         and type(noise) in NUMBER
         and LEAST_NOISE <= noise <= MOST_NOISE
-        and not {"sharing", "bands"} & set(terms)
+        and "bands" not in terms
+        and terms.get("sharing", {"bits": 32})["bits"] == 32
         and terms["noise_multiplier"] > 0
         and terms["max_grad_norm"] is not None
     )

@@ -134,11 +134,13 @@ def _conform(study: Recipe, as_json: bool) -> None:
     from cloister.audit.banded_conformance import banded_checks
     from cloister.audit.conformance import conformance
     from cloister.audit.evaluation_conformance import evaluation_checks
+    from cloister.audit.shared_evaluations import shared_evaluation_checks
     from cloister.audit.site_answers import answer_checks
     from cloister.audit.site_noise import site_noise
     from cloister.audit.unit_conformance import unit_check
 
     site = audited_site(study, PERSONS, EACH)
+    evaluated = shared_evaluation_checks if site.plan.sharing else evaluation_checks
     plain = site.with_training_alone()
     names = tuple(f"site {number}" for number in range(1, study.data.sites + 1))
     checks = [
@@ -147,7 +149,7 @@ def _conform(study: Recipe, as_json: bool) -> None:
         *site_noise(study, plain, names),
         *(() if site.plan.sharing else answer_checks(study, plain)),
         *(banded_checks(study, site) if site.plan.bands else ()),
-        *(evaluation_checks(study, site) if site.plan.evaluations else ()),
+        *(evaluated(study, site) if site.plan.evaluations else ()),
     ]
     _report(checks, site.plan, as_json)
 

@@ -25,6 +25,7 @@ from cloister.training.config import TrainingConfig
 from cloister.training.held_out_sum import released_shapes
 from cloister.training.joined_processes import join
 from cloister.training.proof import Proof, proven
+from cloister.training.question import Question, question_of
 from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.workspace import Workspace
 
@@ -42,6 +43,7 @@ class Admitted:
         plan: What the site runs: the stricter of study and policy.
         shapes: The shapes of private passes through the network, proven on this machine; None
             without privacy, and for votes, whose texts go through it one by one.
+        question: How the global adapter in a round's question is read.
         period: Seconds between the moments at which updates leave; 0: at once.
         evaluation_period: The same of private evaluations.
         silent: Number of records of which nothing is learnt, because `task.max_length` cuts what
@@ -53,6 +55,7 @@ class Admitted:
     workspace: Workspace
     plan: Plan
     shapes: BatchShapes | None
+    question: Question
     period: float = 0.0
     evaluation_period: float = 0.0
     silent: int = 0
@@ -123,7 +126,7 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
         _check_shapes(site, workspace, plan)
     _check_promise(site, plan)
     if plan.evaluations is not None:
-        _check_evaluations(site, workspace)
+        _check_evaluations(site, workspace, plan)
     is_private = site.entropy(plan, 1).is_private
     units = "" if site.banding is None else site.banding.key
     site.ledger.check(
@@ -137,7 +140,8 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
             kind=ReleaseKind.TRAINING if plan.votes is None else ReleaseKind.VOTE,
         )
     )
-    admitted = Admitted(site, workspace, plan, _shapes(site, workspace, plan, prove))
+    question = question_of(workspace, site.training, from_seed=site.from_seed)
+    admitted = Admitted(site, workspace, plan, _shapes(site, workspace, plan, prove), question)
     if workspace.team is not None:
         admitted.gather()
     return admitted
@@ -175,9 +179,12 @@ def _check_shapes(site: Site, workspace: Workspace, plan: Plan) -> None:
         )
 
 
-def _check_evaluations(site: Site, workspace: Workspace) -> None:
-    """Refuses evaluations where nothing is held out, or where the task has no statistics."""
-    released_shapes(workspace.task)
+def _check_evaluations(site: Site, workspace: Workspace, plan: Plan) -> None:
+    """Refuses evaluations where nothing is held out, where the task has no statistics, or where
+    their shared noise does not fit its bits."""
+    (shape,) = released_shapes(workspace.task).values()
+    if plan.sharing is not None:
+        plan.shared_evaluation_noise(*shape)
     if site.held_out is None:
         raise RefusedError(NOTHING_HELD_OUT)
 

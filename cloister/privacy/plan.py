@@ -19,7 +19,7 @@ from cloister.errors import RefusedError, UsageError
 from cloister.privacy.accounting import SMALLEST_NOISE, calibrate, epsilon
 from cloister.privacy.bands import check_bands, check_room, coefficients, step_variance
 from cloister.privacy.config import PrivacyConfig
-from cloister.privacy.evaluations import Evaluations
+from cloister.privacy.evaluations import STATISTIC_BITS, Evaluations
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.shared_noise import SHARE_LEFT, SharedNoise, shared_noise
@@ -112,10 +112,14 @@ class Plan:
             )
 
     def _check_evaluations(self, evaluations: Evaluations) -> None:
-        if self.sharing is not None or self.bands or not self.is_private:
+        if self.bands or not self.is_private:
             raise RefusedError(
-                "private evaluations are possible beside training whose noise is independent and "
-                "of the site's own"
+                "private evaluations are possible beside training whose noise is independent"
+            )
+        if self.sharing is not None and self.sharing.bits != STATISTIC_BITS:
+            raise RefusedError(
+                f"private evaluations with shared noise need {STATISTIC_BITS} bits a value: with "
+                "fewer, counts of units would be cut"
             )
         if evaluations.rounds[-1] > self.num_rounds:
             raise RefusedError(
@@ -237,6 +241,16 @@ class Plan:
             values=values,
         )
 
+    def shared_evaluation_noise(self, values: int) -> SharedNoise:
+        """Returns the noise that each site adds to so many statistics, for plans with `sharing`.
+
+        Raises:
+            RefusedError: There are no evaluations, the noise is not shared, or it does not fit.
+        """
+        if self.sharing is None or self.evaluations is None:
+            raise RefusedError("the plan has no evaluation whose noise is shared")
+        return self.evaluations.shared(self.sharing, self.public_records, values)
+
     def alone(self) -> Plan | None:
         """Returns the plan as a coordinator that colludes with all other sites sees it.
 
@@ -247,8 +261,15 @@ class Plan:
         """
         if self.sharing is None:
             return self
-        share = self.noise_multiplier * math.sqrt(SHARE_LEFT / self.sharing.honest)
-        return replace(self, noise_multiplier=share) if share >= SMALLEST_NOISE else None
+        left, evaluations = math.sqrt(SHARE_LEFT / self.sharing.honest), self.evaluations
+        noises = [self.noise_multiplier]
+        noises += [] if evaluations is None else [evaluations.noise_multiplier]
+        if min(noises) * left < SMALLEST_NOISE:
+            return None
+        if evaluations is not None:
+            share = evaluations.noise_multiplier * left
+            evaluations = replace(evaluations, noise_multiplier=share)
+        return replace(self, noise_multiplier=self.noise_multiplier * left, evaluations=evaluations)
 
     def terms(self) -> dict[str, Any]:
         """Returns the fields as JSON values; without `sharing`, `bands`, `evaluations` and `votes`

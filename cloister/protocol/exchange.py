@@ -46,11 +46,11 @@ class Step(StrEnum):
     PREPARE = "prepare"  # once per study, as round 0: whether it takes part; nothing is charged
     TRAIN = "train"
     ADVERTISE = "advertise"  # its public key of an epoch
-    MASK = "mask"  # its masked update
+    MASK = "mask"  # its masked update, or statistics of an evaluation
     SIGN = "sign"  # its signature on the list of sites whose updates are summed
     REVEAL = "reveal"  # its shares of the secrets that unmask that sum
     CERTIFY = "certify"  # its signed certificate of the study, once, at the end
-    EVALUATE = "evaluate"  # its noised scores on held-out units, of the adapter after a round
+    EVALUATE = "evaluate"  # its noised scores on held-out units, with noise of its own
     VOTE = "vote"  # its noised votes for the candidates in the question
     DELIVER = "deliver"  # to keep the final adapter, which is in the question; nothing is charged
 
