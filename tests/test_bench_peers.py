@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import peer_simulations, peer_steps, peers
+from benchmarks import exchange, peer_simulations, peer_steps, peers
 from benchmarks.figure import Figure
 from benchmarks.page import page_of
 from benchmarks.peer_simulations import LOCAL, RAY, STOCK, command_of
@@ -113,6 +113,7 @@ def test_the_quick_run_says_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) 
     taken = {name: Taken((goal,), (1.0,)) for name, goal in peer_steps.GOALS.items()}
     taken[peer_steps.OURS] = Taken((1.0,), (1.0,))
     monkeypatch.setattr(peer_steps, "measured", lambda *given: (taken, {"fastDP": "absent"}))
+    monkeypatch.setattr(exchange, "figures", lambda: iter([Figure("bytes", 4.0, 4.0, "at least")]))
     made = Peers()
     yielded = list(peers.measured(made, ["texts"], 5, None, is_quick=True))
     assert yielded == made.figures

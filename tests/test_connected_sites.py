@@ -14,9 +14,15 @@ from cloister.adapter.wire import encode
 from cloister.ledger.signing import public_hex
 from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.server.replies import Awaited, ReplyTerms, read_replies, update_reader
+from tests.support.clock import Clock, TimedGrid
 
 ADAPTER = Adapter({"w": np.ones((3, 2), np.float32)})
 TRAIN = RoundRequest("d", 1, encode(ADAPTER), to="ward")
+
+
+@pytest.fixture(autouse=True)
+def _named() -> None:
+    TimedGrid(Clock(), {})  # Flower's messages want to know whose process this is
 
 
 def message(content: RoundRequest | RoundReply) -> Message:
