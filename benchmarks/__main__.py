@@ -9,6 +9,7 @@ import argparse
 from benchmarks import (
     accounting,
     evidence,
+    exchange,
     federation,
     isolation,
     ledger,
@@ -37,6 +38,7 @@ def main() -> None:
         steps.figures(texts, turns),
         isolation.figures([texts], turns),
         federation.figures(),
+        exchange.figures(),
     ):
         for figure in figures:
             print(figure, flush=True)
