@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
 SEEDS = (0, 1, 2)
+# Of a search, this many at least are run at all seeds.
+LEAST_FINALISTS = 3
 # What comes of a run; all other values of a row say what was run.
 OUTCOMES = ("accuracy", "records", "correct")
 
@@ -94,22 +96,41 @@ def where(rows: Iterable[Row], **wanted: object) -> list[Row]:
     return [row for row in rows if all(row.get(name) == value for name, value in wanted.items())]
 
 
-def chosen(methods: Sequence[Method], searched: Sequence[Row]) -> Method | None:
-    """The method with the highest mean on the validation split; of equal ones the first.
+def finalists(methods: Sequence[Method], searched: Sequence[Row]) -> list[Method]:
+    """The best quarter of the methods at the first seed, three at least, in their order.
 
     Args:
-        methods: What is chosen from; one alone needs no search.
+        methods: What is chosen from.
         searched: Rows of the validation split, of one data set, base, row and ε.
 
-    Returns:
-        None if a run is missing.
+    Raises:
+        RuntimeError: A method has no run at the first seed.
+    """
+    scores = [_scores(method, where(searched, seed=SEEDS[0]), 1)[0] for method in methods]
+    kept = max(LEAST_FINALISTS, len(methods) // 4)
+    order = sorted(range(len(methods)), key=lambda at: -scores[at])  # of equal ones the first
+    return [methods[at] for at in sorted(order[:kept])]
+
+
+def chosen(methods: Sequence[Method], searched: Sequence[Row]) -> Method:
+    """The finalist with the highest mean over the seeds; of equal ones the first.
+
+    Args:
+        methods: As above; one alone needs no search.
+        searched: As above.
+
+    Raises:
+        RuntimeError: A run is missing.
     """
     if len(methods) == 1:
         return methods[0]
-    means = []
-    for method in methods:
-        scores = [row["accuracy"] for row in where(searched, **settings(method))]
-        if len(scores) < len(seeds(method)):
-            return None
-        means.append(statistics.mean(scores))
-    return methods[means.index(max(means))]
+    best = finalists(methods, searched)
+    means = [statistics.mean(_scores(method, searched, len(seeds(method)))) for method in best]
+    return best[means.index(max(means))]
+
+
+def _scores(method: Method, searched: Sequence[Row], least: int) -> list[float]:
+    found = [row["accuracy"] for row in where(searched, **settings(method))]
+    if len(found) < least:
+        raise RuntimeError(f"{settings(method)}: {len(found)} of {least} runs; run the grid again")
+    return found

@@ -52,7 +52,7 @@ class Difference(NamedTuple):
 def tables(rows: Sequence[Row]) -> str:
     """All tables, as Markdown."""
     parts = [_accuracies(rows, name, base) for name, base in PAIRS]
-    parts += [_best(rows), _goals(rows), _checked(rows)]
+    parts += [_gains(rows), _best(rows), _goals(rows), _checked(rows)]
     return "\n\n".join(parts)
 
 
@@ -129,6 +129,36 @@ def _accuracies(rows: Sequence[Row], name: str, base: str) -> str:
             for epsilon in SHOWN
         ]
         lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+# What each lever gains over what stands behind it; the last is the price of privacy.
+GAINS = {
+    "shared − own noise, rate by rule": ("shared, by rule", "own, by rule"),
+    "shared noise − central DP, tuned": ("shared, tuned", "central, tuned"),
+    "levers − rate by rule": ("levers", "shared, by rule"),
+    "500 public records − none": ("levers, public", "levers"),
+    "levers − without privacy": ("levers", "without privacy"),
+}
+
+
+def _gains(rows: Sequence[Row]) -> str:
+    lines = [
+        "**What gains how many points**",
+        "",
+        f"| data | base | ε | {' | '.join(GAINS)} |",
+        "|---" * (3 + len(GAINS)) + "|",
+    ]
+    for name, base in PAIRS:
+        for epsilon in SHOWN[:-1]:
+            cells = []
+            for sides in GAINS.values():
+                one, other = (
+                    _test(rows, name, base, row, epsilon if epsilon in epsilons(row) else None)
+                    for row in sides
+                )
+                cells.append(str(difference(one, other) or NOT_RUN))
+            lines.append(f"| {name} | {base} | {epsilon:g} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
