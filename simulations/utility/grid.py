@@ -22,7 +22,7 @@ from grid_rows import ROWS, TEXT_ROWS, epsilons
 from grid_store import SEEDS, Row, Store, chosen, finalists, seeds, settings, where
 from grid_table import tables
 from methods import Method, Task
-from sets import BASES, PAIRS, SETS, pair, split
+from sets import BASES, PAIRS, SAMPLED, SETS, pair, split
 
 RESULTS = Path(__file__).parent / "grid.jsonl"
 # Opens a data set to choose settings on (`validation`) or to report (`test`).
@@ -56,7 +56,7 @@ def main() -> None:
     folders = dict(text.split("=", 1) for text in given.folder)
     text_rows = [row for row in given.rows if row in TEXT_ROWS]
     for name in given.sets:
-        run_rows(store, {"data": name, "base": None}, _texts(given.data, name), text_rows)
+        run_rows(store, {"data": name, "base": None}, _texts(given.data, name, None), text_rows)
     for name, base in PAIRS:
         if name in given.sets and base in given.bases:
             rows = [row for row in given.rows if row not in TEXT_ROWS]
@@ -99,10 +99,10 @@ def _run(
             store.add(about, found, task.test.labels, whole=part == "test")
 
 
-def _texts(data: Path, name: str) -> Opener:
+def _texts(data: Path, name: str, records: int | None) -> Opener:
     @cache
     def opened(part: str) -> Task:
-        found = split(data, name)
+        found = split(data, name, records)
         train, test = (
             (found.fit, found.valid) if part == "validation" else (found.train, found.test)
         )
@@ -112,7 +112,7 @@ def _texts(data: Path, name: str) -> Opener:
 
 
 def _vectors(data: Path, name: str, base: str, folder: str | None, kept: Path) -> Opener:
-    texts = _texts(data, name)
+    texts = _texts(data, name, SAMPLED.get((name, base)))
 
     @cache
     def both() -> Any:

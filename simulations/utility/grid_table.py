@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from grid_rows import CHECKED, TEXT_ROWS, epsilons
 from grid_store import OUTCOMES, Row, right_ones, where
-from sets import PAIRS, SETS
+from sets import PAIRS, SAMPLED, SETS
 
 NOT_RUN = "not run"
 SHOWN = (0.5, 1.0, 3.0, 8.0, None)
@@ -46,7 +46,8 @@ class Difference(NamedTuple):
     error: float
 
     def __str__(self) -> str:
-        return f"{self.points:+.1f} ± {self.deviation:.1f} ({self.error:.1f})"
+        points = f"{self.points:+.1f}".replace("-", "−")
+        return f"{points} ± {self.deviation:.1f} ({self.error:.1f})"
 
 
 def tables(rows: Sequence[Row]) -> str:
@@ -113,10 +114,15 @@ def _cell(runs: Sequence[Row]) -> str:
     return f"{statistics.mean(scores):.3f}{spread}"
 
 
+def _part(name: str, base: str) -> str:
+    records = SAMPLED.get((name, base))
+    return "" if records is None else f", {records:,} records alone"
+
+
 def _accuracies(rows: Sequence[Row], name: str, base: str) -> str:
     sites = SETS[name].sites
     lines = [
-        f"**{name}, {base}, {sites} sites**",
+        f"**{name}, {base}, {sites} sites{_part(name, base)}**",
         "",
         "| what | ε = 0.5 | ε = 1 | ε = 3 | ε = 8 | ε = ∞ |",
         "|---|---|---|---|---|---|",
@@ -229,7 +235,8 @@ def _goals(rows: Sequence[Row]) -> str:
             verdict(difference(runs, words), 0.0),
             verdict(difference(best(rows, name, 8.0, WITH_PUBLIC), words), 0.0),
         ]
-        lines.append(f"| {name} ({base or usual}) | {' | '.join(cells)} |")
+        read = base or usual
+        lines.append(f"| {name} ({read}{_part(name, read)}) | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

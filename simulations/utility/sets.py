@@ -58,6 +58,9 @@ PAIRS = (
     ("rt_polarity", "SmolLM2"),
     ("rt_polarity", "Gemma"),
 )
+# Pairs of which only so many training records are read, and a quarter as many to choose settings: a
+# language model reads 10,000 sentences in ten minutes of a core. The test set is whole.
+SAMPLED = {("rt_polarity", "SmolLM2"): 2000, ("rt_polarity", "Gemma"): 2000}
 
 
 class Part(NamedTuple):
@@ -81,8 +84,15 @@ class Split(NamedTuple):
     test: Part
 
 
-def split(data: Path, name: str) -> Split:
-    """Reads a data set: its validation file, or a tenth of the training records at random."""
+def split(data: Path, name: str, records: int | None = None) -> Split:
+    """Reads a data set: its validation file, or a tenth of the training records at random.
+
+    Args:
+        data: The folder with a folder of each data set.
+        name: The data set's.
+        records: How many training records, at random, and a quarter as many of the validation
+            file; None: all.
+    """
     rows = labelled(data / name / "train.jsonl")
     classes = sorted({label for _, label in rows})
 
@@ -93,11 +103,22 @@ def split(data: Path, name: str) -> Split:
     train, test = part(rows), part(labelled(data / name / "test.jsonl"))
     file = data / name / "valid.jsonl"
     if file.exists():
-        return Split(classes, train, part(labelled(file)), train, test)
-    order = np.random.default_rng(0).permutation(len(rows)).tolist()
-    held = round(HELD_OUT * len(rows))
+        valid = part(labelled(file))
+        if records is not None:
+            train, valid = sample(train, records), sample(valid, records // 4)
+        return Split(classes, train, valid, train, test)
+    if records is not None:
+        train = sample(train, records)
+    order = np.random.default_rng(0).permutation(len(train.texts)).tolist()
+    held = round(HELD_OUT * len(train.texts))
     fit, valid = train.at(sorted(order[held:])), train.at(sorted(order[:held]))
     return Split(classes, fit, valid, train, test)
+
+
+def sample(part: Part, records: int) -> Part:
+    """So many records at random, the same each time; all, if there are fewer."""
+    order = np.random.default_rng(0).permutation(len(part.texts))
+    return part.at(sorted(order[:records].tolist()))
 
 
 class Pair(NamedTuple):
@@ -126,7 +147,8 @@ def pair(data: Path, name: str, base: str, folder: str | None, cache: Path) -> P
         folder: Where the base is; None: as its hub id says.
         cache: A folder for the vectors.
     """
-    reading, about, found = BASES[base], SETS[name], split(data, name)
+    reading, about = BASES[base], SETS[name]
+    found = split(data, name, SAMPLED.get((name, base)))
     if folder is not None:
         reading = reading._replace(base=folder)
     train = vectors(found.train.texts, reading, cache)
