@@ -32,6 +32,7 @@ def simulate(
     *,
     out: str | PathLike[str] | None = None,
     engine: EngineName = "local",
+    workers: int | None = None,
     twin: bool = False,
     from_run: str | PathLike[str] | Result | None = None,
     progress: Progress | Events | None = None,
@@ -51,7 +52,10 @@ def simulate(
         out: A new folder for the run, which keeps everything, and data in memory as files that only
             their owner can read (`data/`), so that an interrupted run can be resumed. Absent: a
             private temporary folder, removed with the result.
-        engine: `local`: in this process; `ray`: Flower's runtime.
+        engine: `local`: on this machine's cores; `ray`: Flower's runtime.
+        workers: Number of processes among which the sites of the local engine are divided; 1: all
+            in this one. Absent: on Linux without a GPU, as many as torch has threads
+            (`OMP_NUM_THREADS`) if there is work for them.
         twin: Whether to run the same study also without privacy.
         from_run: A finished run, as its folder or its result: the study begins with its adapter,
             and its sites' ledgers are charged further, so that ε covers both. Absent: a fresh
@@ -93,7 +97,7 @@ def simulate(
         if former is not None:
             go_on(run, former)
         study.written(folder / RECORDS)
-        result = run_study(recipe, run, engine, twin, progress)
+        result = run_study(recipe, run, engine, twin, progress, workers)
     except BaseException:
         if private is not None:
             shutil.rmtree(private, ignore_errors=True)
@@ -107,6 +111,7 @@ def resume(
     folder: str | PathLike[str],
     *,
     engine: EngineName = "local",
+    workers: int | None = None,
     twin: bool = False,
     progress: Progress | Events | None = None,
 ) -> Result:
@@ -115,6 +120,7 @@ def resume(
     Args:
         folder: The run's folder, with its `recipe.toml`.
         engine: `local` or `ray`.
+        workers: As in `simulate`.
         twin: Whether the same study also runs without privacy.
         progress: Is called with each closed round; absent: it is not called.
 
@@ -127,7 +133,7 @@ def resume(
     from cloister.server.run_directory import RunDirectory
 
     run = RunDirectory.reopen(Path(folder))
-    return run_study(run.recipe(), run, engine, twin, progress)
+    return run_study(run.recipe(), run, engine, twin, progress, workers)
 
 
 def run_study(
@@ -136,6 +142,7 @@ def run_study(
     engine: EngineName,
     twin: bool,
     progress: Progress | Events | None,
+    workers: int | None = None,
 ) -> Result:
     """Runs a study in a folder, or continues it; see `simulate`.
 
@@ -145,6 +152,7 @@ def run_study(
         engine: `local` or `ray`.
         twin: Whether the same study also runs without privacy.
         progress: Is called with each closed round.
+        workers: As in `simulate`.
 
     Raises:
         CloisterError: Any error that ends the study; closed rounds stay in the folder.
@@ -168,7 +176,7 @@ def run_study(
 
         events = simulation.Events(on_round=on_round, on_warning=noted.append)
     runner = simulate_with_twin if twin and recipe.privacy.enabled else simulation.simulate
-    return Result(runner(recipe, run, engine, events), tuple(noted))
+    return Result(runner(recipe, run, engine, events, workers), tuple(noted))
 
 
 def _check_options(engine: object, progress: object) -> None:

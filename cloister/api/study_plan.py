@@ -147,7 +147,7 @@ def _facts(study: Recipe, sites: int, made: Plan, parameters: int | None) -> dic
         facts["evaluations"] = asdict(made.evaluations) | {
             "epsilon_alone": json_number(epsilon([made.evaluations.event()], made.delta))
         }
-    elif made.unit == "record" and made.is_private:
+    if made.unit == "record" and made.is_private:
         facts["epsilon_of_records"] = {
             k: json_number(group_epsilon(whole, made.delta, k)) for k in GROUPS
         }
@@ -251,8 +251,7 @@ def _evaluation_words(evaluations: dict[str, Any], delta: float) -> str:
     return (
         f"private evaluations on held-out units after round {rounds}, with noise multiplier "
         f"{evaluations['noise_multiplier']:.4g}; counted in ε (alone they would cost "
-        f"{shown(evaluations['epsilon_alone'], PLACES)} at δ = {delta:g}); for a person with "
-        "several records at a site no ε is computed"
+        f"{shown(evaluations['epsilon_alone'], PLACES)} at δ = {delta:g})"
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.live import Live
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from cloister.cli.terminal import Terminal
 from cloister.ledger.stated import shown
+from cloister.privacy.estimated_scores import evaluated_rounds
 from cloister.recipe import Recipe
 
 if TYPE_CHECKING:  # they load what a refusal does not need
@@ -164,7 +165,10 @@ class Display:
                 )
             )
         if result.private_evaluations:
-            lines.append(("private evaluation", estimated(result.private_evaluations[-1])))
+            (last,) = evaluated_rounds(result.private_evaluations[-1:])
+            lines.append(("private evaluation", str(last)))
+        if result.selected is not None:
+            lines.append(("selected", str(result.selected)))
         if result.lexical:
             lines.append(("TF-IDF", f"{result.lexical[result.metric]:.4f}"))
         lines += [
@@ -284,16 +288,3 @@ def epsilon_cell(epsilon: dict[str, float]) -> str:
     if len(values) == 1:
         return f"{values[0]} at each of {len(epsilon)}" if len(epsilon) > 1 else values[0]
     return ", ".join(f"{site} {shown(value, 2)}" for site, value in sorted(epsilon.items()))
-
-
-def estimated(evaluation: Mapping[str, Any]) -> str:
-    """The first score of a private evaluation, with the interval that covers most."""
-    name, found = next(iter(evaluation["scores"].items()))
-    what = "held_out" if found["population"] is None else "population"
-    low, high = (shown_score(end) if end is not None else "∞" for end in found[what])
-    covered = "the population" if what == "population" else "the held-out units"
-    sites = len(evaluation["sites"])
-    return (
-        f"{name} {shown_score(found['value'])} (95 % for {covered}: {low} to {high}; round "
-        f"{evaluation['round']}, {sites} site{'' if sites == 1 else 's'})"
-    )

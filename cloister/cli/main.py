@@ -41,8 +41,8 @@ from cloister.cli import (
 from cloister.cli import (
     run as runs,
 )
-from cloister.cli.argument_help import restore
 from cloister.cli.streams import Printing, printing, say_error
+from cloister.cli.typer_and_click import mended
 from cloister.errors import BadFileError, CloisterError, NetworkError, UsageError
 from cloister.files import bad_file
 from cloister.quiet import keep_quiet
@@ -89,7 +89,7 @@ _TYPERS_INTERRUPT = 130
 @cache
 def command_line() -> click.Command:
     """Returns the whole command line as a click command."""
-    return restore(typer.main.get_command(app))
+    return mended(typer.main.get_command(app))
 
 
 def _print_version(is_asked: bool) -> None:

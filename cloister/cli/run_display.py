@@ -37,7 +37,7 @@ WORDS = {
     "retired": "its budget is used up",
 }
 # Events that get a line without a live display.
-TOLD = ("untrained", "closed", "ready", "refused", "lost", "late", "retired")
+TOLD = ("untrained", "closed", "ready", "refused", "lost", "late", "retired", "evaluated")
 # Most rounds shown in a lane, and most closed rounds below; the run's folder has all.
 WIDTH, SHOWN = 60, 12
 
@@ -77,7 +77,7 @@ class RunDisplay:
         what, site = str(event["what"]), str(event.get("site", ""))
         if what in MARKS and site in self._lanes:
             self._lanes[site][int(event["round"])] = what
-        elif what in ("closed", "untrained"):
+        elif what in ("closed", "untrained", "evaluated"):
             self._closed.append(_line(event))
         elif "text" in event:
             self._note = f"{what}: {event['text']}"
@@ -110,6 +110,8 @@ def _line(event: Mapping[str, Any]) -> str:
     shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
     if event["what"] == "untrained":
         return f"round   0  untrained  {shown}"
+    if event["what"] == "evaluated":
+        return f"round {event['round']:>3}  private evaluation: {event['estimate']}"
     if event["what"] == "closed":
         spent = f"{event['seconds']:>6.1f} s  {event['bytes']:,} bytes"
         return f"round {event['round']:>3}  {spent}  {shown}"

@@ -35,6 +35,8 @@ Examples:
 
     cloister simulate simulations/bank_intents.toml --dry-run
 
+    cloister simulate study.toml --workers 4
+
     cloister simulate --resume --out runs/bank
 
     cloister simulate next.toml --from runs/bank --set data.old_test=test.jsonl --out runs/next
@@ -61,8 +63,18 @@ def simulate(
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a field; may be repeated."),
     ] = None,
     engine: Annotated[
-        EngineName, typer.Option(help="This process, or Flower's runtime on Ray.")
+        EngineName, typer.Option(help="This machine's cores, or Flower's runtime on Ray.")
     ] = EngineName.LOCAL,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Number of processes among which the sites are divided; 1: all in this one. "
+            "Absent: on Linux without a GPU, as many as torch has threads (OMP_NUM_THREADS), if "
+            "there is work for them.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder. Absent: runs/NAME-TIME.")
     ] = None,
@@ -140,6 +152,11 @@ def simulate(
             "--resume --out alone)"
         )
     if sweeps or seeds is not None or folds is not None:
+        if workers is not None:
+            raise UsageError(
+                "--workers: given with --sweep, --seeds or --folds, each of whose runs decides by "
+                "itself; leave it out (OMP_NUM_THREADS bounds all of them)"
+            )
         if resume or is_dry or twin:
             raise UsageError(
                 f"--{'resume' if resume else 'dry-run' if is_dry else 'twin'} given with --sweep, "
@@ -185,8 +202,9 @@ def simulate(
 
     from cloister.cli.display import Display
     from cloister.server.run_directory import RunDirectory
-    from cloister.simulation.early import refuse_early
+    from cloister.simulation.early import check_workers, refuse_early
 
+    check_workers(study, engine.value, workers)
     if is_verbose:
         logging.getLogger("cloister").setLevel(logging.INFO)
     if not resume:  # a resumed run also explains what to do about its recipe
@@ -195,7 +213,7 @@ def simulate(
         display = Display(study, is_verbose=is_verbose)
         for note in warnings(study):
             display.warn(note)
-        _dry_run(study, display, as_json, began)
+        _dry_run(study, display, as_json, began, workers if engine is EngineName.LOCAL else 1)
         return
     folder = out or Path("runs") / f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     run = RunDirectory.reopen(folder) if resume else RunDirectory.create(folder, study)
@@ -225,7 +243,7 @@ def simulate(
     )
     try:
         with display:
-            result = run_study(study, run, engine.value, with_twin, events)
+            result = run_study(study, run, engine.value, with_twin, events, workers)
     except (UsageError, BadFileError, RefusedError) as error:
         if resume:
             error.add_note(_after_resume(folder, display.closed_rounds))
@@ -253,7 +271,13 @@ def went_on(study: Recipe, began: FormerRun) -> list[str]:
     return lines
 
 
-def _dry_run(study: Recipe, display: Display, as_json: bool, began: FormerRun | None) -> None:
+def _dry_run(
+    study: Recipe,
+    display: Display,
+    as_json: bool,
+    began: FormerRun | None,
+    workers: int | None,
+) -> None:
     """Prepares a study and prints its promises and sizes, without a round."""
     from cloister.simulation.dry_run import dry_run
     from cloister.simulation.run import Events
@@ -268,6 +292,7 @@ def _dry_run(study: Recipe, display: Display, as_json: bool, began: FormerRun | 
             on_untrained=display.on_untrained,
         ),
         began,
+        workers,
     )
     if as_json:
         promises = {site: promise.to_json() for site, promise in checked.promises.items()}

@@ -55,7 +55,7 @@ def tune(
         ),
     ] = None,
     engine: Annotated[
-        EngineName, typer.Option(help="This process, or Flower's runtime on Ray.")
+        EngineName, typer.Option(help="This machine's cores, or Flower's runtime on Ray.")
     ] = EngineName.LOCAL,
     out: Annotated[
         Path | None,

@@ -65,7 +65,8 @@ def accept(recipe: Recipe, file: SiteFile) -> Plan:
     reasons += _sizes(recipe.task, file.policy.accept)
     reasons += _plugin(recipe.task, file.policy.accept)
     reasons += _template(recipe.task, file.policy.accept)
-    if recipe.privacy.evaluations is not None and file.site.held_out_share is None:
+    evaluates = recipe.privacy.evaluations is not None and file.policy.accept.evaluations
+    if evaluates and file.site.held_out_share is None:  # without the switch, the policy refuses
         reasons.append(NOTHING_HELD_OUT)
     try:
         reasons += reasons_but_cost(_asked(_unsolved(recipe), file), file.policy)

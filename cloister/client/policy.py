@@ -25,6 +25,11 @@ from cloister.privacy.units import Neighbouring, Unit
 
 # Whole numbers up to here are exact as float64, in which rates are computed.
 LARGEST_COUNT = 2**53
+EVALUATIONS_NOT_ACCEPTED = (
+    "accept.evaluations: the study evaluates its adapter privately (privacy.evaluation_rounds): "
+    "noised statistics of held-out units leave, and this site accepts no such release; set "
+    "accept.evaluations = true in site.toml, or ask for a study without private evaluations"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +95,8 @@ def check(asked: ProposedPlan, policy: SitePolicy) -> Plan:
 def _but_cost(asked: ProposedPlan, policy: SitePolicy) -> tuple[Plan | None, list[str]]:
     """Returns the effective plan, and the reasons against the study apart from its ε."""
     reasons = _not_accepted(asked, policy.accept)
+    if asked.plan.evaluations is not None and not policy.accept.evaluations:
+        reasons.append(EVALUATIONS_NOT_ACCEPTED)
     effective, problems = _stricter(asked.plan, policy)
     reasons += problems
     if effective is not None:
@@ -329,7 +336,9 @@ def _under_noised(plan: Plan, policy: SitePolicy) -> list[str]:
     """Why evaluations have too little noise; a site adds no more of it than the plan says, because
     the coordinator's intervals count on that."""
     least, evaluations = policy.privacy.min_noise_multiplier, plan.evaluations
-    if evaluations is None or evaluations.noise_multiplier >= least:
+    if evaluations is None or not policy.accept.evaluations:
+        return []
+    if evaluations.noise_multiplier >= least:
         return []
     return [
         f"privacy.min_noise_multiplier: an evaluation with noise multiplier "

@@ -69,6 +69,7 @@ max_message_bytes = 200_000_000 # rank 16 on all linear modules of 8 billion par
 max_adapter_value = 100.0
 max_length = 512            # tokens of a record
 templates = []              # SHA-256 of accepted chat templates in recipes; empty: none
+evaluations = false         # true: noised statistics of held-out units leave, counted by ε
 noise_partners = []         # keys of the ledgers whose share of the noise is relied on
 min_colluding = 1           # how many of them may collude with the coordinator, at least
 """
@@ -122,7 +123,9 @@ class PrivacyPolicy:
         max_grad_norm: Largest bound on one unit's gradient. It affects utility, not ε, as the noise
             is a multiple of it. The default is the recipe's; `inf` is for simulations alone.
         max_sample_rate: Largest probability with which a unit is in a batch. The default is twice
-            the quickstart's 1/4; at rates near 1 sampling hides little.
+            the quickstart's 1/4; at rates near 1 sampling hides little. It says nothing of private
+            evaluations, which draw no batch: each counts every held-out unit, and its whole cost is
+            in the study's ε (`accept.evaluations`).
         max_delta: Largest δ that a study may state. The default is the recipe's, fit for sites of
             up to 10,000 records.
         isolate_units: Compute every record's gradient alone, several times slower. Otherwise
@@ -174,6 +177,9 @@ class AcceptPolicy:
         templates: SHA-256 of the chat templates that a recipe may bring. Read each before you add
             it: a template runs over every record. Empty: none but the base tokenizer's own and the
             plain one.
+        evaluations: Whether the site joins studies with private evaluations, in which noised
+            statistics of its held-out units leave, too. The default is no: an institution may hold
+            units out to score adapters at home, and that alone permits no release about them.
         noise_partners: Public keys (hex) of the ledgers of the institutions whose share of the
             noise this site relies on, in studies with shared noise under secure aggregation. Get
             each key from its institution, not from the coordinator. Empty: the site joins no such
@@ -192,6 +198,7 @@ class AcceptPolicy:
     max_adapter_value: Annotated[float, Between(SMALL, LARGE)] = 100.0
     max_length: Annotated[int, Between(1, LONGEST_RECORD)] = 4096
     templates: Named = ()
+    evaluations: bool = False
     noise_partners: Annotated[tuple[str, ...], Items(MOST_SITES)] = ()
     min_colluding: Annotated[int, Between(0, MOST_SITES)] = 1
 

@@ -38,7 +38,7 @@ def score_chart(rows: Sequence[Mapping[str, Any]], num_rounds: int) -> Markup:
         marks.append(svg.path(places, f"line s{index}"))
         for (number, value), place in zip(points, places, strict=True):
             said = f"{metric}, round {number}: {value:.4f}"
-            marks.append(svg.with_tooltip(_dot(place, index), said))
+            marks.append(svg.with_tooltip(dot(place, index), said))
     words = "; ".join(
         f"{metric.replace('_', ' ')} from {points[0][1]:.3f} in round {points[0][0]} to "
         f"{points[-1][1]:.3f} in round {points[-1][0]}"
@@ -75,7 +75,7 @@ def _bar(x: float, y: float, width: float, height: float, _class: str) -> Markup
     )
 
 
-def _dot(place: tuple[float, float], index: int) -> Markup:
+def dot(place: tuple[float, float], index: int) -> Markup:
     """Draws a mark; each line has its own shape: round, square, diamond."""
     (x, y), style = place, f"dot s{index}"
     if index == 0:

@@ -19,6 +19,7 @@ from cloister.deployment.coordinator.journal import ENDED, Run, RunStatus, all_r
 from cloister.deployment.coordinator.status import status_of
 from cloister.deployment.enrolment.authority import over_at
 from cloister.errors import BadFileError, CloisterError
+from cloister.privacy.estimated_scores import EvaluatedRound, evaluated_rounds
 from cloister.server.run_directory import RunDirectory
 
 # Most runs that a page shows in full, and most remarks of each; the list has all runs.
@@ -41,6 +42,7 @@ class RunFacts:
         last: Time of its last event; "" before the first.
         checkpoint: Time of its last saved state, in seconds since 1970; None before the first.
         classes: The picture of the classes' scores, as a `data:` address; "" if there is none.
+        evaluations: Estimates of its private evaluations, oldest first.
         next_step: The next command to type.
     """
 
@@ -53,6 +55,7 @@ class RunFacts:
     checkpoint: float | None
     classes: str
     next_step: str
+    evaluations: tuple[EvaluatedRound, ...] = ()
 
     @property
     def round(self) -> int:
@@ -110,6 +113,7 @@ def _run(folder: ServerFolder, run: Run, is_served: bool) -> RunFacts:
         checkpoint=checkpoint.stat().st_mtime if checkpoint.exists() else None,
         classes=picture(place.path / "classes.png"),
         next_step=next_step(run, folder.path, is_served),
+        evaluations=evaluated_rounds(place.evaluations()),
     )
 
 

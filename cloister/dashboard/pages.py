@@ -14,9 +14,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cloister import __version__
-from cloister.dashboard import charts, coordinator, spending
+from cloister.dashboard import charts, coordinator, estimates, spending
 from cloister.dashboard import formatting as words
 from cloister.dashboard.timeline import CellState
+from cloister.privacy.estimated_scores import shown_estimate
 
 HERE = Path(__file__).parent
 # The sign of each state, so that colour is not needed, and its class in the style sheet.
@@ -116,6 +117,8 @@ def _environment() -> Environment:
     found.globals.update({name: getattr(words, name) for name in WORDS})
     found.globals.update(
         charts=charts,
+        estimates=estimates,
+        shown_estimate=shown_estimate,
         spending=spending,
         signs=SIGNS,
         in_full=coordinator.IN_FULL,

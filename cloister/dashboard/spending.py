@@ -106,7 +106,7 @@ def _steps(facts: LedgerFacts, spent: SpendingSeries, x: svg.Scale, y: svg.Scale
         place = (x(number), y(value))
         marks.append(svg.path([before, place], f"line {style}", steps=True))
         dot = svg.tag("circle", cx=place[0], cy=place[1], r=size, _class=f"dot {style}")
-        said = f"round {charged.round} of study {charged.study[:8]}: ε = {shown(value)}"
+        said = f"round {charged.label} of study {charged.study[:8]}: ε = {shown(value)}"
         marks.append(svg.with_tooltip(dot, said))
         before = place
     return marks
@@ -115,7 +115,7 @@ def _steps(facts: LedgerFacts, spent: SpendingSeries, x: svg.Scale, y: svg.Scale
 def releases_chart(facts: LedgerFacts) -> Markup:
     """Draws the bytes of each of the last releases as a bar."""
     left = [
-        (number, one.round, one.release.bytes)
+        (number, one.label, one.release.bytes)
         for number, one in enumerate(facts.rounds, 1)
         if one.release is not None
     ]

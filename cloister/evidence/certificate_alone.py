@@ -164,11 +164,43 @@ def _check_evaluations(
         raise ValueError("evaluations that are not rounds")
     if rounds != sorted(set(rounds)) or set(rounds) - {n for one in listed for n in one.rounds}:
         raise ValueError("an evaluation that no plan lists")
-    if len(plans) == 1 and listed:
-        (plan,), (evaluations,) = plans, listed
-        trained = plan.event(fields["rounds"] * plan.local_steps)
-        if _counted(events) != _counted([trained, evaluations.event(len(rounds))]):
-            raise ValueError("steps that are neither of its rounds nor of its evaluations")
+    if not listed:
+        return
+    exact = len(plans) == 1 and _counted(events) == _counted(
+        [plans[0].event(fields["rounds"] * plans[0].local_steps), listed[0].event(len(rounds))]
+    )
+    if not exact and (len(plans) == 1 or not _divisible(events, plans, fields["rounds"], rounds)):
+        raise ValueError("steps that are neither of its rounds nor of its evaluations")
+
+
+def _divisible(
+    events: list[GaussianEvent], plans: list[Plan], rounds: int, evaluated: list[int]
+) -> bool:
+    """Whether the charged steps of several plans can be those of the stated rounds and evaluations.
+
+    The certificate does not say which plan a round was charged under. So for each mechanism the
+    number of its evaluations, and the rounds that its other steps make, are bounded, and the stated
+    numbers must lie within the sums of these bounds.
+    """
+    fewest, most, shortest, longest = 0, 0, 0, 0
+    for kind, steps in _counted(events).items():
+        lengths = [plan.local_steps for plan in plans if kind in _counted([plan.event(1)])]
+        listed = {
+            number
+            for plan in plans
+            if plan.evaluations is not None and kind in _counted([plan.evaluations.event()])
+            for number in plan.evaluations.rounds
+        }
+        reached = min(steps, len(listed & {*evaluated}))
+        if not lengths and reached < steps:
+            return False
+        most += reached
+        if lengths:  # these steps may be of rounds, and as far as evaluations are alike, of those
+            shortest += -(-(steps - reached) // max(lengths))
+            longest += steps // min(lengths)
+        else:
+            fewest += steps
+    return fewest <= len(evaluated) <= most and shortest <= rounds <= longest
 
 
 def _counted(events: Iterable[GaussianEvent]) -> dict[tuple[float, float], int]:

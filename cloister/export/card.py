@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ from pathlib import Path
 from cloister.evidence.began import Began
 from cloister.evidence.site_facts import SiteFacts
 from cloister.export.card_began import Forgetting, began_section
+from cloister.export.card_estimates import estimates_section
+from cloister.export.card_loading import loading_section
 from cloister.export.card_sections import (
     balance,
     data_by_site,
@@ -23,15 +24,14 @@ from cloister.export.card_sections import (
 )
 from cloister.export.front_matter import front_matter
 from cloister.export.guessing import guess_words, guessing, is_no_better
-from cloister.export.snippets import Loading, loading_script
+from cloister.export.snippets import Loading
 from cloister.ledger.stated import COUPLED, Basis, Stated, shown
 from cloister.models.config import Method
-from cloister.names import counted
 from cloister.privacy.central import CentralPlan
+from cloister.privacy.estimated_scores import EvaluatedRound, SelectedRound
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.tasks.config import TaskKind
-from cloister.tasks.registry import BUILT_IN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,9 @@ class Card:
             there were none.
         began: The finished run with whose adapter the study began; None: none.
         old_test: Scores on an older public test set; None: none.
+        evaluations: Estimates of the private evaluations, oldest first.
+        selected: The round whose adapter this is by its private estimate; None: the last, or one
+            that a public validation set selected.
     """
 
     name: str
@@ -89,6 +92,8 @@ class Card:
     public: str = ""
     began: Began | None = None
     old_test: Forgetting | None = None
+    evaluations: Sequence[EvaluatedRound] = ()
+    selected: SelectedRound | None = None
 
     @property
     def known(self) -> dict[str, SiteFacts]:
@@ -144,6 +149,7 @@ def render(card: Card) -> str:
         *([_PERSONAL] if card.is_personal else []),
         intended_use(card.kind, card.labels),
         _scores(card),
+        *estimates_section(card.evaluations, card.rounds, card.selected),
         _privacy(card),
         *began_section(card.began, card.old_test, card.sites, is_central=card.central is not None),
         limits(card.kind, card.loading.max_length, is_private=_is_private(card)),
@@ -154,8 +160,9 @@ def render(card: Card) -> str:
             has_untrained=bool(card.untrained),
             has_twin=bool(card.plain_test),
             is_private=_is_private(card),
+            is_evaluated=bool(card.evaluations),
         ),
-        _loading(card.loading),
+        loading_section(card.loading),
         f"## Origin\n\n- base weights, SHA-256: `{card.base_sha256}`\n"
         f"- recipe, SHA-256: `{card.recipe_digest}`\n",
     ]
@@ -172,38 +179,6 @@ def _known(site: SiteFacts | str) -> str:
         for plan in site.plans
     ]
     return " ".join(dict.fromkeys(sentences))
-
-
-def _loading(loading: Loading) -> str:
-    lines = ["## Loading\n"]
-    if loading.layers is not None:
-        lines.append(
-            f"Use only the base's first {counted(loading.layers, 'layer')}, then its final norm if "
-            "it has one: the study never computed the layers above, so the script removes them.\n"
-        )
-    if loading.pooling is not None:
-        lines.append(f"A text is one vector by its {loading.pooling}.\n")
-    if loading.around is not None:
-        before, behind = (json.dumps(text, ensure_ascii=False) for text in loading.around)
-        lines.append(f"A text is read between {before} and {behind}, which are never cut.\n")
-    lines.append(
-        f"Records were cut to {loading.max_length} tokens at their end. Beside the folder "
-        "`adapter`:\n"
-    )
-    lines.append(
-        "vLLM loads the folder as it is (`--enable-lora`), llama.cpp what `cloister export --gguf` "
-        "writes of it.\n"
-        if loading.kind == "causal-lm" and loading.method == "lora"
-        else "vLLM and llama.cpp load LoRA alone; peft has this kind, as the script shows.\n"
-        if loading.kind == "causal-lm"
-        else "vLLM and llama.cpp have no place for its head (`head.safetensors`); the script has.\n"
-    )
-    if loading.kind not in BUILT_IN:
-        lines.append(
-            f"The task is the plug-in `{loading.kind}`, which says what the outputs mean: of the "
-            "script below take the logits.\n"
-        )
-    return "\n".join([*lines, f"```python\n{loading_script(loading)}```\n"])
 
 
 def _cell(value: float | None) -> str:

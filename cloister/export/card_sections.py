@@ -99,6 +99,7 @@ def not_measured(
     has_untrained: bool,
     has_twin: bool,
     is_private: bool,
+    is_evaluated: bool = False,
 ) -> str:
     """Returns the section that lists what was not measured.
 
@@ -107,10 +108,12 @@ def not_measured(
         has_untrained: Whether the adapter before round 1 was scored.
         has_twin: Whether the same study was run without privacy.
         is_private: Whether every site is promised a finite ε.
+        is_evaluated: Whether sites released noised statistics of held-out units.
     """
+    own = "scores on the sites' own records: nothing computed on them leaves a site uncharged"
     lines = [
         "bias and robustness, unless their sections say otherwise",
-        "scores on the sites' own records: nothing computed on them leaves a site uncharged",
+        *([] if is_evaluated else [own]),
         "scores of other seeds: this is one run",
         "whether it repeats what it was trained on (`cloister audit` attacks the mechanism)",
         "energy and emissions",

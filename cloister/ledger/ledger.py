@@ -307,8 +307,8 @@ class Ledger:
         before, budget = self._history.spent, self._history.budget
         fixed = terms_for(request, before, budget)
         if not fits(request, before, budget, fixed):
-            steps = charge.plan.local_steps
-            raise BudgetError(exhausted(self._history, str(self._file.path), steps))
+            name, steps = str(self._file.path), charge.plan.local_steps
+            raise BudgetError(exhausted(self._history, name, steps, charge.kind))
         return fixed
 
     def write_release(self, seq: int, payload: bytes, time: str | None) -> Released:

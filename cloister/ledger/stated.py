@@ -22,10 +22,12 @@ from typing import Any
 from cloister.canonical import json_number
 from cloister.ledger.budget import Budget, fits_whole, rounded_up
 from cloister.ledger.history import History, request_of
+from cloister.names import counted
 from cloister.privacy import adversaries
 from cloister.privacy.accounting import COARSE, FINE, epsilon
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.units import Neighbouring, Unit
 
 
@@ -253,20 +255,24 @@ def used(history: History, grid: float = FINE) -> Stated:
     return of_events(history.spent.events, delta, plans, history.unit, grid)
 
 
-def exhausted(history: History, name: str, steps: int) -> str:
-    """The message that a budget does not cover another round.
+def exhausted(history: History, name: str, steps: int, kind: ReleaseKind) -> str:
+    """The message that a budget does not cover another round or private evaluation.
 
     Args:
         history: The ledger's.
         name: The ledger's name.
-        steps: Steps of the round.
+        steps: Steps of a round.
+        kind: What does not fit.
     """
+    more = "a private evaluation does not fit"
+    if kind is ReleaseKind.TRAINING:
+        more = f"another {counted(steps, 'step')} {'does' if steps == 1 else 'do'} not fit"
     so_far, budget = used(history, COARSE), history.budget
     return (
         f"{name}: the lifetime budget is epsilon {budget.epsilon:g} at delta "
         f"{budget.delta:g} (each way to fit gets half of delta); at delta "
-        f"{so_far.delta:g}, {shown(so_far.epsilon)} of {budget.epsilon:g} is spent and another "
-        f"{steps} steps do not fit: this site no longer takes part"
+        f"{so_far.delta:g}, {shown(so_far.epsilon)} of {budget.epsilon:g} is spent and {more}: "
+        "this site no longer takes part"
     )
 
 

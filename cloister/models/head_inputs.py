@@ -63,6 +63,10 @@ class HeadInputs:
         """Returns whether nothing before the head trains now."""
         return not any(map(_TRAINS, self._before))
 
+    def share(self, processes: int) -> None:
+        """Lowers the limit to that of one of so many forks of this process."""
+        self._max_bytes = self._kept.share_of(self._max_bytes, processes)
+
     def of(self, batch: Batch, compute: Callable[[Batch], Tensor]) -> Tensor:
         """Returns the head's inputs of a batch, [B, H] or [B, T, H], and caches new ones.
 

@@ -255,6 +255,12 @@ class Network(nn.Module):
                     entered.enter_context(cache.apart(keeping=keeping))
             yield
 
+    def share_caches(self, processes: int) -> None:
+        """Lowers the caches' limit to that of one of so many forks of this process."""
+        for cache in (self.prefix, self.head_inputs):
+            if cache is not None:
+                cache.share(processes)
+
     @property
     def is_apart(self) -> bool:
         """Returns whether it is inside of `apart`."""

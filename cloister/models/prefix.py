@@ -99,6 +99,16 @@ class KeptStates:
             self._filled.bytes += size
             self._own += size
 
+    def share_of(self, max_bytes: float, processes: int) -> float:
+        """Returns the limit of each of so many forks, which keep what is cached now together.
+
+        Args:
+            max_bytes: The limit of all together.
+            processes: Number of forks; each may add an equal part of the room that is left.
+        """
+        filled = self._filled.bytes
+        return filled + max(max_bytes - filled, 0.0) / processes
+
     def forget(self, made_with: bytes) -> None:
         """Removes all states, which were computed with other parameters than these."""
         self._states.clear()
@@ -224,6 +234,10 @@ class FrozenPrefix:
         for row, states in enumerate(present):
             whole[row, : len(states)] = states
         return whole
+
+    def share(self, processes: int) -> None:
+        """Lowers the limit to that of one of so many forks of this process."""
+        self._max_bytes = self._kept.share_of(self._max_bytes, processes)
 
     def each_layer(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         """Returns each layer's output, [B, T, H], before the base's final norm; caches nothing.

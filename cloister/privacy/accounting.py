@@ -207,27 +207,18 @@ def group_epsilon(events: Iterable[GaussianEvent], delta: float, records: int) -
     """Computes ε for several records of one person, added or removed together.
 
     Args:
-        events: Releases of one mechanism: one noise multiplier and one sample rate.
+        events: The releases. Where some of them see a part of the records only, as private
+            evaluations see those that are held out, each is counted as if it saw all.
         delta: δ of the guarantee.
         records: How many records the person has, from 1.
 
     Returns:
         An upper bound on ε; ∞ where an event is not private.
-
-    Raises:
-        RefusedError: The events have several mechanisms.
     """
     composition = _merged(events)
     if composition is None:
         return math.inf
-    if len(composition) > 1:
-        raise RefusedError(
-            "a group's epsilon can be computed for one mechanism only; give events of one"
-        )
-    if not composition:
-        return 0.0
-    (one,) = composition
-    return group_pld_epsilon(*one, delta, records)
+    return group_pld_epsilon(composition, delta, records) if composition else 0.0
 
 
 # Cached because a site solves for the same noise at every question about a study.

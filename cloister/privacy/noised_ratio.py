@@ -71,6 +71,16 @@ class Estimate:
     held_out: tuple[float, float]
     population: tuple[float, float] | None
 
+    @property
+    def widest(self) -> tuple[float, float]:
+        """The interval that covers most: of the population where it is known."""
+        return self.held_out if self.population is None else self.population
+
+    @property
+    def covers(self) -> str:
+        """What `widest` covers, in words."""
+        return "the held-out units" if self.population is None else "the population"
+
 
 def estimate(ratio: Ratio, noised: Floats, variances: Floats) -> Estimate:
     """Estimates a ratio of sums from the noised sums.

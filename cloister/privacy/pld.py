@@ -96,33 +96,48 @@ def _total(composition: Composition, grid: float) -> Any:
 
 
 @lru_cache(maxsize=64)
-def group_pld_epsilon(
-    noise_multiplier: float, sample_rate: float, steps: int, delta: float, records: int
-) -> float:
+def group_pld_epsilon(composition: Composition, delta: float, records: int) -> float:
     """Computes ε for `records` records that are added or removed together.
 
     Each is drawn into a batch independently, so a batch moves by k·C with the probability of k
     successes in Binomial(records, q): a mixture of Gaussians.
 
+    Args:
+        composition: (noise multiplier, sample rate, steps) of each mechanism.
+        delta: δ of the guarantee.
+        records: Number of records.
+
     Guarantees:
-        An upper bound, on a grid of width `group_grid(steps)`.
+        An upper bound, on a grid of width `group_grid(steps)` for the steps of all mechanisms; also
+        if a mechanism sees fewer of the records, as each further record moves a sum further.
     """
+    grid = group_grid(sum(steps for *_, steps in composition))
+    try:
+        parts = [
+            self_composed(_group_step(noise, rate, grid, records), steps)
+            for noise, rate, steps in composition
+        ]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total.compose(part)
+        return epsilon_at(total, delta - FFT_ERROR)
+    except (MemoryError, OverflowError):
+        return math.inf
+
+
+def _group_step(noise_multiplier: float, sample_rate: float, grid: float, records: int) -> Any:
     from dp_accounting.pld.privacy_loss_distribution import from_mixture_gaussian_mechanism
     from scipy.stats import binom
 
     counts = range(records + 1)
-    try:
-        one = from_mixture_gaussian_mechanism(
-            noise_multiplier,
-            sensitivities=[float(k) for k in counts],
-            sampling_probs=[float(binom.pmf(k, records, sample_rate)) for k in counts],
-            pessimistic_estimate=True,
-            value_discretization_interval=group_grid(steps),
-            use_connect_dots=True,
-        )
-        return epsilon_at(self_composed(one, steps), delta - FFT_ERROR)
-    except (MemoryError, OverflowError):
-        return math.inf
+    return from_mixture_gaussian_mechanism(
+        noise_multiplier,
+        sensitivities=[float(k) for k in counts],
+        sampling_probs=[float(binom.pmf(k, records, sample_rate)) for k in counts],
+        pessimistic_estimate=True,
+        value_discretization_interval=grid,
+        use_connect_dots=True,
+    )
 
 
 def group_grid(steps: int) -> float:

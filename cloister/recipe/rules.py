@@ -102,9 +102,12 @@ def _training_rules(recipe: Recipe) -> Rules:
     head_trains = recipe.task.records != "messages" and lora.head != "frozen"
     return [
         (
-            federation.patience is not None and recipe.data.validation is None,
-            "federation.patience: early stopping needs a public validation set; set "
-            "data.validation (scores on private records would be releases that no ledger charges)",
+            federation.patience is not None
+            and recipe.data.validation is None
+            and not recipe.selects_privately,
+            "federation.patience: early stopping needs a public validation set or private "
+            "evaluations; set data.validation, or privacy.evaluation_rounds (other scores on "
+            "private records would be releases that no ledger charges)",
         ),
         (
             federation.patience is not None and lora.train == "b-kept",

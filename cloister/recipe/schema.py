@@ -104,8 +104,11 @@ class FederationConfig:
             the default is twice that.
         evaluate_every: Evaluate at the coordinator once in this number of rounds, and always after
             the last round.
-        patience: Stop after this number of evaluations without a better score on the public
-            `data.validation`, and keep the best adapter. Absent: no early stopping.
+        patience: Stop after this number of evaluations without a better score, and deliver the best
+            adapter. The score is that on the public `data.validation`; in a study without such a
+            file, the estimate of its private evaluations (`privacy.evaluation_rounds`), which is
+            noisy, so that of the best round is too good on average. The promised ε stays that of
+            the whole plan. Absent: no early stopping.
         proximal_start: μ of a proximal step that the coordinator takes after each round, from the
             new adapter x towards the adapter x₀ before round 1: x ← (x + μ x₀) / (1 + μ). For a
             study that begins with a finished run's adapter it limits forgetting, and it costs no
@@ -229,6 +232,14 @@ class Recipe:
             ),
             strategy=strategy,
         )
+
+    @property
+    def selects_privately(self) -> bool:
+        """Whether estimates of private evaluations decide when the study stops and which round's
+        adapter is delivered."""
+        is_public = self.data.validation is not None
+        has_estimates = self.privacy.evaluations is not None
+        return self.federation.patience is not None and has_estimates and not is_public
 
     @property
     def public_steps(self) -> int:

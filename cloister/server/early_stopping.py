@@ -1,8 +1,17 @@
-"""Stops a study when the score on a public validation set no longer improves."""
+"""Stops a study when its score no longer improves, and selects the best round.
+
+The scores are those on a public validation set, or estimates of private evaluations. Both are known
+to the coordinator already, so stopping and selecting cost no ε; and no ε falls because of them: a
+guarantee at the stated δ covers the list of releases that was fixed in advance, of which a study
+that stops has shown a part. ε of that part alone would be no guarantee, as noisy releases decided
+where it ends.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from cloister.privacy.estimated_scores import EvaluatedRound, SelectedRound
 
 # Metrics for which smaller is better.
 LOWER_IS_BETTER = frozenset({"loss", "perplexity"})
@@ -21,3 +30,21 @@ def should_stop(scores: Sequence[float], metric: str, patience: int) -> bool:
         return False
     best_before = max(sign * score for score in scores[:-patience])
     return all(sign * score <= best_before for score in scores[-patience:])
+
+
+def estimated(evaluations: Sequence[EvaluatedRound], metric: str) -> list[tuple[int, float]]:
+    """Returns the estimates of a score with their rounds; one that the noise hides says nothing and
+    is left out."""
+    return [
+        (one.round, value) for one in evaluations if (value := one.scores[metric].value) is not None
+    ]
+
+
+def selected_round(evaluations: Sequence[EvaluatedRound], metric: str) -> SelectedRound | None:
+    """Returns the round of the best estimate, the first of equal ones; None: none is known."""
+    known = estimated(evaluations, metric)
+    if not known:
+        return None
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    number, _ = max(known, key=lambda one: sign * one[1])
+    return SelectedRound(number, metric, len(known))

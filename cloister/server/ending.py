@@ -16,6 +16,7 @@ from cloister.export.card_began import Forgetting
 from cloister.export.guessing import guess_warning, guessing
 from cloister.export.snippets import loading_of
 from cloister.ledger.stated import Stated
+from cloister.privacy.estimated_scores import EvaluatedRound, SelectedRound
 from cloister.recipe import Recipe
 from cloister.server.class_plot import ClassScores, plot_classes
 from cloister.server.plots import plot_run
@@ -44,6 +45,9 @@ class Ending:
         classes: Scores of each class on the test set; empty for a task without them.
         began: The finished run with whose adapter the study began; None: it began afresh.
         old_test: Scores on an older public test set; None: the recipe names none.
+        evaluations: Estimates of the private evaluations, oldest first.
+        selected: The round whose adapter is released by its private estimate; None: the last, or
+            one that a public validation set selected.
     """
 
     recipe: Recipe
@@ -61,6 +65,8 @@ class Ending:
     classes: ClassScores = field(default_factory=dict)
     began: Began | None = None
     old_test: Forgetting | None = None
+    evaluations: Sequence[EvaluatedRound] = ()
+    selected: SelectedRound | None = None
 
     @property
     def card(self) -> Card:
@@ -93,6 +99,8 @@ class Ending:
             public=public_words(recipe),
             began=self.began,
             old_test=self.old_test,
+            evaluations=self.evaluations,
+            selected=self.selected,
         )
 
     def write(self, run: RunDirectory, adapter: Adapter) -> str | None:

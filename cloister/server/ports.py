@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from flwr.serverapp import Grid
 
+from cloister.privacy.estimated_scores import EvaluatedRound
 from cloister.server.dispatch import Nodes, Timeouts
 from cloister.server.report import RoundReport, SetScores
 from cloister.server.voice import Voice
@@ -65,6 +66,9 @@ class Observer:
 
     def untrained(self, scores: SetScores) -> None:
         """Takes the scores of the adapter that round 1 starts from, by public set."""
+
+    def evaluated(self, found: EvaluatedRound) -> None:
+        """Takes the estimates of a private evaluation."""
 
     def event(self, what: str, number: int, site: str) -> None:
         """Takes what happened to a site in a round (`server.dispatch`).

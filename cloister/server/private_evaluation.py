@@ -16,9 +16,9 @@ import numpy as np
 
 from cloister.adapter.formats import Shapes
 from cloister.adapter.wire import decode, encode, encoded_length
-from cloister.canonical import json_number
+from cloister.privacy.estimated_scores import to_json
 from cloister.privacy.evaluations import BOUND, Evaluations
-from cloister.privacy.noised_ratio import LEVEL, Estimate, Floats, Ratio, estimate
+from cloister.privacy.noised_ratio import LEVEL, Floats, Ratio, estimate
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.protocol.exchange import RoundRequest, Step
@@ -114,7 +114,7 @@ class PrivateEvaluation:
         variances = len(sums) * (noise * BOUND / scales) ** 2
 
         def each(ratios: Mapping[str, Ratio]) -> dict[str, Any]:
-            return {name: _json(estimate(one, whole, variances)) for name, one in ratios.items()}
+            return {name: to_json(estimate(one, whole, variances)) for name, one in ratios.items()}
 
         return {
             "is_private_evaluation": True,
@@ -151,14 +151,3 @@ def private_evaluation(
         kept=lambda: frozenset(int(row["round"]) for row in run.evaluations()),
         keep=run.append_evaluation,
     )
-
-
-def _json(found: Estimate) -> dict[str, Any]:
-    """An estimate as JSON values; ∞ is null."""
-    return {
-        "value": None if found.value is None else json_number(found.value),
-        "held_out": [json_number(end) for end in found.held_out],
-        "population": None
-        if found.population is None
-        else [json_number(end) for end in found.population],
-    }

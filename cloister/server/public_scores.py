@@ -10,9 +10,16 @@ from functools import cached_property
 from cloister.adapter.tensors import Adapter
 from cloister.data.records import Record
 from cloister.models.state import write_adapter
+from cloister.privacy.estimated_scores import SelectedRound, evaluated_rounds
 from cloister.recipe import Recipe
 from cloister.server.class_plot import ClassScores
-from cloister.server.early_stopping import LOWER_IS_BETTER, is_best, should_stop
+from cloister.server.early_stopping import (
+    LOWER_IS_BETTER,
+    estimated,
+    is_best,
+    selected_round,
+    should_stop,
+)
 from cloister.server.report import SetScores
 from cloister.server.run_directory import RunDirectory
 from cloister.strategies.aggregation_error import aggregation_error
@@ -92,25 +99,43 @@ class Scorer:
         due = state.round % federation.evaluate_every == 0 or state.round == federation.num_rounds
         return self.scores(self.view(state)) if due else {}
 
-    def stop_early(self, state: ServerState, metrics: SetScores) -> bool:
-        """Keeps the best adapter so far, and returns whether the study stops."""
+    def stop_early(self, state: ServerState) -> bool:
+        """Keeps the adapter of a round that has the best score so far, and returns whether the
+        study stops. Called again for the same state, it does the same."""
         if self.recipe.federation.patience is None:
             return False
-        if is_best(self._validated(), self.workspace.task.primary_metric):
+        compared, metric = self._compared(), self.workspace.task.primary_metric
+        is_new = bool(compared) and compared[-1][0] == state.round
+        if is_new and is_best([score for _, score in compared], metric):
             self.run.save_best(self.view(state))
         return self.has_stopped()
 
     def has_stopped(self) -> bool:
-        """Whether the study stops, by the validation scores so far."""
+        """Whether the study stops, by the scores so far."""
         patience = self.recipe.federation.patience
         metric = self.workspace.task.primary_metric
-        return patience is not None and should_stop(self._validated(), metric, patience)
+        scores = [score for _, score in self._compared()]
+        return patience is not None and should_stop(scores, metric, patience)
 
-    def _validated(self) -> list[float]:
+    def selected(self) -> SelectedRound | None:
+        """The round whose adapter is delivered by its private estimate; None: private evaluations
+        select none."""
+        if not self.recipe.selects_privately:
+            return None
+        evaluations = evaluated_rounds(self.run.evaluations())
+        return selected_round(evaluations, self.workspace.task.primary_metric)
+
+    def _compared(self) -> list[tuple[int, float]]:
+        """The scores by which the study stops, with their rounds, oldest first."""
         metric = self.workspace.task.primary_metric
+        if self.recipe.selects_privately:
+            return estimated(evaluated_rounds(self.run.evaluations()), metric)
         worst = math.inf if metric in LOWER_IS_BETTER else -math.inf
         return [
-            worst if row["validation"][metric] is None else row["validation"][metric]
+            (
+                row["round"],
+                worst if row["validation"][metric] is None else row["validation"][metric],
+            )
             for row in self.run.metrics()
             if "validation" in row
         ]

@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
+from cloister.privacy.estimated_scores import evaluated_rounds
 from cloister.server.collect import collector
 from cloister.server.dispatch import Dispatcher, Nodes
 from cloister.server.prepare import prepare
@@ -36,6 +37,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
             saved.
     """
     state = study.state
+    study.stop_early(state)  # the coordinator may have stopped before it kept the best adapter
     if state.round >= study.num_rounds and not study.owes_evaluation(state):
         return state
     epsilon: dict[str, float] = {}
@@ -52,6 +54,8 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
     evaluate = partial(_evaluate, study, asker)
     if study.owes_evaluation(state):  # the coordinator stopped before the sites had answered
         evaluate(state, prepared.among(asker.connected(len(study.sites), 1, time.monotonic())))
+        if study.stop_early(state):
+            return state
     while state.round < study.num_rounds:
         started = time.monotonic()
         number = state.round + 1
@@ -108,7 +112,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
             )
         )
         evaluate(state, nodes)  # after the round's line is kept: the sites may take long
-        if metrics and study.stop_early(state, metrics):
+        if study.stop_early(state):
             break
     return state
 
@@ -119,7 +123,9 @@ def _evaluate(study: ServerStudy, asker: Dispatcher, state: ServerState, nodes: 
         return
     terms = ReplyTerms(study.digest, study.sites, study.keys)
     found = study.evaluation.ask(asker, terms, nodes, state, study.delivery)
-    if not found["sites"]:
+    if found["sites"]:
+        study.observer.evaluated(*evaluated_rounds([found]))
+    else:
         study.observer.note(f"the private evaluation after round {state.round}: no site answered")
 
 

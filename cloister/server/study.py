@@ -50,7 +50,8 @@ class ServerStudy:
         max_update_norm: Norm to which every site clips its update; None: no bound.
         score: Scores a state on public data; empty if the round is not scored.
         save: Makes a state durable before the next round starts.
-        stop_early: Returns whether the study stops, by its scores so far.
+        stop_early: Keeps a state that is the best so far, and returns whether the study stops, by
+            the scores and estimates that are kept.
         error: Computes the aggregation error from the adapter before a round, its updates by site,
             and the adapter after it. None: not computed; then a linear strategy's updates are
             summed as they arrive, and none is kept.
@@ -76,7 +77,7 @@ class ServerStudy:
     max_update_norm: float | None
     score: Callable[[ServerState], SetScores]
     save: Callable[[ServerState], None]
-    stop_early: Callable[[ServerState, SetScores], bool] = lambda state, metrics: False
+    stop_early: Callable[[ServerState], bool] = lambda state: False
     error: Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None] | None = None
     dtype: Dtype = "float32"
     secure: SecureStudy | None = None

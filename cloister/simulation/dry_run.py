@@ -37,7 +37,10 @@ class Checked:
 
 
 def dry_run(
-    recipe: Recipe, events: Events | None = None, former: FormerRun | None = None
+    recipe: Recipe,
+    events: Events | None = None,
+    former: FormerRun | None = None,
+    workers: int | None = None,
 ) -> Checked:
     """Prepares a study and proves its per-record gradients; trains nothing and charges nothing.
 
@@ -47,6 +50,7 @@ def dry_run(
         recipe: The study.
         events: Callbacks for what happens.
         former: The finished run with whose adapter it begins; None: it begins afresh.
+        workers: As the run itself will have it (`simulate`): the proof depends on their threads.
 
     Raises:
         CloisterError: Any error that would end the run before its first round.
@@ -55,7 +59,7 @@ def dry_run(
         run = RunDirectory.create(Path(folder) / "run", recipe)
         if former is not None:
             go_on(run, former)
-        coordinator = open_coordinator(recipe, run, events)
+        coordinator = open_coordinator(recipe, run, events, workers)
         starting_adapter(run, recipe, coordinator.coordinator.workspace)
         promises = {
             name: _promise(plan, Ledger(run.ledger(name)))

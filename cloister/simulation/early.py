@@ -17,6 +17,7 @@ from cloister.models.config import base_problem
 from cloister.plugins import is_of_this_process
 from cloister.recipe import Recipe
 from cloister.simulation.plans import plans_of
+from cloister.training.machine import MOST_PROCESSES
 
 # Largest file that is read whole, which takes about 0.7 s (12 MB of CSV a second, measured).
 READ_WHOLE = 8 * 2**20
@@ -93,4 +94,31 @@ def check_engine(recipe: Recipe, engine: Literal["local", "ray"]) -> None:
         raise UsageError(
             f"task.kind: {recipe.task.kind} is a class of a script or notebook, which Ray's "
             "workers do not have; put it into a module, or use --engine local"
+        )
+
+
+def check_workers(recipe: Recipe, engine: str, asked: int | None) -> None:
+    """Refuses a number of workers that a recipe or an engine cannot have, before anything loads.
+
+    Raises:
+        UsageError: It is out of bounds, or what it is given with also sets processes or one device.
+    """
+    if asked is None:
+        return
+    if not 1 <= asked <= MOST_PROCESSES:
+        raise UsageError(f"workers: {asked} given; 1 to {MOST_PROCESSES} is needed")
+    if engine != "local":
+        raise UsageError(
+            f"workers: {asked} given with --engine {engine}, which starts workers itself; leave "
+            "it out, or use --engine local"
+        )
+    if asked > 1 and recipe.machine.processes:
+        raise UsageError(
+            f"workers: {asked} given with machine.processes = {recipe.machine.processes}, of "
+            "which each worker would start as many; use one of the two"
+        )
+    if asked > 1 and recipe.machine.device not in (None, "cpu", "cuda"):
+        raise UsageError(
+            f"workers: {asked} given with machine.device = {recipe.machine.device!r}; workers "
+            'take the CUDA GPUs from 0 on, one each: set device = "cuda", or "cpu"'
         )

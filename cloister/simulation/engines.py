@@ -1,4 +1,4 @@
-"""Runs the same ClientApp and ServerApp in this process or on Flower's simulation runtime."""
+"""Runs the same apps in this process, in worker processes, or on Flower's simulation runtime."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from cloister.errors import CloisterError, UsageError
-from cloister.simulation.local_grid import SERVER_NODE, LocalGrid
+from cloister.simulation.local_grid import SERVER_NODE, SimulatedGrid
 
 Engine = Literal["local", "ray"]
 
 
-def run_local(server_app: ServerApp, client_app: ClientApp, num_sites: int) -> None:
-    """Runs both apps in this process, one site after the other."""
+def run_local(server_app: ServerApp, grid: SimulatedGrid) -> None:
+    """Runs the ServerApp in this process, on sites of this process or of its workers."""
     context = Context(
         run_id=SERVER_NODE, node_id=SERVER_NODE, node_config={}, state=RecordDict(), run_config={}
     )
-    server_app(grid=LocalGrid(client_app, num_sites), context=context)
+    server_app(grid=grid, context=context)
 
 
 def run_ray(server_app: ServerApp, client_app: ClientApp, num_sites: int) -> None:

@@ -21,6 +21,7 @@ from cloister.ledger.replay import charged_rounds
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
 from cloister.models.state import write_adapter
+from cloister.privacy.estimated_scores import evaluated_rounds
 from cloister.server.class_plot import ClassScores
 from cloister.server.coordinator import Coordinator, label_counts, majority
 from cloister.server.ending import Ending, forgetting, released
@@ -95,6 +96,7 @@ def write_results(
         began=read_began(run.path),
         old_test=forgetting(run, scores),
         private_evaluations=run.evaluations(),
+        selected=coordinator.scorer.selected(),
     )
     shared = Adapter({**workspace.start.select(workspace.kept), **state.adapter})
     ending = dataclasses.replace(ending_of(study, workspace, result), classes=classes or {})
@@ -121,6 +123,8 @@ def ending_of(study: SimulatedStudy, workspace: Workspace, result: RunResult) ->
         began=result.began,
         old_test=result.old_test,
         spending=_spending(result.run_dir, study.names),
+        evaluations=evaluated_rounds(result.private_evaluations),
+        selected=result.selected,
     )
 
 

@@ -18,7 +18,8 @@ from cloister.recipe import Recipe, read_recipe
 from cloister.server.app import make_server_app
 from cloister.server.run_directory import RunDirectory
 from cloister.server.study import ServerStudy
-from cloister.simulation.run import end_on_fault, open_coordinator
+from cloister.simulation.run import open_coordinator
+from cloister.simulation.site_app import end_on_fault
 from cloister.simulation.study import SimulatedSites
 from cloister.strategies.strategy import ServerState
 

@@ -63,6 +63,7 @@ def simulated_policy(
             target_modules=workspace.network.adapted_modules or (),
             max_rounds=plan.num_rounds,
             max_local_steps=plan.local_steps,
+            evaluations=plan.evaluations is not None,
             noise_partners=partners,
             min_colluding=0,
         ),

@@ -14,6 +14,7 @@ from cloister.export.card_began import Forgetting
 from cloister.ledger.chain import Head
 from cloister.ledger.stated import Stated
 from cloister.privacy import adversaries
+from cloister.privacy.estimated_scores import SelectedRound
 from cloister.privacy.plan import Plan
 
 
@@ -73,6 +74,8 @@ class RunResult:
             promises and what was spent cover both studies.
         private_evaluations: Estimates from the private evaluations on held-out units, oldest first.
         old_test: Scores on an older public test set; None: the recipe names none.
+        selected: The round whose adapter is released by its private estimate; None: private
+            evaluations selected none.
     """
 
     run_dir: Path
@@ -93,6 +96,7 @@ class RunResult:
     began: Began | None = None
     old_test: Forgetting | None = None
     private_evaluations: Sequence[Mapping[str, Any]] = ()
+    selected: SelectedRound | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result as JSON values; ∞ is null."""
@@ -141,4 +145,6 @@ class RunResult:
             }
         if self.private_evaluations:
             document["private_evaluations"] = list(self.private_evaluations)
+        if self.selected is not None:
+            document["selected"] = self.selected.to_json()
         return document

@@ -6,16 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from flwr.serverapp import ServerApp
+
 from cloister.adapter.tensors import Adapter
-from cloister.client.app import make_client_app
-from cloister.errors import (
-    CloisterError,
-    QuorumError,
-    RoundSpentError,
-)
+from cloister.errors import CloisterError, QuorumError
 from cloister.ledger.chain import Head
 from cloister.models.device import device_words
 from cloister.models.state import write_adapter
+from cloister.privacy.estimated_scores import EvaluatedRound
 from cloister.protocol.signed_questions import Unsigned
 from cloister.recipe import Recipe
 from cloister.server.app import make_server_app
@@ -26,13 +24,15 @@ from cloister.server.report import RoundReport, SetScores
 from cloister.server.run_directory import RunDirectory
 from cloister.server.study import ServerStudy
 from cloister.server.unused_run import held
-from cloister.simulation.early import check_engine
+from cloister.simulation.early import check_engine, check_workers
 from cloister.simulation.engines import Engine, run_local, run_ray
 from cloister.simulation.finish import write_results
 from cloister.simulation.ledgers import begin_ledgers
+from cloister.simulation.local_grid import LocalGrid
 from cloister.simulation.open_ledgers import OpenLedgers
 from cloister.simulation.personal import site_models
 from cloister.simulation.result import RunResult
+from cloister.simulation.site_app import site_app
 from cloister.simulation.stated_proofs import prove_gradients
 from cloister.simulation.study import (
     SimulatedSites,
@@ -41,6 +41,8 @@ from cloister.simulation.study import (
     prepare,
     workspace_of,
 )
+from cloister.simulation.worker_grid import worker_grid
+from cloister.simulation.worker_plan import WorkerPlan, plan_workers, threads_of
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.chat import CausalChat
 from cloister.training.generation import check_replies
@@ -71,7 +73,11 @@ class Events:
 
 
 def simulate(
-    recipe: Recipe, run: RunDirectory, engine: Engine = "local", events: Events | None = None
+    recipe: Recipe,
+    run: RunDirectory,
+    engine: Engine = "local",
+    events: Events | None = None,
+    workers: int | None = None,
 ) -> RunResult:
     """Runs a study, or continues it after its last closed round.
 
@@ -80,6 +86,8 @@ def simulate(
         run: Its folder, new or of an unfinished run.
         engine: The engine that runs the sites.
         events: The callbacks.
+        workers: Number of processes that run the sites of the local engine; None: it is decided by
+            the work that there is (`worker_plan`).
 
     Returns:
         The result of the run.
@@ -87,63 +95,64 @@ def simulate(
     Raises:
         CloisterError: Any error that ends it; closed rounds stay saved.
     """
-    with held(run.path):
-        return _simulate(recipe, run, engine, events or Events())
-
-
-def _simulate(recipe: Recipe, run: RunDirectory, engine: Engine, events: Events) -> RunResult:
     check_engine(recipe, engine)
-    coordinator = open_coordinator(recipe, run, events)
+    check_workers(recipe, engine, workers)
+    with held(run.path):
+        return _simulate(recipe, run, engine, events or Events(), workers)
+
+
+def _simulate(
+    recipe: Recipe, run: RunDirectory, engine: Engine, events: Events, workers: int | None
+) -> RunResult:
+    coordinator = open_coordinator(recipe, run, events, workers if engine == "local" else 1)
     final: list[ServerState] = []
     server_app = make_server_app(lambda context: coordinator.study(), final.append)
     # Ray's workers prepare the study themselves, once each: it is not sent to them.
     prepared = coordinator.simulated if engine == "local" else None
     sites = SimulatedSites(recipe, run.path / "ledgers", prepared, coordinator.opened)
-    count = len(coordinator.simulated.names)
     events.on_stage("training")
     if engine == "local":
-        failures: list[Exception] = []
-
-        def failed(error: Exception) -> None:
-            end_on_fault(error)
-            failures.append(error)
-
-        try:
-            app = make_client_app(
-                sites.admitted, Unsigned(), events.on_step, failed, sites.identity
-            )
-            run_local(server_app, app, count)
-        except QuorumError:
-            # In one process the site's own error is a better message than "did not answer".
-            known = [failure for failure in failures if isinstance(failure, CloisterError)]
-            if known:
-                raise known[0] from None
-            raise
+        _run_here(server_app, sites, coordinator)
     else:
-        app = make_client_app(
-            sites.admitted, Unsigned(), on_error=end_on_fault, identify=sites.identity
-        )
-        run_ray(server_app, app, count)
+        run_ray(server_app, site_app(sites), len(coordinator.simulated.names))
     return coordinator.finish(final[0])
 
 
-def end_on_fault(error: Exception) -> None:
-    """Ends a simulation if a site's charged round failed.
-
-    At an institution the round is spent and the study continues; in a simulation the error is in
-    the user's own program, and a result without the site would not help.
+def _run_here(
+    server_app: ServerApp, sites: SimulatedSites, coordinator: SimulatedCoordinator
+) -> None:
+    """Runs the apps with sites in this process or its workers.
 
     Raises:
-        Exception: The error of the round.
+        CloisterError: The error of a site, which is a better message than "did not answer"; or any
+            other that ends the run.
     """
-    if isinstance(error, RoundSpentError) and error.__cause__ is not None:
-        raise error.__cause__
+    count, on_step = len(coordinator.simulated.names), coordinator.events.on_step
+    failures: list[Exception] = []
+    try:
+        if coordinator.workers is None:
+            app = site_app(sites, on_step, failures.append)
+            run_local(server_app, LocalGrid(app, count))
+        else:
+            with worker_grid(coordinator.workers, sites, count, on_step, failures.append) as grid:
+                run_local(server_app, grid)
+    except QuorumError:
+        known = [failure for failure in failures if isinstance(failure, CloisterError)]
+        if known:
+            raise known[0] from None
+        raise
 
 
 def open_coordinator(
-    recipe: Recipe, run: RunDirectory, events: Events | None = None
+    recipe: Recipe, run: RunDirectory, events: Events | None = None, workers: int | None = 1
 ) -> SimulatedCoordinator:
     """Loads data and model and, with privacy, proves that no record changes another's gradient.
+
+    Args:
+        recipe: The study.
+        run: Its folder.
+        events: The callbacks.
+        workers: Number of processes that will run the sites; None: it is decided here.
 
     Raises:
         CloisterError: Any error that makes the study impossible, before any training.
@@ -165,6 +174,9 @@ def open_coordinator(
         check_replies(workspace.network, workspace.task, workspace.tokenizer, recipe.model.base)
     for warning in check_records(simulated):
         events.on_warning(warning)
+    plan = plan_workers(simulated, workspace, workers)
+    if plan is not None:
+        events.on_base(str(plan))
     if not run.heads():
         begin_ledgers(simulated, run)
     if recipe.privacy.enabled:
@@ -173,11 +185,12 @@ def open_coordinator(
         # proof.
         write_adapter(workspace.network, workspace.start)
         workspace.train_names(frozenset(workspace.start))
-        for found in prove_gradients(simulated, workspace, run):
-            events.on_base(str(found))
+        with threads_of(plan):
+            for found in prove_gradients(simulated, workspace, run):
+                events.on_base(str(found))
     opened = OpenLedgers()
     coordinator = coordinator_of(simulated, workspace, run, opened)
-    return SimulatedCoordinator(simulated, coordinator, events, opened)
+    return SimulatedCoordinator(simulated, coordinator, events, opened, plan)
 
 
 class SimulationObserver(RunObserver):
@@ -205,6 +218,10 @@ class SimulationObserver(RunObserver):
         """Passes on the scores of round 0."""
         self._events.on_untrained(scores)
 
+    def evaluated(self, found: EvaluatedRound) -> None:
+        """Passes on the estimates of a private evaluation, in words."""
+        self._events.on_note(f"private evaluation: {found}")
+
     def round_closed(self, report: RoundReport) -> None:
         """Writes the round's figures, and passes them on."""
         super().round_closed(report)
@@ -220,12 +237,14 @@ class SimulatedCoordinator:
         coordinator: The study at the coordinator.
         events: The callbacks.
         opened: Opens the sites' ledgers.
+        workers: The processes that run the sites; None: this one does.
     """
 
     simulated: SimulatedStudy
     coordinator: Coordinator
     events: Events
     opened: OpenLedgers
+    workers: WorkerPlan | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property

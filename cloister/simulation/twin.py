@@ -22,16 +22,23 @@ def plain_twin(recipe: Recipe) -> Recipe:
 
     Its score is only a lower bound of what training without privacy can reach.
     """
-    training = recipe.training
+    training, federation = recipe.training, recipe.federation
+    if recipe.selects_privately:  # without privacy, nothing is evaluated privately
+        federation = dataclasses.replace(federation, patience=None)
     return dataclasses.replace(
         recipe,
+        federation=federation,
         privacy=dataclasses.replace(recipe.privacy, enabled=False, site_budgets=()),
         training=dataclasses.replace(training, learning_rate=training.plain_learning_rate),
     )
 
 
 def simulate_with_twin(
-    recipe: Recipe, run: RunDirectory, engine: Engine = "local", events: Events | None = None
+    recipe: Recipe,
+    run: RunDirectory,
+    engine: Engine = "local",
+    events: Events | None = None,
+    workers: int | None = None,
 ) -> RunResult:
     """Runs a study, then its plain twin in the run's `twin/`, and puts both on the card.
 
@@ -40,14 +47,15 @@ def simulate_with_twin(
         run: Its folder.
         engine: The engine that runs the sites.
         events: The callbacks, for both runs.
+        workers: As in `simulate`, for both runs.
     """
     events = events or Events()
-    result = simulate(recipe, run, engine, events)
+    result = simulate(recipe, run, engine, events, workers)
     twin = plain_twin(recipe)
     folder = run.path / "twin"
     events.on_stage(STAGE)
     twin_run = RunDirectory.reopen(folder) if folder.exists() else RunDirectory.create(folder, twin)
-    plain = simulate(twin, twin_run, engine, events)
+    plain = simulate(twin, twin_run, engine, events, workers)
     both = dataclasses.replace(
         result, plain_test=plain.test, seconds=result.seconds + plain.seconds
     )

@@ -278,3 +278,15 @@ def test_evaluating_without_the_base(study: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     assert run(["evaluate", str(study.parent / "run"), "--data", str(study / "test.jsonl")]) == 3
     assert "neither a folder here" in said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [(["simulat"], "simulate"), (["site", "studis"], "studies")]
+)
+def test_a_mistyped_command_gets_one_suggestion(
+    capsys: pytest.CaptureFixture[str], typed: list[str], meant: str
+) -> None:
+    assert run(typed) == 2
+    told = capsys.readouterr().err
+    assert f"'{meant}'" in told
+    assert told.lower().count("did you mean") == 1

@@ -113,6 +113,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--sweep",
             "--twin",
             "--verbose",
+            "--workers",
         ],
         "synthesize": [
             "--base",

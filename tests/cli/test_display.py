@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from cloister.cli.display import TWIN, Display, estimated, round_details, time_left
+from cloister.cli.display import TWIN, Display, round_details, time_left
 from cloister.cli.run_display import RunDisplay
 from cloister.recipe import Recipe
 from cloister.server.report import RoundReport
@@ -79,29 +79,10 @@ def test_a_deployed_run_s_lines_begin_with_round_0(capsys: pytest.CaptureFixture
     with RunDisplay("triage", ["a"]) as display:
         display.add({"what": "untrained", "round": 0, "scores": scores})
         display.add({"what": "closed", "round": 1, "scores": scores, "seconds": 2.0, "bytes": 9})
+        display.add({"what": "evaluated", "round": 1, "estimate": "accuracy 0.5 (…)"})
     told = capsys.readouterr().err.splitlines()
     assert told == [
         "round   0  untrained  accuracy 0.5000",
         "round   1     2.0 s  9 bytes  accuracy 0.5000",
+        "round   1  private evaluation: accuracy 0.5 (…)",
     ]
-
-
-@pytest.mark.parametrize(
-    ("scores", "sites", "told"),
-    [
-        (
-            {"accuracy": {"value": 0.9, "held_out": [0.8, 0.95], "population": [0.7, 0.98]}},
-            ["east"],
-            "accuracy 0.9000 (95 % for the population: 0.7000 to 0.9800; round 3, 1 site)",
-        ),
-        (
-            {"perplexity": {"value": None, "held_out": [1.0, None], "population": None}},
-            ["east", "west"],
-            "perplexity – (95 % for the held-out units: 1.0000 to ∞; round 3, 2 sites)",
-        ),
-    ],
-)
-def test_a_private_evaluation_is_told_with_its_interval(
-    scores: dict[str, object], sites: list[str], told: str
-) -> None:
-    assert estimated({"round": 3, "sites": sites, "scores": scores}) == told

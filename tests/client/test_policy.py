@@ -37,6 +37,7 @@ budget.delta = 1e-5
 accept.tasks = ["causal-lm"]
 accept.base_sha256 = ["{BASE}"]
 """
+EVALUATES = "accept.evaluations = true"
 # Both ε are rounded up, each by its own numerical error: at most this (accounting's own slack).
 ACCOUNTANT_SLACK = 1e-3
 
@@ -81,10 +82,23 @@ def reasons(question: ProposedPlan, own: SitePolicy) -> list[str]:
 
 def test_of_fewer_rounds_the_evaluations_after_them_are_left_out() -> None:
     proposed = plan(evaluations=Evaluations(rounds=(10, 20, 30), noise_multiplier=7.0))
-    found = check(asked(proposed), policy("accept.max_rounds = 20"))
+    found = check(asked(proposed), policy(f"accept.max_rounds = 20\n{EVALUATES}"))
     assert found.evaluations == Evaluations(rounds=(10, 20), noise_multiplier=7.0)
-    none = check(asked(proposed), policy("accept.max_rounds = 5"))
+    none = check(asked(proposed), policy(f"accept.max_rounds = 5\n{EVALUATES}"))
     assert none.evaluations is None
+
+
+def test_evaluations_are_refused_for_one_reason_unless_the_site_accepts_them() -> None:
+    proposed = plan(evaluations=Evaluations(rounds=(10,), noise_multiplier=0.3))  # below 0.6
+    (told,) = reasons(asked(proposed), policy())
+    assert told.startswith("accept.evaluations: ")
+    assert reasons(asked(proposed), policy("accept.evaluations = false")) == [told]
+    # Also where the policy cuts the study before its evaluations.
+    assert reasons(asked(proposed), policy("accept.max_rounds = 5")) == [told]
+    (told,) = reasons(asked(proposed), policy(EVALUATES))
+    assert told.startswith("privacy.min_noise_multiplier: an evaluation")
+    assert any("no study with private evaluations" in line for line in in_words(policy()))
+    assert any("joins studies with private" in line for line in in_words(policy(EVALUATES)))
 
 
 def problems(toml: str) -> list[str]:

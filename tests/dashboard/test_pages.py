@@ -15,13 +15,21 @@ from cloister.deployment.coordinator.journal import RunStatus
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.evidence.bundle import write_bundle
 from cloister.ledger import stated
+from cloister.ledger.reservation import Reservation
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.protocol.delivery import NOTE
 from cloister.server.class_plot import plot_classes
 from tests.cli.test_site_studies import make, study
-from tests.support.dashboards import HOSTILE, coordinator_folder, site_folder
+from tests.support.dashboards import (
+    HOSTILE,
+    add_evaluations,
+    coordinator_folder,
+    site_folder,
+)
 from tests.support.evidence import bundle_of, keys_of
+from tests.support.ledgers import charge, evaluated_plan, new_ledger, run_round
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +101,36 @@ def test_a_finished_run_shows_its_classes_inside_the_page(tmp_path: Path) -> Non
     assert page.tags.count("img") == 1
     assert [link for link in page.links if link.startswith("data:image/png;base64,")]
     assert "Scores by class" in page.words
+
+
+def test_private_evaluations_are_shown_with_their_intervals(tmp_path: Path) -> None:
+    folder = coordinator_folder(tmp_path / "desk")
+    add_evaluations(folder, "triage-2", label=HOSTILE)
+    page = written(folder.path, tmp_path / "page")["coordinator.html"]
+    assert page.count('<svg viewBox="0 0 400') == 5
+    assert page.count('class="interval s0"') == 3
+    # The mark of the round whose score the noise hides is left out, its interval is not.
+    assert "accuracy, round 4: –, 95 % for the population: 0.0000 to 1.0000" in page
+    assert "accuracy 0.7100, 0.6400 to 0.7800 for the population, after round 12" in page
+    seen = Seen(page)
+    for words in ("Private evaluations (3)", "0.7000 to ∞", f"{HOSTILE}: recall", "2 sites"):
+        assert words in seen.words, words
+    assert "script" not in seen.tags
+    assert "ε" not in page
+    place = folder.run("triage-2") / "evaluations.jsonl"
+    place.write_text('{"round": 1, "sites": [], "scores": {}, "classes": {}}\n')
+    assert run(["dashboard", str(folder.path), "--static", str(tmp_path / "bad")]) == 3
+
+
+def test_an_evaluation_is_told_from_a_round_in_an_audit(tmp_path: Path) -> None:
+    ledger, plan = new_ledger(tmp_path / "east.ledger"), evaluated_plan()
+    for number in (1, 2):
+        run_round(ledger, number, plan)
+    granted = ledger.reserve(charge(2, plan, kind=ReleaseKind.EVALUATION))
+    assert isinstance(granted, Reservation)
+    granted.release(b"statistics")
+    page = written(tmp_path / "east.ledger", tmp_path / "page")["audit.html"]
+    assert [page.count(f'<td class="n">{label}</td>') for label in ("2", "2 evaluation")] == [1, 1]
 
 
 @pytest.mark.parametrize("content", [b"<svg onload=1>", b"\x89PNG\r\n\x1a\n" + bytes(MOST_PICTURE)])

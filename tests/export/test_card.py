@@ -13,6 +13,8 @@ from cloister.ledger.budget import Budget
 from cloister.ledger.stated import COUPLED, of_budget, of_events, of_plan, of_plan_alone
 from cloister.models.pooling import Pooling
 from cloister.privacy.central import CentralPlan, central_plan
+from cloister.privacy.estimated_scores import EvaluatedRound
+from cloister.privacy.noised_ratio import Estimate
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from tests.support.ledgers import shared_plan, small_plan
@@ -250,3 +252,20 @@ def test_a_card_says_how_texts_are_pooled_and_cut() -> None:
     text = render(whole)
     assert "A text is one vector by its mean (as model.pooling says)." in text
     assert "cut to 16 tokens" in text
+
+
+def test_a_card_states_private_evaluations_with_their_intervals() -> None:
+    silent = render(whole_card(small_plan()))
+    assert "held-out records" not in silent
+    assert "nothing computed on them leaves a site uncharged" in silent
+    scores = [
+        {"accuracy": Estimate(value, (0.6, 0.9), (0.5, 1.0)), "loss": Estimate(0.4, (0.3, 1), None)}
+        for value in (None, 0.8)
+    ]
+    found = [EvaluatedRound(number, 2, one, {}) for number, one in enumerate(scores, 1)]
+    text = render(replace(whole_card(small_plan()), evaluations=found))
+    assert "After round 2 of 2 the sites scored" in text
+    assert "| accuracy | 0.8000 | 0.6000 to 0.9000 | 0.5000 to 1.0000 |" in text
+    assert "| loss | 0.4000 | 0.3000 to 1.0000 |  |" in text
+    assert "Other estimates of accuracy: – (0.5000 to 1.0000) after round 1." in text
+    assert "nothing computed on them leaves a site uncharged" not in text

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cloister.errors import LedgerError, RefusedError, RoundSpentError
+from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError
 from cloister.evidence.bundle import Bundle, read_bundle, write_bundle
 from cloister.evidence.certificate_alone import check_alone, to_bytes
 from cloister.ledger.budget import Budget
@@ -212,6 +212,36 @@ def test_no_form_lets_an_evaluation_pass_as_a_trained_round_without_the_ledger()
         forged = resigned(evidence, key_of(0), **hides).certificate
         with pytest.raises(LedgerError, match="neither of its rounds"):
             check_alone(to_bytes(forged), **about)
+
+
+def test_evaluations_of_several_plans_are_counted_without_the_ledger() -> None:
+    """The site's policy became stricter between two rounds, so the study ran under two plans."""
+    later = replace(PLAN, noise_multiplier=1.5)
+    study = [(name, n, PLAN if n < 3 else later, *rest) for name, n, _, *rest in STUDY]
+    about = {"site": "site-0", "study": "study", "key": public_hex(key_of(0)), "most_steps": 22}
+    evidence = certified(chain(key_of(0), study), 0)
+    assert len(evidence.fields["plans"]) == 2
+    check_alone(to_bytes(evidence.certificate), **about)
+    two = evidence.fields["evaluations"]
+    for hides in ({"evaluations": []}, {"evaluations": two[:1]}, {"rounds": 5}, {"rounds": 3}):
+        forged = resigned(evidence, key_of(0), **hides).certificate
+        with pytest.raises(LedgerError, match="neither of its rounds"):
+            check_alone(to_bytes(forged), **about)
+
+
+def test_what_does_not_fit_is_named_by_its_kind(tmp_path: Path) -> None:
+    tight = Budget(epsilon=0.9 * PLAN.epsilon_after(4), delta=2e-5)
+    ledger = Ledger.create(tmp_path / "site.ledger", tight, Unit.RECORD)
+    small = replace(PLAN, num_rounds=2, evaluations=None)
+    run_round(ledger, 1, small)
+    long = replace(small, local_steps=500)
+    with pytest.raises(BudgetError, match="another 500 steps do not fit: this site no longer"):
+        run_round(ledger, 2, long)
+    wide = replace(PLAN, evaluations=Evaluations(rounds=(1,), noise_multiplier=0.2))
+    ledger = Ledger.create(tmp_path / "other.ledger", tight, Unit.RECORD)
+    run_round(ledger, 1, wide)
+    with pytest.raises(BudgetError, match="a private evaluation does not fit: this site no longer"):
+        evaluate(ledger, 1, wide)
 
 
 def test_an_evaluation_that_is_alike_training_is_still_counted_by_its_kind(tmp_path: Path) -> None:

@@ -182,8 +182,20 @@ def test_groups_in_full_batches_are_as_far_apart_as_they_are_many() -> None:
     assert group_epsilon([event(4, 1.0, 2)], 1e-5, 2) == pytest.approx(
         gaussian_epsilon(2, 2, 1e-5), abs=5e-3
     )
-    with pytest.raises(RefusedError, match="for one mechanism only"):
-        group_epsilon([event(1, 0.1, 1), event(2, 0.1, 1)], 1e-5, 2)
+
+
+def test_groups_in_a_list_of_mechanisms_are_bounded_from_above_and_tightly() -> None:
+    # Two Gaussians at rate 1 are one of noise (σ₁⁻² + σ₂⁻²)^(-1/2): here (1/16 + 1/9)^(-1/2).
+    both = [event(4, 1.0, 1), event(3, 1.0, 1)]
+    exact = gaussian_epsilon(1 / math.sqrt(1 / 16 + 1 / 9) / 2, 1, 1e-5)
+    assert exact <= group_epsilon(both, 1e-5, 2) <= exact + 5e-3
+    training, evaluation = event(1, 0.1, 20), event(8, 1.0, 4)
+    whole = [group_epsilon([training, evaluation], 1e-5, k) for k in (1, 2)]
+    exact = epsilon([training, evaluation], 1e-5)
+    assert exact <= whole[0] <= exact + 0.03
+    # Two records of a person are both trained on, both held out, or one on each side.
+    sides = [group_epsilon([one], 1e-5, 2) for one in (training, evaluation)]
+    assert max(*sides, exact) < whole[1]
 
 
 noises = st.sampled_from([0.02, 0.2, 0.5, 1.0, 3.0, 100.0])

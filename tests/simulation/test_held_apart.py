@@ -12,7 +12,7 @@ from cloister.errors import DataError, RecipeError, UsageError
 from cloister.export.adapter_folder import load_released
 from cloister.simulation.held_apart import held_apart
 from cloister.simulation.plans import plans_of
-from cloister.simulation.study import prepare, units_of
+from cloister.simulation.study import held_out_of, prepare, units_of
 from cloister.training.evaluation import evaluate
 from tests.support.studies import small_assignments, small_recipe
 
@@ -34,6 +34,22 @@ def test_what_a_site_holds_out_is_in_no_unit_and_the_plan_stays(tmp_path: Path) 
     assert whole.held_out == {}
     other = prepare(small_recipe(tmp_path, *SHARE, "study.seed=1"))
     assert other.held_out != found.held_out
+
+
+def test_a_held_out_person_is_one_unit_with_all_records_on_one_side(tmp_path: Path) -> None:
+    persons = ("privacy.unit=person", "data.partition=person", "privacy.evaluation_rounds=[1]")
+    recipe = small_recipe(tmp_path, *SHARE, *persons, "privacy.max_records_per_person=3")
+    found = prepare(recipe)
+    for name, records in found.held_out.items():
+        apart, trained = held_out_of(found, name), found.sites[name]
+        assert apart is not None
+        held = {record.person for record in records}
+        assert held.isdisjoint({record.person for record in trained})
+        # Four records each, of which three count, in one vector of norm at most 1.
+        assert (len(records), [len(unit) for unit in apart.units]) == (
+            4 * len(held),
+            [3] * len(held),
+        )
 
 
 def test_a_run_is_scored_on_what_each_site_held_out(

@@ -67,5 +67,6 @@ def test_the_plan_names_the_evaluations_and_their_cost(tmp_path: Path) -> None:
     assert facts["evaluations"]["rounds"] == (2, 4)
     assert 0 < facts["evaluations"]["epsilon_alone"] < facts["epsilon"] <= 8.0
     assert "private evaluations on held-out units after round 2, 4" in str(plan)
+    assert facts["epsilon"] < facts["epsilon_of_records"][2] < facts["epsilon_of_records"][4]
     assert not any(math.isnan(value) for value in facts["epsilon_over_rounds"].values())
     assert plain_twin(recipe).privacy.evaluations is None

@@ -182,3 +182,25 @@ def site_folder(path: Path, name: str = "st-marys", *, rounds: int = 5) -> SiteF
     ]
     (agent.own / "refusals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
+
+
+def add_evaluations(folder: ServerFolder, run: str, label: str = "cough") -> None:
+    """Writes the estimates of three private evaluations: the noise hides the first one's score."""
+
+    def estimate(value: float | None, held_out: float, population: float | None) -> dict[str, Any]:
+        def around(width: float) -> list[float]:
+            center = 0.5 if value is None else value
+            return [max(0.0, center - width), min(1.0, center + width)]
+
+        wide = None if population is None else around(population)
+        return {"value": value, "held_out": around(held_out), "population": wide}
+
+    for number, value in ((4, None), (8, 0.62), (12, 0.71)):
+        width = 0.5 if value is None else 0.05
+        classes = {label: {"recall": estimate(value, 3 * width, None)}}
+        loss = {"value": 0.8, "held_out": [0.7, None], "population": None}
+        scores = {"accuracy": estimate(value, width, 1.4 * width), "loss": loss}
+        row = {"round": number, "sites": ["riverside", "st-marys"]}
+        RunDirectory(folder.run(run)).append_evaluation(
+            {**row, "scores": scores, "classes": classes}
+        )

@@ -27,6 +27,7 @@ from cloister.evidence.began import read_began
 from cloister.evidence.site_facts import site_facts
 from cloister.export.card import NO_CERTIFICATE
 from cloister.models.base import check_base, find_base
+from cloister.privacy.estimated_scores import evaluated_rounds
 from cloister.privacy.plan import Plan, make_plan
 from cloister.protocol.delivery import Claim
 from cloister.recipe import Recipe, read_recipe, sent_document, validated
@@ -338,7 +339,11 @@ class DeployedStudy:
             classes=classes,
             began=read_began(self.coordinator.run.path),
             old_test=forgetting(self.coordinator.run, scores),
+            evaluations=evaluated_rounds(self.coordinator.run.evaluations()),
+            selected=self.coordinator.scorer.selected(),
         )
+        if ending.selected is not None:
+            observer.note(f"selected: {ending.selected}")
         run = self.coordinator.run
         warning = ending.write(run, best.adapter)
         if warning is not None:

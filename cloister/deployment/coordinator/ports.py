@@ -10,6 +10,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 
 from cloister.deployment.coordinator.journal import change_run, note
 from cloister.deployment.coordinator.members import Member
+from cloister.privacy.estimated_scores import EvaluatedRound
 from cloister.server.coordinator import RunObserver
 from cloister.server.ports import Participants
 from cloister.server.report import RoundReport, SetScores
@@ -35,6 +36,10 @@ class Journal(RunObserver):
         """Notes the scores of the untrained adapter."""
         plain = {name: dict(found) for name, found in scores.items()}
         note(self.run.path, "untrained", round=0, scores=plain)
+
+    def evaluated(self, found: EvaluatedRound) -> None:
+        """Notes the estimates of a private evaluation, in words."""
+        note(self.run.path, "evaluated", round=found.round, estimate=str(found))
 
     def event(self, what: str, number: int, site: str) -> None:
         """Notes what happened to a site."""

@@ -75,6 +75,13 @@ def in_words(policy: SitePolicy) -> list[str]:
         + "." * (not accept.templates),
     ]
     lines.append(
+        "It joins studies with private evaluations: noised statistics of all its held-out units "
+        "leave, which ε counts. No batch is drawn for them, so the probability above is of "
+        "training alone."
+        if accept.evaluations
+        else "No statistics of held-out units leave: it joins no study with private evaluations."
+    )
+    lines.append(
         f"It shares noise with the {len(accept.noise_partners)} institutions that it names, if a "
         f"study's ε holds even when {accept.min_colluding} of them collude with the coordinator."
         if accept.noise_partners

@@ -44,6 +44,13 @@ def declared(ward: Ward, line: str = SHARE) -> None:
     path = ward.folder / "site.toml"
     text = path.read_text().replace("public_records = 40", "public_records = 60")
     path.write_text(text.replace("[records]", line + "[records]", 1))
+    evaluates(ward)
+
+
+def evaluates(ward: Ward) -> None:
+    """Has the ward's policy accept private evaluations."""
+    path = ward.folder / "site.toml"
+    path.write_text(path.read_text().replace("[accept]", "[accept]\nevaluations = true"))
 
 
 def held_out_ward(folder: Path, base: Path, patch: pytest.MonkeyPatch, more: int = 0) -> Ward:
@@ -57,6 +64,10 @@ def held_out_ward(folder: Path, base: Path, patch: pytest.MonkeyPatch, more: int
 def again(ward: Ward) -> None:
     moments = Moments(ward.clock, ward._wait)
     ward.agent = Agent(ward.folder / "site.toml", cast(Runtime, None), moments)
+
+
+def read_ledger(ward: Ward) -> bytes:
+    return (ward.folder / "ward.ledger").read_bytes()
 
 
 def asked(ward: Ward, recipe: Recipe) -> Status:
@@ -258,9 +269,29 @@ def test_a_site_that_holds_nothing_out_takes_no_part_in_evaluated_studies(
 ) -> None:
     recipe = study(base, *EVALUATED)
     ward = Ward.open(tmp_path / "ward", rows(), base, monkeypatch)
+    evaluates(ward)
+    again(ward)
     assert asked(ward, recipe) is Status.REFUSED
     with pytest.raises(RefusedError, match=r"site\.held_out_share: the study evaluates"):
         accept(recipe, read_site(ward.folder / "site.toml"))
+
+
+def test_a_share_held_out_for_home_permits_no_release_about_it(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ward = held_out_ward(tmp_path / "ward", base, monkeypatch)
+    path = ward.folder / "site.toml"
+    path.write_text(path.read_text().replace("evaluations = true\n", ""))
+    again(ward)
+    recipe = study(base, *EVALUATED)
+    head = read_ledger(ward)
+    assert asked(ward, recipe) is Status.REFUSED
+    question = RoundRequest(recipe.digest(), 1, ward.adapter, Step.EVALUATE)
+    assert ward.ask(recipe, question).said[2] is Status.REFUSED
+    with pytest.raises(RefusedError, match=r"^accept\.evaluations: [^\n]*$"):
+        accept(recipe, read_site(path))
+    assert read_ledger(ward) == head
+    assert asked(ward, study(base)) is Status.READY  # a study without evaluations is joined
 
 
 def test_a_site_that_asks_for_more_evaluation_noise_refuses_with_the_reason(

@@ -1,7 +1,8 @@
-"""Restores the help of a command's arguments, which typer loses with click 8.5 and later.
+"""Mends what typer and newer versions of click do to each other.
 
 typer sets the help of an argument before it calls click's constructor, and click 8.5 and later
-resets it to none. Without this, `cloister simulate --help` does not explain RECIPE.
+resets it to none. Without this, `cloister simulate --help` does not explain RECIPE. And both name
+the commands that a mistyped one may have meant: only click does here.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import inspect
 import typing
 
 import click
+from typer.core import TyperGroup
 from typer.models import ArgumentInfo
 
 
-def restore(command: click.Command) -> click.Command:
-    """Sets the declared help of every argument of a command and of all commands below it.
+def mended(command: click.Command) -> click.Command:
+    """Sets the declared help of every argument, and leaves suggestions to click, at every level.
 
     Args:
         command: From `typer.main.get_command`.
@@ -22,8 +24,10 @@ def restore(command: click.Command) -> click.Command:
     Returns:
         The same command.
     """
+    if isinstance(command, TyperGroup):
+        command.suggest_commands = False
     for inner in command.commands.values() if isinstance(command, click.Group) else ():
-        restore(inner)
+        mended(inner)
     if command.callback is None:
         return command
     declared = typing.get_type_hints(inspect.unwrap(command.callback), include_extras=True)
