@@ -127,6 +127,8 @@ def test_an_interrupted_run_goes_on_and_reports_what_validation_chose(
     best = max(np.mean(scores) for scores in means.values() if len(scores) == 3)
     assert [np.mean(means[setting]) for setting in reported] == [best]
 
+    partly = [row for row in again.rows if row["seed"] != 2 or row["split"] == "validation"]
+    assert "| central DP, tuned | – | – | – | not run |" in table.tables(partly)
     page = table.tables(again.rows)
     assert "not run" in page  # other data sets
     assert "| most frequent class | – | – | – | – | 0." in page

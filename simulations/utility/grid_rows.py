@@ -15,11 +15,14 @@ PENALTIES = (0.001, 0.01, 0.1, 1.0)
 WORD_PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
 # Twice the rounds of twice the records: four times the computation at the same ε.
 LONG = (60, 0.5)
+# Every record in every round: what is left to gain by computation, at the goals' ε.
+WHOLE, WHOLE_AT = (120, 1.0), (8.0,)
 # Around the rule's rate, for the combinations of levers.
 PARTS = (0.5, 1.0, 2.0)
 PUBLIC = 500
 
 Choices = Callable[[float | None], list[Method]]
+Centers = tuple[str | None, ...]
 
 
 def _searched(noise: str, epsilon: float | None) -> list[Method]:
@@ -31,12 +34,18 @@ def _searched(noise: str, epsilon: float | None) -> list[Method]:
     return grid if epsilon is None else [Head(epsilon=epsilon, noise=noise, of_rule=1.0), *grid]
 
 
-def _levers(epsilon: float | None, public: int, centers: tuple[str | None, ...]) -> list[Method]:
+def _levers(epsilon: float | None, public: int, centers: Centers) -> list[Method]:
     short: list[Method] = [
         Head(epsilon=epsilon, of_rule=1.0, center=center, public=public) for center in centers
     ]
-    rounds, rate = LONG
-    return short + [
+    return short + _shaped(epsilon, public, centers, LONG)
+
+
+def _shaped(
+    epsilon: float | None, public: int, centers: Centers, shape: tuple[int, float]
+) -> list[Method]:
+    rounds, rate = shape
+    return [
         Head(
             epsilon=epsilon,
             of_rule=part,
@@ -66,6 +75,7 @@ ROWS: dict[str, Choices] = {
     "central, tuned": lambda epsilon: _searched("central", epsilon),
     "shared, tuned": lambda epsilon: _searched("shared", epsilon),
     "levers": lambda epsilon: _levers(epsilon, 0, (None, "built-in")),
+    "whole batches": lambda epsilon: _shaped(epsilon, 0, (None, "built-in"), WHOLE),
     "levers, public": lambda epsilon: _levers(epsilon, PUBLIC, (None, "public")),
     "own, tuned": lambda epsilon: _searched("own", epsilon),
 }
@@ -77,4 +87,4 @@ def epsilons(row: str) -> tuple[float | None, ...]:
     """At which ε a row is run; None: without privacy."""
     if row in NOT_PRIVATE:
         return (None,)
-    return CHECKED if row == "own, tuned" else EPSILONS
+    return {"own, tuned": CHECKED, "whole batches": WHOLE_AT}.get(row, EPSILONS)
