@@ -106,8 +106,10 @@ CERTIFICATE = {
 CERTIFICATE[4] = CERTIFICATE[3] | {"couples_units"}
 # 5: of a ledger that charged an evaluation on held-out units.
 CERTIFICATE[5] = CERTIFICATE[4] | {"evaluations"}
+# 6: of a ledger that charged votes for candidate texts.
+CERTIFICATE[6] = CERTIFICATE[5] | {"votes"}
 # A first charge fixes at most so many steps, or its own plan's.
-MOST_SEARCHED = 100_000
+MOST_SEARCHED, MOST_CANDIDATES = 100_000, 20_000
 PLAN = {
     "public_records",
     "expected_batch_size",
@@ -253,9 +255,11 @@ def seen_alone(charges, plans):
         if "sharing" in plans[plan]:
             sharing = plans[plan]["sharing"]
             honest = sharing["sites"] - sharing["missing"] - sharing["colluding"]
-            noise *= math.sqrt(SHARE_LEFT / honest)
-            if noise < LEAST_NOISE:
-                noise, private = plans[plan]["noise_multiplier"], False
+            share = noise * math.sqrt(SHARE_LEFT / honest)
+            if share < LEAST_NOISE:
+                private = False
+            else:
+                noise = share
         events.append((noise, rate, steps, private))
     return merged(events)
 
@@ -302,7 +306,8 @@ def kinds_of(terms):
 
 
 def is_evaluated(terms):
-    """Whether a plan's evaluations can be: rounds of the plan in rising order, beside own noise."""
+    """Whether a plan's evaluations can be: rounds of the plan in rising order, beside independent
+    noise; statistics with shared noise take 32 bits."""
     told = terms["evaluations"]
     need(set(told) == {"rounds", "noise_multiplier"}, "unknown terms of evaluations")
     rounds, noise = told["rounds"], told["noise_multiplier"]
@@ -312,16 +317,33 @@ def is_evaluated(terms):
         and rounds == sorted(set(rounds)) != []
         and type(noise) in NUMBER
         and LEAST_NOISE <= noise <= MOST_NOISE
-        and not {"sharing", "bands"} & set(terms)
+        and "bands" not in terms
+        and terms.get("sharing", {"bits": 32})["bits"] == 32
         and terms["noise_multiplier"] > 0
         and terms["max_grad_norm"] is not None
+    )
+
+
+def is_voted(terms):
+    """Whether a plan's votes can be: of every unit once a round, of norm 1, beside nothing else."""
+    votes = terms["votes"]
+    return (
+        type(votes) is int
+        and 2 <= votes <= MOST_CANDIDATES
+        and terms["expected_batch_size"] == terms["public_records"]
+        and terms["local_steps"] == 1
+        and terms["max_grad_norm"] == 1
+        and terms["max_update_norm"] is None
+        and terms["noise_multiplier"] > 0
+        and not {"sharing", "bands", "evaluations"} & set(terms)
     )
 
 
 def listed(terms, private):
     """All releases of a plan as events, by kind; an evaluation takes every held-out unit."""
     _, rate, steps = kinds_of(terms)
-    found = {"training": (terms["noise_multiplier"], rate, steps, private)}
+    kind = "vote" if "votes" in terms else "training"
+    found = {kind: (terms["noise_multiplier"], rate, steps, private)}
     if "evaluations" in terms:
         told = terms["evaluations"]
         found["evaluation"] = told["noise_multiplier"], 1.0, len(told["rounds"]), private
@@ -374,8 +396,8 @@ def walk(rows, key):
         else:
             release = entry.get("release_kind", "training")
             need(
-                release in ("training", "evaluation")
-                and ("release_kind" in entry) == (release == "evaluation"),
+                release in ("training", "evaluation", "vote")
+                and ("release_kind" in entry) == (release != "training"),
                 f"entry {seq}: an unknown kind of release",
             )
             place, name = (entry["study"], entry["round"], release), entry["plan"]
@@ -384,7 +406,7 @@ def walk(rows, key):
                 terms = entry["terms"]
                 need(
                     sha256(canonical(terms)) == name
-                    and set(terms) - {"sharing", "bands", "evaluations"} == PLAN
+                    and set(terms) - {"sharing", "bands", "evaluations", "votes"} == PLAN
                     and terms["unit"] == begin["unit"],
                     f"entry {seq}: not the plan",
                 )
@@ -400,11 +422,13 @@ def walk(rows, key):
                     "evaluations" not in terms or is_evaluated(terms),
                     f"entry {seq}: evaluations that cannot be",
                 )
+                need("votes" not in terms or is_voted(terms), f"entry {seq}: votes that cannot be")
                 plans[name] = terms
             terms, event = plans[name], event_of(entry["event"])
             noise, steps = terms["noise_multiplier"], terms["local_steps"]
             groups, rate, _ = kinds_of(terms)
             whole = listed(terms, event[3])
+            need(release in whole, f"entry {seq}: a kind of release that its plan does not list")
             total = sum(one[2] for one in whole.values())
             own = taken.setdefault((entry["study"], name), [])
             done = len(own)
@@ -417,6 +441,11 @@ def walk(rows, key):
                 )
                 noise, rate, steps = terms["evaluations"]["noise_multiplier"], 1.0, 1
                 passed[place[0]] = trained, place[1]
+            elif release == "vote":
+                need(
+                    1 <= place[1] <= terms["num_rounds"],
+                    f"entry {seq}: a vote in no round of its plan",
+                )
             else:
                 need(place[1] > evaluated, f"entry {seq}: a round before an evaluation after it")
                 passed[place[0]] = max(trained, place[1]), evaluated
@@ -623,11 +652,14 @@ def check_site(name, file, key, adapter, base):
         (number, kind): releases.get(seq) for (_, number, kind), (seq, _, _) in mine.items()
     }
     rounds = [h for (_, kind), h in released.items() if kind == "training"]
-    evaluations = [
-        {"round": number, "released": h is not None}
-        for (number, kind), h in released.items()
-        if kind == "evaluation"
-    ]
+    by_kind = {
+        told: [
+            {"round": number, "released": h is not None}
+            for (number, kind), h in released.items()
+            if kind == told
+        ]
+        for told in ("evaluation", "vote")
+    }
     facts = {
         "plans": [{"sha256": p, "terms": plans[p]} for p in used],
         "rounds": len(rounds),
@@ -645,15 +677,21 @@ def check_site(name, file, key, adapter, base):
         lived["budget"] == {"epsilon": begin["epsilon"], "delta": begin["delta"]}, "another budget"
     )
     coupled = any(json.loads(row["body"]).get("couples_units") for row in file["ledger"])
-    if any(kind == "evaluation" for _, _, kind in charges):
-        need(version == 5, "it hides the evaluations of its ledger")
-    if version == 5:
+    kinds = {kind for _, _, kind in charges}
+    need("evaluation" not in kinds or version >= 5, "it hides the evaluations of its ledger")
+    need("vote" not in kinds or version >= 6, "it hides the votes of its ledger")
+    if version >= 5:
         need(stated["couples_units"] is coupled, "it hides, or invents, that units were coupled")
         need(
-            canonical(stated["evaluations"]) == canonical(evaluations),
+            canonical(stated["evaluations"]) == canonical(by_kind["evaluation"]),
             "other evaluations than the ledger's",
         )
-    else:
+    if version >= 6:
+        need(
+            canonical(stated["votes"]) == canonical(by_kind["vote"]),
+            "other votes than the ledger's",
+        )
+    if version < 5:
         need(coupled == (version == 4), "it hides, or invents, that units were coupled")
         need(stated.get("couples_units", True) is True, "couples_units that is not true")
     if version >= 3:
@@ -743,7 +781,7 @@ def check_bundle(path, keys):
     need(canonical(received) == files["received.json"], "received.json is not canonical")
     for number, site, own, entry, *rest in received:
         kind = rest[0] if rest else "training"
-        need(rest in ([], ["evaluation"]), f"{site}: an unknown kind of release")
+        need(rest in ([], ["evaluation"], ["vote"]), f"{site}: an unknown kind of release")
         need((number, site, kind) not in seen, f"{site}: two updates in round {number}")
         seen.add((number, site, kind))
         need(

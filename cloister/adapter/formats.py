@@ -5,6 +5,10 @@
     int8       1 byte for each value, and 4 bytes for a scale s before each tensor: s·n, with n from
                -127 to 127, where x/s is rounded up or down at random so that its mean is x/s
 
+Decoded int8 values, encoded again, give the same values: s has 17 bits, so that s·n is an exact
+float32, and the largest value becomes 127 (rounded by at most 2⁻¹⁶ of itself), so that s is found
+again. A coordinator that keeps decoded values can so send them any number of times.
+
 Everything is little-endian. A site rounds after it clipped and added noise, so rounding is
 post-processing and costs no ε. The other order (rounding first) would change the sensitivity for
 which the noise is calibrated, so it is not offered.
@@ -35,6 +39,10 @@ BFLOAT16_ROUNDING = 2.0**-8
 LEVELS = 127
 # The largest scale: its product with the largest level is still a float32.
 LARGEST_SCALE = float(np.finfo(np.float32).max) / LEVELS
+# Bits of an encoded scale: its product with a level, of 7 bits, then fits into float32's 24.
+SCALE_BITS = 17
+# The smallest encoded scale that is not 0: far below any use, and such products are not subnormal.
+SMALLEST_SCALE = 2.0**-100
 
 
 def body_length(dtype: Dtype, shapes: Shapes) -> int:
@@ -130,8 +138,9 @@ def _to_int8(adapter: Adapter, max_norm: float | None) -> bytes:
         scale = _scale(array)
         exact = array.astype(np.float64) / scale if scale else np.zeros(array.shape)
         down = np.floor(exact)
+        level = down + (generator.random(array.shape) < exact - down)
         scales.append(scale)
-        levels.append(down + (generator.random(array.shape) < exact - down))
+        levels.append(np.where(np.abs(exact) > LEVELS - 1 / 2**8, np.sign(exact) * LEVELS, level))
     pairs = list(zip(scales, levels, strict=True))
     norm = math.sqrt(sum(float(np.square(scale * level).sum()) for scale, level in pairs))
     shrink = 1.0 if max_norm is None or norm <= max_norm else max_norm / norm
@@ -142,14 +151,14 @@ def _to_int8(adapter: Adapter, max_norm: float | None) -> bytes:
 
 
 def _scale(array: Array) -> float:
-    """Returns the smallest float32 that, times 127, is at least the largest absolute value."""
+    """Returns the smallest scale of 17 bits that, times 127, is at least the largest absolute
+    value; 0 for zeros."""
     largest = float(np.abs(array).max(initial=0.0))
-    scale = np.float32(largest / LEVELS)
-    if float(scale) * LEVELS < largest:
-        scale = np.nextafter(scale, np.float32(np.inf))
-    if float(scale) > LARGEST_SCALE:
+    fraction, exponent = math.frexp(largest / LEVELS)
+    scale = math.ldexp(math.ceil(math.ldexp(fraction, SCALE_BITS)), exponent - SCALE_BITS)
+    if scale > LARGEST_SCALE:
         raise AdapterFormatError("adapter: an element is too large for int8")
-    return float(scale)
+    return max(scale, SMALLEST_SCALE) if largest else 0.0
 
 
 def _from_int8(body: memoryview) -> Array:

@@ -8,6 +8,7 @@ is tested on the same plan without evaluations.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -64,10 +65,10 @@ def evaluation_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
     """
     with tempfile.TemporaryDirectory() as folder:
         study = _EvaluatedStudy(recipe, audited, Path(folder))
-        return [_sides(audited), *_influence(audited), study.noise(), *study.entries()]
+        return [sides_check(audited), *influence_checks(audited), study.noise(), *study.entries()]
 
 
-def _sides(audited: AuditedSite) -> Check:
+def sides_check(audited: AuditedSite) -> Check:
     """Compares both sides of a site's records with those by hand, in other orders and with records
     left out."""
     records, wrong = list(audited.records), 0
@@ -97,14 +98,19 @@ def _sides(audited: AuditedSite) -> Check:
     )
 
 
-def _influence(audited: AuditedSite) -> list[Check]:
-    """Leaves out each unit in turn, and clips vectors that are far too long."""
+def influence_checks(audited: AuditedSite, grid: float | None = None) -> list[Check]:
+    """Leaves out each unit in turn, and clips vectors that are far too long.
+
+    Args:
+        audited: The audited site.
+        grid: The grid of sums with shared noise; None: that of the bound.
+    """
     workspace, units = audited.workspace, list(audited.units)
     task = workspace.task
     write_adapter(workspace.network, workspace.start)
 
     def total(of: Sequence[UnitExamples]) -> ClippedSum:
-        return summing.held_out_sum(workspace.network, task, of, task.max_length)
+        return summing.held_out_sum(workspace.network, task, of, task.max_length, grid)
 
     whole, longest, companions = total(units), 0.0, 0
     for place, unit in enumerate(units):
@@ -117,11 +123,11 @@ def _influence(audited: AuditedSite) -> list[Check]:
     bent = 0.0
     for _ in range(LONGS):
         vector = rng.normal(0, LONG, (1, len(scales))) / scales
-        found = summing.clipped_statistics(vector, scales)
+        found = summing.clipped_statistics(vector, scales, grid)
         clipped = _values(found) * found.grid
         longest = max(longest, float(np.linalg.norm(clipped)))
         direction = (vector * scales)[0] / np.linalg.norm(vector * scales)
-        bent = max(bent, float(np.abs(clipped - direction).max()))
+        bent = max(bent, float(np.abs(clipped - direction).max()) - _rounding(len(clipped), grid))
     return [
         exact_check(
             "influence of a held-out unit",
@@ -141,6 +147,12 @@ def _influence(audited: AuditedSite) -> list[Check]:
             companions,
         ),
     ]
+
+
+def _rounding(size: int, grid: float | None) -> float:
+    """How far a grid moves a value of a vector of norm 1: half a step, and what the clip leaves
+    below the bound for all of them."""
+    return 0.0 if grid is None else (1 + math.sqrt(size)) * grid / 2
 
 
 def _sent(reply: RoundReply, shapes: Shapes) -> Floats:

@@ -206,7 +206,9 @@ def replayed(
             gradient = torch.from_numpy(piece).view(parameter.shape)
             parameter.grad = gradient.to(parameter.device, parameter.dtype)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(config, step, total)
+            group["lr"] = learning_rate_at(
+                config, step, total, is_probe=config.is_probe(round_number)
+            )
         optimizer.step()
         optimizer.zero_grad()
     if memory is not None:
@@ -216,7 +218,8 @@ def replayed(
 
 
 def plain_steps(config: TrainingConfig) -> TrainingConfig:
-    """The same training as plain SGD, so that the optimizer gets exactly the release."""
+    """The same training as plain SGD, so that the optimizer gets exactly the release; questions
+    hold the whole adapter."""
     return replace(
         config,
         mode="local-steps",
@@ -226,4 +229,5 @@ def plain_steps(config: TrainingConfig) -> TrainingConfig:
         proximal=0.0,
         schedule="constant",
         warmup_steps=0,
+        adapter_dtype=None,
     )

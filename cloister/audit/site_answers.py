@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,8 @@ def _site(recipe: Recipe, audited: AuditedSite, units: Sequence[UnitExamples], p
         name=NAME,
         study=STUDY,
         plan=plan,
-        training=recipe.training,
+        # Questions hold the start, whole and exact, whatever the study's adapter is rounded to.
+        training=replace(recipe.training, adapter_dtype=None),
         units=units,
         unit=plan.unit,
         policy=simulated_policy(recipe, plan, budget, audited.workspace),

@@ -143,7 +143,10 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ..
     )
     assert plan.sharing is not None
     budget, values = simulated_budget(plan, 1.0), workspace.start.size
-    training = replace(recipe.training, physical_batch_tokens=64, probe_rounds=0)
+    # Questions hold the start, whole and exact.
+    training = replace(
+        recipe.training, physical_batch_tokens=64, probe_rounds=0, adapter_dtype=None
+    )
     with tempfile.TemporaryDirectory() as folder:
         ledgers = {
             name: Ledger.create(Path(folder) / f"{name}.ledger", budget, plan.unit)
@@ -170,7 +173,7 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ..
             Unsigned(),
         )
         replies: list[RoundReply] = []
-        grid = LocalGrid(_overheard(app, replies.append), len(names))
+        grid = LocalGrid(overheard(app, replies.append), len(names))
         asker = Dispatcher(
             grid, lambda _: dict.fromkeys(grid.get_node_ids(), ""), Timeouts(3600.0), Unsigned()
         )
@@ -190,7 +193,7 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ..
         low=float(low),
         high=float(high),
     )
-    apart = _differing(replies, len(names))
+    apart = differing(replies, len(names))
     return [
         noise,
         exact_check(
@@ -202,7 +205,7 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ..
     ]
 
 
-def _overheard(app: ClientApp, heard: Callable[[RoundReply], None]) -> ClientApp:
+def overheard(app: ClientApp, heard: Callable[[RoundReply], None]) -> ClientApp:
     """Returns the same app, which also passes on each of its replies."""
 
     def call(message: Message, context: Context) -> Message:
@@ -213,7 +216,7 @@ def _overheard(app: ClientApp, heard: Callable[[RoundReply], None]) -> ClientApp
     return call  # type: ignore[return-value]
 
 
-def _differing(replies: Sequence[RoundReply], sites: int) -> set[str]:
+def differing(replies: Sequence[RoundReply], sites: int) -> set[str]:
     """Fields that differ between sites in the same exchange; also payloads of different length."""
     apart = set()
     for start in range(0, len(replies), sites):

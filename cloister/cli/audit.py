@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cloister.cli import certificates, report
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, UsageError
 
 if TYPE_CHECKING:
+    from cloister.audit.statistics import Check
     from cloister.privacy.plan import Plan
     from cloister.recipe import Recipe
 
@@ -44,7 +45,10 @@ app.command("report")(report.report)
 @app.command("run")
 def run(
     recipe: Annotated[
-        Path | None, typer.Argument(help="The study's recipe (TOML). Absent: the quickstart.")
+        Path | None,
+        typer.Argument(
+            help="The study's recipe, or its study of votes (TOML). Absent: the quickstart."
+        ),
     ] = None,
     assignments: Annotated[
         list[str] | None,
@@ -62,12 +66,21 @@ def run(
     ] = 5000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Test a recipe's training path with synthetic records.
+    """Test a recipe's training path, or the votes of a study of votes, with synthetic records.
 
     Example: cloister audit run simulations/bank_intents.toml --level conformance
     """
     from cloister.recipe import read_recipe
+    from cloister.recipe.vote_study import is_vote_study
 
+    if recipe is not None and is_vote_study(recipe):
+        if assignments or level is Level.EMPIRICAL:
+            raise UsageError(
+                "--set, --level empirical: given with a study of votes, whose file states "
+                "everything, and in which no step is trained that could be attacked; leave them out"
+            )
+        _conform_votes(recipe, as_json)
+        return
     study = read_recipe(recipe, assignments or [])
     if level is Level.EMPIRICAL:
         _attack(study, trials, as_json)
@@ -121,12 +134,13 @@ def _conform(study: Recipe, as_json: bool) -> None:
     from cloister.audit.banded_conformance import banded_checks
     from cloister.audit.conformance import conformance
     from cloister.audit.evaluation_conformance import evaluation_checks
+    from cloister.audit.shared_evaluations import shared_evaluation_checks
     from cloister.audit.site_answers import answer_checks
     from cloister.audit.site_noise import site_noise
     from cloister.audit.unit_conformance import unit_check
-    from cloister.canonical import json_number
 
     site = audited_site(study, PERSONS, EACH)
+    evaluated = shared_evaluation_checks if site.plan.sharing else evaluation_checks
     plain = site.with_training_alone()
     names = tuple(f"site {number}" for number in range(1, study.data.sites + 1))
     checks = [
@@ -135,13 +149,33 @@ def _conform(study: Recipe, as_json: bool) -> None:
         *site_noise(study, plain, names),
         *(() if site.plan.sharing else answer_checks(study, plain)),
         *(banded_checks(study, site) if site.plan.bands else ()),
-        *(evaluation_checks(study, site) if site.plan.evaluations else ()),
+        *(evaluated(study, site) if site.plan.evaluations else ()),
     ]
+    _report(checks, site.plan, as_json)
+
+
+def _conform_votes(path: Path, as_json: bool) -> None:
+    from cloister.audit.audited_site import audited_site
+    from cloister.audit.unit_conformance import unit_check
+    from cloister.audit.vote_conformance import vote_checks
+    from cloister.recipe.vote_study import read_vote_study
+
+    study = read_vote_study(path)
+    site = audited_site(study.recipe, PERSONS, EACH)
+    names = tuple(f"site {number}" for number in range(1, study.recipe.data.sites + 1))
+    plan = study.plans(names)[names[0]]
+    _report([unit_check(site), *vote_checks(study.recipe, site, plan)], plan, as_json)
+
+
+def _report(checks: list[Check], plan: Plan, as_json: bool) -> None:
+    """Prints the checks, and ends with an error if one is refuted."""
+    from cloister.canonical import json_number
+
     refuted = [check.name for check in checks if check.refuted]
     if as_json:
         document = {
             "level": Level.CONFORMANCE.value,
-            **_audited(site.plan),
+            **_audited(plan),
             "refuted": bool(refuted),
             "checks": [
                 {

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 EXAMPLE = """
 Runs a federated study on this machine: every site's training, noise and accounting as they would
-run at an institution. Without a recipe: four synthetic hospitals at ε = 8, and the same study
-without privacy.
+run at an institution. Without a recipe the quickstart runs: four synthetic hospitals at ε = 8, and
+the same study without privacy. There --set of privacy.epsilon, privacy.delta, study, machine and
+tracking changes the quickstart; any other field describes a study of its own, with the defaults of
+a recipe.
 
 Examples:
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from cloister.adapter.factor_pairs import cut_shapes
 from cloister.adapter.formats import Shapes
-from cloister.adapter.wire import encode
+from cloister.adapter.wire import encode, encoded_length
 from cloister.client.acceptance import NOTHING_HELD_OUT
 from cloister.client.policy import ProposedPlan, check
 from cloister.client.site import Site
@@ -20,10 +20,12 @@ from cloister.errors import RefusedError
 from cloister.ledger.charge import Charge
 from cloister.privacy.accounting import cross_check
 from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.training.config import TrainingConfig
 from cloister.training.held_out_sum import released_shapes
 from cloister.training.joined_processes import join
 from cloister.training.proof import Proof, proven
+from cloister.training.question import Question, question_of
 from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.workspace import Workspace
 
@@ -40,7 +42,8 @@ class Admitted:
         workspace: Base, network and task; its parameters are overwritten by every round.
         plan: What the site runs: the stricter of study and policy.
         shapes: The shapes of private passes through the network, proven on this machine; None
-            without privacy.
+            without privacy, and for votes, whose texts go through it one by one.
+        question: How the global adapter in a round's question is read.
         period: Seconds between the moments at which updates leave; 0: at once.
         evaluation_period: The same of private evaluations.
         silent: Number of records of which nothing is learnt, because `task.max_length` cuts what
@@ -52,6 +55,7 @@ class Admitted:
     workspace: Workspace
     plan: Plan
     shapes: BatchShapes | None
+    question: Question
     period: float = 0.0
     evaluation_period: float = 0.0
     silent: int = 0
@@ -112,20 +116,32 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
         base_sha256=workspace.base_sha256,
         target_modules=workspace.network.adapted_modules,
         method=workspace.method,
-        message_bytes=len(encode(workspace.whole)),
+        message_bytes=len(encode(workspace.whole))
+        if site.plan.votes is None
+        else encoded_length(dict(site.plan.message), "float32"),
     )
     plan = check(asked, site.policy)
     agreed_epsilon(plan)
-    _check_shapes(site, workspace, plan)
+    if plan.votes is None:
+        _check_shapes(site, workspace, plan)
     _check_promise(site, plan)
     if plan.evaluations is not None:
-        _check_evaluations(site, workspace)
+        _check_evaluations(site, workspace, plan)
     is_private = site.entropy(plan, 1).is_private
     units = "" if site.banding is None else site.banding.key
     site.ledger.check(
-        Charge(study=site.study, round=1, plan=plan, request="", is_private=is_private, units=units)
+        Charge(
+            study=site.study,
+            round=1,
+            plan=plan,
+            request="",
+            is_private=is_private,
+            units=units,
+            kind=ReleaseKind.TRAINING if plan.votes is None else ReleaseKind.VOTE,
+        )
     )
-    admitted = Admitted(site, workspace, plan, _shapes(site, workspace, plan, prove))
+    question = question_of(workspace, site.training, from_seed=site.from_seed)
+    admitted = Admitted(site, workspace, plan, _shapes(site, workspace, plan, prove), question)
     if workspace.team is not None:
         admitted.gather()
     return admitted
@@ -134,7 +150,7 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
 def _shapes(site: Site, workspace: Workspace, plan: Plan, prove: Prove) -> BatchShapes | None:
     """The shapes of private passes: those of the machine's proof, or with isolation one record at a
     time."""
-    if plan.max_grad_norm is None:
+    if plan.max_grad_norm is None or plan.votes is not None:
         return None
     shapes = prove(workspace, plan, site.training, site.policy.accept.max_adapter_value).shapes
     if site.policy.privacy.isolate_units:
@@ -163,9 +179,12 @@ def _check_shapes(site: Site, workspace: Workspace, plan: Plan) -> None:
         )
 
 
-def _check_evaluations(site: Site, workspace: Workspace) -> None:
-    """Refuses evaluations where nothing is held out, or where the task has no statistics."""
-    released_shapes(workspace.task)
+def _check_evaluations(site: Site, workspace: Workspace, plan: Plan) -> None:
+    """Refuses evaluations where nothing is held out, where the task has no statistics, or where
+    their shared noise does not fit its bits."""
+    (shape,) = released_shapes(workspace.task).values()
+    if plan.sharing is not None:
+        plan.shared_evaluation_noise(*shape)
     if site.held_out is None:
         raise RefusedError(NOTHING_HELD_OUT)
 

@@ -10,6 +10,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from cloister.client.admission import Admitted
+from cloister.client.evaluating import is_evaluation
 from cloister.client.moments import AT_ONCE, Moments
 from cloister.client.round import run_round
 from cloister.errors import BudgetError, CloisterError, RoundSpentError, UnapprovedError
@@ -86,7 +87,7 @@ def make_client_app(
                 status_of(error, request.step), request, _who(admitted) or identify(context)
             )
         if admitted is not None and reply.status in (Status.TRAINED, Status.SPENT):
-            evaluates = request.step is Step.EVALUATE
+            evaluates = is_evaluation(request)
             moments.hold(begun, admitted.evaluation_period if evaluates else admitted.period)
         return as_message(reply, message)
 

@@ -32,6 +32,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from cloister.adapter.wire import decode
 from cloister.client.app import left_at
+from cloister.client.evaluating import is_evaluation
 from cloister.client.site import Site
 from cloister.errors import AdapterFormatError, RefusedError, UsageError
 from cloister.evidence.certificate_alone import MOST_BYTES, to_bytes
@@ -105,11 +106,15 @@ def check_outgoing(
             _check_certificate(reply, site)
             return
         if site.plan.sharing is not None:
-            _check_secure(reply, asked, site, shapes)
+            _check_secure(reply, asked, site, shapes, evaluated)
             return
         if asked.step is Step.EVALUATE:
             _check_release(reply, site, ReleaseKind.EVALUATION)
             decode(reply.delta, evaluated)
+            return
+        if asked.step is Step.VOTE:
+            _check_release(reply, site, ReleaseKind.VOTE)
+            decode(reply.delta, dict(site.plan.message))
             return
         _check_release(reply, site)
         _check_update(reply, site, shapes)
@@ -187,14 +192,20 @@ def _check_update(reply: RoundReply, site: Site, shapes: Mapping[str, tuple[int,
 
 
 def _check_secure(
-    reply: RoundReply, asked: RoundRequest, site: Site, shapes: Mapping[str, tuple[int, ...]]
+    reply: RoundReply,
+    asked: RoundRequest,
+    site: Site,
+    shapes: Mapping[str, tuple[int, ...]],
+    evaluated: Mapping[str, tuple[int, ...]],
 ) -> None:
     """Checks a message of secure aggregation by its length; its content is uniformly random."""
     terms = site.keys.terms if site.keys is not None else None
     if terms is None:
         raise RefusedError("the reply is of secure aggregation, but the site has no keys of it")
+    evaluates = is_evaluation(asked)
     if asked.step is Step.MASK:
-        needed = masked_bytes(terms, sum(math.prod(shape) for shape in shapes.values()))
+        summed = (evaluated if evaluates else shapes).values()
+        needed = masked_bytes(terms, sum(math.prod(shape) for shape in summed))
     elif asked.step is Step.REVEAL:
         needed = revealed_bytes(terms, len(Query.from_bytes(asked.body).boxes) + 1)
     else:
@@ -202,7 +213,8 @@ def _check_secure(
     if len(reply.delta) != needed:
         raise RefusedError(f"{asked.step}: {len(reply.delta)} bytes; {needed} are needed")
     if asked.step is Step.MASK:
-        _check_release(reply, site)
+        kind = ReleaseKind.EVALUATION if evaluates else ReleaseKind.TRAINING
+        _check_release(reply, site, kind)
     elif (reply.head, reply.epsilon) != ("", 0.0):
         raise RefusedError(f"{asked.step}: the reply states a release, and this step has none")
 

@@ -13,16 +13,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from cloister.adapter.compact import encode_compact
 from cloister.adapter.factor_pairs import cut, filled
 from cloister.adapter.formats import BFLOAT16_ROUNDING
 from cloister.adapter.tensors import Adapter
-from cloister.adapter.wire import decode, digest, encode
+from cloister.adapter.wire import digest, encode
 from cloister.client.admission import Admitted, admit
 from cloister.client.charged import charged
-from cloister.client.evaluating import evaluate
+from cloister.client.evaluating import check_listed, evaluate, evaluated_securely
 from cloister.client.rollback import check_seen
 from cloister.client.secure import SecureExchange, agreed_terms
 from cloister.client.site import Site
+from cloister.client.voting import vote
 from cloister.errors import RefusedError, UsageError
 from cloister.evidence.certificate_alone import to_bytes
 from cloister.ledger.charge import Charge, Released
@@ -87,6 +89,10 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
     if request.step is Step.EVALUATE:
         _check_length(site, request)
         return _released(site, request, evaluate(admitted, request))
+    if request.step is Step.VOTE:
+        return _released(site, request, vote(admitted, request))
+    if plan.votes is not None:
+        raise RefusedError(f"{request.step} was asked; this study's plan lists votes alone")
     if not 1 <= request.round <= plan.num_rounds:
         raise RefusedError(f"round {request.round} is outside the plan's {plan.num_rounds}")
     _check_length(site, request)
@@ -161,7 +167,7 @@ def _decoded(admitted: Admitted, request: RoundRequest) -> _Begin:
     site, workspace = admitted.site, admitted.workspace
     if site.start is not None:
         _check_start(site, request)
-    received = decode(request.adapter, workspace.whole.shapes)
+    received = admitted.question.decode(request.adapter, request.round)
     center = Adapter({**received, **_kept(site, workspace, request.round)})
     own = _own(site, center, request.round)
     begin = _Begin(request.round, own, center, _memory(site, workspace, request.round))
@@ -253,17 +259,28 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
     if site.keys is None or request.step is Step.TRAIN:
         raise RefusedError("the plan's noise is shared, so an update leaves only under a mask")
     question = Query.from_bytes(request.body)
+    if question.evaluates:
+        check_listed(admitted, request)
     terms = agreed_terms(
         site.study, question, plan, site.policy.accept, site.name, site.ledger.public_key
     )
     asking = SecureExchange(
-        site.name, site.ledger, site.keys, terms, question, request.round, digest(request.adapter)
+        site.name,
+        site.ledger,
+        site.keys,
+        terms,
+        question,
+        request.round,
+        digest(request.adapter),
+        plan.evaluations is not None,
     )
     entropy = site.entropy(plan, request.round)
+    if question.evaluates:
+        return _released(site, request, evaluated_securely(admitted, request, asking, entropy))
     start = Adapter({})
     if request.step is Step.MASK:
         _check_start(site, request)
-        start = decode(request.adapter, workspace.whole.shapes)
+        start = admitted.question.decode(request.adapter, request.round)
         _check_values(site, start)
         if workspace.team is not None:
             _gather(admitted, request)
@@ -328,9 +345,10 @@ def _memory(site: Site, workspace: Workspace, number: int) -> OptimizerMemory | 
 
 def _encoded(delta: Adapter, training: TrainingConfig, plan: Plan) -> bytes:
     """Encodes a delta; rounding may lengthen it, so it is scaled to keep the bound."""
+    write = encode if training.adapter_dtype is None else encode_compact
     if training.update_dtype == "bfloat16":
-        return encode(delta.scale(1 - BFLOAT16_ROUNDING), "bfloat16")
-    return encode(delta, training.update_dtype, plan.max_update_norm)
+        return write(delta.scale(1 - BFLOAT16_ROUNDING), "bfloat16")
+    return write(delta, training.update_dtype, plan.max_update_norm)
 
 
 def _ready(site: Site, request: RoundRequest) -> RoundReply:

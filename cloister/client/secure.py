@@ -24,6 +24,7 @@ from cloister.privacy.plan import Plan
 from cloister.protocol.exchange import Step
 from cloister.secagg.epoch_keys import advertise
 from cloister.secagg.epoch_terms import EpochTerms
+from cloister.secagg.numbering import sum_number
 from cloister.secagg.participant import Participant, join, mask_update, reveal, sign_set
 from cloister.secagg.query import Query, from_hex
 
@@ -93,6 +94,7 @@ class SecureExchange:
         question: The coordinator's question.
         number: The round.
         adapter: SHA-256 of the global adapter in the question, in hex.
+        has_evaluations: Whether the study has private evaluations.
     """
 
     site: str
@@ -102,16 +104,24 @@ class SecureExchange:
     question: Query
     number: int
     adapter: str
+    has_evaluations: bool = False
+
+    @property
+    def sum(self) -> int:
+        """The number of the sum, to which masks and signatures are bound."""
+        evaluates = self.question.evaluates
+        return sum_number(self.number, evaluates=evaluates, has_evaluations=self.has_evaluations)
 
     def answer(
-        self, step: Step, charge: Charge, gradient: Callable[[], NDArray[np.int64]]
+        self, step: Step, charge: Charge, noised: Callable[[], NDArray[np.int64]]
     ) -> Released:
         """Returns what the site sends; it has a head only if the ledger released it.
 
         Args:
             step: The step of the protocol.
             charge: What the MASK step charges.
-            gradient: One batch's clipped sum with this site's share of the noise.
+            noised: Returns what is summed: one batch's clipped sum, or the statistics of the
+                held-out units, with this site's share of the noise.
 
         Raises:
             RefusedError: The question is not for this site, epoch or round.
@@ -127,41 +137,41 @@ class SecureExchange:
         if step is Step.ADVERTISE:
             return Released(keys.advertise(terms, self.site, self.ledger.sign), "")
         if step is Step.MASK:
-            return self._mask(charge, gradient)
+            return self._mask(charge, noised)
         member = keys.in_round(terms)
         if step is Step.SIGN:
             keys.member, signature = sign_set(
                 member,
-                self.number,
+                self.sum,
                 self.question.adapter,
                 self.question.survivors,
                 self.ledger.sign,
             )
             return Released(signature, "")
         signatures, boxes = from_hex(self.question.signatures), from_hex(self.question.boxes)
-        shares = reveal(member, self.number, self.question.adapter, signatures, boxes)
+        shares = reveal(member, self.sum, self.question.adapter, signatures, boxes)
         return Released(shares.to_bytes(), "")
 
-    def _mask(self, charge: Charge, gradient: Callable[[], NDArray[np.int64]]) -> Released:
+    def _mask(self, charge: Charge, noised: Callable[[], NDArray[np.int64]]) -> Released:
         member = self.keys.joined(self.terms, self.site, from_hex(self.question.advertisements))
-        if self.number < member.masked:
+        if self.sum < member.masked:
             raise RefusedError(
-                f"round {self.number} was asked after round {member.masked}: rounds must be masked "
-                "in order; nothing was charged"
+                f"round {self.number} was asked after a later one: rounds must be masked in order; "
+                "nothing was charged"
             )
-        is_masked = member.masked == self.number
-        if self.ledger.has_charged(charge.study, self.number) and not is_masked:
+        is_masked = member.masked == self.sum
+        if self.ledger.has_charged(charge.study, self.number, charge.kind) and not is_masked:
             raise RoundSpentError(
                 f"round {self.number} was charged before, under keys that are lost; it stays "
                 "spent: go on with the next one"
             )
-        # The charge is before the gradient: after a crash in between, the round is spent and no
-        # batch is drawn a second time.
+        # The charge is before what is summed is computed: after a crash in between, the round is
+        # spent and no batch is drawn a second time.
         granted = self.ledger.reserve(charge)
         if isinstance(granted, Released):
             return granted
         with charged(self.number):
-            self.keys.member, update = mask_update(member, self.number, self.adapter, gradient())
+            self.keys.member, update = mask_update(member, self.sum, self.adapter, noised())
             return granted.release(update.to_bytes())
 
 

@@ -44,6 +44,8 @@ class Site:
             nothing out.
         start: SHA-256 of the adapter with which round 1 must begin, by the study that the site
             accepted; None: the study names none.
+        from_seed: Whether tensors that no round has trained yet have the values that the study's
+            seed gives (`Recipe.begins_from_seed`).
     """
 
     name: str
@@ -64,6 +66,7 @@ class Site:
     couples_units: bool = False
     held_out: Sequence[UnitExamples] | None = None
     start: str | None = None
+    from_seed: bool = True
 
     def stated_epsilon(self) -> float:
         """ε that a reply states: the promised one, a function of plan and budget alone."""

@@ -1,11 +1,13 @@
 """The bundle: a finished study's adapter with every site's certificate and ledger, in one file.
 
+Of a study of votes the synthetic records take the adapter's place.
+
 A ZIP archive, nothing in it compressed:
 
     sites/NAME.json    a site's certificate and ledger (`ledger.certificate`)
     adapter/FILE       the adapter's files, without its card
     received.json      [[round, site, SHA-256, head], …]: what the coordinator received; a row of a
-                       private evaluation ends with "evaluation"
+                       private evaluation ends with "evaluation", one of votes with "vote"
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ class Received:
         site: The site that sent it.
         sha256: SHA-256 of its bytes.
         head: SHA-256 of the ledger's entry for it, as the site stated it then.
-        kind: Whether it is an update, or the private evaluation after the round.
+        kind: Whether it is an update, the private evaluation after the round, or votes.
     """
 
     round: int
@@ -72,7 +74,8 @@ class Received:
             ValueError: They are no such row.
         """
         kinds = [type(value) for value in row]
-        if kinds[:4] != [int, str, str, str] or row[4:] not in ([], [ReleaseKind.EVALUATION]):
+        others = ([], [ReleaseKind.EVALUATION], [ReleaseKind.VOTE])
+        if kinds[:4] != [int, str, str, str] or row[4:] not in others:
             raise ValueError("no round, site and hash")
         return cls(row[0], row[1], row[2], row[3], ReleaseKind(*row[4:] or ["training"]))
 

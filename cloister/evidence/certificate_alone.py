@@ -22,6 +22,7 @@ from cloister.ledger.certificate_forms import (
     FIELDS,
     NAMED,
     UNCOUPLED,
+    VOTED,
     merged,
     with_rdp,
 )
@@ -44,7 +45,7 @@ from cloister.privacy.units import Unit
 
 # Twice the text, because JSON may write every character (a quote) as two bytes.
 MOST_BYTES = 2 * MOST_STATED
-_WRITTEN = (UNCOUPLED, COUPLED, EVALUATED)
+_WRITTEN = (UNCOUPLED, COUPLED, EVALUATED, VOTED)
 _WRITTEN_NOW = " or ".join(map(str, _WRITTEN))
 # Most characters of an error in a message; our own errors are shorter.
 MOST_SAID = 200
@@ -92,7 +93,7 @@ def check_alone(
         raise LedgerError(
             f"{site}: this does not have the form of a certificate of version {_WRITTEN_NOW}"
         )
-    if fields.get("couples_units", True) is not True and version != EVALUATED:
+    if fields.get("couples_units", True) is not True and version < EVALUATED:
         raise LedgerError(f"{site}: couples_units may only be true; without it, leave it out")
     if (fields["site"], fields["study"], fields["key"]) != (site, study, key):
         raise LedgerError(f"{site}: the certificate belongs to another site or study")
@@ -131,7 +132,7 @@ def _check_figures(fields: Mapping[str, Any], most_steps: int) -> None:
         raise ValueError(f"more than the {most_steps} steps that a plan of the study has")
     if type(fields["rounds"]) is not int or type(fields["released"]) is not int:
         raise ValueError("rounds that are not a number")
-    _check_evaluations(fields, plans, events)
+    _check_listed(fields, plans, events)
     limit = life["budget"]["epsilon"]
     budget = Budget(epsilon=float("inf") if limit is None else limit, delta=life["budget"]["delta"])
     if fields["promise"]["basis"] == Basis.WHOLE_PLAN:
@@ -149,21 +150,18 @@ def _check_figures(fields: Mapping[str, Any], most_steps: int) -> None:
     _need(fields["spent"], with_rdp(spent, events), "spent")
 
 
-def _check_evaluations(
+def _check_listed(
     fields: Mapping[str, Any], plans: list[Plan], events: list[GaussianEvent]
 ) -> None:
-    """Checks that the evaluations are listed by a plan, and that of each mechanism the steps of the
-    stated rounds and evaluations are charged, and no others."""
-    stated = fields.get("evaluations", [])
+    """Checks that evaluations and votes are listed by a plan, and that of each mechanism the steps
+    of the stated rounds, evaluations and votes are charged, and no others."""
     if type(fields.get("couples_units", True)) is not bool:
         raise ValueError("couples_units that is not a truth value")
-    rounds = [row["round"] for row in stated]
+    rounds, voted = _rounds_of(fields, "evaluations"), _rounds_of(fields, "votes")
     listed = [plan.evaluations for plan in plans if plan.evaluations is not None]
-    kinds = [(set(row), type(row["round"]), type(row["released"])) for row in stated]
-    if any(kind != ({"round", "released"}, int, bool) for kind in kinds):
-        raise ValueError("evaluations that are not rounds")
     if rounds != sorted(set(rounds)) or set(rounds) - {n for one in listed for n in one.rounds}:
         raise ValueError("an evaluation that no plan lists")
+    _check_votes(fields, plans, events, voted)
     if not listed:
         return
     exact = len(plans) == 1 and _counted(events) == _counted(
@@ -201,6 +199,30 @@ def _divisible(
         else:
             fewest += steps
     return fewest <= len(evaluated) <= most and shortest <= rounds <= longest
+
+
+def _check_votes(
+    fields: Mapping[str, Any], plans: list[Plan], events: list[GaussianEvent], voted: list[int]
+) -> None:
+    """Checks that a study of votes has one step for each stated round of votes, and no others."""
+    voting = [plan for plan in plans if plan.votes is not None]
+    most = max((plan.num_rounds for plan in voting), default=0)
+    if len(voted) != len(set(voted)) or not all(1 <= number <= most for number in voted):
+        raise ValueError("a vote that no plan lists")
+    if not voting:
+        return
+    steps = sum(_counted(events).values())
+    if len(voting) < len(plans) or fields["rounds"] or steps != len(voted):
+        raise ValueError("steps that are not of its votes")
+
+
+def _rounds_of(fields: Mapping[str, Any], name: str) -> list[int]:
+    """Returns the rounds of the stated evaluations or votes; empty: the form has none."""
+    stated = fields.get(name, [])
+    kinds = [(set(row), type(row["round"]), type(row["released"])) for row in stated]
+    if any(kind != ({"round", "released"}, int, bool) for kind in kinds):
+        raise ValueError(f"{name} that are not rounds")
+    return [row["round"] for row in stated]
 
 
 def _counted(events: Iterable[GaussianEvent]) -> dict[tuple[float, float], int]:

@@ -56,6 +56,7 @@ _COLUMNS = {
     "text": "The text, as the model wrote it.",
     "label": "The label of the prompt that the text answers.",
 }
+_VOTED = {"text": "The text.", "label": "The label of the private records that voted for it."}
 _TURNS = {"role": "Who speaks: user or assistant.", "content": "What is said."}
 
 
@@ -91,8 +92,7 @@ def croissant(facts: SyntheticFacts, publication: Publication, card: str) -> dic
         "conformsTo": CONFORMS_TO,
         "name": facts.file.rpartition(".")[0] or facts.file,
         "description": (
-            f"{facts.records:,} synthetic records from a language model of the study "
-            f"{facts.study} ({facts.base}). Privacy: {promise_words(facts)}."
+            f"{facts.records:,} synthetic records {_made(facts)}. Privacy: {promise_words(facts)}."
         ),
         "license": publication.license or NO_LICENSE,
         "url": publication.url or card,
@@ -117,13 +117,19 @@ def croissant(facts: SyntheticFacts, publication: Publication, card: str) -> dic
                 "@type": "cr:RecordSet",
                 "@id": "default",
                 "name": "default",
-                "field": [_field(column) for column in facts.columns],
+                "field": [_field(column, facts) for column in facts.columns],
             }
         ],
     }
 
 
-def _field(column: str) -> dict[str, Any]:
+def _made(facts: SyntheticFacts) -> str:
+    if facts.voted:
+        return f"that private records of the study {facts.study} voted for"
+    return f"from a language model of the study {facts.study} ({facts.base})"
+
+
+def _field(column: str, facts: SyntheticFacts) -> dict[str, Any]:
     """Returns a column's field; turns are a repeated field with two parts."""
     if column == "messages":
         parts = [
@@ -149,7 +155,7 @@ def _field(column: str) -> dict[str, Any]:
         "@type": "cr:Field",
         "@id": f"default/{column}",
         "name": column,
-        "description": _COLUMNS[column],
+        "description": (_VOTED if facts.voted else _COLUMNS)[column],
         "dataType": "sc:Text",
         "source": _source(column, "column"),
     }

@@ -16,19 +16,34 @@ def synthetic_card(facts: SyntheticFacts) -> str:
     return head + "\n".join(
         [
             f"# {facts.file}\n",
-            f"{facts.records:,} synthetic records, written on {facts.created} by a language model "
-            f"that the study {facts.study} fine-tuned. No record is a copy that somebody chose; a "
-            "model can still repeat what it read, within the bounds of its ε.\n",
+            _what(facts),
             _privacy(facts),
-            _origin(facts),
+            _origin_of_votes(facts) if facts.voted else _origin(facts),
             _sampling(facts),
             _limits(),
         ]
     )
 
 
+def _what(facts: SyntheticFacts) -> str:
+    if facts.voted:
+        return (
+            f"{facts.records:,} synthetic records of {facts.created}: public texts, and what a "
+            f"public language model made of them, chosen by the votes of the study {facts.study}. "
+            "No private record was given to a model, and none is in the file unless it was public "
+            "before.\n"
+        )
+    return (
+        f"{facts.records:,} synthetic records, written on {facts.created} by a language model "
+        f"that the study {facts.study} fine-tuned. No record is a copy that somebody chose; a "
+        "model can still repeat what it read, within the bounds of its ε.\n"
+    )
+
+
 def promise_words(facts: SyntheticFacts) -> str:
     """Returns the promise in one sentence, with everything that an ε needs."""
+    if facts.largest is None and facts.voted:
+        return "ε = ∞: a site's votes were charged without a finite ε"
     if facts.largest is None:
         return (
             "ε = ∞: the model was trained without privacy at a site, or a site's certificate is "
@@ -42,6 +57,17 @@ def _privacy(facts: SyntheticFacts) -> str:
     rows = [f"| {site} | {_cell(one)} |" for site, one in sorted(facts.promises.items())]
     if rows:
         lines += ["| site | promise |", "|---|---|", *rows, ""]
+    if facts.voted:
+        rounds = [f"{site} in {number}" for site, number in sorted(facts.voted.items())]
+        lines += [
+            f"Voted: {', '.join(rounds)} rounds. Each unit of a site's private records has one "
+            "vote in a round, for the nearest texts; a person's is split among the person's "
+            "records. Each site adds noise to every count and charges its ledger before a record "
+            "is read. All else is made of these counts and public texts: post-processing (Dwork & "
+            "Roth 2014, proposition 2.1). So the promise holds for the file, for what is trained "
+            "on it, and for whoever sees it. Other studies on the same records add up.\n",
+        ]
+        return "\n".join(lines)
     lines += [
         "The records were drawn from the model alone, and no private record was read: "
         "post-processing (Dwork & Roth 2014, proposition 2.1). So the promise of the model holds "
@@ -71,10 +97,34 @@ def _origin(facts: SyntheticFacts) -> str:
     )
 
 
+def _origin_of_votes(facts: SyntheticFacts) -> str:
+    generator = (
+        f"`{facts.base}`, SHA-256 `{facts.base_sha256}`; what it read before, only its publisher "
+        "knows, and no ε covers it"
+        if facts.base
+        else "none: the records are public texts as they were"
+    )
+    return (
+        "## Origin\n\n"
+        f"- first candidates: the public file {facts.public}\n"
+        f"- generator: {generator}\n"
+        f"- votes: the study {facts.study}; SHA-256 {facts.digest[:16]}…\n"
+        f"- private records: those of {', '.join(sorted(facts.promises))}; they stayed there\n"
+        f"- this file: SHA-256 `{facts.sha256}`\n"
+    )
+
+
 def _sampling(facts: SyntheticFacts) -> str:
     drawn = [f"- {name}: {value}" for name, value in facts.sampling.items()]
     left = [f"- left out, {reason}: {number:,}" for reason, number in facts.dropped.items()]
-    return "\n".join(["## How they were drawn\n", *drawn, *left, ""])
+    return "\n".join(
+        [
+            "## How they were made\n" if facts.voted else "## How they were drawn\n",
+            *drawn,
+            *left,
+            "",
+        ]
+    )
 
 
 def _limits() -> str:

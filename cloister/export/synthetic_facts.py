@@ -1,8 +1,8 @@
 """`NAME.synthetic.json`: what is known of a file of synthetic records, beside the file.
 
-It ties the file, by its SHA-256, to the model that wrote it and to the promises that this model's
-sites got: what is made from a private model without its records has the same ε (post-processing,
-Dwork & Roth 2014, proposition 2.1).
+It ties the file, by its SHA-256, to the model that wrote it (or to the votes that chose its
+records) and to the promises that the sites got: what is made from a private model without its
+records has the same ε (post-processing, Dwork & Roth 2014, proposition 2.1).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class SyntheticFacts:
         sha256: SHA-256 of its bytes.
         records: Number of records.
         columns: The names of its columns.
-        study: The study that trained the model.
+        study: The study that trained the model, or in which sites voted.
         digest: Digest of the study's recipe; empty: the adapter was alone.
         base: The base, as the adapter names it; of a folder, its last part.
         base_sha256: SHA-256 of its weights.
@@ -44,6 +44,9 @@ class SyntheticFacts:
         sampling: How the records were drawn.
         dropped: How many drawn texts were left out, by reason.
         created: The date in UTC, as in 2026-01-31.
+        voted: Of records that were chosen by votes: in how many rounds each site voted; empty: a
+            model that was trained wrote them. The base is then the generator's, or empty, there is
+            no adapter, and `public` is the file of the first candidates.
     """
 
     file: str
@@ -60,6 +63,7 @@ class SyntheticFacts:
     sampling: Mapping[str, str | int | float]
     dropped: Mapping[str, int]
     created: str
+    voted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def largest(self) -> Stated | None:
@@ -156,10 +160,11 @@ def _facts(found: Mapping[str, Any]) -> SyntheticFacts:
         for site, one in fields.pop("promises").items()
     }
     columns = tuple(map(str, fields.pop("columns")))
-    kinds = {"records": int, "sampling": dict, "dropped": dict}
+    kinds = {"records": int, "sampling": dict, "dropped": dict, "voted": dict}
     for name, value in fields.items():
         if type(value) is not kinds.get(name, str):
             raise ValueError(f"{name} is not of its type")
-    if any(type(number) is not int for number in fields["dropped"].values()):
-        raise ValueError("dropped: a number is needed for each reason")
+    for name in ("dropped", "voted"):
+        if any(type(number) is not int for number in fields.get(name, {}).values()):
+            raise ValueError(f"{name}: whole numbers are needed")
     return SyntheticFacts(**fields, promises=promises, columns=columns)

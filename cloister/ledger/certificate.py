@@ -145,6 +145,8 @@ def check(evidence: Evidence, public_key: str) -> Verdict:
         raise LedgerError(
             "the certificate does not state the private evaluations that its ledger charged"
         )
+    if verdict.history.votes and "votes" not in stated:
+        raise LedgerError("the certificate does not state the votes that its ledger charged")
     try:
         given = statement(verdict, str(stated["study"]), stated["version"])
     except UsageError as error:

@@ -9,6 +9,8 @@
 5       as 4, with `evaluations`: the private evaluations of the study, by round; `rounds` and
         `released` count trained rounds. Used only for a ledger that charged one; `couples_units`
         is true or false in it.
+6       as 5, with `votes`: the rounds in which units voted for candidate texts. Used only for a
+        ledger that charged one; `evaluations` may be empty in it.
 """
 
 from __future__ import annotations
@@ -31,9 +33,10 @@ from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Neighbouring
 
-# The versions that are written now: for ledgers with private evaluations, for data with coupled
-# units, and for all others.
-EVALUATED = VERSION = 5
+# The versions that are written now: for ledgers with votes, with private evaluations, for data with
+# coupled units, and for all others.
+VOTED = VERSION = 6
+EVALUATED = 5
 COUPLED = 4
 UNCOUPLED = 3
 
@@ -91,12 +94,15 @@ FIELDS = {
 }
 FIELDS[COUPLED] = FIELDS[UNCOUPLED] | {"couples_units"}
 FIELDS[EVALUATED] = FIELDS[COUPLED] | {"evaluations"}
+FIELDS[VOTED] = FIELDS[EVALUATED] | {"votes"}
 # Fields that machines may round differently.
 COMPUTED = frozenset({"epsilon", "epsilon_alone", "epsilon_rdp"})
 
 
 def version_of(history: History) -> int:
     """Returns the version in which a ledger's certificate is written now."""
+    if history.votes:
+        return VOTED
     if history.evaluations:
         return EVALUATED
     return COUPLED if history.couples_units else UNCOUPLED
@@ -117,9 +123,11 @@ def statement(verdict: Verdict, study: str, version: int | None = None) -> dict[
     version = version_of(history) if version is None else version
     rounds = [charged for (name, _), charged in history.rounds.items() if name == study]
     evaluated = [(n, c) for (name, n), c in history.evaluations.items() if name == study]
-    if not rounds and not evaluated:
+    voted = [(n, c) for (name, n), c in history.votes.items() if name == study]
+    others = [charged for _, charged in (*evaluated, *voted)]
+    if not rounds and not others:
         raise UsageError(f"study {one_line(study, 12)}: no round of it was charged in this ledger")
-    every = sorted([*rounds, *(charged for _, charged in evaluated)], key=lambda one: one.seq)
+    every = sorted([*rounds, *others], key=lambda one: one.seq)
     plans = [history.plans[digest] for digest in dict.fromkeys(c.plan for c in every)]
     figures = (
         _figures(history, study, _budget(verdict))
@@ -139,17 +147,17 @@ def statement(verdict: Verdict, study: str, version: int | None = None) -> dict[
         "ledger": asdict(verdict.head),
         **figures,
         **({"couples_units": history.couples_units} if version >= COUPLED else {}),
-        **({"evaluations": _evaluations(history, evaluated)} if version >= EVALUATED else {}),
+        **({"evaluations": _by_round(history, evaluated)} if version >= EVALUATED else {}),
+        **({"votes": _by_round(history, voted)} if version >= VOTED else {}),
     }
 
 
-def _evaluations(
-    history: History, evaluated: Sequence[tuple[int, Reserved]]
+def _by_round(
+    history: History, taken: Sequence[tuple[int, Reserved]]
 ) -> list[dict[str, int | bool]]:
-    """The private evaluations of a study, in the order of their charges."""
+    """The private evaluations or votes of a study, in the order of their charges."""
     return [
-        {"round": number, "released": charged.seq in history.released}
-        for number, charged in evaluated
+        {"round": number, "released": charged.seq in history.released} for number, charged in taken
     ]
 
 

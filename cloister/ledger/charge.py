@@ -22,7 +22,7 @@ class Charge:
         couples_units: Whether a step that made the data's file looked at more than one unit, so
             that ε is about the units of the file as it was written. No rule of the budget reads it.
         units: With correlated noise, the fingerprint of the key by which units have their groups.
-        kind: Whether the round is trained, or the adapter after it evaluated.
+        kind: Whether the round is trained, the adapter after it evaluated, or units vote in it.
     """
 
     study: str

@@ -50,7 +50,7 @@ def check_kind(charge: Charge) -> None:
 
 
 def check_moment(charge: Charge, history: History) -> None:
-    """Refuses a round after its evaluation, and an evaluation at another than its moment.
+    """Refuses a round after its evaluation, and an evaluation or vote at another than its moment.
 
     Raises:
         RefusedError: The moment is over, or is no declared one.

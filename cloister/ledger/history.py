@@ -56,6 +56,7 @@ class History:
         plans: Plans that were charged, by digest.
         rounds: Reservations of trained rounds by (study, round).
         evaluations: Reservations of private evaluations by (study, round after which they are).
+        votes: Reservations of votes by (study, round).
         released: Releases by the number of their charge's entry.
         unit_key: Fingerprint of the key by which units have their groups; empty until a charge
             states it.
@@ -73,6 +74,7 @@ class History:
         self.couples_units = False
         self.rounds: dict[tuple[str, int], Reserved] = {}
         self.evaluations: dict[tuple[str, int], Reserved] = {}
+        self.votes: dict[tuple[str, int], Reserved] = {}
         self.released: dict[int, ReleasedEntry] = {}
         self.plans: dict[str, Plan] = {}
         self.unit_key = ""
@@ -103,7 +105,7 @@ class History:
         """Events with their plans, in the order of their charges, of one study or of all."""
         found = [
             reserved
-            for taken in (self.rounds, self.evaluations)
+            for taken in (self.rounds, self.evaluations, self.votes)
             for (name, _), reserved in taken.items()
             if study in (None, name)
         ]
@@ -117,15 +119,26 @@ class History:
 
     def reserved(self, study: str, number: int, kind: ReleaseKind) -> Reserved | None:
         """The charge of a round, or of the evaluation after it; None: it was not charged."""
-        taken = self.rounds if kind is ReleaseKind.TRAINING else self.evaluations
-        return taken.get((study, number))
+        return self._taken(kind).get((study, number))
+
+    def _taken(self, kind: ReleaseKind) -> dict[tuple[str, int], Reserved]:
+        """The charges of a kind."""
+        return {
+            ReleaseKind.TRAINING: self.rounds,
+            ReleaseKind.EVALUATION: self.evaluations,
+            ReleaseKind.VOTE: self.votes,
+        }[kind]
 
     def untimely(self, plan: Plan, study: str, number: int, kind: ReleaseKind) -> str | None:
         """Why a release does not come at its declared moment; None: it does.
 
         An evaluation after round r comes before every later round, and after it no round up to r
-        is trained any more.
+        is trained any more. Votes may come in any order, each in a round of the plan.
         """
+        if kind is ReleaseKind.VOTE:
+            if plan.votes is not None and 1 <= number <= plan.num_rounds:
+                return None
+            return f"the plan lists no vote in round {number}"
         evaluated = self._last.get((study, ReleaseKind.EVALUATION), 0)
         if kind is ReleaseKind.TRAINING:
             if number > evaluated:
@@ -200,6 +213,8 @@ class History:
         untimely = self.untimely(plan, *place, kind)
         if untimely is not None:
             raise ValueError(untimely)
+        if kind not in dict(plan.listed):
+            raise ValueError(f"a release for {kind}, which its plan does not list")
         request = request_of(plan, is_private=event.is_private, before=before, kind=kind)
         if plan.bands:
             self._check_banded(fields, before)
@@ -212,11 +227,9 @@ class History:
         if plan.delta > self.budget.delta:
             raise ValueError("a delta above the budget's")
         reserved = Reserved(head.seq, digest, _text(fields, "request"), event)
+        self._taken(kind)[place] = reserved
         if kind is ReleaseKind.TRAINING:
-            self.rounds[place] = reserved
             self._of_plan.setdefault((place[0], digest), []).append(head.seq)
-        else:
-            self.evaluations[place] = reserved
         self._last[place[0], kind] = max(place[1], self._last.get((place[0], kind), 0))
         self._reservations[head.seq] = (place[0], digest)
         self.couples_units = self.couples_units or "couples_units" in fields
@@ -286,7 +299,7 @@ def request_of(
     *,
     is_private: bool = True,
     before: int = 0,
-    kind: ReleaseKind = ReleaseKind.TRAINING,
+    kind: ReleaseKind | None = None,
 ) -> PlannedRound:
     """A round of a plan, as the budget's rule sees it.
 
@@ -294,8 +307,10 @@ def request_of(
         plan: The round's plan.
         is_private: Whether its randomness is unpredictable; rounds of one plan may differ in that.
         before: Rounds of the plan that were charged before it in its study.
-        kind: Whether it is trained, or the adapter after it evaluated; the plan lists the kind.
+        kind: Whether it is trained, the adapter after it evaluated, or units vote in it; the plan
+            lists the kind. None: the first that it lists, votes or training.
     """
+    kind = plan.listed[0][0] if kind is None else kind
     kinds = {release: _kind(plan, event, is_private, release) for release, event in plan.listed}
     return PlannedRound(
         plan=plan.digest(),

@@ -205,9 +205,11 @@ class Ledger:
         """The number of noisy steps charged in all."""
         return self._history.spent.total_steps
 
-    def has_charged(self, study: str, number: int) -> bool:
-        """Whether a round of a study was charged, by the entries that this object has read."""
-        return (study, number) in self._history.rounds
+    def has_charged(
+        self, study: str, number: int, kind: ReleaseKind = ReleaseKind.TRAINING
+    ) -> bool:
+        """Whether a release of a round was charged, by the entries that this object has read."""
+        return self._history.reserved(study, number, kind) is not None
 
     def release_of(
         self, study: str, number: int, kind: ReleaseKind = ReleaseKind.TRAINING
@@ -233,7 +235,10 @@ class Ledger:
             BudgetError: The budget does not cover the round.
         """
         if charge.study not in self._history.studies:
-            self._terms(charge, request_of(charge.plan, is_private=charge.is_private))
+            self._terms(
+                charge,
+                request_of(charge.plan, is_private=charge.is_private, kind=charge.kind),
+            )
 
     @property
     def promise(self) -> Stated:
@@ -307,8 +312,7 @@ class Ledger:
         before, budget = self._history.spent, self._history.budget
         fixed = terms_for(request, before, budget)
         if not fits(request, before, budget, fixed):
-            name, steps = str(self._file.path), charge.plan.local_steps
-            raise BudgetError(exhausted(self._history, name, steps, charge.kind))
+            raise BudgetError(exhausted(self._history, str(self._file.path), charge))
         return fixed
 
     def write_release(self, seq: int, payload: bytes, time: str | None) -> Released:

@@ -32,7 +32,7 @@ class ChargedRound:
             not a promise; None if it was left out.
         epsilon_rdp: The same by RDP.
         release: Its release; None: the round was interrupted and stays spent.
-        kind: Whether it was trained, or the adapter after it evaluated privately.
+        kind: Whether it was trained, the adapter after it evaluated privately, or units voted.
     """
 
     seq: int
@@ -48,7 +48,7 @@ class ChargedRound:
 
     @property
     def label(self) -> str:
-        """The round for a table; an evaluation's says so."""
+        """The round for a table; an evaluation's or a vote's says so."""
         kind = "" if self.kind is ReleaseKind.TRAINING else f" {self.kind}"
         return f"{self.round}{kind}"
 
@@ -117,11 +117,13 @@ def forecast(history: History, points: int = 12) -> Forecast | None:
         history: The history of a checked ledger.
         points: Number of points of the curve.
     """
-    if not history.rounds:
+    taken = sorted([*history.rounds.items(), *history.votes.items()], key=lambda one: one[1].seq)
+    if not taken:
         return None
-    (study, number), last = list(history.rounds.items())[-1]
+    (study, number), last = taken[-1]
     plan, spent, budget = history.plans[last.plan], history.spent, history.budget
-    charged = len(history.rows(study, last.plan))
+    alike = [charge for (name, _), charge in taken if (name, charge.plan) == (study, last.plan)]
+    charged = len(alike)
     request = request_of(plan, is_private=last.event.is_private)
     steps, delta = steps_left(request, spent, budget), budget.delta / 2
     if steps is None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from cloister.canonical import json_number
 from cloister.ledger.budget import Budget, fits_whole, rounded_up
+from cloister.ledger.charge import Charge
 from cloister.ledger.history import History, request_of
 from cloister.names import counted
 from cloister.privacy import adversaries
@@ -255,18 +256,19 @@ def used(history: History, grid: float = FINE) -> Stated:
     return of_events(history.spent.events, delta, plans, history.unit, grid)
 
 
-def exhausted(history: History, name: str, steps: int, kind: ReleaseKind) -> str:
-    """The message that a budget does not cover another round or private evaluation.
+def exhausted(history: History, name: str, charge: Charge) -> str:
+    """The message that a budget does not cover another release.
 
     Args:
         history: The ledger's.
         name: The ledger's name.
-        steps: Steps of a round.
-        kind: What does not fit.
+        charge: What does not fit.
     """
-    more = "a private evaluation does not fit"
-    if kind is ReleaseKind.TRAINING:
-        more = f"another {counted(steps, 'step')} {'does' if steps == 1 else 'do'} not fit"
+    steps, kind = charge.plan.local_steps, charge.kind
+    more = f"another {counted(steps, 'step')} {'does' if steps == 1 else 'do'} not fit"
+    if kind is not ReleaseKind.TRAINING:
+        what = "private evaluation" if kind is ReleaseKind.EVALUATION else "round of votes"
+        more = f"another {what} does not fit"
     so_far, budget = used(history, COARSE), history.budget
     return (
         f"{name}: the lifetime budget is epsilon {budget.epsilon:g} at delta "

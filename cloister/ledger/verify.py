@@ -30,7 +30,7 @@ class Verdict:
     Attributes:
         head: Its head.
         public_key: The key that signed it, in hex.
-        charges: Rounds and evaluations charged.
+        charges: Rounds, evaluations and votes charged.
         releases: Those released.
         steps: Steps charged.
         epsilon_pld: ε of all steps so far, per unit added or removed, by PLD: an indication.
@@ -57,10 +57,13 @@ class Verdict:
 
     @property
     def charged(self) -> str:
-        """What was charged, in words: rounds, and private evaluations if there are some."""
-        evaluations = len(self.history.evaluations)
-        rounds = counted(self.charges - evaluations, "round")
-        return f"{rounds} and {counted(evaluations, 'evaluation')}" if evaluations else rounds
+        """What was charged, in words: rounds, and private evaluations and votes if there are."""
+        evaluations, votes = len(self.history.evaluations), len(self.history.votes)
+        rounds = self.charges - evaluations - votes
+        said = [counted(rounds, "round")] if rounds or not (evaluations or votes) else []
+        said += [counted(evaluations, "evaluation")] if evaluations else []
+        said += [counted(votes, "vote")] if votes else []
+        return " and ".join(said)
 
     @property
     def promise(self) -> Stated:
@@ -135,7 +138,7 @@ def verify(
     return Verdict(
         head=history.head,
         public_key=history.public_key,
-        charges=len(history.rounds) + len(history.evaluations),
+        charges=len(history.rounds) + len(history.evaluations) + len(history.votes),
         releases=len(history.released),
         steps=history.spent.total_steps,
         epsilon_pld=pld,

@@ -14,7 +14,7 @@ Shapes: B records, T tokens of the longest, t tokens of one record, H hidden uni
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from operator import attrgetter
@@ -22,7 +22,7 @@ from operator import attrgetter
 import torch
 from torch import Tensor, nn
 
-from cloister.models.prefix import ANY_LENGTH, KeptStates, filled_up
+from cloister.models.prefix import ANY_LENGTH, Entry, KeptStates, filled_up
 from cloister.tasks.task import Batch
 
 # Called for every parameter before each pass: six times as fast as a loop.
@@ -41,6 +41,8 @@ class HeadInputs:
 
     Attributes:
         is_apart: Whether it is inside of `apart`.
+        takes_any: Whether a batch without a fixed shape takes vectors of any shape
+            (`models.handed_states`).
     """
 
     def __init__(
@@ -57,11 +59,22 @@ class HeadInputs:
         self._origin = self._made_with = origin
         self._kept = kept
         self._max_bytes = max_bytes
-        self.is_apart = False
+        self.is_apart = self.takes_any = False
 
     def can_serve(self) -> bool:
         """Returns whether nothing before the head trains now."""
         return not any(map(_TRAINS, self._before))
+
+    @property
+    def kept(self) -> KeptStates:
+        """Returns the storage."""
+        return self._kept
+
+    def take(self, made_with: bytes, entries: Iterable[Entry]) -> None:
+        """Caches what another process cached with parameters that `made_with` identifies; nothing
+        if those of this process's cache were others."""
+        if made_with == self._kept.made_with:
+            self._kept.take(entries, self._max_bytes)
 
     def share(self, processes: int) -> None:
         """Lowers the limit to that of one of so many forks of this process."""
@@ -84,7 +97,7 @@ class HeadInputs:
         shape = batch.shape
         fixed = ANY_LENGTH if shape is None else (shape.length, shape.counts)
         records = [(example.input_ids, example.segments) for example in batch.examples]
-        found = [kept.get(record, fixed) for record in records]
+        found = [kept.get(record, fixed, takes_any=self.takes_any) for record in records]
         missing = [row for row, vector in enumerate(found) if vector is None]
         if missing:
             rows = _rows_to_compute(batch, missing)

@@ -15,12 +15,14 @@ Shapes: B records, T tokens of the longest, t tokens of one record, H hidden uni
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cloister.errors import UsageError
@@ -52,6 +54,10 @@ class Filled:
     bytes: int = 0
 
 
+# A cached tensor and its key, as another process gets them.
+Entry = tuple[tuple[bytes, bytes, Fixed], NDArray[np.float32]]
+
+
 class KeptStates:
     """Tensors by record, padded length and row counts, up to a size in memory.
 
@@ -72,16 +78,23 @@ class KeptStates:
         self._is_closed = is_closed
         self._filled = Filled() if filled is None else filled
         self._own = 0
+        self._fixed: dict[Fixed, None] = {}  # those of the states, in order of their first use
         self.made_with = b""
 
-    def get(self, record: Read, fixed: Fixed = ANY_LENGTH) -> Tensor | None:
+    def get(
+        self, record: Read, fixed: Fixed = ANY_LENGTH, *, takes_any: bool = False
+    ) -> Tensor | None:
         """Returns a record's states; None: they are not cached.
 
         Args:
             record: The record's inputs to the base.
             fixed: The fixed shape in which they were computed; `ANY_LENGTH`: not in a fixed one.
+            takes_any: Whether with `ANY_LENGTH` states of any shape will do; they differ between
+                shapes by rounding.
         """
-        return self._states.get(_key(record, fixed))
+        shapes = list(self._fixed) if takes_any and fixed == ANY_LENGTH else [fixed]
+        found = (self._states.get(_key(record, shape)) for shape in shapes)
+        return next((states for states in found if states is not None), None)
 
     def add(
         self, record: Read, states: Tensor, max_bytes: float, fixed: Fixed = ANY_LENGTH
@@ -96,6 +109,7 @@ class KeptStates:
         size = states.numel() * states.element_size() + len(key[0]) + len(key[1]) + ENTRY_BYTES
         if key not in self._states and self._filled.bytes + size <= max_bytes:
             self._states[key] = states.clone()
+            self._fixed[fixed] = None
             self._filled.bytes += size
             self._own += size
 
@@ -109,9 +123,21 @@ class KeptStates:
         filled = self._filled.bytes
         return filled + max(max_bytes - filled, 0.0) / processes
 
+    def entries(self) -> Iterator[Entry]:
+        """Yields everything that is cached, in a form for another process."""
+        for key, states in self._states.items():
+            yield key, states.cpu().numpy()
+
+    def take(self, entries: Iterable[Entry], max_bytes: float) -> None:
+        """Caches what another process cached, with the same parameters, up to `max_bytes`."""
+        for (ids, segments, fixed), states in entries:
+            record = tuple(array(_IDS, ids)), tuple(array(_IDS, segments))
+            self.add(record, torch.from_numpy(states), max_bytes, fixed)
+
     def forget(self, made_with: bytes) -> None:
         """Removes all states, which were computed with other parameters than these."""
         self._states.clear()
+        self._fixed.clear()
         self._filled.bytes -= self._own
         self._own = 0
         self.made_with = made_with
@@ -169,6 +195,8 @@ class FrozenPrefix:
 
     Attributes:
         is_apart: Whether it is inside of `apart`.
+        takes_any: Whether a batch without a fixed shape takes states of any shape
+            (`models.handed_states`).
         skips_all: Whether it ends after the last layer, because no layer is adapted.
 
     Raises:
@@ -195,7 +223,7 @@ class FrozenPrefix:
         self.skips_all = top_layers == 0
         self._kept = kept
         self._max_bytes = max_gib * GIB
-        self.is_apart = False
+        self.is_apart = self.takes_any = False
 
     def states(
         self,
@@ -218,7 +246,7 @@ class FrozenPrefix:
         """
         fixed = ANY_LENGTH if shape is None else (shape.length, shape.counts)
         records = [(example.input_ids, example.segments) for example in examples]
-        found = [self._kept.get(record, fixed) for record in records]
+        found = [self._kept.get(record, fixed, takes_any=self.takes_any) for record in records]
         missing = [row for row, states in enumerate(found) if states is None]
         if missing:
             rows = missing if shape is None else filled_up(missing, inputs["attention_mask"], shape)
@@ -228,12 +256,24 @@ class FrozenPrefix:
                 self._kept.add(records[row], states, self._max_bytes, fixed)
                 found[row] = states
         present = [states for states in found if states is not None]
-        if shape is None:
-            return nn.utils.rnn.pad_sequence(present, batch_first=True)
-        whole = present[0].new_zeros(shape.rows, shape.length, present[0].shape[1])
+        # As wide as the batch, whose longest record may be cached and not be among these.
+        width = inputs["attention_mask"].shape[1]
+        rows = len(present) if shape is None else shape.rows
+        whole = present[0].new_zeros(rows, width, present[0].shape[1])
         for row, states in enumerate(present):
             whole[row, : len(states)] = states
         return whole
+
+    @property
+    def kept(self) -> KeptStates:
+        """Returns the storage."""
+        return self._kept
+
+    def take(self, made_with: bytes, entries: Iterable[Entry]) -> None:
+        """Caches what another process cached with parameters that `made_with` identifies; nothing
+        if those of this process's cache were others."""
+        if made_with == self._kept.made_with:
+            self._kept.take(entries, self._max_bytes)
 
     def share(self, processes: int) -> None:
         """Lowers the limit to that of one of so many forks of this process."""

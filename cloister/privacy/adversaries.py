@@ -8,12 +8,15 @@ step is a function of the noisy sum.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from cloister.privacy.accounting import SMALLEST_NOISE
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
+from cloister.privacy.shared_noise import SHARE_LEFT
 from cloister.privacy.units import Adversary
 
 Charged = Iterable[tuple[Plan, GaussianEvent]]
@@ -79,7 +82,9 @@ def alone(charged: Charged) -> list[GaussianEvent] | None:
 
 
 def _alone(plan: Plan, event: GaussianEvent) -> GaussianEvent:
-    seen = plan.alone()
-    if seen is None:
+    if plan.sharing is None:
+        return event
+    share = event.noise_multiplier * math.sqrt(SHARE_LEFT / plan.sharing.honest)
+    if share < SMALLEST_NOISE:
         return replace(event, is_private=False)
-    return replace(event, noise_multiplier=seen.noise_multiplier)
+    return replace(event, noise_multiplier=share)

@@ -11,7 +11,7 @@ from cloister.fields import LATER, called, check_bounds
 from cloister.privacy.accounting import LARGEST_EPSILON, SMALLEST_DELTA, SMALLEST_NOISE
 from cloister.privacy.bands import FEWEST, MOST
 from cloister.privacy.central import CentralPlan, central_plan
-from cloister.privacy.evaluations import Evaluations, noise_for
+from cloister.privacy.evaluations import STATISTIC_BITS, Evaluations, noise_for
 from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Unit
@@ -73,7 +73,8 @@ class PrivacyConfig:
             private evaluation.
         evaluation_noise_multiplier: Noise standard deviation of an evaluation over the bound on one
             unit's statistics. Absent: 4 · √(number of evaluations), so that all of them together
-            cost as much as one of noise multiplier 4.
+            cost as much as one of noise multiplier 4. With shared noise it is that of the fewest
+            honest sites together.
         missing_sites: With shared noise, most sites whose update may be missing in a round; if more
             are missing, the round is aborted and nothing is unmasked.
         colluding_sites: With shared noise, most sites that may collude with the coordinator without
@@ -168,10 +169,11 @@ class PrivacyConfig:
                 "evaluation_rounds: rounds are needed, each once and in rising order, such as "
                 "[10, 20, 30]"
             )
-        if self.noise == "shared":
+        if self.noise == "shared" and self.secure_bits != STATISTIC_BITS:
             raise UsageError(
-                "evaluation_rounds: given with shared noise, under which only sums of training "
-                'updates are aggregated securely; set noise = "site", or leave it out'
+                f"evaluation_rounds: given with shared noise and secure_bits {self.secure_bits}, "
+                "with which counts of units would not fit; set secure_bits = "
+                f"{STATISTIC_BITS}, or leave it out"
             )
         if self.noise_bands is not None:
             raise UsageError(

@@ -18,12 +18,17 @@ from typing import Any
 
 from cloister.errors import RefusedError
 from cloister.privacy.events import MOST_NOISE, GaussianEvent
+from cloister.privacy.shared_noise import SharedNoise, shared_noise
+from cloister.privacy.sharing import Sharing
 
 # Largest norm of one unit's vector; statistics are scaled by public weights to fit into it.
 BOUND = 1.0
 # All evaluations of a study together cost as much as one of this noise multiplier, unless the
 # recipe states the noise: ε = 0.93 at δ = 10⁻⁵ if there were nothing else.
 TOGETHER = 4.0
+# Bits of a statistic in a sum with shared noise: with 16, counts of units would not fit beside the
+# noise (`privacy.shared_noise`).
+STATISTIC_BITS = 32
 # Least noise multiplier, as of training (`privacy.accounting.SMALLEST_NOISE`).
 LEAST = 0.2
 
@@ -34,7 +39,8 @@ class Evaluations:
 
     Attributes:
         rounds: The rounds after which it does, in rising order.
-        noise_multiplier: Noise standard deviation of each statistic over `BOUND`.
+        noise_multiplier: Noise standard deviation of each statistic over `BOUND`. With shared noise
+            it is the total noise of the fewest honest sites of a sum.
 
     Raises:
         RefusedError: Rounds are not whole numbers in rising order, or the noise is out of range.
@@ -65,6 +71,28 @@ class Evaluations:
             noise_multiplier=self.noise_multiplier,
             sample_rate=1.0,
             steps=len(self.rounds) if evaluations is None else evaluations,
+        )
+
+    def shared(self, sharing: Sharing, public_records: int, values: int) -> SharedNoise:
+        """Returns each site's share of the noise, under secure aggregation.
+
+        Of the declared units at most half are held out (`data.held_out`), and each moves a
+        statistic by at most the bound; a sum has room for four times as many.
+
+        Args:
+            sharing: How the noise is shared.
+            public_records: A site's declared number of units.
+            values: Number of statistics.
+
+        Raises:
+            RefusedError: The noise does not fit its bits.
+        """
+        return shared_noise(
+            sharing,
+            bound=BOUND,
+            noise_multiplier=self.noise_multiplier,
+            expected_batch_size=-(-public_records // 2),
+            values=values,
         )
 
     def until(self, last: int) -> Evaluations | None:

@@ -19,16 +19,17 @@ from cloister.errors import RefusedError, UsageError
 from cloister.privacy.accounting import SMALLEST_NOISE, calibrate, epsilon
 from cloister.privacy.bands import check_bands, check_room, coefficients, step_variance
 from cloister.privacy.config import PrivacyConfig
-from cloister.privacy.evaluations import Evaluations
+from cloister.privacy.evaluations import STATISTIC_BITS, Evaluations
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.shared_noise import SHARE_LEFT, SharedNoise, shared_noise
 from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Neighbouring, Unit
+from cloister.privacy.votes import BOUND, check_candidates
 
 Message = tuple[tuple[str, tuple[int, ...]], ...]  # names and shapes, in name order
 # Terms that are left out where a plan has none of them.
-_LATER = {"sharing", "bands", "evaluations"}
+_LATER = {"sharing", "bands", "evaluations", "votes"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,9 @@ class Plan:
         bands: k, the integers by which the noise of successive steps is correlated
             (`privacy.bands`); empty: the noise of each step is independent.
         evaluations: The private evaluations on held-out units; None: there are none.
+        votes: Number of public candidates among which every unit votes in every round
+            (`privacy.votes`); then nothing is trained, the rate and the bound are 1, and `message`
+            is the histogram. None: a plan that trains.
     """
 
     public_records: int
@@ -71,8 +75,11 @@ class Plan:
     sharing: Sharing | None = None
     bands: tuple[int, ...] = ()
     evaluations: Evaluations | None = None
+    votes: int | None = None
 
     def __post_init__(self) -> None:
+        if self.votes is not None:
+            self._check_votes(self.votes)
         if self.evaluations is not None:
             self._check_evaluations(self.evaluations)
         if not self.bands:
@@ -84,11 +91,35 @@ class Plan:
             )
         check_room(self.bands, self.noise_multiplier, self.num_rounds)
 
-    def _check_evaluations(self, evaluations: Evaluations) -> None:
-        if self.sharing is not None or self.bands or not self.is_private:
+    def _check_votes(self, candidates: int) -> None:
+        check_candidates(candidates)
+        if self.sharing is not None or self.bands or self.evaluations or not self.is_private:
             raise RefusedError(
-                "private evaluations are possible beside training whose noise is independent and "
-                "of the site's own"
+                "votes are possible with noise of the site's own, and without training or "
+                "evaluations beside them"
+            )
+        whole = (self.public_records, 1, BOUND, None)
+        if whole != (
+            self.expected_batch_size,
+            self.local_steps,
+            self.max_grad_norm,
+            self.max_update_norm,
+        ):
+            raise RefusedError(
+                f"votes are of every unit, once a round, of norm {BOUND:g}: a sample rate or a "
+                "bound below 1 is not possible; ask for a study that trains, or allow "
+                "privacy.max_sample_rate = 1 and privacy.max_grad_norm = 1 in site.toml"
+            )
+
+    def _check_evaluations(self, evaluations: Evaluations) -> None:
+        if self.bands or not self.is_private:
+            raise RefusedError(
+                "private evaluations are possible beside training whose noise is independent"
+            )
+        if self.sharing is not None and self.sharing.bits != STATISTIC_BITS:
+            raise RefusedError(
+                f"private evaluations with shared noise need {STATISTIC_BITS} bits a value: with "
+                "fewer, counts of units would be cut"
             )
         if evaluations.rounds[-1] > self.num_rounds:
             raise RefusedError(
@@ -114,10 +145,11 @@ class Plan:
     @property
     def listed(self) -> tuple[tuple[ReleaseKind, GaussianEvent], ...]:
         """All releases of the study, fixed in advance: one event for each kind of release."""
-        training = (ReleaseKind.TRAINING, self.event(self.compositions(self.num_rounds)))
+        kind = ReleaseKind.TRAINING if self.votes is None else ReleaseKind.VOTE
+        steps = (kind, self.event(self.compositions(self.num_rounds)))
         if self.evaluations is None:
-            return (training,)
-        return training, (ReleaseKind.EVALUATION, self.evaluations.event())
+            return (steps,)
+        return steps, (ReleaseKind.EVALUATION, self.evaluations.event())
 
     @property
     def releases(self) -> tuple[GaussianEvent, ...]:
@@ -209,6 +241,16 @@ class Plan:
             values=values,
         )
 
+    def shared_evaluation_noise(self, values: int) -> SharedNoise:
+        """Returns the noise that each site adds to so many statistics, for plans with `sharing`.
+
+        Raises:
+            RefusedError: There are no evaluations, the noise is not shared, or it does not fit.
+        """
+        if self.sharing is None or self.evaluations is None:
+            raise RefusedError("the plan has no evaluation whose noise is shared")
+        return self.evaluations.shared(self.sharing, self.public_records, values)
+
     def alone(self) -> Plan | None:
         """Returns the plan as a coordinator that colludes with all other sites sees it.
 
@@ -219,12 +261,19 @@ class Plan:
         """
         if self.sharing is None:
             return self
-        share = self.noise_multiplier * math.sqrt(SHARE_LEFT / self.sharing.honest)
-        return replace(self, noise_multiplier=share) if share >= SMALLEST_NOISE else None
+        left, evaluations = math.sqrt(SHARE_LEFT / self.sharing.honest), self.evaluations
+        noises = [self.noise_multiplier]
+        noises += [] if evaluations is None else [evaluations.noise_multiplier]
+        if min(noises) * left < SMALLEST_NOISE:
+            return None
+        if evaluations is not None:
+            share = evaluations.noise_multiplier * left
+            evaluations = replace(evaluations, noise_multiplier=share)
+        return replace(self, noise_multiplier=self.noise_multiplier * left, evaluations=evaluations)
 
     def terms(self) -> dict[str, Any]:
-        """Returns the fields as JSON values; without `sharing`, `bands` and `evaluations` where
-        there are none.
+        """Returns the fields as JSON values; without `sharing`, `bands`, `evaluations` and `votes`
+        where there are none.
 
         So the digests of plans from before they existed stay the same.
         """

@@ -1,4 +1,4 @@
-"""What a release is about: units that are trained on, or held-out units."""
+"""What a release is about: units that are trained on, held-out units, or units that vote."""
 
 from __future__ import annotations
 
@@ -10,3 +10,4 @@ class ReleaseKind(StrEnum):
 
     TRAINING = "training"  # a step on a Poisson batch of the units that are trained on
     EVALUATION = "evaluation"  # the scores of the held-out units, all of them
+    VOTE = "vote"  # the votes of all units for the candidate texts of a round

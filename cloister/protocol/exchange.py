@@ -46,11 +46,12 @@ class Step(StrEnum):
     PREPARE = "prepare"  # once per study, as round 0: whether it takes part; nothing is charged
     TRAIN = "train"
     ADVERTISE = "advertise"  # its public key of an epoch
-    MASK = "mask"  # its masked update
+    MASK = "mask"  # its masked update, or statistics of an evaluation
     SIGN = "sign"  # its signature on the list of sites whose updates are summed
     REVEAL = "reveal"  # its shares of the secrets that unmask that sum
     CERTIFY = "certify"  # its signed certificate of the study, once, at the end
-    EVALUATE = "evaluate"  # its noised scores on held-out units, of the adapter after a round
+    EVALUATE = "evaluate"  # its noised scores on held-out units, with noise of its own
+    VOTE = "vote"  # its noised votes for the candidates in the question
     DELIVER = "deliver"  # to keep the final adapter, which is in the question; nothing is charged
 
 
@@ -71,8 +72,8 @@ class RoundRequest:
         round: From 1; 0 for PREPARE.
         adapter: The global adapter in wire format; empty if nothing is trained.
         step: The request.
-        body: Data for secure aggregation (`secagg.query`), or the claim about a delivered adapter
-            (`protocol.delivery`); else empty.
+        body: Data for secure aggregation (`secagg.query`), the claim about a delivered adapter
+            (`protocol.delivery`), or the candidates of a vote (`protocol.candidates`); else empty.
         to: Name of the site that is asked; empty if nobody signs, as in a simulation.
         seen: The last `RoundReply.head` that the coordinator received from this site; empty: none.
             A site whose ledger does not have that entry was rolled back, and does not answer.

@@ -25,6 +25,7 @@ from cloister.models.config import DEFAULT_BASE
 from cloister.recipe.defaults import with_task_defaults
 from cloister.recipe.document import FORMAT, LAST_FORMAT, OLD_MACHINE, as_begun
 from cloister.recipe.head_defaults import with_head_defaults
+from cloister.recipe.quickstart import quickstart_tables
 from cloister.recipe.rules import study_problems
 from cloister.recipe.schema import DEFAULT_SHA256, SECTIONS, Recipe
 from cloister.recipe.strategy_rules import strategy_problems
@@ -47,6 +48,12 @@ STAND_IN = (
     "--set data.train=… and --set data.test=…"
 )
 
+# What is said of `[votes]` in a recipe, and in a study that a deployed site is asked to join.
+VOTES_ELSEWHERE = (
+    "a study of votes runs on one machine, by cloister synthesize --votes FILE; deployed sites and "
+    "the commands that train take no part in one"
+)
+
 Tables = dict[str, object]
 
 
@@ -54,17 +61,21 @@ def read_recipe(path: Path | None, assignments: Iterable[str] = ()) -> Recipe:
     """Reads a recipe's file and the command line's changes to it.
 
     Args:
-        path: A TOML file; None: the defaults.
+        path: A TOML file; None: the quickstart, or the defaults if the changes describe another
+            study (`cloister.recipe.quickstart`).
         assignments: `section.key=value` each; later ones replace earlier ones.
 
     Raises:
         BadFileError: The file is missing or not valid TOML.
         RecipeError: Fields are invalid; all problems at once.
     """
-    tables = {} if path is None else read_toml(path, "give the recipe's file")
+    assignments = tuple(assignments)
+    if path is None:
+        return _read(quickstart_tables(assignments), assignments)
+    tables = read_toml(path, "give the recipe's file")
     recipe = _read(tables, assignments)
     data = tables.get("data", {})
-    if path is None or not isinstance(data, dict) or "train" in data:
+    if not isinstance(data, dict) or "train" in data:
         return recipe
     return dataclasses.replace(recipe, notes=(*recipe.notes, STAND_IN), has_stand_in=True)
 
@@ -197,6 +208,7 @@ def read_sections(
                 if meant
                 else f"known: {', '.join(KINDS)}"
             )
+            hint = VOTES_ELSEWHERE if name == "votes" else hint
             problems.append(f"{shortened(name)[1:-1]}: unknown section; {hint}")
         elif not isinstance(table, dict):
             problems.append(f"{name}: {shortened(table)} given; a section [{name}] is needed")

@@ -119,9 +119,19 @@ def _training_rules(recipe: Recipe) -> Rules:
             "training.probe_rounds: not possible, because no head is trained; leave it out",
         ),
         (
+            training.probe_rounds == 0 and training.probe_learning_rate is not None,
+            "training.probe_learning_rate: given, but training.probe_rounds is 0; set the number "
+            "of first rounds in which only the head trains, or leave it out",
+        ),
+        (
             training.probe_rounds >= federation.num_rounds and lora.train != "none",
             f"training.probe_rounds: {training.probe_rounds} leaves none of federation.num_rounds "
             f"= {federation.num_rounds} for the adapters; for a probe set lora.train = 'none'",
+        ),
+        (
+            training.adapter_dtype is not None and (lora.residual > 0 or lora.train == "b-moving"),
+            'training.adapter_dtype: not possible with lora.residual or lora.train = "b-moving", '
+            "with which the coordinator keeps products of tensors exact; leave it out",
         ),
         (
             training.warmup_steps > steps,

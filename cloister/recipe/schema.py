@@ -159,7 +159,9 @@ class TrackingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A study. Its defaults are the quickstart: four synthetic hospitals with ε = 8 each.
+    """A study. Its defaults are four synthetic hospitals with ε = 8 each.
+
+    The quickstart, which runs without a recipe, has other rounds (`cloister.recipe.quickstart`).
 
     Attributes:
         study: Name and seed.
@@ -248,6 +250,12 @@ class Recipe:
         if self.data.public is None or self.study.start is not None:
             return 0
         return self.training.public_step_count
+
+    @property
+    def begins_from_seed(self) -> bool:
+        """Whether tensors that no round has trained yet have the values that the seed gives."""
+        is_fresh = self.study.start is None and not self.public_steps
+        return is_fresh and self.federation.public_replay is None
 
     def _stated_training(self) -> TrainingConfig:
         """The `[training]` section with its values for public records, where there are some."""

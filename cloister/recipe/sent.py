@@ -15,7 +15,7 @@ from cloister.canonical import canonical
 from cloister.errors import RecipeError
 from cloister.fields import read_section
 from cloister.recipe.document import FORMAT, KEPT, LAST_FORMAT, OLD_FORMAT, as_begun
-from cloister.recipe.read import KINDS
+from cloister.recipe.read import KINDS, VOTES_ELSEWHERE
 from cloister.recipe.rules import study_problems
 from cloister.recipe.schema import Recipe
 from cloister.strategies.config import CarriedStrategy
@@ -141,7 +141,8 @@ def _sections(fields: dict[str, Any], problems: list[str], *, is_old: bool) -> d
     kinds = {n: k for n, k in KINDS.items() if n not in KEPT or (is_old and n == "tracking")}
     problems += [f"{name}: missing" for name in kinds if name not in fields]
     problems += [
-        f"{shortened(name)[1:-1]}: unknown section; known: {', '.join(kinds)}"
+        f"{shortened(name)[1:-1]}: unknown section; "
+        f"{VOTES_ELSEWHERE if name == 'votes' else 'known: ' + ', '.join(kinds)}"
         for name in fields
         if name not in kinds
     ]

@@ -29,6 +29,7 @@ class Query:
         boxes: Shares sealed for the addressed site, by their sender, hex: for revealing.
         adapter: SHA-256 of the global adapter that the round started from, hex: for signing and
             revealing.
+        evaluates: Whether the sum is of a private evaluation's statistics.
     """
 
     epoch: int
@@ -38,10 +39,14 @@ class Query:
     signatures: Mapping[str, str] = field(default_factory=dict)
     boxes: Mapping[str, str] = field(default_factory=dict)
     adapter: str = ""
+    evaluates: bool = False
 
     def to_bytes(self) -> bytes:
-        """Encodes the query as canonical JSON."""
-        return canonical(asdict(self))
+        """Encodes the query as canonical JSON; `evaluates` is left out where it is false."""
+        values = asdict(self)
+        if not self.evaluates:
+            del values["evaluates"]
+        return canonical(values)
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> Self:
@@ -57,10 +62,11 @@ class Query:
                 f"secure aggregation: a question that cannot be read ({error})"
             ) from error
         others = {"epoch", "survivors", "adapter"}
-        maps = {f.name for f in fields(cls)} - others
+        maps = {f.name for f in fields(cls)} - others - {"evaluates"}
         if (
             not isinstance(values, dict)
-            or set(values) != maps | others
+            or set(values) - {"evaluates"} != maps | others
+            or values.get("evaluates", True) is not True
             or type(values["epoch"]) is not int
             or values["epoch"] < 1
             or not _are_texts([values["adapter"]])

@@ -59,7 +59,9 @@ def aggregate_noise(recipe: Recipe, names: Sequence[str]) -> AggregateNoise:
     def variance(number: int, sites: Collection[str], values: int) -> float:
         if not sites or not values:
             return 0.0
-        rate = learning_rate_at(recipe.training, number - 1, recipe.federation.num_rounds)
+        training, rounds = recipe.training, recipe.federation.num_rounds
+        is_probe = training.is_probe(number)
+        rate = learning_rate_at(training, number - 1, rounds, is_probe=is_probe)
         most = privacy.max_update_norm**2 / values
         if privacy.noise == "shared":
             plan = next(iter(plans.values()))

@@ -49,8 +49,23 @@ class Collected:
 Collect = Callable[[ServerState, int, bytes, Nodes, float], Collected]
 
 
-def collector(study: ServerStudy, asker: Dispatcher) -> Collect:
-    """Returns the function that gathers a study's updates: each in clear, or their sum."""
+def secure_rounds(study: ServerStudy, asker: Dispatcher) -> SecureRounds | None:
+    """Returns the secure sums of a study, of updates and of evaluations; None: it has none."""
+    if study.secure is None:
+        return None
+    terms = ReplyTerms(study.digest, study.sites, study.keys)
+    has_evaluations = study.evaluation is not None
+    return SecureRounds(asker, terms, study.keys or {}, study.secure.sharing, has_evaluations)
+
+
+def collector(study: ServerStudy, asker: Dispatcher, rounds: SecureRounds | None = None) -> Collect:
+    """Returns the function that gathers a study's updates: each in clear, or their sum.
+
+    Args:
+        study: The study.
+        asker: Asks the sites.
+        rounds: From `secure_rounds`; None: the updates come in clear.
+    """
     terms = ReplyTerms(study.digest, study.sites, study.keys)
 
     def in_clear(
@@ -63,22 +78,26 @@ def collector(study: ServerStudy, asker: Dispatcher) -> Collect:
             asker.ask(request, nodes, study.enough, started),
             terms,
             number,
-            update_reader(study.max_update_norm, study.dtype, partial(_shapes_of, study, shapes)),
+            update_reader(
+                study.max_update_norm,
+                study.dtype,
+                partial(_shapes_of, study, shapes),
+                is_compact=study.is_compact,
+            ),
             updates.add,
         )
         return Collected(replies, updates.close, updates.held)
 
-    if study.secure is None:
+    if study.secure is None or rounds is None:
         return in_clear
-    secure = study.secure
-    rounds = SecureRounds(asker, terms, study.keys or {}, secure.sharing)
+    secure, sums = study.secure, rounds
 
     def summed(
         state: ServerState, number: int, payload: bytes, nodes: Nodes, started: float
     ) -> Collected:
         shapes = state.adapter.select(study.trained(number)).shapes
         values = sum(math.prod(shape) for shape in shapes.values())
-        found = rounds.run(number, payload, values, nodes)
+        found = sums.run(number, payload, values, nodes)
         if found.total is None:
             return Collected(found.replies, None, why=found.why)
         mean = secure.step(found.total, shapes, number, len(found.replies.counted))

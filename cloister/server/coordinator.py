@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cloister.adapter.tensors import Adapter
@@ -33,6 +33,7 @@ from cloister.strategies.strategy import ServerState
 from cloister.tasks.config import TaskKind
 from cloister.tasks.popularity import popular_scores
 from cloister.tasks.ranking import SHOWN
+from cloister.training.question import question_of
 from cloister.training.workspace import Workspace
 
 
@@ -128,6 +129,7 @@ class Coordinator:
         strategy = make_strategy(recipe.strategy, names)
         delivery, knows_noise = self.delivery, strategy.traits.knows_noise
         start, replayed = self.start, replay_on_public(recipe, workspace)
+        question = question_of(workspace, recipe.training, from_seed=recipe.begins_from_seed)
         state = run.load(delivery.begin(strategy.init(start)), digest)
         self.heads()
         self._score_untrained(state, observer)
@@ -148,6 +150,11 @@ class Coordinator:
             stop_early=scorer.stop_early,
             error=error_of(recipe, strategy.traits, names, workspace),
             dtype=recipe.training.update_dtype,
+            is_compact=recipe.training.adapter_dtype is not None,
+            question=question.encode,
+            rounded=lambda closed: replace(
+                closed, adapter=question.rounded(closed.adapter, closed.round)
+            ),
             secure=secure_study(recipe, self.plan),
             central=recipe.privacy.central(len(names), federation.num_rounds),
             delivery=delivery,

@@ -131,7 +131,10 @@ class Dispatcher:
         answers = 0
         asking.push(list(nodes))
         while asking.is_open:
-            for message_id, message in self._pull(asking.pending):
+            looked = self.clock()
+            came = self._pull(asking.pending)
+            taken = self.clock() - looked
+            for message_id, message in came:
                 answer = asking.take(message_id, message)
                 if answer is not None:
                     answers += 1
@@ -143,7 +146,8 @@ class Dispatcher:
             asking.push_due()
             if answers >= enough and asking.only_absent_are_left():
                 break
-            self.wait(min(POLL, deadline - now))
+            # With many sites a look takes long: the SuperLink is left alone for as long again.
+            self.wait(min(max(POLL, taken), deadline - now))
         self._late |= {
             message_id: (number, nodes[node]) for message_id, node in asking.pending.items()
         }

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from flwr.app import ConfigRecord, Message
 
+from cloister.adapter.compact import compact_length, decode_compact
 from cloister.adapter.formats import Dtype, Shapes
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, digest, encoded_length
@@ -131,7 +132,11 @@ def read_replies(
 
 
 def update_reader(
-    bound: float | None, dtype: Dtype, shapes: Callable[[str], Sequence[Shapes]]
+    bound: float | None,
+    dtype: Dtype,
+    shapes: Callable[[str], Sequence[Shapes]],
+    *,
+    is_compact: bool = False,
 ) -> Callable[[str], Awaited[Adapter]]:
     """Returns a reader of updates that are sent in clear.
 
@@ -139,20 +144,23 @@ def update_reader(
         bound: Norm to which every site clips its update; None: no bound.
         dtype: Type of the values in a message.
         shapes: Names and shapes that a site's update may have, one or more.
+        is_compact: Whether messages leave out names and shapes.
     """
+    read_message = decode_compact if is_compact else decode
+    length = compact_length if is_compact else encoded_length
 
     def awaited(site: str) -> Awaited[Adapter]:
         kinds = shapes(site)
 
         def read(payload: bytes) -> Adapter:
-            update = decode(payload, *kinds, dtype=dtype)
+            update = read_message(payload, *kinds, dtype=dtype)
             if bound is not None and update.norm() > bound * (1 + ROUNDING):
                 raise AdapterFormatError(
                     f"the update has norm {update.norm():.4g}; at most {bound:g} is allowed"
                 )
             return update
 
-        return Awaited(max(encoded_length(kind, dtype) for kind in kinds), read)
+        return Awaited(max(length(kind, dtype) for kind in kinds), read)
 
     return awaited
 

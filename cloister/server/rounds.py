@@ -14,14 +14,14 @@ from functools import partial
 
 from flwr.serverapp import Grid
 
-from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
 from cloister.privacy.estimated_scores import evaluated_rounds
-from cloister.server.collect import collector
+from cloister.server.collect import collector, secure_rounds
 from cloister.server.dispatch import Dispatcher, Nodes
 from cloister.server.prepare import prepare
 from cloister.server.replies import Replies, ReplyTerms
 from cloister.server.report import RoundReport
+from cloister.server.secure import SecureRounds
 from cloister.server.study import ServerStudy
 from cloister.strategies.strategy import ServerState, UpdateFilter
 
@@ -45,21 +45,24 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
     asker = Dispatcher(
         grid, people.nodes, people.patience, people.voice, observer.event, people.since
     )
-    gather = collector(study, asker)
+    secure = secure_rounds(study, asker)
+    gather = collector(study, asker, secure)
     prepared = prepare(study, asker)
     waits_for_all = study.secure is None and study.min_sites is None
     enough = study.enough - len(prepared.unfit) * waits_for_all
     if _is_over(study, prepared.retired, state.round):
         return state
-    evaluate = partial(_evaluate, study, asker)
+    evaluate = partial(_evaluate, study, asker, secure)
     if study.owes_evaluation(state):  # the coordinator stopped before the sites had answered
-        evaluate(state, prepared.among(asker.connected(len(study.sites), 1, time.monotonic())))
+        fewest = 1 if secure is None else study.enough
+        there = asker.connected(len(study.sites), fewest, time.monotonic())
+        evaluate(state, prepared.among(there))
         if study.stop_early(state):
             return state
     while state.round < study.num_rounds:
         started = time.monotonic()
         number = state.round + 1
-        payload = encode(state.adapter)
+        payload = study.question(state.adapter, number)
         nodes = prepared.among(asker.connected(len(study.sites), enough, started))
         if len(nodes) < enough:
             raise QuorumError(
@@ -83,11 +86,11 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
             known = study.noise(number, replies.counted, values)
             closed = gathered.close(study.delivery.inner(replace(state, noise_variance=known)))
             aggregated = closed.adapter
-            state = study.delivery.after(state, study.settle(closed))
+            state = study.delivery.after(state, study.rounded(study.settle(closed)))
         else:
             cut = gathered.why or f"cut off at {', '.join(sorted(replies.spent))}"
             observer.note(f"round {number} was charged and {cut}: it stays spent and is skipped")
-            state = study.delivery.skip(state)
+            state = study.rounded(study.delivery.skip(state))
         study.save(state)
         scored = time.monotonic()
         metrics = study.score(state)
@@ -117,16 +120,22 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
     return state
 
 
-def _evaluate(study: ServerStudy, asker: Dispatcher, state: ServerState, nodes: Nodes) -> None:
+def _evaluate(
+    study: ServerStudy,
+    asker: Dispatcher,
+    secure: SecureRounds | None,
+    state: ServerState,
+    nodes: Nodes,
+) -> None:
     """Has the sites evaluate a closed round's adapter, if that is due."""
     if study.evaluation is None or not study.evaluation.is_due(state):
         return
     terms = ReplyTerms(study.digest, study.sites, study.keys)
-    found = study.evaluation.ask(asker, terms, nodes, state, study.delivery)
+    found = study.evaluation.ask(asker, terms, nodes, state, study.delivery, secure)
     if found["sites"]:
         study.observer.evaluated(*evaluated_rounds([found]))
     else:
-        study.observer.note(f"the private evaluation after round {state.round}: no site answered")
+        study.observer.note(f"the private evaluation after round {state.round}: no estimate")
 
 
 def _is_over(study: ServerStudy, retired: Collection[str], closed: int) -> bool:

@@ -26,6 +26,7 @@ from cloister.protocol.exchange import SIGNATURE_BYTES, RoundRequest, Step
 from cloister.secagg.epoch_keys import ADVERTISEMENT_BYTES, read_advertisement
 from cloister.secagg.epoch_terms import EpochTerms as EpochTerms
 from cloister.secagg.messages import MaskedUpdate, Revealed, masked_bytes, revealed_bytes
+from cloister.secagg.numbering import sum_number
 from cloister.secagg.participant import has_signed
 from cloister.secagg.query import Query, to_hex
 from cloister.secagg.unmasking import unmasked_sum
@@ -59,6 +60,7 @@ class SecureRounds:
         terms: The facts that every reply is checked against.
         keys: Public keys of the sites' ledgers.
         sharing: How the study's noise is shared.
+        has_evaluations: Whether statistics of private evaluations are summed, too.
         retired: Sites whose budget is spent.
     """
 
@@ -66,6 +68,7 @@ class SecureRounds:
     terms: ReplyTerms
     keys: Mapping[str, str]
     sharing: Sharing
+    has_evaluations: bool = False
     retired: set[str] = field(default_factory=set)
     _epoch: EpochTerms | None = None
     _advertised: dict[str, bytes] = field(default_factory=dict)
@@ -73,14 +76,17 @@ class SecureRounds:
     _number: int = 0
     _advertising: int = 0  # bytes of advertisements, until a round counts them
 
-    def run(self, number: int, payload: bytes, values: int, nodes: Nodes) -> SecureSum:
-        """Asks the sites for the sum of a round's updates.
+    def run(
+        self, number: int, payload: bytes, values: int, nodes: Nodes, *, evaluates: bool = False
+    ) -> SecureSum:
+        """Asks the sites for the sum of a round's updates, or of the statistics after it.
 
         Args:
             number: The round.
             payload: The global adapter in wire format.
-            values: Number of values of an update.
+            values: Number of values of an update, or of statistics.
             nodes: The connected nodes.
+            evaluates: Whether sites score the adapter on their held-out units.
 
         Raises:
             QuorumError: Too few sites are connected to begin an epoch.
@@ -88,7 +94,8 @@ class SecureRounds:
         epoch = self._epoch
         if epoch is None or self._newcomers(nodes, epoch):
             epoch = self._begin(number, nodes)
-        replies, masked = self._mask(epoch, number, payload, values, nodes)
+        replies, masked = self._mask(epoch, number, payload, values, nodes, evaluates=evaluates)
+        place = sum_number(number, evaluates=evaluates, has_evaluations=self.has_evaluations)
         replies.bytes += self._advertising
         self._advertising = 0
         self.retired |= replies.retired
@@ -104,9 +111,13 @@ class SecureRounds:
                 number,
                 replies,
                 there,
-                lambda site: awaited_signature(epoch, number, start, there, site),
+                lambda site: awaited_signature(epoch, place, start, there, site),
                 lambda site: Query(
-                    epoch=epoch.epoch, members=epoch.members, survivors=there, adapter=start
+                    epoch=epoch.epoch,
+                    members=epoch.members,
+                    survivors=there,
+                    adapter=start,
+                    evaluates=evaluates,
                 ),
             )
             self._enough(signed, "signed the set of summed sites")
@@ -126,6 +137,7 @@ class SecureRounds:
                     signatures=to_hex(signed),
                     adapter=start,
                     boxes=to_hex({s: masked[s].boxes[site] for s in there if s != site}),
+                    evaluates=evaluates,
                 ),
             )
             total = unmasked_sum(epoch, number, masked, revealed)
@@ -176,10 +188,20 @@ class SecureRounds:
             could &= set(self._advertised)
 
     def _mask(
-        self, epoch: EpochTerms, number: int, payload: bytes, values: int, nodes: Nodes
+        self,
+        epoch: EpochTerms,
+        number: int,
+        payload: bytes,
+        values: int,
+        nodes: Nodes,
+        *,
+        evaluates: bool,
     ) -> tuple[Replies, dict[str, MaskedUpdate]]:
         question = Query(
-            epoch=epoch.epoch, members=epoch.members, advertisements=to_hex(self._advertised)
+            epoch=epoch.epoch,
+            members=epoch.members,
+            advertisements=to_hex(self._advertised),
+            evaluates=evaluates,
         )
         masked: dict[str, MaskedUpdate] = {}
         replies = self._exchange(
@@ -265,7 +287,7 @@ def awaited_signature(
 
     Args:
         epoch: The epoch whose members sign.
-        number: The round.
+        number: The number of the sum.
         adapter: SHA-256 of the global adapter that it starts from.
         survivors: The sites whose updates are summed.
         site: The member.

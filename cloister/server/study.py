@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cloister.adapter.formats import Dtype, Shapes
 from cloister.adapter.tensors import Adapter
+from cloister.adapter.wire import encode
 from cloister.privacy.central import CentralPlan
 from cloister.privacy.sharing import Sharing
 from cloister.server.aggregate_noise import AggregateNoise, unknown_noise
@@ -56,6 +57,9 @@ class ServerStudy:
             and the adapter after it. None: not computed; then a linear strategy's updates are
             summed as they arrive, and none is kept.
         dtype: Type of the values in an update's message.
+        is_compact: Whether this message leaves out names and shapes (`adapter.compact`).
+        question: Returns the message with the adapter with which a round begins.
+        rounded: Returns the state after a round as the next question has it, and as it is kept.
         secure: Secure aggregation, if noise is shared; it needs `participants.keys`.
         central: The noise that the coordinator adds to the sum of updates; None: none.
         delivery: From the adapter that trains to the one that is scored and delivered.
@@ -80,6 +84,9 @@ class ServerStudy:
     stop_early: Callable[[ServerState], bool] = lambda state: False
     error: Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None] | None = None
     dtype: Dtype = "float32"
+    is_compact: bool = False
+    question: Callable[[Adapter, int], bytes] = lambda adapter, number: encode(adapter)
+    rounded: Callable[[ServerState], ServerState] = lambda state: state
     secure: SecureStudy | None = None
     central: CentralPlan | None = None
     delivery: Delivery = field(default_factory=Delivery)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from flwr.serverapp import ServerApp
 
@@ -12,6 +13,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.errors import CloisterError, QuorumError
 from cloister.ledger.chain import Head
 from cloister.models.device import device_words
+from cloister.models.handed_states import take_piece
 from cloister.models.state import write_adapter
 from cloister.privacy.estimated_scores import EvaluatedRound
 from cloister.protocol.signed_questions import Unsigned
@@ -78,6 +80,8 @@ def simulate(
     engine: Engine = "local",
     events: Events | None = None,
     workers: int | None = None,
+    *,
+    hands_over: bool = False,
 ) -> RunResult:
     """Runs a study, or continues it after its last closed round.
 
@@ -88,6 +92,8 @@ def simulate(
         events: The callbacks.
         workers: Number of processes that run the sites of the local engine; None: it is decided by
             the work that there is (`worker_plan`).
+        hands_over: Whether workers leave this process what they cached of the sites' records, for
+            a plain twin (`models.handed_states`).
 
     Returns:
         The result of the run.
@@ -98,11 +104,16 @@ def simulate(
     check_engine(recipe, engine)
     check_workers(recipe, engine, workers)
     with held(run.path):
-        return _simulate(recipe, run, engine, events or Events(), workers)
+        return _simulate(recipe, run, engine, events or Events(), workers, hands_over)
 
 
 def _simulate(
-    recipe: Recipe, run: RunDirectory, engine: Engine, events: Events, workers: int | None
+    recipe: Recipe,
+    run: RunDirectory,
+    engine: Engine,
+    events: Events,
+    workers: int | None,
+    hands_over: bool,
 ) -> RunResult:
     coordinator = open_coordinator(recipe, run, events, workers if engine == "local" else 1)
     final: list[ServerState] = []
@@ -112,14 +123,17 @@ def _simulate(
     sites = SimulatedSites(recipe, run.path / "ledgers", prepared, coordinator.opened)
     events.on_stage("training")
     if engine == "local":
-        _run_here(server_app, sites, coordinator)
+        _run_here(server_app, sites, coordinator, hands_over)
     else:
         run_ray(server_app, site_app(sites), len(coordinator.simulated.names))
     return coordinator.finish(final[0])
 
 
 def _run_here(
-    server_app: ServerApp, sites: SimulatedSites, coordinator: SimulatedCoordinator
+    server_app: ServerApp,
+    sites: SimulatedSites,
+    coordinator: SimulatedCoordinator,
+    hands_over: bool,
 ) -> None:
     """Runs the apps with sites in this process or its workers.
 
@@ -136,6 +150,8 @@ def _run_here(
         else:
             with worker_grid(coordinator.workers, sites, count, on_step, failures.append) as grid:
                 run_local(server_app, grid)
+                if hands_over:
+                    grid.hand_over(partial(take_piece, coordinator.coordinator.workspace.network))
     except QuorumError:
         known = [failure for failure in failures if isinstance(failure, CloisterError)]
         if known:

@@ -44,6 +44,7 @@ import torch
 from flwr.app import Message
 
 from cloister.errors import CloisterError
+from cloister.models.handed_states import StatesPiece, pieces_of
 from cloister.simulation.local_grid import LocalGrid
 from cloister.simulation.site_app import site_app
 from cloister.simulation.study import SimulatedSites, workspace_of
@@ -86,13 +87,23 @@ class SiteError:
 
 
 @dataclass(frozen=True)
+class HandOver:
+    """Asks a worker, after the last message to its sites, for what it cached of their records."""
+
+
+@dataclass(frozen=True)
+class HandedOver:
+    """A worker's last word about `HandOver`, after the pieces."""
+
+
+@dataclass(frozen=True)
 class RunEnding:
     """An error that ends the simulation, in place of an answer."""
 
     error: Exception
 
 
-Said = SiteAnswer | Stepped | SiteError | RunEnding | logging.LogRecord
+Said = SiteAnswer | Stepped | SiteError | RunEnding | StatesPiece | HandedOver | logging.LogRecord
 
 
 def serve(questions: Connection, answers: Connection, setup: WorkerSetup) -> None:
@@ -110,6 +121,12 @@ def serve(questions: Connection, answers: Connection, setup: WorkerSetup) -> Non
             message = questions.recv()
         except EOFError:
             return
+        if isinstance(message, HandOver):
+            assert setup.sites.prepared is not None  # asked of forks only
+            for piece in pieces_of(workspace_of(setup.sites.prepared).network):
+                answers.send(piece)
+            answers.send(HandedOver())
+            continue
         try:
             said: Said = SiteAnswer(grid.answer(message))
         except Exception as error:

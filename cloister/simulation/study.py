@@ -352,6 +352,7 @@ class SimulatedSites:
             couples_units=study.couples_units,
             held_out=None if apart is None else apart.units,
             start=study.recipe.study.start,
+            from_seed=study.recipe.begins_from_seed,
         )
         return site, workspace
 

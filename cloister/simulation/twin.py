@@ -29,7 +29,9 @@ def plain_twin(recipe: Recipe) -> Recipe:
         recipe,
         federation=federation,
         privacy=dataclasses.replace(recipe.privacy, enabled=False, site_budgets=()),
-        training=dataclasses.replace(training, learning_rate=training.plain_learning_rate),
+        training=dataclasses.replace(
+            training, learning_rate=training.plain_learning_rate, probe_learning_rate=None
+        ),
     )
 
 
@@ -50,7 +52,7 @@ def simulate_with_twin(
         workers: As in `simulate`, for both runs.
     """
     events = events or Events()
-    result = simulate(recipe, run, engine, events, workers)
+    result = simulate(recipe, run, engine, events, workers, hands_over=True)
     twin = plain_twin(recipe)
     folder = run.path / "twin"
     events.on_stage(STAGE)

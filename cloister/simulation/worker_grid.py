@@ -11,13 +11,22 @@ from multiprocessing.connection import wait
 
 from flwr.app import Message
 
+from cloister.models.handed_states import StatesPiece
 from cloister.simulation.local_grid import (
     SERVER_NODE,
     SimulatedGrid,
     identify_process,
     numbered,
 )
-from cloister.simulation.site_worker import RunEnding, SiteAnswer, SiteError, Stepped
+from cloister.simulation.site_worker import (
+    HandedOver,
+    HandOver,
+    RunEnding,
+    Said,
+    SiteAnswer,
+    SiteError,
+    Stepped,
+)
 from cloister.simulation.study import SimulatedSites
 from cloister.simulation.worker_plan import WorkerPlan
 from cloister.simulation.worker_start import SiteWorker, start_workers
@@ -78,6 +87,20 @@ class WorkerGrid(SimulatedGrid):
             self._listen()
         return [self._replies.pop(name) for name in asked if name in self._replies]
 
+    def hand_over(self, take: Callable[[StatesPiece], None]) -> None:
+        """Gets what the workers cached of their sites' records, once no message is open.
+
+        Args:
+            take: Called with each piece.
+
+        Raises:
+            CloisterError: A worker ended.
+        """
+        for worker in self.workers if self.plan.is_forked else ():
+            worker.ask(HandOver())
+            while not isinstance(said := worker.said(), HandedOver):
+                self._take(said, take)
+
     def _open(self) -> set[str]:
         later = {message.metadata.message_id for queue in self._waiting for message in queue}
         return later | set(self._asked.values())
@@ -94,17 +117,24 @@ class WorkerGrid(SimulatedGrid):
         for connection in wait(list(busy)):
             number = busy[connection]  # type: ignore[index]
             said = self.workers[number].said()
-            if isinstance(said, Stepped):
-                self.on_step()
-            elif isinstance(said, SiteError):
-                self.on_error(said.error)
-            elif isinstance(said, RunEnding):
-                raise said.error
-            elif isinstance(said, SiteAnswer):
+            if isinstance(said, SiteAnswer):
                 self._replies[self._asked.pop(number)] = said.message
                 self._ask_next(number)
             else:
-                logging.getLogger(said.name).handle(said)
+                self._take(said)
+
+    def _take(self, said: Said, take: Callable[[StatesPiece], None] = lambda piece: None) -> None:
+        """Takes what a worker says beside answers."""
+        if isinstance(said, Stepped):
+            self.on_step()
+        elif isinstance(said, SiteError):
+            self.on_error(said.error)
+        elif isinstance(said, RunEnding):
+            raise said.error
+        elif isinstance(said, StatesPiece):
+            take(said)
+        elif isinstance(said, logging.LogRecord):
+            logging.getLogger(said.name).handle(said)
 
 
 @contextmanager

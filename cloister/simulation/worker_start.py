@@ -17,7 +17,7 @@ from typing import Protocol
 from flwr.app import Message
 
 from cloister.errors import CloisterError
-from cloister.simulation.site_worker import Said, WorkerSetup, run_as_fork
+from cloister.simulation.site_worker import HandOver, Said, WorkerSetup, run_as_fork
 from cloister.simulation.study import SimulatedSites
 from cloister.simulation.worker_plan import WorkerPlan
 
@@ -73,8 +73,8 @@ class SiteWorker:
     child: WorkerChild
     lifeline: int
 
-    def ask(self, message: Message) -> None:
-        """Sends a message to one of its sites.
+    def ask(self, message: Message | HandOver) -> None:
+        """Sends a message to one of its sites, or asks for what it cached.
 
         Raises:
             CloisterError: The process ended.

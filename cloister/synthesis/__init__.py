@@ -1,1 +1,2 @@
-"""Writes synthetic records with a privately fine-tuned language model, and their certificate."""
+"""Writes synthetic records and their certificate: with a privately fine-tuned language model, or by
+private votes for public texts."""

@@ -121,7 +121,7 @@ def planned_draws(
     positions = limits_of(network.base, network.virtual_tokens).positions
     encoded = []
     for number, prompt in enumerate(prompts, 1):
-        ids = _beginning(task, prompt.text) if is_text else _question(task, prompt.text, number)
+        ids = beginning_ids(task, prompt.text) if is_text else _question(task, prompt.text, number)
         if positions is not None and len(ids) + most_tokens > positions:
             raise UsageError(
                 f"--prompts: prompt {number} has {len(ids)} tokens, which with --most-tokens "
@@ -148,7 +148,7 @@ def _question(task: CausalChat, text: str, number: int) -> tuple[int, ...]:
         raise MisfitError(error.reason, f"--prompts: prompt {number}: {error}") from error
 
 
-def _beginning(task: CausalChat, text: str) -> tuple[int, ...]:
+def beginning_ids(task: CausalChat, text: str) -> tuple[int, ...]:
     """Returns the tokens of a text's beginning, after the token with which texts begin or end."""
     tokenizer = task.tokenizer
     ids = list(tokenizer(text, verbose=False)["input_ids"]) if text else []

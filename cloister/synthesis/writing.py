@@ -201,7 +201,7 @@ def synthesize(
                 columns=columns,
                 study=folder.name if recipe is None else recipe.study.name,
                 digest="" if recipe is None else recipe.digest(),
-                base=_shown_base(about.model.base),
+                base=shown_base(about.model.base),
                 base_sha256=about.model.sha256 or "",
                 adapter_sha256=fingerprint,
                 public=_public_file(recipe),
@@ -210,7 +210,7 @@ def synthesize(
                 dropped=dict(sorted(chosen.dropped.items())),
                 created=datetime.now(UTC).date().isoformat(),
             )
-            done = _write(out, facts, publication or Publication())
+            done = write_beside(out, facts, publication or Publication())
         part.remove()
     return done
 
@@ -293,7 +293,7 @@ def _prompt_words(
     return {"prompts": f"{len(known):,} public ones of {file.name}{of}"}
 
 
-def _shown_base(base: str) -> str:
+def shown_base(base: str) -> str:
     """Returns a base's name for readers elsewhere: of a folder on this machine, its last part."""
     return Path(base).name if Path(base).is_absolute() or Path(base).exists() else base
 
@@ -305,8 +305,12 @@ def _public_file(recipe: Recipe | None) -> str:
     return Path(recipe.data.public).name
 
 
-def _write(out: Path, facts: SyntheticFacts, publication: Publication) -> Synthesized:
-    """Writes facts, card and metadata beside the records."""
+def write_beside(out: Path, facts: SyntheticFacts, publication: Publication) -> Synthesized:
+    """Writes facts, card and metadata beside the records.
+
+    Raises:
+        BadFileError: One cannot be written.
+    """
     card, metadata = out.with_suffix(".README.md"), out.with_suffix(".croissant.json")
     document = croissant(facts, publication, card.name)
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -30,8 +30,8 @@ MOST_CACHE = 2.0**16
 class TrainingConfig:
     """The `[training]` section: what a site computes in a round.
 
-    The defaults are the quickstart's, found on the synthetic hospitals: large batches and single
-    steps, because the noise of all sites is averaged at every step.
+    The defaults were found on the synthetic hospitals: large batches and single steps, because the
+    noise of all sites is averaged at every step.
 
     Attributes:
         mode: `gradient-rounds`: one Poisson batch per round and no optimizer at the site
@@ -65,6 +65,11 @@ class TrainingConfig:
             the only setting that such a run has for itself; tables and cards call the run untuned.
         update_dtype: Type of the values in a site's message. `bfloat16` halves its bytes; `int8`
             takes a quarter, with random rounding. Both round noised values, which costs no privacy.
+        adapter_dtype: Type of the values in the global adapter that sites are sent. The coordinator
+            keeps the adapter rounded to it, so that all have equal bits; this is post-processing
+            and costs no privacy. Tensors that no round has trained yet are not sent, and messages
+            in both directions have a header of 75 bytes, without names (`adapter.compact`). `int8`
+            takes a quarter of the bytes. Absent: the whole adapter in float32, with names.
         proximal: μ of FedProx (Li et al. 2020, arXiv:1812.06127): each step also pulls towards
             the round's global adapter, by the gradient of μ/2 ‖x − x₀‖². It depends on no record,
             so it costs no privacy; with one local step it changes nothing.
@@ -72,6 +77,9 @@ class TrainingConfig:
             2022, arXiv:2206.07902): it trains its own, which `proximal` pulls towards the shared
             one, and sends the difference, so the shared adapter is the mean of all sites'.
         probe_rounds: Number of first rounds in which only the head trains, as a private warm start.
+        probe_learning_rate: Peak learning rate in these rounds, on the same schedule: a head alone
+            and a head with adapters learn best at different rates. The plain comparison run does
+            not use it. Absent: `learning_rate`.
         public_steps: Steps that the coordinator trains on `data.public` before round 1. Absent:
             200.
         public_batch_size: Mean number of public records of such a step. Absent: 32.
@@ -111,9 +119,13 @@ class TrainingConfig:
     schedule: Literal["constant", "warmup-linear", "warmup-cosine"] = "warmup-linear"
     warmup_steps: Annotated[int, Between(0, MOST_STEPS)] = 0
     update_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    adapter_dtype: Literal["float32", "bfloat16", "int8"] | None = field(
+        default=None, metadata=LATER
+    )
     proximal: Annotated[float, Between(0.0, LARGE)] = 0.0
     personal: bool = False
     probe_rounds: Annotated[int, Between(0, MOST_ROUNDS)] = 0
+    probe_learning_rate: Rate | None = field(default=None, metadata=LATER)
     public_steps: Annotated[int, Between(1, MOST_STEPS)] | None = field(
         default=None, metadata=LATER
     )
@@ -159,6 +171,10 @@ class TrainingConfig:
     def plain_tokens(self) -> int:
         """Most padded tokens of a pass without privacy."""
         return self.physical_batch_tokens or PLAIN_TOKENS
+
+    def is_probe(self, round_number: int) -> bool:
+        """Returns whether only the head trains in a round, counted from 1."""
+        return round_number <= self.probe_rounds
 
     @property
     def public_step_count(self) -> int:

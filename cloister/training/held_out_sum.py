@@ -40,7 +40,11 @@ def released_shapes(task: Task) -> Shapes:
 
 
 def held_out_sum(
-    network: Network, task: Task, units: Sequence[UnitExamples], longest: int
+    network: Network,
+    task: Task,
+    units: Sequence[UnitExamples],
+    longest: int,
+    grid: float | None = None,
 ) -> ClippedSum:
     """Returns the sum of the units' vectors of statistics.
 
@@ -49,6 +53,7 @@ def held_out_sum(
         task: The study's task.
         units: Encoded held-out units; private, of any number, some of them empty.
         longest: Most tokens of a record.
+        grid: The grid of a sum with shared noise; None: that of the bound.
 
     Raises:
         RefusedError: The task has no bounded statistics.
@@ -59,7 +64,7 @@ def held_out_sum(
     """
     tally = tally_of(task)
     statistics = statistics_of(tally)
-    total = empty_sum([torch.zeros(len(statistics.names))], BOUND)
+    total = empty_sum([torch.zeros(len(statistics.names))], BOUND, grid)
     with torch.no_grad(), network.apart(keeping=False), pinned():
         for start in range(0, len(units), BLOCK):
             rows = [
@@ -70,18 +75,19 @@ def held_out_sum(
             if rows:
                 with np.errstate(all="ignore"):
                     vectors = statistics.vectors(np.array(rows))
-                    total += clipped_statistics(vectors, statistics.scales)
+                    total += clipped_statistics(vectors, statistics.scales, grid)
     return total
 
 
-def clipped_statistics(vectors: Floats, scales: Floats) -> ClippedSum:
+def clipped_statistics(vectors: Floats, scales: Floats, grid: float | None = None) -> ClippedSum:
     """Scales units' statistics, clips each unit's vector as a whole, and sums.
 
     Args:
         vectors: Statistics of units, [N, D].
         scales: What each statistic is multiplied by, [D].
+        grid: As of `held_out_sum`.
     """
-    return clip_and_sum([torch.from_numpy((vectors * scales).astype(np.float32))], BOUND)
+    return clip_and_sum([torch.from_numpy((vectors * scales).astype(np.float32))], BOUND, grid)
 
 
 def unit_row(

@@ -14,13 +14,13 @@ runs without clip and noise.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from cloister.adapter.factor_pairs import cut_shapes
 from cloister.adapter.tensors import Adapter
+from cloister.models.handed_states import taking_any
 from cloister.models.network import Network, trained_parameters
 from cloister.models.state import read_adapter, write_adapter
 from cloister.privacy.correlated_noise import BandedStep
@@ -106,9 +106,10 @@ def local_update(
         memory.give(optimizer, named)
     total_steps = plan.num_rounds * plan.local_steps
     first = (round_number - 1) * plan.local_steps
+    is_probe = config.is_probe(round_number)
     private = plan.max_grad_norm is not None
     mechanism = Mechanism(plan, entropy, banded)
-    with per_record_hooks(network) if private else nullcontext():
+    with per_record_hooks(network) if private else taking_any(network):
         for step in range(first, first + plan.local_steps):
             drawn = mechanism.draw(len(units))
             batch = [units[index] for index in drawn]
@@ -125,7 +126,7 @@ def local_update(
                     mean = mean + config.proximal * (parameter.detach() - at_start)
                 parameter.grad = mean.to(parameter.dtype)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(config, step, total_steps)
+                group["lr"] = learning_rate_at(config, step, total_steps, is_probe=is_probe)
             optimizer.step()
             if most_value is not None:
                 _hold_within(parameters, most_value)

@@ -43,21 +43,27 @@ def make_optimizer(
     )
 
 
-def learning_rate_at(config: TrainingConfig, step: int, total_steps: int) -> float:
+def learning_rate_at(
+    config: TrainingConfig, step: int, total_steps: int, *, is_probe: bool = False
+) -> float:
     """Returns the learning rate of one step.
 
     Args:
-        config: Peak and schedule.
+        config: Peaks and schedule.
         step: From 0, counted over all rounds of the study.
         total_steps: Steps of the whole study.
+        is_probe: Whether the step's round is one in which only the head trains
+            (`TrainingConfig.is_probe`).
     """
+    own = config.probe_learning_rate if is_probe else None
+    peak = config.learning_rate if own is None else own
     if config.schedule == "constant":
-        return config.learning_rate
+        return peak
     if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
+        return peak * (step + 1) / config.warmup_steps
     falling = max(total_steps - config.warmup_steps, 1)
     left = (total_steps - step) / falling
     if config.schedule == "warmup-cosine":
         # Loshchilov & Hutter 2017, arXiv:1608.03983, equation 5 without restarts.
-        return config.learning_rate * (1 - math.cos(math.pi * left)) / 2
-    return config.learning_rate * left
+        return peak * (1 - math.cos(math.pi * left)) / 2
+    return peak * left

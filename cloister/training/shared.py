@@ -117,7 +117,8 @@ def shared_step(
     Raises:
         RefusedError: The plan's noise is not shared.
     """
-    rate = learning_rate_at(config, round_number - 1, plan.num_rounds)
+    is_probe = config.is_probe(round_number)
+    rate = learning_rate_at(config, round_number - 1, plan.num_rounds, is_probe=is_probe)
     scale = -rate * plan.shared_noise(len(total)).grid / (plan.expected_batch_size * sites)
     tensors, at = {}, 0
     for name in sorted(shapes):

@@ -120,7 +120,7 @@ class Workspace:
         In probe rounds it is only the head; afterwards, if factors alternate, B comes first: A has
         no gradient while B is zero.
         """
-        if round_number <= config.probe_rounds:
+        if config.is_probe(round_number):
             return frozenset(name for name in self.start if name.startswith("head."))
         if not self.alternates:
             return frozenset(self.start)

@@ -13,7 +13,9 @@ import tests.support.mutants.evaluations
 import tests.support.mutants.noise
 import tests.support.mutants.path
 import tests.support.mutants.sampler
-import tests.support.mutants.units  # noqa: F401
+import tests.support.mutants.shared_evaluations
+import tests.support.mutants.units
+import tests.support.mutants.votes  # noqa: F401
 from cloister.audit.conformance import conformance, conformance_parts
 from cloister.audit.statistics import LEVEL, MOST_CHECKS
 from cloister.data.synthetic_records import made_up_records

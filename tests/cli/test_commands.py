@@ -133,6 +133,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--texts",
             "--top-p",
             "--url",
+            "--votes",
             "--without-promise",
         ],
         "tune": [

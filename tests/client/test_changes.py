@@ -17,7 +17,7 @@ from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Unit
 from cloister.protocol.exchange import RoundRequest, Status, Step
 from cloister.recipe import parse_recipe
-from tests.support.ledgers import small_plan
+from tests.support.ledgers import small_plan, voting_plan
 from tests.support.models import tiny_bert
 from tests.support.studies import NOTES
 from tests.support.wards import Ward
@@ -37,6 +37,7 @@ OTHER = {
     "sharing": Sharing(sites=3, missing=0, colluding=1, bits=32),
     "bands": coefficients(3, 3),
     "evaluations": Evaluations(rounds=(2,), noise_multiplier=5.5),
+    "votes": 7,
 }
 
 
@@ -46,7 +47,8 @@ def test_equal_plans_have_no_change() -> None:
 
 @pytest.mark.parametrize("name", [f.name for f in fields(Plan) if f.name != "message"])
 def test_a_change_of_any_field_is_listed(name: str) -> None:
-    asked = replace(small_plan(0.9, 3), local_steps=1)
+    one_step = replace(small_plan(0.9, 3), local_steps=1)
+    asked = voting_plan() if name == "votes" else one_step  # only such a plan has candidates
     accepted = replace(asked, **{name: OTHER[name]})
     found = {change.name: (change.asked, change.accepted) for change in changes(asked, accepted)}
     assert found[name] == (getattr(asked, name), OTHER[name])

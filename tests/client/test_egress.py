@@ -366,6 +366,22 @@ def test_an_answer_of_secure_aggregation_has_one_length(step: Step) -> None:
         check(trained(b"x" * length, by="clinic", **told), where, for_step(step))
 
 
+def test_masked_statistics_have_their_own_length_and_release() -> None:
+    size = sum(value.size for value in SCORES.values())
+    question = Query(epoch=1, members=MEMBERS, evaluates=True)
+    request = asked(RoundRequest("study", 3, b"", Step.MASK, question.to_bytes()).fields())
+    sent = b"x" * masked_bytes(TERMS, size)
+    where = replace(secure_site().ledger, scored=sent)  # type: ignore[type-var]
+    where = cast(Site, SimpleNamespace(**vars(secure_site()) | {"ledger": where}))
+    with pytest.raises(RefusedError):
+        check(trained(sent), where, request)
+    check(trained(sent, head=SCORED_HEAD), where, request)
+    with pytest.raises(RefusedError, match="are needed"):
+        check(trained(sent + b"xxxx", head=SCORED_HEAD), where, request)
+    with pytest.raises(RefusedError):
+        check(trained(sent, head=SCORED_HEAD), where, for_step(Step.MASK))
+
+
 def test_a_masked_update_is_the_one_that_was_released() -> None:
     sent = b"x" * LENGTHS[Step.MASK]
     with pytest.raises(RefusedError, match="not the one"):

@@ -15,7 +15,9 @@ from cloister.errors import RefusedError, RoundSpentError
 from cloister.ledger.charge import Charge
 from cloister.ledger.ledger import Ledger
 from cloister.ledger.signing import public_hex
+from cloister.privacy.evaluations import Evaluations
 from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.sharing import Sharing
 from cloister.protocol.exchange import Step
 from cloister.secagg.epoch_keys import advertise
@@ -174,3 +176,43 @@ def test_a_restarted_site_joins_the_next_epoch(tmp_path: Path) -> None:
     with pytest.raises(RoundSpentError, match="keys that are lost"):
         member.ask(1)
     assert member.ledger.steps == 1
+
+
+def test_a_round_and_its_evaluation_are_two_sums_with_masks_of_their_own(tmp_path: Path) -> None:
+    member = Member(tmp_path / "own.ledger")
+    plan = replace(PLAN, evaluations=Evaluations(rounds=(1,), noise_multiplier=1.0))
+
+    def masked(evaluates: bool, kind: ReleaseKind | None = None) -> bytes:
+        asked = Query(
+            epoch=1,
+            members=member.terms.members,
+            advertisements=to_hex(member.adverts),
+            evaluates=evaluates,
+        )
+        asking = SecureExchange(
+            "own", member.ledger, member.keys, member.terms, asked, 1, "ab" * 32, True
+        )
+        kind = kind or (ReleaseKind.EVALUATION if evaluates else ReleaseKind.TRAINING)
+        charge = Charge(
+            study="study", round=1, plan=plan, request=f"{kind}", is_private=True, kind=kind
+        )
+        return asking.answer(Step.MASK, charge, lambda: np.zeros(20, dtype=np.int64)).payload
+
+    update = masked(evaluates=False)
+    # With the update's number, its masks would be drawn again: nothing leaves.
+    with pytest.raises(RoundSpentError, match="masked before"):
+        masked(evaluates=False, kind=ReleaseKind.EVALUATION)
+    other = Member(tmp_path / "other.ledger")
+    member.ledger, member.keys, member.terms, member.adverts = (
+        other.ledger,
+        other.keys,
+        other.terms,
+        other.adverts,
+    )
+    update, scores = masked(evaluates=False), masked(evaluates=True)
+    # Zeros were masked, so the bytes are the masks: 20 words of 32 bits.
+    assert not set(np.frombuffer(update[-80:], "<u4")) & set(np.frombuffer(scores[-80:], "<u4"))
+    assert masked(evaluates=True) == scores  # asked again, the same bytes
+    assert member.ledger.steps == 2
+    with pytest.raises(RefusedError, match="asked after a later one"):
+        masked(evaluates=False)

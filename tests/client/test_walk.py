@@ -29,7 +29,7 @@ from cloister.training.workspace import Workspace
 from tests.support.studies import small_recipe
 
 MOST_STOPS = 28
-MOST_ADMISSION_STOPS = 26
+MOST_ADMISSION_STOPS = 27
 
 
 def room(frame: FrameType | None) -> str:

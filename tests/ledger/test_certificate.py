@@ -10,6 +10,7 @@ import pytest
 from cloister.canonical import canonical
 from cloister.errors import BadFileError, LedgerError, UsageError
 from cloister.ledger.certificate import Evidence, certify, check, read_evidence
+from cloister.ledger.certificate_forms import VERSION
 from cloister.ledger.chain import Entry
 from cloister.ledger.stated import Basis
 from cloister.privacy.plan import Plan
@@ -182,8 +183,8 @@ def test_the_study_must_be_known(evidence: Evidence) -> None:
 
 
 def test_an_unknown_version_and_other_forms_are_refused(evidence: Evidence) -> None:
-    newer = resigned(evidence, key_of(0), version=6)
-    with pytest.raises(BadFileError, match="version 6"):
+    newer = resigned(evidence, key_of(0), version=VERSION + 1)
+    with pytest.raises(BadFileError, match=f"version {VERSION + 1}"):
         read_evidence(newer.to_json(), "it")
     with pytest.raises(BadFileError, match="form"):
         read_evidence(resigned(evidence, key_of(0), more=1).to_json(), "it")

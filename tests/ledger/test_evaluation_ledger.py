@@ -240,7 +240,7 @@ def test_what_does_not_fit_is_named_by_its_kind(tmp_path: Path) -> None:
     wide = replace(PLAN, evaluations=Evaluations(rounds=(1,), noise_multiplier=0.2))
     ledger = Ledger.create(tmp_path / "other.ledger", tight, Unit.RECORD)
     run_round(ledger, 1, wide)
-    with pytest.raises(BudgetError, match="a private evaluation does not fit: this site no longer"):
+    with pytest.raises(BudgetError, match="another private evaluation does not fit: this"):
         evaluate(ledger, 1, wide)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.handed_states import taking_any
 from cloister.models.head_inputs import HeadInputs
 from cloister.models.layers import layer_list
 from cloister.models.prefix import ANY_LENGTH, ENTRY_BYTES, KeptStates
@@ -133,6 +134,55 @@ def test_vectors_are_used_in_the_shape_that_they_were_computed_in_alone(bert: Pa
     assert logits().isnan().all()
     network.is_float32 = False
     assert torch.allclose(logits(), free)
+
+
+def test_a_batch_of_which_the_longest_record_alone_is_cached(bert: Path) -> None:
+    """The others are computed together, and stay as wide as the batch."""
+    opened = workspace(bert, cache=4.0)
+    network, cache = opened.network, opened.network.head_inputs
+    assert cache is not None
+    examples = sorted(opened.encode(TEXTS), key=lambda example: len(example.input_ids))
+    assert len(examples[-1].input_ids) > len(examples[-2].input_ids)
+    with torch.no_grad(), network.apart(keeping=False):
+        expected = network.logits(opened.task.collate(examples))
+    with torch.no_grad(), network.apart():
+        network.logits(opened.task.collate(examples[-1:]))
+        assert torch.allclose(network.logits(opened.task.collate(examples)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_training_without_privacy_takes_what_private_passes_left_and_scores_do_not(
+    bert: Path, alone: bool
+) -> None:
+    """A public text that is also a private record would show in the last bits of its score."""
+    opened = workspace(bert, cache=4.0)
+    if not alone:  # adapters train too: the states below the last layer are cached
+        opened.train_names(frozenset(opened.start))
+    network, cache = opened.network, opened.network.head_inputs
+    prefix = network.prefix
+    assert cache is not None
+    assert prefix is not None
+    cache._kept, prefix._kept = KeptStates(), KeptStates()
+    cache._kept.made_with = cache._made_with
+    examples = examples_of("", opened)[:2]
+    with torch.no_grad():
+        private = network.logits(opened.task.collate(examples, BatchShape(4, LONGEST, (2, 4))))
+        used = (cache if alone else prefix)._kept
+        for states in used._states.values():
+            states.add_(1.0)  # to tell what is taken; rounding would hardly show
+        free = opened.task.collate(examples)
+        scored = network.logits(free)
+        for states in used._states.values():
+            states.add_(1.0)
+        with taking_any(network):
+            taken = network.logits(free)
+            again = network.logits(opened.task.collate(examples, BatchShape(4, LONGEST, (2, 4))))
+    assert torch.allclose(scored, private[:2], atol=1e-5)
+    assert not torch.allclose(taken, scored, atol=1e-3)
+    assert torch.allclose(taken, again[:2], atol=1e-5)  # the states of the fixed shape
+    with torch.no_grad():
+        after = network.logits(free)
+    assert not torch.allclose(after, taken, atol=1e-3)  # the context has ended
 
 
 def test_what_does_not_fit_is_computed_each_time(bert: Path) -> None:

@@ -149,6 +149,11 @@ def test_a_recipe_that_is_too_long_is_told_truly(tmp_path: Path, size: int) -> N
         (["task.kind=causal-lm", "lora.train=none"], "head is frozen"),
         (["training.probe_rounds=99"], "leaves none"),
         (["lora.head=frozen", "training.probe_rounds=1"], "no head is trained"),
+        (["training.probe_learning_rate=2.0"], "training.probe_rounds is 0"),
+        (
+            ["training.adapter_dtype=int8", "lora.train=b-moving", "strategy.name=fedsvd"],
+            "products of tensors exact",
+        ),
         (["training.warmup_steps=10000"], "more than the study's"),
         (["training.padded_lengths=[16, 32]"], "task.max_length ="),
         (["training.padded_lengths=[32, 16]"], "ascending order"),

@@ -6,7 +6,7 @@ import pickle
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -19,18 +19,22 @@ from cloister.client.site import Site
 from cloister.errors import CloisterError, DataError, LedgerError, MisfitError, UsageError
 from cloister.ledger.ledger import Ledger
 from cloister.ledger.storage import LedgerFile
+from cloister.models.prefix import FrozenPrefix
 from cloister.privacy.entropy import SeededEntropy
 from cloister.recipe import Recipe
 from cloister.seeds import child_generator
+from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation import worker_plan, worker_start
 from cloister.simulation.early import check_workers
 from cloister.simulation.run import Events, simulate
 from cloister.simulation.site_worker import WorkerSetup, _portable
 from cloister.simulation.study import SimulatedSites, prepare, workspace_of
+from cloister.simulation.twin import plain_twin
 from cloister.simulation.worker_plan import WorkerPlan, operations, plan_workers, useful
 from cloister.strategies.strategy import ServerState
-from tests.support.studies import small_recipe
+from cloister.training.workspace import _kept
+from tests.support.studies import NOTES, small_recipe, write_notes
 
 Make = Callable[..., Recipe]
 
@@ -150,6 +154,23 @@ def test_shared_noise_keeps_its_keys_where_the_site_is(folder: Path, tmp_path: P
         "federation.num_rounds=1",
     )
     assert same(run(recipe, tmp_path / "one", 1), run(recipe, tmp_path / "two", 2))
+
+
+@pytest.mark.nightly  # a thousand ledgers
+def test_a_thousand_sites_on_two_workers(folder: Path, tmp_path: Path) -> None:
+    write_notes(folder / "many.jsonl", 2000)
+    recipe = plain(
+        folder,
+        "data.sites=1000",
+        f"data.train='{folder / 'many.jsonl'}'",
+        "training.local_steps=1",
+        "training.expected_batch_size=2",
+        "federation.num_rounds=1",
+    )
+    reports: list[RoundReport] = []
+    run(recipe, tmp_path / "run", 2, on_round=reports.append)
+    assert len(reports[0].received) == 1000
+    assert reports[0].missing == ()
 
 
 class Mischief:
@@ -366,3 +387,41 @@ def test_a_fork_adds_its_share_of_what_the_caches_may_still_take(folder: Path) -
 def test_a_worker_s_setup_can_be_sent(folder: Path, tmp_path: Path) -> None:
     setup = WorkerSetup(SimulatedSites(plain(folder), tmp_path), 3, 1, 2)
     assert pickle.loads(pickle.dumps(setup)).sites.recipe == setup.sites.recipe
+
+
+@pytest.mark.parametrize(("probe_rounds", "hands_over"), [(0, True), (2, True), (0, False)])
+def test_a_twin_computes_no_state_that_the_private_run_s_workers_cached(
+    probe_rounds: int,
+    hands_over: bool,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Workers end with their run and give back what they cached, for all records were drawn."""
+    small_recipe(folder)  # makes the files
+    one = tmp_path / "one.jsonl"  # few texts are scored: the coordinator's process caches them too
+    one.write_text((folder / "test.jsonl").read_text().splitlines()[0] + "\n")
+    recipe = small_recipe(
+        folder,
+        f"data.test='{one}'",
+        f"task.labels={sorted(NOTES)}",
+        "lora.top_layers=1",
+        "training.expected_batch_size=40",
+        f"training.probe_rounds={probe_rounds}",
+        f"federation.num_rounds={probe_rounds + 1}",
+        f"study.seed={7 + probe_rounds + hands_over}",  # a network of its own …
+    )
+    _kept.cache_clear()  # … of which nothing is cached yet
+    run = RunDirectory.create(tmp_path / "run", recipe)
+    simulate(recipe, run, workers=2, hands_over=hands_over)
+    computed: list[int] = []
+    compute = FrozenPrefix._compute
+
+    def counted(prefix: FrozenPrefix, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        computed.append(len(inputs["input_ids"]))
+        return compute(prefix, inputs)
+
+    monkeypatch.setattr(FrozenPrefix, "_compute", counted)
+    twin = plain_twin(recipe)
+    simulate(twin, RunDirectory.create(tmp_path / "twin", twin), workers=1)
+    assert bool(computed) is not hands_over

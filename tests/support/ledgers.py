@@ -14,6 +14,7 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Unit
+from cloister.privacy.votes import HISTOGRAM
 
 SHARING = Sharing(sites=5, missing=1, colluding=1)
 WIDE = Budget(epsilon=50.0, delta=2e-5)
@@ -49,6 +50,22 @@ def evaluated_plan(noise_multiplier: float = 1.0, rounds: tuple[int, ...] = (2, 
     """The small plan with private evaluations."""
     evaluations = Evaluations(rounds=rounds, noise_multiplier=noise_multiplier)
     return replace(small_plan(), evaluations=evaluations)
+
+
+def voting_plan(noise_multiplier: float = 4.0, num_rounds: int = 3, candidates: int = 6) -> Plan:
+    """Every unit of a hundred votes among the candidates, once a round."""
+    return Plan(
+        public_records=100,
+        expected_batch_size=100,
+        local_steps=1,
+        num_rounds=num_rounds,
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=1.0,
+        max_update_norm=None,
+        delta=1e-5,
+        votes=candidates,
+        message=((HISTOGRAM, (candidates,)),),
+    )
 
 
 def charge(

@@ -37,6 +37,15 @@ def test_a_cosine_rises_likewise_and_falls_along_half_a_cosine() -> None:
     assert learning_rate_at(config, 6, 6) == 0.0
 
 
+def test_rounds_of_the_head_alone_have_their_own_peak_on_the_same_schedule() -> None:
+    config = TrainingConfig(learning_rate=1.0, probe_learning_rate=3.0, probe_rounds=2)
+    rounds = range(1, 5)
+    rates = [learning_rate_at(config, n - 1, 4, is_probe=config.is_probe(n)) for n in rounds]
+    assert rates == pytest.approx([3.0, 2.25, 0.5, 0.25])  # the fall is (4 - step)/4
+    without = TrainingConfig(learning_rate=1.0, probe_rounds=2)
+    assert learning_rate_at(without, 1, 4, is_probe=True) == 0.75
+
+
 def papers(gradients: np.ndarray, rate: float, phi: float, floor: float) -> np.ndarray:
     """Algorithm 1 of Tang et al. 2024, from θ = 0, in float64."""
     beta1, beta2 = BETAS

@@ -12,10 +12,13 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
+
 from cloister.deployment.coordinator.deployed import DeployedStudy
 from cloister.deployment.coordinator.folder import ServerFolder
 from cloister.deployment.coordinator.journal import RunStatus, all_runs, change_run, note, read_run
 from cloister.deployment.coordinator.members import connecting, read_members
+from cloister.deployment.coordinator.pushed import PushedMarks
 from cloister.deployment.coordinator.reply_size import largest_reply, note_largest
 from cloister.deployment.enrolment.coordinator_key import load_coordinator_key
 from cloister.deployment.flower.flower_tasks import SERVER_TASK, Executor, FlowerTask, Runtime
@@ -40,6 +43,7 @@ def serve(folder: ServerFolder) -> None:
     for run in all_runs(folder.runs):
         if run.standing in left:
             change_run(folder.run(run.name), standing=left[run.standing])
+    PushedMarks(folder.pushed)(())  # from now on the gate knows when nobody was asked
     runtime = Runtime(folder.superlink, folder.secret.read_bytes())
     executor = Executor(runtime, SERVER_TASK)
     while True:
@@ -61,6 +65,14 @@ def _execute(folder: ServerFolder, runtime: Runtime, task: FlowerTask) -> None:
         log.error("a run that is not this coordinator's is not executed: %s", error)
         task.finish(succeeded=False)
         return
+    except httpx.HTTPError as error:  # the SuperLink is too busy; it has taken the task away
+        log.error("a run was claimed and could not be fetched: %s", type(error).__name__)
+        task.close()
+        for run in all_runs(folder.runs):
+            if run.standing is RunStatus.SUBMITTED:  # the service submits it again
+                told = "the SuperLink did not hand the run over"
+                change_run(folder.run(run.name), standing=RunStatus.INTERRUPTED, error=told)
+        return
     change_run(place, standing=RunStatus.RUNNING, flower_run=flower_run.run_id)
     note(place, "started", text=f"Flower's run {flower_run.run_id}")
     succeeded = False
@@ -76,7 +88,7 @@ def _execute(folder: ServerFolder, runtime: Runtime, task: FlowerTask) -> None:
         note_largest(
             folder.largest, flower_run.run_id, largest_reply(study.coordinator.workspace.whole)
         )
-        study.execute(grid_of(runtime, task, flower_run))
+        study.execute(grid_of(runtime, task, flower_run, PushedMarks(folder.pushed)))
         change_run(place, standing=RunStatus.FINISHED, error="", exit_code=0)
         succeeded = True
     except NetworkError as error:

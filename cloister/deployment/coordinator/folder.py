@@ -233,6 +233,11 @@ class ServerFolder:
         return self.state / "largest.json"
 
     @property
+    def pushed(self) -> Path:
+        """Returns the file that says which nodes got new questions."""
+        return self.state / "pushed.json"
+
+    @property
     def logs(self) -> Path:
         """Returns the folder of all processes' logs."""
         return self.path / "logs"

@@ -29,8 +29,10 @@ from cloister.deployment.coordinator.gate_connection import HEAD_BYTES, IDLE, pr
 from cloister.deployment.coordinator.gate_forward import MOST_LINKS, Gate, make_gate
 from cloister.deployment.coordinator.gate_keeper import Gatekeeper
 from cloister.deployment.coordinator.gate_places import Places
+from cloister.deployment.coordinator.gate_polls import Polls
 from cloister.deployment.coordinator.gate_rates import Rates
 from cloister.deployment.coordinator.open_files import raise_open_files
+from cloister.deployment.coordinator.pushed import KnownMarks
 from cloister.deployment.coordinator.reply_size import Largest
 from cloister.deployment.logs import log_json
 from cloister.files import write_whole
@@ -39,8 +41,9 @@ log = logging.getLogger(__name__)
 
 # Places for connections: a stranger holds one for a handshake and a request's head, far below a
 # second, so 256 places serve several hundred newcomers per second; 64 of them may come from one
-# address, as many members may share it. A SuperNode has four connections, and 64 members 16 each.
-STRANGERS, PER_NETWORK, MEMBERS, PER_MEMBER = 256, 64, 1024, 16
+# address, as many members may share it. A SuperNode has up to four connections, for which 1,024
+# members have places, or 256 members with 16 each.
+STRANGERS, PER_NETWORK, MEMBERS, PER_MEMBER = 256, 64, 4096, 16
 # Connections that asyncio accepts before the gate checks for a place.
 BACKLOG = 256
 # Open files besides connections: libraries, logs, the members' file, and files being closed.
@@ -121,6 +124,7 @@ def make_server(folder: ServerFolder) -> uvicorn.Server:
         Book(folder.state / "asked"),
         Largest(folder.largest),
         Seen(folder.state / "seen.json"),
+        Polls(KnownMarks(folder.pushed)),
     )
     host, port = folder.config.place
     config = uvicorn.Config(

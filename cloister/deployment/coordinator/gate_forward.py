@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 import httpx
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest
 from google.protobuf.message import Message
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -37,7 +38,8 @@ from cloister.deployment.coordinator.gate_authenticator import (
 from cloister.deployment.coordinator.gate_book import Book
 from cloister.deployment.coordinator.gate_calls import CALLS, Caller, judge, largest_body, parse
 from cloister.deployment.coordinator.gate_lessons import INVALID_ANSWER, READ_WHOLE, Lesson
-from cloister.deployment.coordinator.gate_turns import Turns
+from cloister.deployment.coordinator.gate_polls import Polls
+from cloister.deployment.coordinator.gate_turns import Line, Turns
 from cloister.deployment.flower.sockets import BASE_URL, AsyncSocketTransport
 
 # Seconds for the SuperLink to answer, which writes to a local disk; and for a site to send a
@@ -96,7 +98,9 @@ class Gate:
         book: The questions to each member.
         largest: Returns the bytes of the largest reply in a run.
         seen: Called with each member's request and its bytes.
+        polls: Holds the polls of nodes without a question.
         turns: Limits each member's requests at a time.
+        line: Limits the calls that the SuperLink is working on.
         client: HTTP client of the SuperLink; set while the application runs.
     """
 
@@ -104,7 +108,9 @@ class Gate:
     book: Book
     largest: Callable[[int], int]
     seen: Callable[[str, int], None]
+    polls: Polls
     turns: Turns = field(default_factory=Turns)
+    line: Line = field(default_factory=Line)
     client: httpx.AsyncClient | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -175,7 +181,39 @@ class Gate:
             refused = judge(said, caller)
             if refused is not None:
                 return _refusal(refused.code, refused.why, site)
-            return await self._ask(visitor, call, body, said, caller)
+            if isinstance(said, PullMessagesRequest):
+                return await self._poll(visitor, body, said, caller, request)
+            return await self._in_turn(visitor, call, body, said, caller)
+
+    async def _poll(
+        self,
+        visitor: Visitor,
+        body: bytes,
+        said: PullMessagesRequest,
+        caller: Caller,
+        request: Request,
+    ) -> Response:
+        """Answers a poll; one that would bring nothing is held, and the SuperLink is not asked."""
+        node = said.node.node_id
+        empty = await self.polls.held(node, request.receive)
+        if empty is not None:
+            return Response(empty[0], 200, dict(empty[1]))
+        mark = self.polls.mark(node)
+        answer = await self._in_turn(visitor, "pull-messages", body, said, caller)
+        if answer.status_code == 200 and not answer.body:
+            self.polls.came_empty(node, mark, bytes(answer.body), answer.headers)
+        else:
+            self.polls.forget(node)
+        return answer
+
+    async def _in_turn(
+        self, visitor: Visitor, call: str, body: bytes, said: Message, caller: Caller
+    ) -> Response:
+        """Forwards an allowed request at its turn."""
+        async with self.line.turn() as taken:
+            if taken:
+                return await self._ask(visitor, call, body, said, caller)
+        return _refusal(503, "too many calls wait for the SuperLink", visitor.site)
 
     async def _ask(
         self, visitor: Visitor, call: str, body: bytes, said: Message, caller: Caller
@@ -196,6 +234,8 @@ class Gate:
                 stream=True,
             )
             content = None
+            if isinstance(said, ActivateNodeRequest):
+                self.polls.forget(caller.page.node)
             if call in READ_WHOLE or not answer.is_success:
                 content = await _whole(answer)
             if not lesson.after(answer.is_success, content):
@@ -351,7 +391,9 @@ def make_gate(gate: Gate, superlink: Path) -> Starlette:
             timeout=PATIENCE,
             trust_env=False,
         ) as gate.client:
+            watching = asyncio.create_task(gate.polls.watch())
             yield
+            watching.cancel()
 
     app = Starlette(routes=[Route("/v1/fleet/{call}", gate, methods=["POST"])], lifespan=lifespan)
     app.router.redirect_slashes = False

@@ -1,4 +1,4 @@
-"""Limits on one member's requests at a time, and on large bodies in memory."""
+"""Limits on one member's requests and large bodies at a time, and on the SuperLink's calls."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ MOST_REQUESTS = 8
 # Most large bodies of one member in memory, and the size from which a body is large; Flower's
 # SuperNode pushes two objects at a time.
 LARGE, MOST_LARGE = 1_000_000, 2
+
+# Most calls of which the SuperLink is working on the answer. Each writes to its database, which has
+# one writer, and one that waits 5 s for its turn fails; the executor's calls need turns, too.
+MOST_FORWARDED = 16
+# Seconds for which a call waits for its turn: a third of those after which a SuperNode gives it up.
+# Later, the SuperLink would take a question for delivered that nobody reads any more.
+LONGEST_WAIT = 10.0
 
 
 @dataclass
@@ -58,3 +65,33 @@ class Turns:
             return
         async with self._sites[site].large:
             yield
+
+
+class Line:
+    """The calls that wait for the SuperLink.
+
+    Args:
+        most: Most calls at a time.
+        wait: Seconds for which one waits.
+    """
+
+    def __init__(self, most: int = MOST_FORWARDED, wait: float = LONGEST_WAIT) -> None:
+        self._free, self._wait = asyncio.Semaphore(most), wait
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[bool]:
+        """Holds one of the SuperLink's turns.
+
+        Yields:
+            Whether there was one in time.
+        """
+        try:
+            async with asyncio.timeout(self._wait):
+                await self._free.acquire()
+        except TimeoutError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._free.release()

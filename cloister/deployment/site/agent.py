@@ -25,6 +25,7 @@ from cloister.client.admission import Admitted
 from cloister.client.app import Identity, anonymous_refusal, as_message, make_client_app
 from cloister.client.changes import as_rows, changes
 from cloister.client.egress import check_outgoing
+from cloister.client.evaluating import is_evaluation
 from cloister.client.moments import Moments, period_of
 from cloister.client.secure import EpochKeys
 from cloister.client.site_file import SiteFile, read_site, site_bytes, site_of
@@ -274,9 +275,10 @@ class Agent:
         others = {
             Step.PREPARE: "preparing",
             Step.DELIVER: "taking the adapter",
-            Step.EVALUATE: "evaluating",
+            Step.VOTE: "voting",
         }
-        doing = others.get(request.step, "training")
+        usual = "evaluating" if is_evaluation(request) else "training"
+        doing = others.get(request.step, usual)
         self._doing(doing, study=request.study, round=request.round)
 
     def _reload_if_asked(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cloister.adapter.compact import encode_compact
 from cloister.adapter.factor_pairs import cut_shapes
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode, encoded_length
@@ -102,7 +103,8 @@ def exact_bytes(terms: StudyTerms) -> tuple[int, int]:
         if names not in sizes:
             cut = cut_shapes(workspace.start.select(names).shapes, own_rank(file, recipe))
             empty = Adapter({name: np.zeros(shape, np.float32) for name, shape in cut.items()})
-            sizes[names] = len(encode(empty, recipe.training.update_dtype))
+            write = encode if recipe.training.adapter_dtype is None else encode_compact
+            sizes[names] = len(write(empty, recipe.training.update_dtype))
         each.append(sizes[names])
     return max(each), sum(each)
 
@@ -217,6 +219,7 @@ def open_for_study(
         couples_units=file.site.couples_units,
         held_out=None if held_out is None else (),
         start=recipe.study.start,
+        from_seed=recipe.begins_from_seed,
     )
     proofs = KeptProofs(AgentFolder.of(file).proofs)
     admitted = admit(site, workspace, proofs.isolation)

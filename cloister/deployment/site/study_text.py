@@ -76,6 +76,7 @@ def facts_of(terms: StudyTerms) -> dict[str, Any]:
         "local_steps": plan.local_steps,
         **({"noise_bands": plan.groups} if plan.bands else {}),
         **({"evaluations": asdict(plan.evaluations)} if plan.evaluations else {}),
+        **({"shares_noise": True} if plan.sharing else {}),
         "most_bytes_a_round": a_round,
         "most_bytes": in_all,
         "changes": as_rows(terms.tightened(proposed_plan(recipe, file))),
@@ -165,10 +166,13 @@ def _public(terms: StudyTerms) -> dict[str, Any] | None:
 def _evaluated(facts: dict[str, Any]) -> str:
     """Describes the private evaluations, whose cost is part of the study's."""
     told = facts["evaluations"]
+    how = "with noise multiplier"
+    if "shares_noise" in facts:
+        how = "under a mask; in the sum over sites they have noise multiplier"
     return (
         f"after round {', '.join(map(str, told['rounds']))} on this site's held-out units; their "
-        f"clipped statistics leave with noise multiplier {told['noise_multiplier']:.4g} (the cost "
-        "above counts them)"
+        f"clipped statistics leave {how} {told['noise_multiplier']:.4g} (the cost above counts "
+        "them)"
     )
 
 

@@ -49,12 +49,15 @@ def another_share_held_out(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("evaluations", "influence of a held-out unit")
 def statistics_not_clipped(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(summing, "clipped_statistics", lambda vectors, scales: _sum_of(vectors * scales))
+    def whole(vectors: Floats, scales: Floats, grid: float | None = None) -> ClippedSum:
+        return _sum_of(vectors * scales)
+
+    patch.setattr(summing, "clipped_statistics", whole)
 
 
 @mutant("evaluations", "influence of a held-out unit")
 def statistics_clipped_one_by_one(patch: pytest.MonkeyPatch) -> None:
-    def each(vectors: Floats, scales: Floats) -> ClippedSum:
+    def each(vectors: Floats, scales: Floats, grid: float | None = None) -> ClippedSum:
         return _sum_of(np.clip(vectors * scales, -BOUND, BOUND))
 
     patch.setattr(summing, "clipped_statistics", each)
@@ -64,7 +67,7 @@ def statistics_clipped_one_by_one(patch: pytest.MonkeyPatch) -> None:
 def statistics_clipped_by_the_largest_alone(patch: pytest.MonkeyPatch) -> None:
     """Within the bound, but a ratio of what is left is not the unit's own."""
 
-    def each(vectors: Floats, scales: Floats) -> ClippedSum:
+    def each(vectors: Floats, scales: Floats, grid: float | None = None) -> ClippedSum:
         most = BOUND / np.sqrt(vectors.shape[1])
         return _sum_of(np.clip(vectors * scales, -most, most))
 
@@ -75,8 +78,10 @@ def statistics_clipped_by_the_largest_alone(patch: pytest.MonkeyPatch) -> None:
 def a_person_s_held_out_records_counted_singly(patch: pytest.MonkeyPatch) -> None:
     real = summing.held_out_sum
 
-    def split(network: Any, task: Any, units: Any, longest: int) -> ClippedSum:
-        return real(network, task, singles([e for unit in units for e in unit]), longest)
+    def split(
+        network: Any, task: Any, units: Any, longest: int, grid: float | None = None
+    ) -> ClippedSum:
+        return real(network, task, singles([e for unit in units for e in unit]), longest, grid)
 
     patch.setattr(summing, "held_out_sum", split)
 

@@ -1,0 +1,221 @@
+"""Conformance of private evaluations with shared noise: shares, the unmasked sum, and charges.
+
+What is accounted is the noise of the fewest honest sites in a sum, on every statistic. That holds
+if each site's share has the plan's size on the plan's grid, if a unit moves the sum by at most the
+bound after rounding to that grid, and if the sum has the shares of all sites and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cloister.adapter.wire import encode
+from cloister.audit.audited_site import AuditedSite
+from cloister.audit.evaluation_conformance import influence_checks, sides_check
+from cloister.audit.noise_tests import Releases, noise_check
+from cloister.audit.site_noise import differing, overheard
+from cloister.audit.statistics import Check, Floats, exact_check
+from cloister.client.admission import admit
+from cloister.client.app import make_client_app
+from cloister.client.secure import EpochKeys
+from cloister.client.site import Site
+from cloister.ledger.ledger import Ledger
+from cloister.ledger.storage import LedgerFile
+from cloister.models.state import write_adapter
+from cloister.privacy.evaluations import BOUND, Evaluations
+from cloister.privacy.plan import Plan
+from cloister.privacy.sharing import Sharing
+from cloister.protocol.exchange import RoundReply
+from cloister.protocol.signed_questions import Unsigned
+from cloister.recipe import Recipe
+from cloister.server.dispatch import Dispatcher, Timeouts
+from cloister.server.replies import ReplyTerms
+from cloister.server.secure import SecureRounds
+from cloister.simulation.local_grid import LocalGrid
+from cloister.simulation.policies import simulated_budget, simulated_policy
+from cloister.training import held_out_sum as summing
+from cloister.training.units import UnitExamples
+
+STUDY = "audit"
+# Evaluations of the study: with a few dozen statistics enough to notice one without noise.
+ASKED = 24
+# A budget that ends no study: what is charged is tested, and not what is covered.
+WIDE = 400.0
+# A share may be larger than σ/√h by what its grid adds (`privacy.shared_noise.SMOOTHING`): 0.2 %
+# at the smallest deviation.
+MOST_SHARE = 1.01
+
+
+def shared_evaluation_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
+    """Tests the assumptions of private evaluations with shared noise.
+
+    Args:
+        recipe: The study.
+        audited: Its site, with synthetic records; its plan has evaluations and shared noise.
+    """
+    plan = audited.plan
+    evaluations, sharing = plan.evaluations, plan.sharing
+    assert evaluations is not None
+    assert sharing is not None
+    rounds = tuple(range(1, ASKED + 1))
+    asked = Evaluations(rounds=rounds, noise_multiplier=evaluations.noise_multiplier)
+    study = _SummedEvaluations(
+        recipe, audited, replace(plan, num_rounds=ASKED, evaluations=asked), sharing
+    )
+    return [
+        sides_check(audited),
+        *influence_checks(audited, study.grid),
+        study.share(),
+        *study.asked(),
+    ]
+
+
+@dataclass(frozen=True)
+class _SummedEvaluations:
+    """The secure sums of a study's evaluations, over sites of which the first holds nothing out.
+
+    Attributes:
+        recipe: The study.
+        audited: The audited site.
+        plan: Its plan, with as many evaluations as are asked.
+        sharing: How the noise is shared.
+    """
+
+    recipe: Recipe
+    audited: AuditedSite
+    plan: Plan
+    sharing: Sharing
+
+    @property
+    def statistics(self) -> int:
+        """Number of statistics."""
+        ((size,),) = summing.released_shapes(self.audited.workspace.task).values()
+        return size
+
+    @property
+    def grid(self) -> float:
+        """The grid of the sums."""
+        return self.plan.shared_evaluation_noise(self.statistics).grid
+
+    def share(self) -> Check:
+        """Compares a site's share with the plan's noise by hand."""
+        noise, evaluations = (
+            self.plan.shared_evaluation_noise(self.statistics),
+            self.plan.evaluations,
+        )
+        assert evaluations is not None
+        least = evaluations.noise_multiplier * BOUND / math.sqrt(self.sharing.honest)
+        return Check(
+            name="share of evaluations",
+            law="a site's share over σ/√(fewest honest sites), at least 1",
+            figure=noise.share * noise.grid / least,
+            low=1.0,
+            high=MOST_SHARE,
+            is_exact=True,
+        )
+
+    def asked(self) -> list[Check]:
+        """Asks all sites for every evaluation, and tests what is left of the sums once the exact
+        statistics are taken off, the answers, and what was charged."""
+        names = tuple(f"site {number}" for number in range(1, self.sharing.sites + 1))
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder) / f"{number}.ledger" for number in range(len(names))]
+            rows, replies = self._sums(names, paths)
+            charges = [_charges(path) for path in paths]
+        noise = self.plan.shared_evaluation_noise(self.statistics)
+        evaluations = self.plan.evaluations
+        assert evaluations is not None
+        event = {
+            "noise_multiplier": evaluations.noise_multiplier,
+            "sample_rate": 1.0,
+            "steps": 1,
+            "is_private": True,
+        }
+        expected = [(number, "evaluation", event) for number in evaluations.rounds]
+        return [
+            noise_check(
+                "noise of summed evaluations",
+                "properties of the noise of all statistics in the unmasked sums of all sites",
+                Releases(
+                    np.array(rows),
+                    (self.statistics,),
+                    noise.share * noise.grid * math.sqrt(len(names)),
+                ),
+            ),
+            exact_check(
+                "answers to summed evaluations",
+                "fields that differ between a site with held-out units and one without",
+                len(differing(replies, len(names))),
+            ),
+            exact_check(
+                "charges of summed evaluations",
+                "sites that did not charge each evaluation once, as its own kind",
+                sum(found != expected for found in charges),
+            ),
+        ]
+
+    def _sums(
+        self, names: tuple[str, ...], paths: Sequence[Path]
+    ) -> tuple[list[Floats], list[RoundReply]]:
+        workspace, units, plan = self.audited.workspace, self.audited.units, self.plan
+        budget = simulated_budget(plan, WIDE)
+        ledgers = [Ledger.create(path, budget, plan.unit) for path in paths]
+        keys = {name: one.public_key for name, one in zip(names, ledgers, strict=True)}
+        held_out: list[Sequence[UnitExamples]] = [(), *[units] * (len(names) - 1)]
+        sites = [
+            Site(
+                name=name,
+                study=STUDY,
+                plan=plan,
+                training=self.recipe.training,
+                units=(),
+                unit=plan.unit,
+                policy=simulated_policy(self.recipe, plan, budget, workspace, tuple(keys.values())),
+                ledger=ledger,
+                seed=self.recipe.study.seed,
+                keys=EpochKeys(),
+                held_out=held,
+            )
+            for name, ledger, held in zip(names, ledgers, held_out, strict=True)
+        ]
+        app = make_client_app(
+            lambda at: admit(sites[int(str(at.node_config["partition-id"]))], workspace),
+            Unsigned(),
+        )
+        replies: list[RoundReply] = []
+        grid = LocalGrid(overheard(app, replies.append), len(names))
+        asker = Dispatcher(
+            grid, lambda _: dict.fromkeys(grid.get_node_ids(), ""), Timeouts(3600.0), Unsigned()
+        )
+        rounds = SecureRounds(
+            asker, ReplyTerms(STUDY, names, keys), keys, self.sharing, has_evaluations=True
+        )
+        nodes = dict.fromkeys(grid.get_node_ids(), "")
+        totals = [
+            rounds.run(
+                number, encode(workspace.whole), self.statistics, nodes, evaluates=True
+            ).total
+            for number in range(1, ASKED + 1)
+        ]
+        write_adapter(workspace.network, workspace.whole)
+        exact = summing.held_out_sum(
+            workspace.network, workspace.task, units, workspace.task.max_length, self.grid
+        )
+        sure = (len(names) - 1) * exact.tensors[0].numpy()
+        none = np.zeros(self.statistics)
+        return [none if total is None else (total - sure) * self.grid for total in totals], replies
+
+
+def _charges(path: Path) -> list[tuple[int, str | None, object]]:
+    fields = [entry.fields for entry in LedgerFile(path).entries()]
+    return [
+        (one["round"], one.get("release_kind"), one["event"])
+        for one in fields
+        if one["kind"] == "reserve"
+    ]

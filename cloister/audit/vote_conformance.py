@@ -1,0 +1,294 @@
+"""Conformance of votes: what one unit can change, for whom it votes, noise, charge and their order.
+
+The accountant counts one Gaussian release at rate 1 for each round, of sensitivity 1. That holds if
+a unit's votes are a function of it and the candidates alone, of norm at most 1, if every count is
+noised, and if a round is charged once, before a record is looked at, and sent again as it was.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+
+from cloister.adapter.wire import decode
+from cloister.audit.audited_site import AuditedSite
+from cloister.audit.noise_tests import Releases, noise_check
+from cloister.audit.statistics import Check, Floats, exact_check
+from cloister.client.admission import Admitted, admit
+from cloister.client.round import run_round
+from cloister.client.site import Site
+from cloister.data.records import TextRecord
+from cloister.ledger.ledger import Ledger
+from cloister.ledger.storage import LedgerFile
+from cloister.models.state import write_adapter
+from cloister.privacy.clipping import ClippedSum
+from cloister.privacy.plan import Plan
+from cloister.privacy.votes import BOUND, FEWEST, HISTOGRAM
+from cloister.protocol.candidates import CandidateText, encode_candidates
+from cloister.protocol.exchange import RoundReply, RoundRequest, Step
+from cloister.recipe import Recipe
+from cloister.simulation.policies import simulated_budget, simulated_policy
+from cloister.training import vote_sum as summing
+from cloister.training.numerics import pinned
+from cloister.training.units import UnitExamples
+
+STUDY = "audit"
+# Most candidates that are audited: every round computes each one's vector.
+MOST_AUDITED = 64
+# Rounds of a site without units; and rounds of one with units, with little noise, so that a few
+# units' sum stands out if it is not the exact one.
+ASKED, ASKED_WITH_UNITS, QUIET = 24, 4, 0.5
+# A budget that ends no study: what is charged is tested, and not what is covered.
+WIDE = 400.0
+# Lengths of votes that are beyond any bound, and how many of them.
+LONG, LONGS = 50.0, 40
+
+
+def vote_checks(recipe: Recipe, audited: AuditedSite, plan: Plan) -> list[Check]:
+    """Tests the assumptions of a study of votes.
+
+    Args:
+        recipe: The study's sections but `[votes]`.
+        audited: A site with synthetic records.
+        plan: The study's plan.
+    """
+    assert plan.votes is not None
+    count = max(FEWEST, min(plan.votes, MOST_AUDITED))
+    # The records' own texts, so that votes are spread; repeated, so that some are tied.
+    texts = [record for record in audited.records if isinstance(record, TextRecord)]
+    chosen = [texts[place % len(texts)] for place in range(count)]
+    candidates = [CandidateText(one.text, one.label) for one in chosen]
+    with tempfile.TemporaryDirectory() as folder:
+        study = _VotingStudy(recipe, audited, _with(plan, count), candidates, Path(folder))
+        return [*_influence(audited, candidates), study.noise(), *study.entries()]
+
+
+def _with(plan: Plan, count: int) -> Plan:
+    return replace(plan, votes=count, message=((HISTOGRAM, (count,)),))
+
+
+def _influence(audited: AuditedSite, candidates: Sequence[CandidateText]) -> list[Check]:
+    """Leaves out each unit in turn, compares its votes with those by hand, and clips long ones."""
+    workspace, units = audited.workspace, list(audited.units)
+    write_adapter(workspace.network, workspace.start)
+
+    def total(of: Sequence[UnitExamples]) -> ClippedSum:
+        return summing.vote_sum(workspace.network, workspace.task, of, candidates)
+
+    whole, longest, companions, wrong = total(units), 0.0, 0, 0
+    vectors = [_unit_vector(audited, candidate) for candidate in candidates]
+    for place, unit in enumerate(units):
+        rest, alone = total(units[:place] + units[place + 1 :]), total([unit])
+        moved = _values(whole) - _values(rest)
+        longest = max(longest, float(np.linalg.norm(moved)) * whole.grid)
+        companions += not np.array_equal(moved, _values(alone))
+        given = _values(alone) * alone.grid
+        wrong += not np.allclose(given, _by_hand(audited, unit, candidates, vectors), atol=1e-4)
+    rng = np.random.default_rng(0)
+    for _ in range(LONGS):
+        found = summing.clipped_votes(rng.normal(0, LONG, (1, len(candidates))))
+        longest = max(longest, float(np.linalg.norm(_values(found))) * found.grid)
+    return [
+        exact_check(
+            "influence of a voting unit",
+            "largest norm of what one unit adds to the counts, over the bound",
+            longest / BOUND,
+            1.0,
+        ),
+        exact_check(
+            "votes of a unit",
+            "units whose votes are not for the nearest candidates of their labels, by hand",
+            wrong,
+        ),
+        exact_check(
+            "companions of a voting unit",
+            "units whose votes differ between alone and among others",
+            companions,
+        ),
+    ]
+
+
+def _unit_vector(audited: AuditedSite, candidate: CandidateText) -> Floats:
+    return _vector_of(audited, audited.workspace.task.encode(TextRecord(*_fields(candidate))))
+
+
+def _fields(candidate: CandidateText) -> tuple[str, str]:
+    return candidate.text, candidate.label
+
+
+def _vector_of(audited: AuditedSite, example: Any) -> Floats:
+    network = audited.workspace.network
+    with torch.no_grad(), network.apart(keeping=False), pinned():
+        pooled = network.pooled(audited.workspace.task.collate([example]))
+    vector: Floats = pooled[0].double().cpu().numpy()
+    return vector / np.linalg.norm(vector)
+
+
+def _by_hand(
+    audited: AuditedSite,
+    unit: UnitExamples,
+    candidates: Sequence[CandidateText],
+    vectors: Sequence[Floats],
+) -> Floats:
+    """Returns a unit's votes by the definition: every candidate is compared with every record."""
+    votes, labels = np.zeros(len(candidates)), audited.workspace.task.labels
+    for example in unit:
+        own, best, nearest = _vector_of(audited, example), -2.0, -1
+        for place, candidate in enumerate(candidates):
+            if labels.index(candidate.label) != example.target:
+                continue
+            cosine = float((own * vectors[place]).sum())
+            if cosine > best:
+                best, nearest = cosine, place
+        if nearest >= 0:
+            votes[nearest] += 1
+    shared: Floats = votes / max(votes.sum(), 1.0)
+    return shared
+
+
+def _values(total: ClippedSum) -> Floats:
+    return total.tensors[0].double().numpy()
+
+
+class _Watched(Sequence[UnitExamples]):
+    """A site's units that note when they are looked at before the round's charge."""
+
+    def __init__(self, units: Sequence[UnitExamples]) -> None:
+        self._units = units
+        self.ledger: Ledger | None = None
+        self.before = -1
+        self.early = 0
+
+    def _look(self) -> None:
+        if self.ledger is not None and self.ledger.head.seq == self.before:
+            self.early += 1
+
+    def __len__(self) -> int:
+        self._look()
+        return len(self._units)
+
+    @overload
+    def __getitem__(self, place: int) -> UnitExamples: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[UnitExamples]: ...
+
+    def __getitem__(self, place: int | slice) -> UnitExamples | Sequence[UnitExamples]:
+        self._look()
+        return self._units[place]
+
+
+class _VotingStudy:
+    """A site without units, asked for the votes of a study; and the same with units, under another
+    ledger."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        audited: AuditedSite,
+        plan: Plan,
+        candidates: Sequence[CandidateText],
+        folder: Path,
+    ) -> None:
+        self._recipe, self._audited, self._plan = recipe, audited, plan
+        self._path, self._other = folder / "site.ledger", folder / "other.ledger"
+        self._candidates, self._body = candidates, encode_candidates(candidates)
+        self._different = self._early = 0
+
+    def _opened(self, path: Path, plan: Plan, units: Sequence[UnitExamples]) -> Admitted:
+        """As another process opens the site."""
+        budget = simulated_budget(plan, WIDE)
+        ledger = Ledger(path) if path.exists() else Ledger.create(path, budget, plan.unit)
+        site = Site(
+            name="site",
+            study=STUDY,
+            plan=plan,
+            policy=simulated_policy(self._recipe, plan, budget, self._audited.workspace),
+            training=self._recipe.training,
+            units=units,
+            unit=plan.unit,
+            ledger=ledger,
+            seed=self._recipe.study.seed,
+        )
+        return admit(site, self._audited.workspace)
+
+    def _open(self) -> Admitted:
+        return self._opened(self._path, replace(self._plan, num_rounds=ASKED), ())
+
+    def _ask(self, admitted: Admitted, number: int) -> RoundReply:
+        request = RoundRequest(STUDY, number, b"", Step.VOTE, self._body)
+        return run_round(admitted, request, lambda: None)
+
+    def _sent(self, reply: RoundReply) -> Floats:
+        shapes = dict(self._plan.message)
+        return decode(reply.delta, shapes)[HISTOGRAM].astype(np.float64)
+
+    def noise(self) -> Check:
+        """Asks all rounds, the first ones twice, and tests what comes without any unit, and what is
+        left with units once their sum is taken off. Both have one seed and one study, so that noise
+        which follows from these shows as equal rows."""
+        admitted, rows = self._open(), list[Floats]()
+        for number in range(1, ASKED + 1):
+            reply = self._ask(admitted, number)
+            if number <= 2:
+                head = admitted.site.ledger.head
+                again = self._ask(self._open(), number)
+                after = self._open().site.ledger.head
+                self._different += again != reply or after != head
+            rows.append(self._sent(reply))
+        workspace, watched = self._audited.workspace, _Watched(self._audited.units)
+        loud = self._plan.noise_multiplier
+        quiet = replace(self._plan, num_rounds=ASKED_WITH_UNITS, noise_multiplier=QUIET)
+        other = self._opened(self._other, quiet, watched)
+        exact = summing.vote_sum(
+            workspace.network, workspace.task, self._audited.units, self._candidates
+        )
+        for number in range(1, ASKED_WITH_UNITS + 1):
+            watched.ledger, watched.before = other.site.ledger, other.site.ledger.head.seq
+            sent = self._sent(self._ask(other, number))
+            rows.append((sent - _values(exact) * exact.grid) * (loud / QUIET))
+        self._early = watched.early
+        return noise_check(
+            "noise of votes",
+            "properties of the noise of every count, of a site without units and with",
+            Releases(np.array(rows), (len(self._candidates),), loud * BOUND),
+        )
+
+    def entries(self) -> list[Check]:
+        """Compares the ledger with one charge of its own kind for each round."""
+        fields = [entry.fields for entry in LedgerFile(self._path).entries()]
+        charges = [one for one in fields if one["kind"] == "reserve"]
+        event = {
+            "noise_multiplier": self._plan.noise_multiplier,
+            "sample_rate": 1.0,
+            "steps": 1,
+            "is_private": True,
+        }
+        expected = [(number, "vote", event) for number in range(1, ASKED + 1)]
+        found = [(one["round"], one.get("release_kind"), one["event"]) for one in charges]
+        wrong = sum(one not in found for one in expected) + sum(
+            one not in expected for one in found
+        )
+        return [
+            exact_check(
+                "charges of votes",
+                "rounds of votes without a charge of their own kind, and other charges",
+                wrong,
+            ),
+            exact_check(
+                "charge before votes",
+                "looks at units before the round's charge is in the ledger",
+                self._early,
+            ),
+            exact_check(
+                "votes asked again",
+                "votes that differ, or are charged anew, when they are asked again",
+                self._different,
+            ),
+        ]

@@ -1,0 +1,217 @@
+"""A poll that would bring nothing is held, and none is held that would bring something."""
+
+import asyncio
+import inspect
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flwr.supercore.protobuf.client import ProtobufClient
+
+from cloister.deployment.coordinator import gate as gate_module
+from cloister.deployment.coordinator import gate_polls
+from cloister.deployment.coordinator.gate_polls import ASK_ANYWAY, HOLD, Polls
+from cloister.deployment.coordinator.gate_turns import LONGEST_WAIT, Line
+from cloister.deployment.coordinator.pushed import KnownMarks, PushedMarks
+from tests.support import gate as gates
+from tests.support.clock import Clock
+from tests.support.gate import Gate, open_gate
+
+# Flower's `ProtobufClient` gives a call up after these seconds.
+SUPERNODE_PATIENCE = inspect.signature(ProtobufClient).parameters["timeout"].default
+HEADERS = {"content-type": "application/protobuf"}
+EMPTY = (b"", HEADERS)
+
+
+async def never() -> dict[str, str]:
+    await asyncio.Event().wait()
+    return {}
+
+
+async def at_once() -> dict[str, str]:
+    return {"type": "http.disconnect"}
+
+
+class Watched:
+    """Polls over a file of marks, watched as the gate does."""
+
+    def __init__(self, path: Path, hold: float = 0.05) -> None:
+        self.push, self.clock = PushedMarks(path), Clock()
+        self.polls = Polls(KnownMarks(path), self.clock, hold)
+
+    def empty(self, node: int) -> None:
+        """The SuperLink was asked for a node, and had nothing."""
+        self.polls.came_empty(node, self.polls.mark(node), *EMPTY)
+
+    async def held(self, node: int) -> object:
+        return await self.polls.held(node, never)
+
+
+def test_a_node_without_a_question_is_held_and_gets_the_same_empty_answer(tmp_path: Path) -> None:
+    async def check() -> None:
+        made = Watched(tmp_path / "pushed.json")
+        made.push([8])
+        assert await made.held(7) is None  # the SuperLink was not asked for it yet
+        made.empty(7)
+        began = time.monotonic()
+        assert await made.held(7) == EMPTY
+        assert time.monotonic() - began >= made.polls.hold
+
+    asyncio.run(check())
+
+
+def test_a_question_to_a_node_wakes_its_poll_and_no_other(tmp_path: Path) -> None:
+    async def check() -> None:
+        made = Watched(tmp_path / "pushed.json", hold=30.0)
+        made.push(())
+        made.empty(7)
+        made.empty(8)
+        seven, eight = (asyncio.ensure_future(made.held(node)) for node in (7, 8))
+        await asyncio.sleep(0)
+        made.push([7])
+        made.polls.mark(9)  # a look at the file, as `watch` does
+        assert await seven is None  # it is forwarded at once
+        assert not eight.done()
+        eight.cancel()
+
+    asyncio.run(check())
+
+
+def test_a_question_that_came_while_the_superlink_was_asked_is_not_missed(tmp_path: Path) -> None:
+    async def check() -> None:
+        made = Watched(tmp_path / "pushed.json", hold=30.0)
+        made.push(())
+        mark = made.polls.mark(7)
+        made.push([7])  # stored after the SuperLink looked, before its empty answer arrived
+        made.polls.came_empty(7, mark, *EMPTY)
+        made.polls.mark(7)
+        assert await made.held(7) is None
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"[1]"])
+def test_without_readable_marks_every_poll_is_forwarded(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    async def check() -> None:
+        made = Watched(tmp_path / "pushed.json", hold=30.0)
+        if content is not None:
+            (tmp_path / "pushed.json").write_bytes(content)
+        made.empty(7)
+        assert await made.held(7) is None
+
+    asyncio.run(check())
+
+
+def test_marks_that_cannot_be_written_are_removed(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "pushed.json"
+    path.parent.mkdir()
+    push, known = PushedMarks(path), KnownMarks(path)
+    push([7])
+    assert known.refresh()
+    assert known.of(7)
+    path.unlink()
+    path.parent.rmdir()
+    push([7])
+    assert known.refresh()
+    assert known.of(7) is None
+
+
+def test_a_new_executor_s_first_push_makes_all_others_be_asked_about(tmp_path: Path) -> None:
+    path = tmp_path / "pushed.json"
+    PushedMarks(path)([7])
+    known = KnownMarks(path)
+    known.refresh()
+    before = known.of(7)
+    PushedMarks(path)([8])
+    known.refresh()
+    assert known.of(7) != before
+
+
+def test_a_poll_s_waits_together_leave_a_supernode_time_to_read_the_answer() -> None:
+    assert HOLD + LONGEST_WAIT + 10 <= SUPERNODE_PATIENCE
+
+
+def test_the_superlink_is_asked_now_and_then_whatever_the_marks_say(tmp_path: Path) -> None:
+    async def check() -> None:
+        made = Watched(tmp_path / "pushed.json")
+        made.push(())
+        made.empty(7)
+        made.clock.now += ASK_ANYWAY
+        assert await made.held(7) is None
+
+    asyncio.run(check())
+
+
+def test_nothing_is_held_for_a_closed_connection_or_a_forgotten_node(tmp_path: Path) -> None:
+    async def check() -> None:
+        made = Watched(tmp_path / "pushed.json", hold=30.0)
+        made.push(())
+        made.empty(7)
+        assert await made.polls.held(7, at_once) == EMPTY
+        made.polls.forget(7)
+        assert await made.held(7) is None
+
+    asyncio.run(check())
+
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    monkeypatch.setattr(gate_polls, "LOOK", 0.01)
+    monkeypatch.setattr(gate_module, "Polls", lambda marks: Polls(marks, hold=0.2))
+    with open_gate(tmp_path) as made:
+        yield made
+
+
+def polls_asked(gate: Gate) -> int:
+    return sum(path.endswith("pull-messages") for _, path, _, _ in gate.link.asked)
+
+
+def test_the_gate_asks_the_superlink_once_until_there_is_a_question(gate: Gate) -> None:
+    push = PushedMarks(gate.folder.pushed)
+    push(())
+    gates.ask(gate)  # it got a question: its next poll is forwarded
+    gate.link.said["pull-messages"] = b""
+    assert gate.say(gates.poll()) == 200
+    asked = polls_asked(gate)
+    assert gate.say(gates.poll()) == 200  # held, and answered by the gate
+    assert polls_asked(gate) == asked
+    later = threading.Timer(0.02, push, [[gates.NODE]])
+    later.start()
+    assert gate.say(gates.poll()) == 200  # woken
+    later.join()
+    assert polls_asked(gate) == asked + 1
+
+
+def test_a_node_that_connects_again_is_asked_about(gate: Gate) -> None:
+    PushedMarks(gate.folder.pushed)(())
+    gates.ask(gate)
+    gate.link.said["pull-messages"] = b""
+    assert gate.say(gates.poll()) == 200
+    asked = polls_asked(gate)
+    assert gate.say(gates.activation()) == 200
+    assert gate.say(gates.poll()) == 200
+    assert polls_asked(gate) == asked + 1
+
+
+def test_calls_beyond_the_superlink_s_turns_wait_and_then_are_refused() -> None:
+    async def check() -> None:
+        line = Line(most=2, wait=0.05)
+        async with line.turn() as one, line.turn() as two, line.turn() as three:
+            assert (one, two, three) == (True, True, False)
+        async with line.turn() as again:
+            assert again
+
+    asyncio.run(check())
+
+
+def test_a_call_that_gets_no_turn_is_to_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Line.__init__, "__defaults__", (0, 0.01))
+    with open_gate(tmp_path) as gate:
+        assert gate.say(gates.activation()) == 503
+        assert gate.link.asked == []

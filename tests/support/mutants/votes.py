@@ -1,0 +1,165 @@
+"""Broken votes: too long, for the wrong candidates, under-noised, uncharged or charged too late."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cloister.client import voting
+from cloister.client.site import Site
+from cloister.ledger.charge import Charge, Released
+from cloister.ledger.ledger import Ledger
+from cloister.privacy import vote_release
+from cloister.privacy.clipping import ClippedSum, grid_of
+from cloister.privacy.entropy import Entropy, SeededEntropy
+from cloister.privacy.noise import NoisedSum, add_noise
+from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
+from cloister.privacy.votes import BOUND
+from cloister.seeds import child_generator
+from cloister.training import vote_sum as summing
+from cloister.training.units import singles
+from tests.support.mutants.registry import mutant
+
+Floats = np.ndarray
+
+
+def _unclipped(rows: Floats) -> ClippedSum:
+    steps = torch.from_numpy(np.rint(rows.astype(np.float64) / grid_of(BOUND)).astype(np.int64))
+    return ClippedSum((steps.sum(dim=0),), BOUND)
+
+
+@mutant("votes", "influence of a voting unit")
+def votes_not_clipped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(summing, "clipped_votes", _unclipped)
+
+
+@mutant("votes", "influence of a voting unit")
+def a_unit_votes_twice(patch: pytest.MonkeyPatch) -> None:
+    real = summing.unit_votes
+
+    def twice(network: Any, task: Any, ballot: Any, unit: Any) -> Floats | None:
+        row = real(network, task, ballot, unit)
+        return None if row is None else 2 * row
+
+    patch.setattr(summing, "unit_votes", twice)
+    patch.setattr(summing, "clipped_votes", _unclipped)
+
+
+@mutant("votes", "influence of a voting unit")
+def each_record_of_a_person_votes(patch: pytest.MonkeyPatch) -> None:
+    real = summing.vote_sum
+
+    def split(network: Any, task: Any, units: Any, candidates: Any) -> ClippedSum:
+        return real(network, task, singles([e for unit in units for e in unit]), candidates)
+
+    patch.setattr(summing, "vote_sum", split)
+
+
+@mutant("votes", "influence of a voting unit")
+def votes_by_a_softmax_of_unbounded_norm(patch: pytest.MonkeyPatch) -> None:
+    real = summing.unit_votes
+
+    def soft(network: Any, task: Any, ballot: Any, unit: Any) -> Floats | None:
+        row = real(network, task, ballot, unit)
+        return None if row is None else np.exp(row)
+
+    patch.setattr(summing, "unit_votes", soft)
+    patch.setattr(summing, "clipped_votes", _unclipped)
+
+
+@mutant("votes", "votes of a unit")
+def votes_for_the_farthest_candidate(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(np, "argmax", np.argmin)
+
+
+@mutant("votes", "companions of a voting unit")
+def votes_weighted_by_the_number_of_units(patch: pytest.MonkeyPatch) -> None:
+    real = summing.clipped_votes
+    patch.setattr(summing, "clipped_votes", lambda rows: real(rows / len(rows)))
+
+
+@mutant("votes", "noise of votes")
+def vote_noise_halved(patch: pytest.MonkeyPatch) -> None:
+    def half(clipped: ClippedSum, noise: float, entropy: Entropy) -> NoisedSum:
+        return add_noise(clipped, noise / 2, entropy)
+
+    patch.setattr(vote_release, "add_noise", half)
+
+
+@mutant("votes", "noise of votes")
+def noise_dropped_on_one_count(patch: pytest.MonkeyPatch) -> None:
+    def but_one(clipped: ClippedSum, noise: float, entropy: Entropy) -> NoisedSum:
+        (noised,) = add_noise(clipped, noise, entropy).tensors
+        noised[0] = clipped.tensors[0][0] * clipped.grid
+        return NoisedSum((noised,))
+
+    patch.setattr(vote_release, "add_noise", but_one)
+
+
+@mutant("votes", "noise of votes")
+def counts_without_a_vote_left_without_noise(patch: pytest.MonkeyPatch) -> None:
+    def where_voted(clipped: ClippedSum, noise: float, entropy: Entropy) -> NoisedSum:
+        (noised,) = add_noise(clipped, noise, entropy).tensors
+        return NoisedSum((torch.where(clipped.tensors[0] == 0, 0.0, noised),))
+
+    patch.setattr(vote_release, "add_noise", where_voted)
+
+
+@mutant("votes", "noise of votes")
+def vote_noise_from_the_study_s_seed(patch: pytest.MonkeyPatch) -> None:
+    """Of the right size, and charged as private; who knows the study can take it off."""
+
+    class Predictable(SeededEntropy):
+        is_private = True
+
+    def seeded(self: Site, plan: Plan, number: int) -> Predictable:
+        return Predictable(child_generator(self.seed, "site", self.name, "round", number))
+
+    patch.setattr(Site, "entropy", seeded)
+
+
+@mutant("votes", "votes asked again")
+def vote_noise_redrawn_when_asked_again(patch: pytest.MonkeyPatch) -> None:
+    real = Ledger.reserve
+
+    def reserve(self: Ledger, charge: Charge) -> Any:
+        granted = real(self, charge)
+        return _Free(granted.head) if isinstance(granted, Released) else granted
+
+    patch.setattr(Ledger, "reserve", reserve)
+
+
+@mutant("votes", "charges of votes")
+def votes_charged_in_the_first_round_only(patch: pytest.MonkeyPatch) -> None:
+    real = Ledger.reserve
+
+    def reserve(self: Ledger, charge: Charge) -> Any:
+        if charge.kind is ReleaseKind.VOTE and charge.round > 2:
+            return _Free("ab" * 32)
+        return real(self, charge)
+
+    patch.setattr(Ledger, "reserve", reserve)
+
+
+@mutant("votes", "charge before votes")
+def votes_charged_after_they_are_counted(patch: pytest.MonkeyPatch) -> None:
+    real = voting.vote
+
+    def late(admitted: Any, request: Any) -> Released:
+        for unit in admitted.site.units:
+            assert unit is not None
+        return real(admitted, request)
+
+    patch.setattr("cloister.client.round.vote", late)
+
+
+class _Free:
+    """The right to release bytes that no entry has."""
+
+    def __init__(self, head: str) -> None:
+        self._head = head
+
+    def release(self, payload: bytes) -> Released:
+        return Released(payload, self._head)
