@@ -60,11 +60,12 @@ audit: $(VENV)/.demo ## Put the quickstart's mechanism to its laws, and attack i
 	$(BIN)/cloister audit run
 	$(BIN)/cloister audit run --level empirical --trials 2000
 
-bench: $(VENV)/.dev ## Speed and memory, as ratios within one run
-	$(BIN)/python -m benchmarks
+# FASTDP: the root of a checkout of github.com/awslabs/fast-differential-privacy; absent: not run.
+bench: $(VENV)/.dev ## Speed and memory beside other libraries, as ratios within one run: bench.json, bench.html
+	$(BIN)/python -m benchmarks --json bench.json --page bench.html $(if $(FASTDP),--fastdp $(FASTDP))
 
-bench-quick: $(VENV)/.dev ## The figures that a user feels most, in minutes
-	$(BIN)/python -m benchmarks.quick
+bench-quick: $(VENV)/.dev ## The figures that a user feels most, in at most 15 minutes: bench.json, bench.html
+	$(BIN)/python -m benchmarks.quick --json bench.json --page bench.html $(if $(FASTDP),--fastdp $(FASTDP))
 
 reference: $(VENV)/.dev ## docs/api.md, docs/commands.md and docs/recipe.md anew, from what they describe
 	$(BIN)/python tools/reference.py

@@ -1,4 +1,4 @@
-"""The local engine: memory with many sites, and time that is neither training nor evaluation."""
+"""The local engine in one process: memory with many sites, and time outside training and scores."""
 
 import json
 import subprocess
@@ -10,7 +10,8 @@ from benchmarks.figure import Figure
 PROGRAM = """
 import json, resource, sys, tempfile, time
 from pathlib import Path
-import cloister.client.round as site, cloister.simulation.run as run
+import cloister.client.round as site, cloister.server.public_scores as scores
+import cloister.simulation.run as run
 from cloister.recipe import parse_recipe
 from cloister.server.run_directory import RunDirectory
 
@@ -25,11 +26,11 @@ def timed(work):
             spent += time.perf_counter() - started
     return call
 site.local_update = timed(site.local_update)
-run.evaluate = timed(run.evaluate)
+scores.evaluate = timed(scores.evaluate)
 recipe = parse_recipe("", json.loads(sys.argv[1]))
 started = time.perf_counter()
 with tempfile.TemporaryDirectory() as folder:
-    run.simulate(recipe, RunDirectory.create(Path(folder) / "run", recipe))
+    run.simulate(recipe, RunDirectory.create(Path(folder) / "run", recipe), workers=1)
 total = time.perf_counter() - started
 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps({"memory": memory, "total": total, "spent": spent}))

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from compare import BASE, SEEDS, SETS
 from emulate import DELTA, SITES, Matrix, accuracy, with_bias
-from features import Features, _rows, features
+from features import Features, features, labelled
 
 from cloister.privacy.accounting import calibrate
 from cloister.privacy.bands import coefficients, length
@@ -143,7 +143,7 @@ def kept_rows() -> list[dict[str, Any]]:
 def hashed(folder: Path) -> Features:
     """Vectors [n, 384] of norm √384: counts of words and of pairs of words, each added to one value
     with a sign, by a hash of the text alone."""
-    parts = {part: _rows(folder / f"{part}.jsonl") for part in ("train", "test")}
+    parts = {part: labelled(folder / f"{part}.jsonl") for part in ("train", "test")}
     labels = sorted({label for _, label in parts["train"]})
     found = {}
     for part, rows in parts.items():

@@ -1,10 +1,14 @@
 """A private linear head on frozen features, emulated: the noise of every site is drawn, no model
 runs. `compare.py` runs it.
 
-Five sites have the training records, dealt evenly. A round is one Poisson batch at q = 0.25 of
-every site, each record's gradient clipped to C, noise of σC at every site (own) or of σC√(5/4) in
-the sum (shared, one colluding site), and one step of the server. σ is of 30 rounds at ε, δ = 10⁻⁵.
+n sites have the training records. A round is one Poisson batch of every site at one sample rate q,
+each record's gradient clipped to C, noise of σC at every site (own) or of σC√(n / (n − 1)) in the
+sum (shared, one colluding site), and one step of the server. σ is of all rounds at ε, δ = 10⁻⁵.
 It is what `lora.train = "none"` runs, except that features are kept and noise is seeded.
+
+Each record is drawn by itself, at the same rate at every site, and the server adds up what the
+sites send. So of the sites only their number matters, not which records each has: it is how often
+noise is added. With all records in one place (central) noise of σC is added once.
 """
 
 from __future__ import annotations
@@ -36,18 +40,22 @@ class Setting:
     schedule: str = "linear"
     strategy: str = "fedavgm"
     rounds: int = ROUNDS
+    sites: int = SITES
+    sample_rate: float = RATE
 
 
 @cache
-def noise_multiplier(epsilon: float, rounds: int) -> float:
-    """σ that meets ε."""
-    return calibrate(RATE, rounds, epsilon, DELTA)
+def noise_multiplier(epsilon: float, rounds: int, sample_rate: float) -> float:
+    """σ that meets ε; 0 for an ε without end."""
+    return 0.0 if math.isinf(epsilon) else calibrate(sample_rate, rounds, epsilon, DELTA)
 
 
 def noise_of_sum(setting: Setting) -> float:
-    """Deviation of the noise in the sum of five sites' clipped gradients."""
-    each = noise_multiplier(setting.epsilon, setting.rounds) * setting.clip
-    return each * math.sqrt(SITES if setting.noise == "own" else SITES / (SITES - 1))
+    """Deviation of the noise in the sum of all sites' clipped gradients."""
+    sites = setting.sites
+    terms = {"own": sites, "shared": sites / (sites - 1), "central": 1}[setting.noise]
+    sigma = noise_multiplier(setting.epsilon, setting.rounds, setting.sample_rate)
+    return sigma * setting.clip * math.sqrt(terms)
 
 
 def logit_noise(found: Features, setting: Setting) -> float:
@@ -57,7 +65,7 @@ def logit_noise(found: Features, setting: Setting) -> float:
     to 0, each counted 1 / (1 − β) times by momentum. A logit has √H times that, for vectors of
     norm √H.
     """
-    deviation = noise_of_sum(setting) / (RATE * len(found.train))
+    deviation = noise_of_sum(setting) / (setting.sample_rate * len(found.train))
     lasting = math.sqrt(setting.rounds / 3) / (1 - setting.momentum)
     return setting.rate * deviation * lasting * math.sqrt(found.train.shape[1])
 
@@ -84,12 +92,12 @@ def iterates(
     rows = with_bias(found.train)
     lengths = np.linalg.norm(rows, axis=1)
     weight = np.zeros((found.classes, rows.shape[1]), np.float32) if start is None else start
-    batch = RATE * len(rows)
+    batch = setting.sample_rate * len(rows)
     deviation = noise_of_sum(setting) / batch
     momentum, second, spread = np.zeros_like(weight), np.zeros_like(weight), 0.0
     kept = []
     for step in range(setting.rounds):
-        drawn = np.flatnonzero(rng.random(len(rows)) < RATE)
+        drawn = np.flatnonzero(rng.random(len(rows)) < setting.sample_rate)
         scores = rows[drawn] @ weight.T
         scores -= scores.max(axis=1, keepdims=True)
         error = np.exp(scores)
@@ -138,8 +146,13 @@ def public_head(found: Features, steps: int, rate: float, seed: int) -> Matrix:
 
 def accuracy(found: Features, weight: Matrix) -> float:
     """On the test set."""
+    return float((predicted(found, weight) == found.test_labels).mean())
+
+
+def predicted(found: Features, weight: Matrix) -> NDArray[np.int64]:
+    """Class numbers [n] of the test set."""
     scores = found.test @ weight[:, :-1].T + weight[:, -1]
-    return float((scores.argmax(axis=1) == found.test_labels).mean())
+    return np.asarray(scores.argmax(axis=1), np.int64)
 
 
 def delivered(setting: Setting, kept: list[tuple[Matrix, float]]) -> dict[str, Matrix]:

@@ -1,8 +1,10 @@
-"""The frozen base's vectors of a data set's texts, computed once and kept in a folder."""
+"""A frozen base's vectors of texts, computed once and kept in a folder."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +35,14 @@ class Features(NamedTuple):
         return int(max(self.train_labels.max(), self.test_labels.max())) + 1
 
 
+class Reading(NamedTuple):
+    """A base and how it reads a text; the fields as in the recipe's `[model]` and `[task]`."""
+
+    base: str
+    layers: int | None = None
+    prompt: str | None = None
+
+
 def features(data: Path, name: str, cache: Path, base: str, layers: int | None) -> Features:
     """Returns a data set's vectors, from the cache if they are there.
 
@@ -43,31 +53,47 @@ def features(data: Path, name: str, cache: Path, base: str, layers: int | None) 
         base: A hub id or folder.
         layers: As `model.layers`.
     """
-    file = cache / f"{name}.{base.replace('/', '+')}.{layers or 'all'}.npz"
-    if not file.exists():
-        rows = {part: _rows(data / name / f"{part}.jsonl") for part in ("train", "test")}
-        labels = sorted({label for _, label in rows["train"]})
-        found = {}
-        for part, texts in rows.items():
-            found[part] = _vectors([text for text, _ in texts], labels, base, layers)
-            found[f"{part}_labels"] = np.array([labels.index(label) for _, label in texts])
-        cache.mkdir(parents=True, exist_ok=True)
-        np.savez(file, **found)  # type: ignore[arg-type]
-    kept = np.load(file)
-    return Features(kept["train"], kept["train_labels"], kept["test"], kept["test_labels"])
+    parts = {part: labelled(data / name / f"{part}.jsonl") for part in ("train", "test")}
+    classes = sorted({label for _, label in parts["train"]})
+    found = {}
+    for part, rows in parts.items():
+        found[part] = vectors([text for text, _ in rows], Reading(base, layers), cache)
+        found[f"{part}_labels"] = np.array([classes.index(label) for _, label in rows])
+    return Features(**found)
 
 
-def _rows(path: Path) -> list[tuple[str, str]]:
+def labelled(path: Path) -> list[tuple[str, str]]:
+    """Texts and labels of a file of JSON lines."""
     rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     return [(row["text"], str(row["label"])) for row in rows]
 
 
-def _vectors(
-    texts: list[str], labels: list[str], base: str, layers: int | None
-) -> NDArray[np.float32]:
-    """Vectors [n, H], scaled to norm √H, in the texts' order."""
-    model, lora = ModelConfig(base=base, layers=layers), LoraConfig(train="none")
-    workspace = open_workspace(model, lora, TaskConfig(max_length=64), tuple(labels), 0)
+def vectors(texts: Sequence[str], reading: Reading, cache: Path) -> NDArray[np.float32]:
+    """Returns vectors [n, H], scaled to norm √H, in the texts' order.
+
+    Args:
+        texts: Not empty.
+        reading: By what they are read.
+        cache: A folder for the vectors. A file's name says base and layers, and has a hash of
+            prompt and texts, so other texts never get its vectors.
+    """
+    content = json.dumps([reading.prompt, list(texts)]).encode()
+    base = reading.base.strip("/").replace("/", "+")
+    file = f"{base}.{reading.layers or 'all'}.{hashlib.sha256(content).hexdigest()[:16]}.npy"
+    path = cache / file
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        whole = path.with_suffix(".part.npy")  # a file of that name alone is whole
+        np.save(whole, _computed(texts, reading))
+        whole.replace(path)
+    kept: NDArray[np.float32] = np.load(path)
+    return kept
+
+
+def _computed(texts: Sequence[str], reading: Reading) -> NDArray[np.float32]:
+    model, lora = ModelConfig(base=reading.base, layers=reading.layers), LoraConfig(train="none")
+    shape = TaskConfig(max_length=64, prompt=reading.prompt)
+    workspace = open_workspace(model, lora, shape, ("0", "1"), 0)
     network, task = workspace.network, workspace.task
     order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
     found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(texts)

@@ -4,6 +4,7 @@ import gc
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -23,12 +24,12 @@ from flwr.serverapp import Grid, ServerApp
 
 from cloister.adapter.tensors import Adapter
 from cloister.cli.main import run as cloister
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, UsageError
 from cloister.recipe import parse_recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.engines import Engine, run_ray
 from cloister.simulation.local_grid import SERVER_NODE, LocalGrid
-from cloister.simulation.run import simulate
+from cloister.simulation.run import Events, simulate
 from cloister.simulation.study import prepare, workspace_of
 from cloister.strategies.strategy import ServerState
 from tests.support.ports import free_port
@@ -158,6 +159,78 @@ def test_what_ends_a_study_on_ray_is_said_in_its_own_words(
     with pytest.raises(CloisterError, match=r"runtime failed: no worker came up"):
         run_ray(app, ClientApp(), 2)
     assert len(here) == 1
+
+
+def test_a_ray_with_nodes_elsewhere_is_refused_before_any_work(
+    here: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site there would find neither its records nor its ledger."""
+    import ray
+
+    nodes = [{"NodeManagerHostname": socket.gethostname(), "Alive": True}]
+    joined: list[str] = []
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda address, **_: joined.append(address))
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray, "shutdown", lambda: joined.append("left"))
+    app = ServerApp()
+    app.main()(lambda grid, context: None)
+    gone = {"NodeManagerHostname": "gone", "Alive": False}
+    nodes.append(gone)
+    run_ray(app, ClientApp(), 2)
+    assert joined == ["10.0.0.1:6379"]
+    nodes.append({"NodeManagerHostname": "other", "Alive": True})
+    with pytest.raises(UsageError, match=r"nodes on other machines .other.; sites write"):
+        run_ray(app, ClientApp(), 2)
+    assert joined[1:] == ["10.0.0.1:6379", "left"]
+    assert len(here) == 1
+
+    def silent(*_: object, **__: object) -> None:
+        raise ConnectionError("timed out")
+
+    monkeypatch.setattr(ray, "init", silent)
+    with pytest.raises(UsageError, match=r"no Ray can be used there .timed out."):
+        run_ray(app, ClientApp(), 2)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A Ray of two nodes on this machine, each with one worker."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    found.add_node(num_cpus=1)
+    found.wait_for_nodes()
+    monkeypatch.setenv("RAY_ADDRESS", found.address)
+    yield found
+    ray.shutdown()
+    found.shutdown()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.mark.nightly  # two nodes of Ray, and a worker on each that loads torch
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray's open files
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_two_nodes_give_the_local_engine_s_adapter_and_one_may_be_killed(
+    assignments: list[str], local: Adapter, tmp_path: Path, cluster: Any
+) -> None:
+    recipe = parse_recipe("", assignments)
+
+    def killed(report: object) -> None:
+        cluster.remove_node(cluster.list_all_nodes()[1], allow_graceful=False)
+
+    place = RunDirectory.create(tmp_path / "run", recipe)
+    with pytest.raises(CloisterError):
+        simulate(recipe, place, "ray", Events(on_round=killed))
+    assert len(place.metrics()) == 1
+    simulate(recipe, place)  # the closed round was saved, and what was charged is skipped
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    assert difference(local, run(assignments, "ray", tmp_path / "again")) < 1e-6
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from cloister.models.prefix import FrozenPrefix
 from cloister.privacy.entropy import SeededEntropy
 from cloister.recipe import Recipe
 from cloister.seeds import child_generator
+from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation import worker_plan, worker_start
 from cloister.simulation.early import check_workers
@@ -33,7 +34,7 @@ from cloister.simulation.twin import plain_twin
 from cloister.simulation.worker_plan import WorkerPlan, operations, plan_workers, useful
 from cloister.strategies.strategy import ServerState
 from cloister.training.workspace import _kept
-from tests.support.studies import NOTES, small_recipe
+from tests.support.studies import NOTES, small_recipe, write_notes
 
 Make = Callable[..., Recipe]
 
@@ -153,6 +154,23 @@ def test_shared_noise_keeps_its_keys_where_the_site_is(folder: Path, tmp_path: P
         "federation.num_rounds=1",
     )
     assert same(run(recipe, tmp_path / "one", 1), run(recipe, tmp_path / "two", 2))
+
+
+@pytest.mark.nightly  # a thousand ledgers
+def test_a_thousand_sites_on_two_workers(folder: Path, tmp_path: Path) -> None:
+    write_notes(folder / "many.jsonl", 2000)
+    recipe = plain(
+        folder,
+        "data.sites=1000",
+        f"data.train='{folder / 'many.jsonl'}'",
+        "training.local_steps=1",
+        "training.expected_batch_size=2",
+        "federation.num_rounds=1",
+    )
+    reports: list[RoundReport] = []
+    run(recipe, tmp_path / "run", 2, on_round=reports.append)
+    assert len(reports[0].received) == 1000
+    assert reports[0].missing == ()
 
 
 class Mischief:

@@ -1,0 +1,146 @@
+"""The benchmark's parts beside the measuring: peers that are absent, commands, page, plots."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import exchange, peer_simulations, peer_steps, peers
+from benchmarks.figure import Figure
+from benchmarks.page import page_of
+from benchmarks.peer_simulations import LOCAL, RAY, STOCK, command_of
+from benchmarks.peer_steps import Absent, fastdp_engine
+from benchmarks.peers import Peers, Side
+from benchmarks.process_tree import Used, used_by
+from benchmarks.turns import Taken, in_turns
+from cloister.recipe import parse_recipe
+
+
+def test_fastdp_that_is_not_given_or_not_there_is_said(tmp_path: Path) -> None:
+    found = fastdp_engine(None)
+    assert isinstance(found, Absent)
+    assert "--fastdp FOLDER" in found.why
+    found = fastdp_engine(tmp_path)
+    assert isinstance(found, Absent)
+    assert "no package fastDP" in found.why
+
+
+def test_a_checkout_of_fastdp_that_cannot_be_imported_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "fastDP", raising=False)
+    (tmp_path / "fastDP").mkdir()
+    (tmp_path / "fastDP" / "__init__.py").write_text("import no_such_library\n")
+    before = list(sys.path)
+    found = fastdp_engine(tmp_path)
+    assert isinstance(found, Absent)
+    assert "no_such_library" in found.why
+    assert sys.path == before
+
+
+def test_a_checkout_of_fastdp_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "fastDP", raising=False)
+    (tmp_path / "fastDP").mkdir()
+    (tmp_path / "fastDP" / "__init__.py").write_text("class PrivacyEngine: made = True\n")
+    found: Any = fastdp_engine(tmp_path)
+    assert found.made
+    monkeypatch.delitem(sys.modules, "fastDP")
+
+
+def test_variants_take_turns_after_one_to_warm_up() -> None:
+    order: list[str] = []
+    taken = in_turns({name: lambda name=name: order.append(name) for name in "ab"}, 3)  # type: ignore[misc]
+    assert order == ["a", "b"] * 4
+    assert len(taken["a"].cpu_seconds) == 3
+
+
+def test_a_ratio_is_the_median_of_the_turns_ratios() -> None:
+    one, two = Taken((2.0, 9.0, 4.0), (0.0,) * 3), Taken((1.0, 1.0, 2.0), (0.0,) * 3)
+    assert one / two == 2.0  # 2, 9 and 2: not the medians' ratio, 4
+
+
+def test_our_simulation_s_settings_are_a_recipe_s(tmp_path: Path) -> None:
+    words = command_of(LOCAL, "texts.jsonl", 10, 5, tmp_path / "run", tmp_path / "test.jsonl")
+    recipe = parse_recipe("", [words[i + 1] for i, word in enumerate(words) if word == "--set"])
+    assert (recipe.data.sites, recipe.federation.num_rounds) == (10, 5)
+    assert recipe.privacy.enabled is False
+    assert "ray" in command_of(RAY, "texts.jsonl", 10, 5, tmp_path / "run")
+    assert "benchmarks.flower_stock" in command_of(STOCK, "texts.jsonl", 10, 5, tmp_path / "run")
+
+
+def test_simulations_take_turns_and_without_ray_only_ours_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran: list[str] = []
+
+    def run(command: list[str]) -> Used:
+        ran.append("stock" if "benchmarks.flower_stock" in command else command[-1])
+        return Used(2.0 if "benchmarks.flower_stock" in command else 1.0, 1.0, 10)
+
+    found, absent = peer_simulations.measured("t", 10, 5, 2, run)
+    assert len(ran) == 6
+    assert absent == {}
+    figures = {one.name: one.value for one in peer_simulations.figures(10, found)}
+    assert figures[f"{STOCK} ÷ ours (local), 10 sites: CPU"] == 2.0
+    monkeypatch.setattr(peer_simulations.importlib.util, "find_spec", lambda name: None)
+    found, absent = peer_simulations.measured("t", 10, 5, 1, run)
+    assert set(found) == {LOCAL}
+    assert set(absent) == {STOCK, RAY}
+    assert list(peer_simulations.figures(10, found)) == []
+
+
+def test_a_few_records_of_a_file_are_the_test_set(tmp_path: Path) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(f'{{"text": "{n}", "label": "a"}}\n' for n in range(99)))
+    few = peer_simulations.few_of(str(texts), tmp_path / "test.jsonl")
+    assert few is not None
+    assert few.read_text().splitlines() == texts.read_text().splitlines()[:50]
+    assert peer_simulations.few_of("synthetic:hospitals", tmp_path / "test.jsonl") is None
+
+
+def test_what_a_command_used_has_its_children_in_it() -> None:
+    child = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    used = used_by([sys.executable, "-c", program])
+    assert used.wall > used.cpu > 0.1  # less what it took after the last sample
+    with pytest.raises(RuntimeError, match="ended with 3: so"):
+        used_by([sys.executable, "-c", "import sys; sys.stderr.write('so'); sys.exit(3)"])
+
+
+def test_the_quick_run_says_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = {name: Taken((goal,), (1.0,)) for name, goal in peer_steps.GOALS.items()}
+    taken[peer_steps.OURS] = Taken((1.0,), (1.0,))
+    monkeypatch.setattr(peer_steps, "measured", lambda *given: (taken, {"fastDP": "absent"}))
+    monkeypatch.setattr(exchange, "figures", lambda: iter([Figure("bytes", 4.0, 4.0, "at least")]))
+    made = Peers()
+    yielded = list(peers.measured(made, ["texts"], 5, None, is_quick=True))
+    assert yielded == made.figures
+    assert made.not_run == {
+        "fastDP": "absent",
+        "whole simulations": "left out of the quick run; make bench has them",
+    }
+    assert {side.name for side in made.sides} == set(taken)
+
+
+def test_the_page_has_every_figure_side_and_plot_and_loads_nothing() -> None:
+    document = {
+        "machine": {"processor": "<one>", "cores": 2, "load": [1.0, 2.0, 3.0]},
+        "load_after": [4.0, 5.0, 6.0],
+        "figures": [
+            vars(Figure("Opacus ÷ ours", 4.0, 5.0, "at least")),
+            vars(Figure("memory", 1.0, 1.1, "at most")),
+        ],
+        "peers": [vars(Side("step", "Opacus", 4.0, 5.0, 7_000_000))],
+        "not_run": {"fastDP": "no checkout"},
+    }
+    text = page_of(json.loads(json.dumps(document)))
+    assert "&lt;one&gt;" in text
+    assert "4.0, 5.0, 6.0" in text
+    assert "MISSED" in text
+    assert text.count("<svg") == 2
+    for part in ("no checkout", "≥ 5", "≤ 1.1", "A coordinator's round"):
+        assert part in text or part.replace("'", "&#x27;") in text
+    for word in ("<script", "@import", "src="):
+        assert word not in text
