@@ -822,6 +822,9 @@ def main(arguments):
             f"{', '.join(adversaries)}, promised for {of}; {stated['released']} of "
             f"{stated['rounds']} charged rounds released"
         )
+        if stated.get("votes"):
+            released = sum(one["released"] for one in stated["votes"])
+            print(f"  rounds of votes released: {released} of {len(stated['votes'])}")
         if stated["version"] < 3:
             print(
                 "  its certificate is of an older form: the ε in it is of the rounds that ran, "

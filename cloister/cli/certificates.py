@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -198,6 +199,15 @@ def _site_json(claim: SiteClaim) -> dict[str, Any]:
     }
 
 
+def _rounds(fields: Mapping[str, Any]) -> str:
+    """Returns how many of the study's charged rounds were released; votes are named."""
+    votes = fields.get("votes", [])
+    said = [f"{fields['released']} of {fields['rounds']}"] if fields["rounds"] or not votes else []
+    if votes:
+        said.append(f"{sum(one['released'] for one in votes)} of {len(votes)} votes")
+    return ", ".join(said)
+
+
 def _tell(path: Path, findings: Findings) -> None:
     from rich.table import Table
 
@@ -222,7 +232,7 @@ def _tell(path: Path, findings: Findings) -> None:
             fields["unit"],
             shown(verdict.promise.epsilon),
             f"{verdict.promise.delta:g}",
-            f"{fields['released']} of {fields['rounds']}",
+            _rounds(fields),
             str(claim.received),
             shown(verdict.used.epsilon),
             shown(verdict.budget_epsilon),

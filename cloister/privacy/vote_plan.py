@@ -10,9 +10,8 @@ from cloister.privacy.plan import Plan, make_plan
 from cloister.privacy.votes import BOUND, HISTOGRAM
 
 NOT_SHARED = (
-    '"shared" given; secure aggregation sums the updates of training alone, and without it a share '
-    "of the noise would hide no site's counts: leave it out, so that each site adds all of its own "
-    "noise"
+    '"shared" given; rounds of votes have no secure aggregation, and without it a share of the '
+    "noise would hide no site's counts: leave it out, so that each site adds all of its own noise"
 )
 
 

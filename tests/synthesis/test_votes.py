@@ -107,7 +107,7 @@ def charges(path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_run_writes_records_with_the_plan_s_promise_and_both_verifiers_take_them(
-    folder: Path, done: Path
+    folder: Path, done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     facts = read_facts(done)
     assert facts is not None
@@ -125,7 +125,10 @@ def test_a_run_writes_records_with_the_plan_s_promise_and_both_verifiers_take_th
         found = charges(place / "ledgers" / f"{site}.ledger")
         assert [(one["round"], one["release_kind"]) for one in found] == [(1, "vote"), (2, "vote")]
     keys = json.loads((place / "certificates" / "keys.json").read_text())
-    assert verdicts(place / "certificates" / "bundle.zip", keys) == (True, True)
+    bundle = place / "certificates" / "bundle.zip"
+    assert verdicts(bundle, keys) == (True, True)
+    assert cli(["audit", "verify", str(bundle), "--keys", str(bundle.with_name("keys.json"))]) == 0
+    assert "2 of 2" in capsys.readouterr().out  # a narrow table breaks its words
 
 
 def test_a_planted_canary_is_not_reproduced_unless_candidates_are_private(
@@ -272,7 +275,7 @@ def test_the_first_candidates_are_public_texts_and_variations_where_they_are_few
     [
         ([("candidates = 6", "candidates = 60")], UsageError, r"votes.candidates: 60 given; 2 si"),
         ([("epsilon = 4.0", "enabled = false")], UsageError, "privacy.enabled: votes without noi"),
-        ([("epsilon = 4.0", 'noise = "shared"')], RecipeError, "secure aggregation sums the updat"),
+        ([("epsilon = 4.0", 'noise = "shared"')], RecipeError, "votes have no secure aggregation"),
         ([("epsilon = 4.0", "max_grad_norm = 2.0")], RecipeError, "max_grad_norm: votes do not"),
         ([("sites = 2", "sites = 2\ntest = 'x.jsonl'")], RecipeError, "data.test: votes do not"),
         ([("[privacy]", "[training]\n[privacy]")], RecipeError, "training: not a section"),

@@ -1,0 +1,51 @@
+"""The plan of votes: its event, what ε costs, and which sections of privacy cannot be."""
+
+from typing import Any
+
+import pytest
+
+from cloister.errors import RefusedError, UsageError
+from cloister.privacy.accounting import epsilon
+from cloister.privacy.config import PrivacyConfig
+from cloister.privacy.events import GaussianEvent
+from cloister.privacy.release_kind import ReleaseKind
+from cloister.privacy.vote_plan import vote_plan
+from cloister.privacy.votes import MOST
+
+SIZES = {"public_records": 50, "candidates": 8, "rounds": 3}
+
+
+def test_its_event_is_the_gaussian_mechanism_at_rate_one_and_the_target_is_met() -> None:
+    plan = vote_plan(PrivacyConfig(epsilon=2.0), **SIZES)
+    noise = plan.noise_multiplier
+    event = GaussianEvent(noise_multiplier=noise, sample_rate=1.0, steps=3)
+    assert plan.listed == ((ReleaseKind.VOTE, event),)
+    assert 1.95 < epsilon([event], plan.delta) <= 2.0
+    # Three releases cost what one with √3 times less noise costs; no candidate costs more.
+    alike = GaussianEvent(noise_multiplier=noise / 3**0.5, sample_rate=1.0, steps=1)
+    assert epsilon([alike], plan.delta) == pytest.approx(plan.epsilon_after(3), abs=2e-3)
+    more = vote_plan(PrivacyConfig(epsilon=2.0), **{**SIZES, "candidates": 9, "public_records": 51})
+    assert more.noise_multiplier == noise
+    assert dict(plan.message) == {"votes": (8,)}
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"enabled": False}, "votes without noise"),
+        ({"noise_multiplier": 0.0}, "votes without noise"),
+        ({"noise": "shared"}, "votes have no secure aggregation"),
+        ({"noise_bands": 2}, "votes have neither"),
+        ({"evaluation_rounds": (1,)}, "votes have neither"),
+        ({"site_epsilon": 1.0}, "hides units and not a whole site"),
+    ],
+)
+def test_what_votes_do_not_have_is_refused(given: dict[str, Any], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        vote_plan(PrivacyConfig(**given), **SIZES)
+
+
+@pytest.mark.parametrize("candidates", [1, MOST + 1])
+def test_a_number_of_candidates_that_no_plan_can_have(candidates: int) -> None:
+    with pytest.raises(RefusedError, match="candidates given"):
+        vote_plan(PrivacyConfig(noise_multiplier=1.0), **{**SIZES, "candidates": candidates})
