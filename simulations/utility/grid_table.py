@@ -24,10 +24,11 @@ TITLES = {
     "shared, tuned": "shared noise, tuned",
     "levers": "shared noise, levers",
     "whole batches": "shared noise, whole batches",
+    "long, tuned": "shared noise, long, tuned",
     "levers, public": "shared noise, levers and 500 public records",
 }
 # Rows of shared noise that a best setting is chosen from.
-PRIVATE = ("shared, tuned", "levers", "whole batches")
+PRIVATE = ("shared, tuned", "levers", "whole batches", "long, tuned")
 WITH_PUBLIC = (*PRIVATE, "levers, public")
 CLOSE, CENTRAL_CLOSE = 1.5, 0.5
 # The sets whose distance to training without privacy the first goal is about.
@@ -153,6 +154,7 @@ GAINS = {
     "shared noise − central DP, tuned": ("shared, tuned", "central, tuned"),
     "levers − rate by rule": ("levers", "shared, by rule"),
     "whole batches − levers": ("whole batches", "levers"),
+    "long, tuned − levers": ("long, tuned", "levers"),
     "500 public records − none": ("levers, public", "levers"),
     "levers − without privacy": ("levers", "without privacy"),
 }

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from cloister.adapter.compact import decode_compact, encode_compact
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import MAGIC, decode, encode
 from cloister.protocol.exchange import RoundReply, RoundRequest, Status, Step
@@ -52,6 +53,22 @@ def test_adapters(data: bytes, is_expected: bool) -> None:
     expected = [ADAPTER.shapes] if is_expected else []
     found = must_read(lambda: decode(data, *expected, dtype="float32" if is_expected else None))
     if is_expected and found is not None:
+        assert isinstance(found, Adapter)
+        assert found.shapes == ADAPTER.shapes
+
+
+COMPACT = {dtype: encode_compact(ADAPTER, dtype) for dtype in WHOLE}  # type: ignore[arg-type]
+
+
+@fuzz
+@given(st.sampled_from(sorted(COMPACT)), st.data())
+def test_compact_adapters(dtype: str, data: st.DataObject) -> None:
+    message = data.draw(hostile_bytes(COMPACT[dtype]))
+    others = ADAPTER if data.draw(st.booleans()) else Adapter({})
+    found = must_read(
+        lambda: decode_compact(message, ADAPTER.shapes, dtype=dtype, others=others)  # type: ignore[arg-type]
+    )
+    if found is not None:
         assert isinstance(found, Adapter)
         assert found.shapes == ADAPTER.shapes
 
