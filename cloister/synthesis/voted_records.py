@@ -92,7 +92,9 @@ def synthesize_by_votes(
 
     Guarantees:
         The records are a function of the public file, the public generator and the noised votes.
-        Private records are read by the sites alone, after each charge.
+        Votes are computed by the sites alone, after each charge. Whether a run begins at all is the
+        exception, as the user who starts it has the records: it is refused where a public text is
+        that of a private record, or where a record cannot vote, and no ε covers that refusal.
     """
     progress = progress or VoteProgress()
     if out.suffix.lower() != ".jsonl":

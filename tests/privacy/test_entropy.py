@@ -5,6 +5,8 @@ choose the words, and look at the law of what the words' free bits give.
 """
 
 import math
+import os
+import warnings
 
 import numpy as np
 import pytest
@@ -88,3 +90,33 @@ def test_a_key_stream_goes_on_where_it_was() -> None:
     assert not np.isin(other.words(1000), whole).any()
     ones = np.unpackbits(whole.view(np.uint8)).sum()
     assert stats.binomtest(int(ones), 64 * len(whole), 0.5).pvalue > ALPHA
+
+
+def of_a_fork(source: OsEntropy) -> bytes:
+    """Draws in a fork of this process, as workers of a simulation do."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of other threads, not needed here
+        pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(writing, drawn(source))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(pid, 0)
+    with os.fdopen(reading, "rb") as pipe:
+        return pipe.read()
+
+
+def drawn(source: OsEntropy) -> bytes:
+    return source.gaussian(DEVIATION, 8).tobytes() + source.uniform(8).tobytes()
+
+
+def test_no_two_forks_draw_the_same_noise() -> None:
+    source = OsEntropy()
+    first = drawn(source)
+    found = [first, of_a_fork(source), of_a_fork(source), drawn(source)]
+    assert {len(one) for one in found} == {128}
+    # Value by value: neither noise nor uniforms are shared.
+    assert len({one[at : at + 8] for one in found for at in range(0, 128, 8)}) == 4 * 16
