@@ -141,20 +141,20 @@ class Result:
         return {RECORDS} & set(names) if Path(folder) == self.folder else set()
 
     def __str__(self) -> str:
-        score = self.test.get(self.metric, math.nan)
         lines = [
-            f"test {self.metric} {score:.4f} after {self.finished.rounds} rounds",
+            f"{self._score()} after {self.finished.rounds} rounds",
             str(self.epsilon),
             *(f"warning: {text}" for text in self.warnings),
         ]
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        score = self.test.get(self.metric, math.nan)
-        return (
-            f"Result({self.finished.rounds} rounds, test {self.metric} {score:.4f}, "
-            f"{self.epsilon}, {self.folder})"
-        )
+        rounds = self.finished.rounds
+        return f"Result({rounds} rounds, {self._score()}, {self.epsilon}, {self.folder})"
+
+    def _score(self) -> str:
+        score = self.test.get(self.metric)
+        return "no public test set" if score is None else f"test {self.metric} {score:.4f}"
 
 
 def _round(row: Mapping[str, Any]) -> dict[str, object]:

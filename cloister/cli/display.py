@@ -139,7 +139,9 @@ class Display:
 
     def summary(self, result: RunResult) -> None:
         """Prints the final scores, ε, and the paths of all results."""
-        lines = [(f"test {result.metric}", f"[bold]{result.test[result.metric]:.4f}[/]")]
+        score = result.test.get(result.metric)
+        shown = "no public test set" if score is None else f"[bold]{score:.4f}[/]"
+        lines = [(f"test {result.metric}", shown)]
         if result.personal_test is not None:
             own = result.personal_test[result.metric]
             lines.append(("sites' own adapters", f"{own:.4f} (mean)"))

@@ -63,6 +63,7 @@ def accept(recipe: Recipe, file: SiteFile) -> Plan:
     else:
         reasons += _records(recipe.task, file.records)
     reasons += _sizes(recipe.task, file.policy.accept)
+    reasons += _shares(recipe, file)
     reasons += _plugin(recipe.task, file.policy.accept)
     reasons += _template(recipe.task, file.policy.accept)
     evaluates = recipe.privacy.evaluations is not None and file.policy.accept.evaluations
@@ -194,6 +195,24 @@ def _sizes(task: TaskConfig, accept: AcceptPolicy) -> list[str]:
         f"accept.max_length: records of {task.max_length} tokens asked; at most "
         f"{accept.max_length} are taken; ask for a smaller task.max_length, or raise it in "
         "site.toml"
+    ]
+
+
+def _shares(recipe: Recipe, file: SiteFile) -> list[str]:
+    """Why the others' shares of the noise would be smaller than this site's ε needs; else empty.
+
+    Noise, and the grid of evaluations, follow from the declared size. Every site compares its own
+    with the one that the study states, so all of them add shares of one noise on one grid.
+    """
+    declared, own = recipe.data.public_records, file.site.public_records
+    sizes = set(declared) if isinstance(declared, tuple) else {declared}
+    if recipe.privacy.noise != "shared" or not recipe.privacy.enabled or sizes == {own}:
+        return []
+    return [
+        f"data.public_records: the study's noise is shared among sites of "
+        f"{listed([str(size) for size in sorted(sizes)])} declared units, and this site declares "
+        f"{own} (site.public_records), for which others would add too little: ask the coordinator "
+        'for one declared size at all sites, or for privacy.noise = "site"'
     ]
 
 

@@ -30,6 +30,7 @@ from types import MappingProxyType
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from cloister.adapter.compact import decode_compact
 from cloister.adapter.wire import decode
 from cloister.client.app import left_at
 from cloister.client.evaluating import is_evaluation
@@ -185,8 +186,11 @@ def _check_release(reply: RoundReply, site: Site, kind: ReleaseKind = ReleaseKin
 
 
 def _check_update(reply: RoundReply, site: Site, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    bound = site.plan.max_update_norm
-    norm = decode(reply.delta, shapes).norm()
+    bound, training = site.plan.max_update_norm, site.training
+    if training.adapter_dtype is None:
+        norm = decode(reply.delta, shapes).norm()
+    else:
+        norm = decode_compact(reply.delta, shapes, dtype=training.update_dtype).norm()
     if bound is not None and norm > bound * (1 + ROUNDING):
         raise RefusedError(f"the update has norm {norm:.4g}; at most {bound:g} may leave")
 

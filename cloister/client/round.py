@@ -272,7 +272,9 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
         question,
         request.round,
         digest(request.adapter),
-        plan.evaluations is not None,
+        # The study's, not this site's, which may end before the first evaluation: masks of one sum
+        # have one number.
+        site.plan.evaluations is not None,
     )
     entropy = site.entropy(plan, request.round)
     if question.evaluates:

@@ -74,8 +74,9 @@ class DataConfig:
             `synthetic:answers` (scores), `synthetic:questions` (retrieval), `synthetic:shops`
             (people's items), `synthetic:desks` (chats and preferences). Absent: the generator for
             the task.
-        test: The public test set, in the same forms. It may be absent only if `train` has a test
-            set of its own (hub ids and generators).
+        test: The public test set, in the same forms. It may be absent if `train` has a test set of
+            its own (hub ids and generators), and in a study with private evaluations
+            (`privacy.evaluation_rounds`), whose scores are then the sites' estimates alone.
         validation: A public validation set, for early stopping. Absent: none.
         old_test: The public test set of an earlier study. It is scored before round 1 and with the
             other sets, so that a study that begins with a finished run's adapter (`--from`) shows
@@ -178,6 +179,17 @@ class DataConfig:
         """Returns the column of a pair's second text."""
         return self.text_b or SECOND
 
+    @property
+    def test_source(self) -> str | None:
+        """Returns where public test records come from; None: there are none.
+
+        Without `test` it is the test split of a set that is no file: the records of a file are
+        private, and scores are public.
+        """
+        if self.test is None and form_of(self.train) is not None:
+            return None
+        return self.test or self.train
+
     def __post_init__(self) -> None:
         check_bounds(self)
         check_form(self.encoding, self.separator)
@@ -186,11 +198,6 @@ class DataConfig:
             raise UsageError(
                 f"fold: {self.fold!r} given; PART/PARTS is needed, from 1/{FEWEST_FOLDS} to "
                 f"{MOST_FOLDS}/{MOST_FOLDS}"
-            )
-        if self.test is None and self.fold is None and form_of(self.train) is not None:
-            # Otherwise private records would be scored, and scores are public.
-            raise UsageError(
-                f"test: missing, and {self.train} has no test split; give a public test set"
             )
         for name in ("test", "validation", "old_test"):
             public = getattr(self, name)

@@ -186,6 +186,11 @@ def _cell(value: float | None) -> str:
 
 
 def _scores(card: Card) -> str:
+    if not card.test:
+        return (
+            "## Scores on the public test set\n\nNone: the study had no public test set. What the "
+            "sites measured on records of their own is below.\n"
+        )
     plain = card.plain_test
     columns: dict[str, Mapping[str, float | None]] = {"this adapter": card.test}
     if card.untrained:

@@ -1,18 +1,37 @@
-"""Checks a recipe with private evaluations against its other sections."""
+"""Checks that a recipe has public test records or private evaluations, and that these fit it."""
 
 from __future__ import annotations
 
 from cloister.recipe.schema import Recipe
 
+NO_LABELS = (
+    "task.labels: missing, and there is no public set whose labels could be taken; name every "
+    "label of the code book (labels never come from private records)"
+)
+
 
 def evaluation_rules(recipe: Recipe) -> list[tuple[bool, str]]:
-    """Returns whether each rule on private evaluations is broken, and its message."""
+    """Returns whether each rule on scores is broken, and its message."""
     evaluations, task, lora = recipe.privacy.evaluations, recipe.task, recipe.lora
+    data = recipe.data
+    is_scored = data.test_source is not None or data.fold is not None
     if evaluations is None:
-        return []
+        # Otherwise private records would be scored, and scores are public.
+        return [
+            (
+                not is_scored,
+                f"data.test: missing, and {data.train} has no test split; give a public test set, "
+                "or have the sites score held-out records privately (privacy.evaluation_rounds)",
+            )
+        ]
+    has_labels = bool(task.labels) or is_scored or data.validation is not None
     name, last = "privacy.evaluation_rounds", evaluations.rounds[-1]
     bounded = task.records in ("text", "pairs", "tokens", "messages", "labels")
     return [
+        (
+            not has_labels and task.records != "messages",
+            NO_LABELS,
+        ),
         (
             last > recipe.federation.num_rounds,
             f"{name}: {last} is above federation.num_rounds = {recipe.federation.num_rounds}; name "

@@ -45,8 +45,8 @@ def refuse_early(recipe: Recipe, engine: Literal["local", "ray"] = "local") -> N
         raise ModelFileError(problem)
     data, kind = recipe.data, recipe.task.records
     _check_rows(data.train, "train", kind, data, sites=data.partition == "column")
-    if data.fold is None:
-        _check_rows(data.test or data.train, "test", kind, data)
+    if data.fold is None and data.test_source is not None:
+        _check_rows(data.test_source, "test", kind, data)
     if data.validation is not None:
         _check_rows(data.validation, "validation", kind, data)
     if data.public is not None:

@@ -69,8 +69,8 @@ def write_results(
     for name, model in models.items():
         export(run.path / "personal" / name, workspace, model, released(recipe, workspace))
         (run.path / "personal" / name / "README.md").unlink()  # peft's empty template
-    task, test = workspace.task, dict(scores["test"])
-    if isinstance(task, CausalChat):
+    task, test = workspace.task, dict(scores.get("test", {}))
+    if isinstance(task, CausalChat) and study.test:
         replies = []
         for model in list(models.values()) or [state.adapter]:
             write_adapter(workspace.network, model)

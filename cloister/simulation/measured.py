@@ -85,6 +85,11 @@ def measure(path: Path) -> Measured:
         scored = [row for row in rows if row.get("test")]
         kept = dict(result["test"]) if result else dict(scored[-1]["test"]) if scored else {}
         metric = next((name for name in METRICS if kept.get(name) is not None), None)
+        if metric is None and result is not None:
+            raise UsageError(
+                f"{path}: has no public test set, so there is no score to compare; the estimates "
+                "of its private evaluations are in evaluations.jsonl"
+            )
         if metric is None:
             raise UsageError(f"{path}: no round was scored yet; let the run finish")
         return Measured(

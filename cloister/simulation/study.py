@@ -121,13 +121,14 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
         _refuse_training_file(name, getattr(data, name), data.train)
     whole = load(data.train, "train", kind, data, sites=data.partition == "column")
     if data.fold is None:
-        train, test = whole, load(data.test or data.train, "test", kind, data)
+        source = data.test_source
+        train, test = whole, load(source, "test", kind, data) if source is not None else []
     else:
         train, test = held_out(whole, data.fold, recipe.privacy.unit, recipe.study.seed)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
     old_test = load(data.old_test, "test", kind, data, asker=OLD_TEST) if data.old_test else []
     refuse_contaminated(public_records(data, kind), [*test, *validation, *old_test])
-    public = {data.test or data.train: [*test, *validation, *old_test]}
+    public = {data.test_source or "data.validation": [*test, *validation, *old_test]}
     labels = study_labels(recipe.task.labels, recipe.task.kind, {data.train: whole}, public)
     sites = partition(train, data, recipe.study.seed)
     invalid = [name for name in sites if not is_name(name)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from cloister.errors import UsageError
 from cloister.export.card import write_card
 from cloister.recipe import Recipe
 from cloister.server.run_directory import RunDirectory
@@ -50,7 +51,16 @@ def simulate_with_twin(
         engine: The engine that runs the sites.
         events: The callbacks, for both runs.
         workers: As in `simulate`, for both runs.
+
+    Raises:
+        UsageError: There is no public test set, on which both could be compared.
+        CloisterError: As `simulate`.
     """
+    if recipe.data.test_source is None and recipe.data.fold is None:
+        raise UsageError(
+            "--twin: given without a public test set, on which the run without privacy could be "
+            "compared; leave it out, or name data.test"
+        )
     events = events or Events()
     result = simulate(recipe, run, engine, events, workers, hands_over=True)
     twin = plain_twin(recipe)

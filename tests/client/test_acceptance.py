@@ -157,6 +157,23 @@ def test_noise_is_solved_for_only_where_nothing_else_is_wrong(
     refused(recipe(*change), site())
 
 
+SHARED = (
+    "privacy.noise=shared",
+    "privacy.epsilon=1.0",
+    "training.mode=gradient-rounds",
+    "training.local_steps=1",
+)
+
+
+@pytest.mark.parametrize("sizes", ["12000", "[12000, 12000, 12000]"])
+def test_noise_is_shared_among_sites_of_one_declared_size_alone(sizes: str) -> None:
+    """A larger site needs less noise for its own ε, and its share is too small for others'."""
+    partners = site(f'noise_partners = ["{"ab" * 32}", "{"cd" * 32}"]')
+    asked = (*SHARED, "data.sites=3", f"data.public_records={sizes}")
+    assert "this site declares 1200" in refused(recipe(*asked), partners)
+    accept(recipe(*SHARED, "data.sites=3", "data.public_records=1200"), partners)
+
+
 def test_many_names_are_no_wall_in_a_refusal() -> None:
     modules = [f"layer.{number}.query" for number in range(1000)]
     told = refused(recipe(f"lora.target_modules={modules}"), site('target_modules = ["key"]'))

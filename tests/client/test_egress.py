@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
+from cloister.adapter.compact import encode_compact
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.canonical import canonical
@@ -28,6 +29,7 @@ from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status,
 from cloister.secagg.epoch_terms import EpochTerms as EpochTerms
 from cloister.secagg.messages import masked_bytes
 from cloister.secagg.query import Query
+from cloister.training.config import TrainingConfig
 from tests.support.clock import Clock, TimedGrid
 from tests.support.ledgers import new_ledger, run_round
 from tests.support.papers import keys
@@ -37,6 +39,8 @@ BOUND = UPDATE.norm()
 SCORES = Adapter({"statistics": np.array([3.0, 1.0, 0.5])})
 HEAD, EPSILON = "ab" * 32, 1.5
 SCORED_HEAD = "cd" * 32
+NAMED = TrainingConfig()
+COMPACT = TrainingConfig(update_dtype="int8", adapter_dtype="int8")
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,10 @@ class Ledger:
 
 
 def site(
-    limit: int = 10_000, bound: float | None = BOUND, released: bytes = encode(UPDATE)
+    limit: int = 10_000,
+    bound: float | None = BOUND,
+    released: bytes = encode(UPDATE),
+    training: TrainingConfig = NAMED,
 ) -> Site:
     """As much of a site as the check looks at."""
     accept = SimpleNamespace(max_message_bytes=limit)
@@ -72,6 +79,7 @@ def site(
             study="study",
             policy=SimpleNamespace(accept=accept),
             plan=SimpleNamespace(max_update_norm=bound, sharing=None),
+            training=training,
             ledger=Ledger(released),
             stated_epsilon=lambda: EPSILON,
         ),
@@ -364,6 +372,18 @@ def test_an_answer_of_secure_aggregation_has_one_length(step: Step) -> None:
             check(trained(b"x" * other, **told), where, for_step(step))
     with pytest.raises(RefusedError, match="is not signed by"):
         check(trained(b"x" * length, by="clinic", **told), where, for_step(step))
+
+
+def test_an_update_without_names_leaves_within_its_bound() -> None:
+    sent = encode_compact(UPDATE, "int8", BOUND)
+    check(trained(sent), site(released=sent, training=COMPACT))
+    for longer, training in (
+        (encode_compact(UPDATE.scale(1.1), "int8"), COMPACT),
+        (sent, NAMED),
+        (encode(UPDATE), COMPACT),
+    ):
+        with pytest.raises(RefusedError):
+            check(trained(longer), site(released=longer, training=training))
 
 
 def test_masked_statistics_have_their_own_length_and_release() -> None:

@@ -17,7 +17,6 @@ def test_the_default_is_the_built_in_generator() -> None:
     ("fields", "message"),
     [
         ({"train": ""}, "train: '' given; a string of 1 to"),
-        ({"train": "dir/a.CSV"}, "test: missing, and dir/a.CSV has no test split"),
         ({"sites": 0}, "sites: 0 given; a whole number from 1"),
         ({"sites": -3}, "sites: -3 given"),
         ({"alpha": 0.0}, "alpha: 0.0 given; a number from 1e-06"),

@@ -2,12 +2,15 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cloister.adapter.wire import encode
+from cloister.client.policy_file import SitePolicy
 from cloister.client.round import answer
 from cloister.errors import RefusedError
 from cloister.ledger.storage import LedgerFile
@@ -21,6 +24,7 @@ from cloister.recipe import Recipe
 from cloister.secagg.query import Query
 from cloister.server import private_evaluation
 from cloister.server.run_directory import RunDirectory
+from cloister.simulation import study
 from cloister.simulation.certificates import certify_run
 from cloister.simulation.run import simulate
 from cloister.simulation.study import prepare, workspace_of
@@ -29,6 +33,8 @@ from tests.support.studies import small_recipe
 from tests.tools.test_independent_verifier import verdicts
 
 SITES = 3
+# A lifetime budget that tells the first site from the others.
+FIRST = 99.0
 
 
 def recipe_of(folder: Path, *more: str) -> Recipe:
@@ -113,3 +119,33 @@ def test_no_statistics_leave_in_clear_or_at_another_moment(tmp_path: Path) -> No
         answer(site, workspace, asked, lambda: None)
     assert site.ledger.steps == 0
     assert not site.ledger.has_charged(site.study, 1, ReleaseKind.EVALUATION)
+
+
+def test_a_site_that_leaves_before_the_evaluations_is_in_the_sums_until_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own plan lists no evaluation, and its masks are still numbered as the others' are."""
+    real, made = study.simulated_policy, list[SitePolicy]()
+
+    def one_leaves(*of: Any) -> SitePolicy:
+        policy = real(*of)
+        if of[2].epsilon == FIRST:
+            policy = replace(policy, accept=replace(policy.accept, max_rounds=1))
+        made.append(policy)
+        return policy
+
+    monkeypatch.setattr(study, "simulated_policy", one_leaves)
+    recipe = recipe_of(
+        tmp_path / "study",
+        "data.sites=4",
+        "privacy.missing_sites=1",
+        "privacy.evaluation_rounds=[2]",
+        f"privacy.site_budgets=[{FIRST},100.0,100.0,100.0]",
+    )
+    run = RunDirectory.create(tmp_path / "run", recipe)
+    simulate(recipe, run)
+    assert any(policy.accept.max_rounds == 1 for policy in made)
+    first, second = (set(row["received"]) for row in run.metrics())
+    assert first - second == {"site-0"}
+    assert all(row["update_norm"] > 0 for row in run.metrics()), "a sum was not unmasked"
+    assert [row["sites"] for row in run.evaluations()] == [["site-1", "site-2", "site-3"]]

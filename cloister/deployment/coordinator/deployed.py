@@ -32,6 +32,7 @@ from cloister.privacy.plan import Plan, make_plan
 from cloister.protocol.delivery import Claim
 from cloister.recipe import Recipe, read_recipe, sent_document, validated
 from cloister.recipe.continued import Former, continued
+from cloister.recipe.evaluation_rules import NO_LABELS
 from cloister.server.certifying import collect_certificates
 from cloister.server.coordinator import Coordinator, label_counts, majority
 from cloister.server.delivering import ABSENT, deliver
@@ -72,15 +73,15 @@ def resolved_recipe(
     Sites accept a base by its hash before they look for it, so the study states it.
 
     Args:
-        path: The recipe's file, which names its public test set.
+        path: The recipe's file, which names a public test set or private evaluations.
         assignments: Changes from the command line.
         members: The sites that take part, by name.
         former: The finished run with whose adapter the study begins; None: a fresh one.
 
     Raises:
         UsageError: No site takes part.
-        RecipeError: The recipe does not fit the sites or the finished run, or names no public test
-            set.
+        RecipeError: The recipe does not fit the sites or the finished run, or names neither a
+            public test set nor private evaluations.
         DataError: The test set cannot be read.
         ModelFileError: The base cannot be found or loaded, or is not the one that the recipe names.
     """
@@ -108,10 +109,16 @@ def resolved_recipe(
                 "(site.held_out_share in site.toml); this one is for simulations: leave it out"
             ]
         )
-    if not recipe.data.test:
+    if not recipe.data.test and recipe.privacy.evaluations is None:
         raise RecipeError(
-            ["data.test: missing; the coordinator needs a public test set to score each round"]
+            [
+                "data.test: missing; the coordinator needs a public test set to score each round, "
+                "or sites that score held-out records privately (privacy.evaluation_rounds)"
+            ]
         )
+    has_labels = recipe.task.labels or recipe.data.test or recipe.data.validation
+    if not has_labels and recipe.task.records != "messages":
+        raise RecipeError([NO_LABELS])
     plugin = recipe.task.plugin
     if plugin is not None and not plugin.distribution:
         raise RecipeError(
@@ -134,7 +141,7 @@ def resolved_recipe(
     task = dataclasses.replace(recipe.task, labels=tuple(labels), items=items)
     data = dataclasses.replace(
         recipe.data,
-        test=_absolute(recipe.data.test),
+        test=recipe.data.test and _absolute(recipe.data.test),
         validation=recipe.data.validation and _absolute(recipe.data.validation),
         public=recipe.data.public and _absolute(recipe.data.public),
         old_test=recipe.data.old_test and _absolute(recipe.data.old_test),
@@ -224,7 +231,7 @@ class DeployedStudy:
         """
         recipe = run.recipe()
         test, validation = _public(recipe, "test"), _public(recipe, "validation")
-        if not test:
+        if recipe.data.test and not test:
             raise DataError(f"{recipe.data.test}: has no records; give a test set with records")
         workspace = open_workspace(
             recipe.model,
@@ -301,7 +308,7 @@ class DeployedStudy:
         found = {site: fields for site, (_, fields) in certificates.items()}
         scores = self.finish(state, found, observer)
         self._deliver(grid, study, state, scores, observer)
-        note(run.path, "finished", round=state.round, scores={"test": dict(scores["test"])})
+        note(run.path, "finished", round=state.round, scores={"test": dict(scores.get("test", {}))})
 
     def finish(
         self,
@@ -329,7 +336,7 @@ class DeployedStudy:
             recipe=self.coordinator.recipe,
             workspace=self.coordinator.workspace,
             rounds=state.round,
-            test=scores["test"],
+            test=scores.get("test", {}),
             majority=majority(self.coordinator.test, self.coordinator.recipe.task.kind),
             lexical=lexical_scores(self.coordinator.recipe.task, self.coordinator.test),
             label_counts=label_counts(self.coordinator.test),
@@ -360,7 +367,7 @@ class DeployedStudy:
     ) -> None:
         """Offers the adapter to the sites that took part; a failing site does not delay the end."""
         metric = self.coordinator.workspace.task.primary_metric
-        score = scores["test"].get(metric, math.inf)
+        score = scores.get("test", {}).get(metric, math.inf)
         claim = Claim(metric, score if math.isfinite(score) else None, state.round)
         run = self.coordinator.run
         sites = frozenset(site for row in run.metrics() for site in row["received"])
