@@ -21,6 +21,7 @@ from cloister.adapter.wire import decode, encode
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.banded_conformance import by_hand
 from cloister.audit.noise_tests import Releases, noise_check
+from cloister.audit.recorded_noise import RecordedSite, is_sum_with_noise
 from cloister.audit.statistics import Check, Floats, exact_check
 from cloister.client.admission import Admitted, admit
 from cloister.client.round import run_round
@@ -65,7 +66,13 @@ def evaluation_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
     """
     with tempfile.TemporaryDirectory() as folder:
         study = _EvaluatedStudy(recipe, audited, Path(folder))
-        return [sides_check(audited), *influence_checks(audited), study.noise(), *study.entries()]
+        return [
+            sides_check(audited),
+            *influence_checks(audited),
+            study.noise(),
+            study.exactly(),
+            *study.entries(),
+        ]
 
 
 def sides_check(audited: AuditedSite) -> Check:
@@ -170,7 +177,7 @@ class _EvaluatedStudy:
 
     def __init__(self, recipe: Recipe, audited: AuditedSite, folder: Path) -> None:
         self._recipe, self._audited, self._path = recipe, audited, folder / "site.ledger"
-        self._other = folder / "other.ledger"
+        self._other, self._third = folder / "other.ledger", folder / "third.ledger"
         evaluations = audited.plan.evaluations
         assert evaluations is not None
         self._noise = evaluations.noise_multiplier
@@ -185,10 +192,16 @@ class _EvaluatedStudy:
         """As another process opens the site."""
         return self._opened(self._path, self._plan(ASKED, self._noise), ())
 
-    def _opened(self, path: Path, plan: Plan, held_out: Sequence[UnitExamples]) -> Admitted:
+    def _opened(
+        self,
+        path: Path,
+        plan: Plan,
+        held_out: Sequence[UnitExamples],
+        kind: type[Site] = Site,
+    ) -> Admitted:
         budget = simulated_budget(plan, WIDE)
         ledger = Ledger(path) if path.exists() else Ledger.create(path, budget, plan.unit)
-        site = Site(
+        site = kind(
             name="site",
             study=STUDY,
             plan=plan,
@@ -234,6 +247,24 @@ class _EvaluatedStudy:
             "noise of evaluations",
             "properties of the noise of all statistics, of a site without held-out units and with",
             Releases(np.array(rows), (shape[0],), self._noise * BOUND),
+        )
+
+    def exactly(self) -> Check:
+        """Asks a site whose noise is written down, and takes it off bit for bit."""
+        workspace, units = self._audited.workspace, self._audited.units
+        asked = self._opened(self._third, self._plan(1, self._noise), units, RecordedSite)
+        sent = _sent(self._ask(asked, 1), asked.evaluated)
+        site = asked.site
+        assert isinstance(site, RecordedSite)
+        write_adapter(workspace.network, workspace.whole)
+        exact = summing.held_out_sum(
+            workspace.network, workspace.task, units, workspace.task.max_length
+        )
+        return exact_check(
+            "statistics and their noise",
+            "evaluations that are not the exact statistics plus the noise drawn for them, bit for "
+            "bit",
+            not is_sum_with_noise(sent, exact, self._noise, site.recorded),
         )
 
     def entries(self) -> list[Check]:

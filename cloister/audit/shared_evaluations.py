@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from cloister.adapter.wire import encode
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.evaluation_conformance import influence_checks, sides_check
 from cloister.audit.noise_tests import Releases, noise_check
+from cloister.audit.recorded_noise import RecordedEntropy, RecordedSite, is_sum_with_shares
 from cloister.audit.site_noise import differing, overheard
 from cloister.audit.statistics import Check, Floats, exact_check
 from cloister.client.admission import admit
@@ -72,6 +74,7 @@ def shared_evaluation_checks(recipe: Recipe, audited: AuditedSite) -> list[Check
         sides_check(audited),
         *influence_checks(audited, study.grid),
         study.share(),
+        study.exactly(),
         *study.asked(),
     ]
 
@@ -99,6 +102,11 @@ class _SummedEvaluations:
         return size
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The sites' names."""
+        return tuple(f"site {number}" for number in range(1, self.sharing.sites + 1))
+
+    @property
     def grid(self) -> float:
         """The grid of the sums."""
         return self.plan.shared_evaluation_noise(self.statistics).grid
@@ -120,13 +128,32 @@ class _SummedEvaluations:
             is_exact=True,
         )
 
+    def exactly(self) -> Check:
+        """Asks sites whose noise is written down once, and takes it off the sum, step for step."""
+        recorded: list[RecordedEntropy] = []
+
+        def written_down(**fields: Any) -> Site:
+            site = RecordedSite(**fields)
+            recorded.append(site.recorded)
+            return site
+
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder) / f"{name}.ledger" for name in self.names]
+            ((left,), _) = self._sums(paths, 1, written_down)
+        share = self.plan.shared_evaluation_noise(self.statistics).share
+        return exact_check(
+            "summed statistics and their noise",
+            "sums that are not the exact statistics plus the shares of noise drawn for them",
+            not is_sum_with_shares(np.rint(left / self.grid), share, recorded),
+        )
+
     def asked(self) -> list[Check]:
         """Asks all sites for every evaluation, and tests what is left of the sums once the exact
         statistics are taken off, the answers, and what was charged."""
-        names = tuple(f"site {number}" for number in range(1, self.sharing.sites + 1))
+        names = self.names
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(folder) / f"{number}.ledger" for number in range(len(names))]
-            rows, replies = self._sums(names, paths)
+            rows, replies = self._sums(paths, ASKED, Site)
             charges = [_charges(path) for path in paths]
         noise = self.plan.shared_evaluation_noise(self.statistics)
         evaluations = self.plan.evaluations
@@ -161,15 +188,16 @@ class _SummedEvaluations:
         ]
 
     def _sums(
-        self, names: tuple[str, ...], paths: Sequence[Path]
+        self, paths: Sequence[Path], asked: int, make: Callable[..., Site]
     ) -> tuple[list[Floats], list[RoundReply]]:
+        names = self.names
         workspace, units, plan = self.audited.workspace, self.audited.units, self.plan
         budget = simulated_budget(plan, WIDE)
         ledgers = [Ledger.create(path, budget, plan.unit) for path in paths]
         keys = {name: one.public_key for name, one in zip(names, ledgers, strict=True)}
         held_out: list[Sequence[UnitExamples]] = [(), *[units] * (len(names) - 1)]
         sites = [
-            Site(
+            make(
                 name=name,
                 study=STUDY,
                 plan=plan,
@@ -201,7 +229,7 @@ class _SummedEvaluations:
             rounds.run(
                 number, encode(workspace.whole), self.statistics, nodes, evaluates=True
             ).total
-            for number in range(1, ASKED + 1)
+            for number in range(1, asked + 1)
         ]
         write_adapter(workspace.network, workspace.whole)
         exact = summing.held_out_sum(

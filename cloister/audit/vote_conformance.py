@@ -19,6 +19,7 @@ import torch
 from cloister.adapter.wire import decode
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.noise_tests import Releases, noise_check
+from cloister.audit.recorded_noise import RecordedSite, is_sum_with_noise
 from cloister.audit.statistics import Check, Floats, exact_check
 from cloister.client.admission import Admitted, admit
 from cloister.client.round import run_round
@@ -66,7 +67,12 @@ def vote_checks(recipe: Recipe, audited: AuditedSite, plan: Plan) -> list[Check]
     candidates = [CandidateText(one.text, one.label) for one in chosen]
     with tempfile.TemporaryDirectory() as folder:
         study = _VotingStudy(recipe, audited, _with(plan, count), candidates, Path(folder))
-        return [*_influence(audited, candidates), study.noise(), *study.entries()]
+        return [
+            *_influence(audited, candidates),
+            study.noise(),
+            study.exactly(),
+            *study.entries(),
+        ]
 
 
 def _with(plan: Plan, count: int) -> Plan:
@@ -198,14 +204,21 @@ class _VotingStudy:
     ) -> None:
         self._recipe, self._audited, self._plan = recipe, audited, plan
         self._path, self._other = folder / "site.ledger", folder / "other.ledger"
+        self._third = folder / "third.ledger"
         self._candidates, self._body = candidates, encode_candidates(candidates)
         self._different = self._early = 0
 
-    def _opened(self, path: Path, plan: Plan, units: Sequence[UnitExamples]) -> Admitted:
+    def _opened(
+        self,
+        path: Path,
+        plan: Plan,
+        units: Sequence[UnitExamples],
+        kind: type[Site] = Site,
+    ) -> Admitted:
         """As another process opens the site."""
         budget = simulated_budget(plan, WIDE)
         ledger = Ledger(path) if path.exists() else Ledger.create(path, budget, plan.unit)
-        site = Site(
+        site = kind(
             name="site",
             study=STUDY,
             plan=plan,
@@ -258,6 +271,22 @@ class _VotingStudy:
             "noise of votes",
             "properties of the noise of every count, of a site without units and with",
             Releases(np.array(rows), (len(self._candidates),), loud * BOUND),
+        )
+
+    def exactly(self) -> Check:
+        """Asks a site whose noise is written down, and takes it off bit for bit."""
+        audited, plan = self._audited, self._plan
+        asked = self._opened(self._third, plan, audited.units, RecordedSite)
+        sent = self._sent(self._ask(asked, 1))
+        site, workspace = asked.site, audited.workspace
+        assert isinstance(site, RecordedSite)
+        write_adapter(workspace.network, workspace.start)
+        exact = summing.vote_sum(workspace.network, workspace.task, audited.units, self._candidates)
+        good = is_sum_with_noise(sent, exact, plan.noise_multiplier, site.recorded)
+        return exact_check(
+            "counts and their noise",
+            "rounds that are not the exact counts plus the noise drawn for them, bit for bit",
+            not good,
         )
 
     def entries(self) -> list[Check]:

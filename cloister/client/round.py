@@ -272,8 +272,7 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
         question,
         request.round,
         digest(request.adapter),
-        # The study's, not this site's, which may end before the first evaluation: masks of one sum
-        # have one number.
+        # The study's list: this site may leave before it, and all mask a sum under one number.
         site.plan.evaluations is not None,
     )
     entropy = site.entropy(plan, request.round)

@@ -170,3 +170,16 @@ class _Free:
 
     def release(self, payload: bytes) -> Released:
         return Released(payload, self._head)
+
+
+@mutant("evaluations", "statistics and their noise")
+def evaluation_noise_that_leaves_out_the_number_of_units(patch: pytest.MonkeyPatch) -> None:
+    """Right and wrong units have noise, and their sum, the units of a class, has none."""
+
+    def cancelling(clipped: ClippedSum, noise: float, entropy: Entropy) -> NoisedSum:
+        exact = clipped.tensors[0] * clipped.grid
+        drawn = add_noise(clipped, noise, entropy).tensors[0] - exact
+        drawn[1] = -drawn[0]
+        return NoisedSum(((exact + drawn).float(),))
+
+    patch.setattr(evaluation_release, "add_noise", cancelling)

@@ -66,6 +66,18 @@ def one_site_of_a_sum_without_noise(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(evaluating, "release_evaluation_share", silent)
 
 
+@mutant("shared evaluations", "summed statistics and their noise")
+def evaluation_shares_that_cancel_in_a_denominator(patch: pytest.MonkeyPatch) -> None:
+    """Each count has a whole share; that of right and wrong units together has none."""
+
+    def cancelling(deviation: float, count: int, entropy: Entropy) -> Integers:
+        drawn = discrete_gaussian(deviation, count, entropy)
+        drawn[1] = -drawn[0]
+        return drawn
+
+    patch.setattr(evaluation_release, "discrete_gaussian", cancelling)
+
+
 @mutant("shared evaluations", "charges of summed evaluations")
 def summed_evaluations_charged_as_training(patch: pytest.MonkeyPatch) -> None:
     def as_training(**fields: Any) -> Charge:

@@ -107,6 +107,37 @@ def counts_without_a_vote_left_without_noise(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(vote_release, "add_noise", where_voted)
 
 
+@mutant("votes", "counts and their noise")
+def vote_noise_whose_sum_over_all_counts_is_zero(patch: pytest.MonkeyPatch) -> None:
+    """Every count has its noise, and the sum of all is the exact number of voting units."""
+
+    def centred(clipped: ClippedSum, noise: float, entropy: Entropy) -> NoisedSum:
+        exact = clipped.tensors[0] * clipped.grid
+        drawn = add_noise(clipped, noise, entropy).tensors[0] - exact
+        return NoisedSum(((exact + drawn - drawn.mean()).float(),))
+
+    patch.setattr(vote_release, "add_noise", centred)
+
+
+@mutant("votes", "counts and their noise")
+def vote_noise_halved_where_anybody_voted(patch: pytest.MonkeyPatch) -> None:
+    def less(clipped: ClippedSum, noise: float, entropy: Entropy) -> NoisedSum:
+        return add_noise(clipped, noise / (2 if clipped.tensors[0].any() else 1), entropy)
+
+    patch.setattr(vote_release, "add_noise", less)
+
+
+@mutant("votes", "counts and their noise")
+def a_site_s_first_unit_votes_twice(patch: pytest.MonkeyPatch) -> None:
+    """In the site's round alone, and not in the sum of which influence is measured."""
+    real = voting.vote_sum
+
+    def more(network: Any, task: Any, units: Any, candidates: Any) -> ClippedSum:
+        return real(network, task, [*units, *units[:1]], candidates)
+
+    patch.setattr(voting, "vote_sum", more)
+
+
 @mutant("votes", "noise of votes")
 def vote_noise_from_the_study_s_seed(patch: pytest.MonkeyPatch) -> None:
     """Of the right size, and charged as private; who knows the study can take it off."""
