@@ -17,7 +17,7 @@ help: ## What each target does
 demo: $(VENV)/.demo ## Four synthetic hospitals train one model together, at epsilon = 8 (one to two minutes)
 	$(BIN)/cloister simulate
 
-llm-demo: $(VENV)/.llm ## Four clinics' desks teach SmolLM2 their protocol, at epsilon = 8: before and after (10 to 12 minutes)
+llm-demo: $(VENV)/.llm ## Four clinics' desks teach SmolLM2 their protocol, at epsilon = 8: before and after (about 8 minutes)
 	$(BIN)/python demos/llm.py
 
 deploy-demo: $(VENV)/.demo ## A coordinator and three hospitals over TLS on this machine, from invite to certificate (about 10 minutes)

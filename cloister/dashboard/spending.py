@@ -78,7 +78,7 @@ def curve(facts: LedgerFacts) -> Markup:
             y,
             svg.ticks(0, spent.last, 6, whole=True),
             labels,
-            "charges (rounds and private evaluations)",
+            "charges (rounds, private evaluations, votes)",
         )
     ]
     for cap in drawn:
@@ -132,7 +132,7 @@ def releases_chart(facts: LedgerFacts) -> Markup:
             y,
             svg.ticks(first, last, 7, whole=True),
             labels,
-            "charges (rounds and private evaluations)",
+            "charges (rounds, private evaluations, votes)",
         )
     ]
     width = min(26.0, (x(first + 1) - x(first)) * 0.66)

@@ -65,7 +65,7 @@ def draw_spending(axes: Axes, sites: Sequence[SpendingSeries]) -> None:
             size=8,
         )
     axes.set(
-        xlabel="charges (rounds and private evaluations)",
+        xlabel="charges (rounds, private evaluations, votes)",
         ylabel="ε (PLD)",
         title="ε spent so far at each site (indication, at half of the budget's δ)",
     )

@@ -77,6 +77,9 @@ class Scorer:
         """
         tokens = self.recipe.machine.plain_tokens
         network, task = self.workspace.network, self.workspace.task
+        # As in the round, so that what no round has trained yet is computed once for all of them.
+        trained = self.workspace.trained_in_round(self.recipe.training, max(state.round, 1))
+        self.workspace.train_names(trained)
         rows: dict[str, list[Mapping[str, float]]] = {name: [] for name in self._encoded}
         classes: dict[str, list[Mapping[str, float]]] = {}
         for model in self.models(state):
