@@ -86,6 +86,8 @@ class Study:
         seed: Root of all randomness that may be reproducible.
         public_records: The declared number of records of a site, or one for each site in order of
             their names. It is never counted from the data, because the sample rate depends on it.
+        held_out_share: Share of each site's units that is not trained on, as private evaluations
+            (`Privacy(evaluation_rounds=…)`) need it.
         text: Column of a text.
         text_b: Column of a pair's second text.
         label: Column of a text's label.
@@ -131,6 +133,7 @@ class Study:
         name: str | None = None,
         seed: int | None = None,
         public_records: int | Sequence[int] | None = None,
+        held_out_share: float | None = None,
         text: str | None = None,
         text_b: str | None = None,
         label: str | None = None,
@@ -167,6 +170,7 @@ class Study:
                 test=stated(test, "test"),
                 validation=stated(validation, "validation"),
                 public_records=public_records,
+                held_out_share=held_out_share,
             ),
             "lora": table_of("lora", lora),
             "training": table_of("training", training),

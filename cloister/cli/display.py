@@ -166,9 +166,11 @@ class Display:
                     f"{escape(result.began.run)}; ε covers both studies where a site was in both",
                 )
             )
-        if result.private_evaluations:
-            (last,) = evaluated_rounds(result.private_evaluations[-1:])
-            lines.append(("private evaluation", str(last)))
+        estimates = evaluated_rounds(result.private_evaluations)
+        if result.selected is not None:  # the score is that of the adapter that is delivered
+            estimates = tuple(one for one in estimates if one.round == result.selected.round)
+        if estimates:
+            lines.append(("private evaluation", str(estimates[-1])))
         if result.selected is not None:
             lines.append(("selected", str(result.selected)))
         if result.lexical:

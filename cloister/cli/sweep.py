@@ -7,11 +7,14 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, UsageError
+
+if TYPE_CHECKING:  # it loads what a refused option does not need
+    from cloister.recipe import Recipe
 
 
 def sweep(
@@ -47,6 +50,7 @@ def sweep(
     else:
         planned = plan_folds(recipe, assignments, folds)
     for one in planned.runs:
+        _check_compared(one.recipe)
         refuse_early(one.recipe, engine)
     name = planned.runs[0].recipe.study.name
     folder = (
@@ -96,3 +100,16 @@ def sweep(
         typer.echo(json.dumps(found.to_json()))
         return
     comparing.show(found, picture)
+
+
+def _check_compared(recipe: Recipe) -> None:
+    """Refuses runs without a public score before anything is charged: a table compares them.
+
+    Raises:
+        UsageError: There is no public test set.
+    """
+    if recipe.data.test_source is None and recipe.data.fold is None:
+        raise UsageError(
+            "--sweep, --seeds: given without a public test set, on whose scores the runs would be "
+            "compared; name data.test, or run each study by itself"
+        )

@@ -152,7 +152,12 @@ def render(card: Card) -> str:
         *estimates_section(card.evaluations, card.rounds, card.selected),
         _privacy(card),
         *began_section(card.began, card.old_test, card.sites, is_central=card.central is not None),
-        limits(card.kind, card.loading.max_length, is_private=_is_private(card)),
+        limits(
+            card.kind,
+            card.loading.max_length,
+            is_private=_is_private(card),
+            has_test=bool(card.test),
+        ),
         unexamined(),
         data_by_site({name: _known(one) for name, one in card.sites.items()}),
         not_measured(

@@ -42,18 +42,18 @@ def intended_use(kind: TaskKind, labels: Sequence[str]) -> str:
     )
 
 
-def limits(kind: TaskKind, max_length: int, *, is_private: bool) -> str:
+def limits(kind: TaskKind, max_length: int, *, is_private: bool, has_test: bool) -> str:
     """Returns the section on the model's known limits.
 
     Args:
         kind: The task.
         max_length: Longest record in tokens.
         is_private: Whether noise was added at every site.
+        has_test: Whether the adapter was scored on a public test set.
     """
-    lines = [
-        f"- It reads {max_length} tokens of a record; the rest is cut.",
-        "- Scores are of one public test set, whose records may differ from yours.",
-    ]
+    lines = [f"- It reads {max_length} tokens of a record; the rest is cut."]
+    if has_test:
+        lines.append("- Scores are of one public test set, whose records may differ from yours.")
     if kind == "causal-lm":
         lines.append("- It may state what is false, in the same tone as what is true.")
     else:
@@ -119,7 +119,11 @@ def not_measured(
         "energy and emissions",
     ]
     if not test:
-        lines.append("any score: there was no public test set")
+        lines.append(
+            "scores on public records: there was no public test set"
+            if is_evaluated
+            else "any score: there was no public test set"
+        )
     if "ece" not in test:
         lines.append("calibration")
     if not has_untrained:

@@ -1,11 +1,14 @@
 """The display estimates the time that is left."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
 from cloister.cli.display import TWIN, Display, round_details, time_left
 from cloister.cli.run_display import RunDisplay
+from cloister.privacy.estimated_scores import SelectedRound, to_json
+from cloister.privacy.noised_ratio import Estimate
 from cloister.recipe import Recipe
 from cloister.server.report import RoundReport
 from cloister.simulation.twin import STAGE
@@ -72,6 +75,42 @@ def test_the_run_without_privacy_gets_rows_and_times_of_its_own(
     display.on_stage(STAGE)
     display.on_round(dataclasses.replace(REPORT, seconds=1.0))
     assert "about 29 s left" in capsys.readouterr().err
+
+
+def test_the_summary_shows_the_estimate_of_the_adapter_that_is_delivered(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [
+        {
+            "round": number,
+            "sites": ["east"],
+            "scores": {"accuracy": to_json(Estimate(value, (0.1, 0.9), (0.0, 1.0)))},
+            "classes": {},
+        }
+        for number, value in ((1, 0.75), (2, 0.25))
+    ]
+    result = SimpleNamespace(
+        test={},
+        metric="accuracy",
+        task="sequence-classification",
+        personal_test=None,
+        plain_test=None,
+        majority=None,
+        untrained={},
+        old_test=None,
+        began=None,
+        lexical={},
+        private_evaluations=rows,
+        selected=SelectedRound(round=1, metric="accuracy", compared=2),
+        sites=[SimpleNamespace(promise=SimpleNamespace(epsilon=8.0))],
+        bytes_per_update=1,
+        seconds=1.0,
+        run_dir="run",
+    )
+    for selected, shown in ((result.selected, "0.7500"), (None, "0.2500")):
+        result.selected = selected
+        Display(Recipe()).summary(result)  # type: ignore[arg-type]
+        assert f"accuracy {shown}" in capsys.readouterr().err
 
 
 def test_a_deployed_run_s_lines_begin_with_round_0(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import cloister as cl
 from cloister.cli.main import run
 from cloister.deployment.coordinator.deployed import DeployedStudy, resolved_recipe
 from cloister.deployment.coordinator.ports import Journal
@@ -49,6 +50,9 @@ def test_a_study_without_public_records_is_scored_by_its_sites(
     assert "None: the study had no public test set" in card
     assert "## Scores on the sites' held-out records" in card
     assert "learnt nothing" not in card
+    assert "Scores are of one public test set" not in card
+    assert "any score" not in card
+    assert "- scores on public records: there was no public test set" in card
     with pytest.raises(UsageError, match="has no public test set"):
         measure(out)
 
@@ -73,6 +77,32 @@ def test_a_twin_without_a_score_is_refused_before_anything_is_charged(tmp_path: 
     with pytest.raises(UsageError, match="--twin"):
         simulate_with_twin(recipe, place)
     assert not place.heads()
+
+
+@pytest.mark.parametrize("many", [("--seeds", "2"), ("--sweep", "privacy.epsilon=3,8")])
+def test_runs_without_a_score_are_not_compared_and_none_is_begun(
+    many: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [word for one in assignments(tmp_path / "study") for word in ("--set", one)]
+    out = tmp_path / "runs"
+    assert run(["simulate", *many, "--out", str(out), *given]) == 2
+    assert "name data.test" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_study_of_rows_in_memory_holds_a_share_out(tmp_path: Path) -> None:
+    rows = [{"text": "chest pain", "label": "cardiology"}] * 8
+    study = cl.Study(
+        data=cl.partition(rows, sites=2),
+        held_out_share=0.5,
+        task={"kind": "sequence-classification", "labels": ["cardiology", "dermatology"]},
+        privacy=cl.Privacy(epsilon=8, evaluation_rounds=[2]),
+        rounds=2,
+    )
+    assert study.recipe.data.held_out_share == 0.5
+    saved = study.save(tmp_path / "study")
+    refuse_early(saved.recipe)
+    assert saved.recipe.data.test_source is None
 
 
 def test_a_deployment_needs_no_public_set_either(tmp_path: Path) -> None:
