@@ -184,6 +184,7 @@ def policy_check(
             "ledger_begun": begun,
             "promise": promised.to_json(),
             "rounds": plan.num_rounds,
+            "evaluation_rounds": [] if plan.evaluations is None else list(plan.evaluations.rounds),
             "noise_multiplier": plan.noise_multiplier,
             "sample_rate": plan.sample_rate,
             "max_records": plan.max_records,
@@ -197,6 +198,11 @@ def policy_check(
         f"{file.site.name} joins: {promised}.\n"
         f"It is {counted(plan.num_rounds, 'round')} of {counted(plan.local_steps, 'step')}."
     )
+    if plan.evaluations is not None:
+        typer.echo(
+            "Noised statistics of the held-out units leave after round "
+            f"{', '.join(map(str, plan.evaluations.rounds))} (private evaluations); ε counts them."
+        )
     allowed = file.policy.accept.max_message_bytes
     typer.echo(
         f"Its longest message has {needed:,} bytes; accept.max_message_bytes allows {allowed:,}."

@@ -169,21 +169,28 @@ def _refuse_beside_votes(given: list[str]) -> None:
 
 
 def _voted(study: Path, out: Path, published: Publication) -> Synthesized:
-    """Runs a study of votes, and tells how far it is."""
+    """Runs a study of votes, and tells how far it is.
+
+    Raises:
+        CloisterError: The user interrupted it; the same command goes on.
+    """
+    from cloister.errors import CloisterError
     from cloister.synthesis.voted_records import VoteProgress, synthesize_by_votes
 
-    return synthesize_by_votes(
-        study,
-        out,
-        publication=published,
-        progress=VoteProgress(
-            on_stage=saying(),
-            on_note=lambda note: typer.echo(note, err=True),
-            on_round=lambda number, sites: typer.echo(
-                f"… round {number}: {counted(sites, 'site')} voted", err=True
-            ),
+    progress = VoteProgress(
+        on_stage=saying(),
+        on_note=lambda note: typer.echo(note, err=True),
+        on_round=lambda number, sites: typer.echo(
+            f"… round {number}: {counted(sites, 'site')} voted", err=True
         ),
     )
+    try:
+        return synthesize_by_votes(study, out, publication=published, progress=progress)
+    except KeyboardInterrupt:
+        raise CloisterError(
+            "interrupted; the same command goes on, and no site is charged again for a round in "
+            "which it voted"
+        ) from None
 
 
 def _tell(done: Synthesized, as_json: bool) -> None:

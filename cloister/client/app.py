@@ -146,6 +146,13 @@ def _log(error: Exception, number: int) -> None:
     if isinstance(error, UnapprovedError):  # the question comes again every few seconds
         log.info("round %d: the study waits for an approval", number)
         return
+    if isinstance(error, RoundSpentError) and error.__cause__ is None:
+        log.warning(
+            "round %d: charged before and interrupted before its release; it stays spent, and the "
+            "site goes on with the next round",
+            number,
+        )
+        return
     cause = error.__cause__ if isinstance(error, RoundSpentError) else None
     source = cause if isinstance(cause, Exception) else error
     log.error(

@@ -96,7 +96,9 @@ def test_a_round_asked_again_with_another_adapter_is_refused(
     assert (reply.status, reply.delta) == (Status.REFUSED, b"")
 
 
-def test_a_round_that_was_cut_off_is_not_run_again(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_round_that_was_cut_off_is_not_run_again(
+    recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     east = sites(recipe, tmp_path)
 
     def crash() -> None:
@@ -110,7 +112,10 @@ def test_a_round_that_was_cut_off_is_not_run_again(recipe: Recipe, tmp_path: Pat
         return RoundReply.from_fields(dict(reply.content[RECORD]))
 
     assert ask_and_crash().status is Status.SPENT
+    assert "round 1: DataError" in caplog.text  # its type, and no word of its text
+    caplog.clear()
     assert ask(east, request_for(recipe).fields()).status is Status.SPENT
+    assert "round 1: charged before and interrupted" in caplog.text
     assert ask(east, request_for(recipe, 2).fields()).status is Status.TRAINED
 
 

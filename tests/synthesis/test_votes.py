@@ -362,3 +362,15 @@ def test_the_command_refuses_what_a_study_of_votes_states_itself(
     ):
         assert cli(["synthesize", *given, "--out", out]) == 2
         assert why in capsys.readouterr().err
+
+
+def test_an_interrupted_command_says_that_it_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cloister.synthesis.voted_records.synthesize_by_votes", interrupted)
+    command = ["synthesize", "--votes", str(folder / "done.toml"), "--out", str(folder / "n.jsonl")]
+    assert cli(command) == 1
+    assert "interrupted; the same command goes on" in capsys.readouterr().err

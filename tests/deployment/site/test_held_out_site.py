@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from cloister.cli.main import run
 from cloister.client.acceptance import accept
 from cloister.client.held_out_terms import fix_terms, fixed_terms, held_out_of, terms_file
 from cloister.client.moments import LEAST, Moments
@@ -277,10 +278,17 @@ def test_a_site_that_holds_nothing_out_takes_no_part_in_evaluated_studies(
 
 
 def test_a_share_held_out_for_home_permits_no_release_about_it(
-    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    base: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     ward = held_out_ward(tmp_path / "ward", base, monkeypatch)
     path = ward.folder / "site.toml"
+    asked_for = tmp_path / "study.toml"
+    asked_for.write_text(study(base, *EVALUATED).to_toml(), encoding="utf-8")
+    assert run(["site", "policy", "check", str(path), str(asked_for)]) == 0
+    assert "statistics of the held-out units leave after round" in capsys.readouterr().out
     path.write_text(path.read_text().replace("evaluations = true\n", ""))
     again(ward)
     recipe = study(base, *EVALUATED)
