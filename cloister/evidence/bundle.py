@@ -74,8 +74,9 @@ class Received:
             ValueError: They are no such row.
         """
         kinds = [type(value) for value in row]
-        others = ([], [ReleaseKind.EVALUATION], [ReleaseKind.VOTE])
-        if kinds[:4] != [int, str, str, str] or row[4:] not in others:
+        others = (ReleaseKind.EVALUATION, ReleaseKind.VOTE)
+        known = [[], *([kind] for kind in others)]
+        if kinds[:4] != [int, str, str, str] or list(row[4:]) not in known:
             raise ValueError("no round, site and hash")
         return cls(row[0], row[1], row[2], row[3], ReleaseKind(*row[4:] or ["training"]))
 

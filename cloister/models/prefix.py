@@ -258,8 +258,8 @@ class FrozenPrefix:
         present = [states for states in found if states is not None]
         # As wide as the batch, whose longest record may be cached and not be among these.
         width = inputs["attention_mask"].shape[1]
-        rows = len(present) if shape is None else shape.rows
-        whole = present[0].new_zeros(rows, width, present[0].shape[1])
+        height = len(present) if shape is None else shape.rows
+        whole = present[0].new_zeros(height, width, present[0].shape[1])
         for row, states in enumerate(present):
             whole[row, : len(states)] = states
         return whole
