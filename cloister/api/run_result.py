@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cloister.api.epsilon_value import Epsilon
 from cloister.errors import UsageError
 from cloister.files import bad_file, write_whole
+from cloister.privacy.estimated_scores import delivered, evaluated_rounds
 from cloister.server.run_directory import RECORDS, RunDirectory
 
 if TYPE_CHECKING:
@@ -102,6 +103,29 @@ class Result:
         ]
         return pd.DataFrame(rows).set_index("site")
 
+    @property
+    def evaluations(self) -> pd.DataFrame:
+        """Returns a table of the private evaluations: a row for each round and score.
+
+        Columns: the estimate, and the ends of its 95 % intervals for the held-out units and for
+        their population. An estimate that the noise hides, and an interval that is not stated, is
+        NaN. Empty if the study has no private evaluation.
+        """
+        import pandas as pd
+
+        columns = ["value", "held_out_low", "held_out_high", "population_low", "population_high"]
+        rows = {
+            (one.round, name): [
+                math.nan if found.value is None else found.value,
+                *found.held_out,
+                *(found.population or (math.nan, math.nan)),
+            ]
+            for one in evaluated_rounds(self.finished.private_evaluations)
+            for name, found in one.scores.items()
+        }
+        index = pd.MultiIndex.from_tuples(list(rows), names=["round", "score"])
+        return pd.DataFrame(list(rows.values()), index=index, columns=columns)
+
     def to_json(self) -> dict[str, Any]:
         """Returns JSON values, as `cloister simulate --json` prints them; ∞ is null."""
         return self.finished.to_json()
@@ -154,7 +178,10 @@ class Result:
 
     def _score(self) -> str:
         score = self.test.get(self.metric)
-        return "no public test set" if score is None else f"test {self.metric} {score:.4f}"
+        if score is not None:
+            return f"test {self.metric} {score:.4f}"
+        estimate = delivered(self.finished.private_evaluations, self.finished.selected)
+        return "no public test set" if estimate is None else f"private evaluation {estimate}"
 
 
 def _round(row: Mapping[str, Any]) -> dict[str, object]:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from cloister.cli.terminal import Terminal
 from cloister.ledger.stated import shown
-from cloister.privacy.estimated_scores import evaluated_rounds
+from cloister.privacy.estimated_scores import delivered
 from cloister.recipe import Recipe
 
 if TYPE_CHECKING:  # they load what a refusal does not need
@@ -166,11 +166,9 @@ class Display:
                     f"{escape(result.began.run)}; ε covers both studies where a site was in both",
                 )
             )
-        estimates = evaluated_rounds(result.private_evaluations)
-        if result.selected is not None:  # the score is that of the adapter that is delivered
-            estimates = tuple(one for one in estimates if one.round == result.selected.round)
-        if estimates:
-            lines.append(("private evaluation", str(estimates[-1])))
+        estimate = delivered(result.private_evaluations, result.selected)
+        if estimate is not None:
+            lines.append(("private evaluation", str(estimate)))
         if result.selected is not None:
             lines.append(("selected", str(result.selected)))
         if result.lexical:

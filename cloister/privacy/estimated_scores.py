@@ -97,6 +97,24 @@ def evaluated_rounds(rows: Sequence[Mapping[str, Any]]) -> tuple[EvaluatedRound,
     )
 
 
+def delivered(
+    rows: Sequence[Mapping[str, Any]], selected: SelectedRound | None
+) -> EvaluatedRound | None:
+    """Returns the estimates that belong to the adapter which a run delivers.
+
+    Args:
+        rows: The lines of `evaluations.jsonl`, oldest first.
+        selected: The round whose adapter is delivered; None: the last one's.
+
+    Returns:
+        The evaluation after the selected round, else the last one; None: there is none.
+    """
+    found = evaluated_rounds(rows)
+    if selected is not None:
+        found = tuple(one for one in found if one.round == selected.round)
+    return found[-1] if found else None
+
+
 def to_json(found: Estimate) -> dict[str, Any]:
     """Returns an estimate as JSON values; ∞ is null."""
     return {

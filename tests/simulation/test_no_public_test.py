@@ -18,6 +18,7 @@ from cloister.simulation.measured import measure
 from cloister.simulation.twin import simulate_with_twin
 from cloister.strategies.strategy import ServerState
 from tests.client.test_evaluating import SETTINGS
+from tests.support.models import tiny_bert
 from tests.support.studies import NOTES, small_assignments
 
 LABELS = f"task.labels={sorted(NOTES)}"
@@ -90,19 +91,26 @@ def test_runs_without_a_score_are_not_compared_and_none_is_begun(
     assert not out.exists()
 
 
-def test_a_study_of_rows_in_memory_holds_a_share_out(tmp_path: Path) -> None:
-    rows = [{"text": "chest pain", "label": "cardiology"}] * 8
+def test_a_study_of_rows_in_memory_has_estimates_in_its_result(tmp_path: Path) -> None:
+    rows = [{"text": text, "label": label} for label in sorted(NOTES) for text in NOTES[label]]
     study = cl.Study(
-        data=cl.partition(rows, sites=2),
-        held_out_share=0.5,
-        task={"kind": "sequence-classification", "labels": ["cardiology", "dermatology"]},
-        privacy=cl.Privacy(epsilon=8, evaluation_rounds=[2]),
-        rounds=2,
+        model=str(tiny_bert(tmp_path / "base", positions=130)),
+        data=cl.partition(rows * 10, sites=2),
+        public_records=80,
+        held_out_share=0.4,
+        task={"kind": "sequence-classification", "labels": sorted(NOTES)},
+        training={"expected_batch_size": 20},
+        privacy=cl.Privacy(epsilon=8, evaluation_rounds=(1,)),
+        rounds=1,
     )
-    assert study.recipe.data.held_out_share == 0.5
-    saved = study.save(tmp_path / "study")
-    refuse_early(saved.recipe)
-    assert saved.recipe.data.test_source is None
+    assert study.recipe.data.held_out_share == 0.4
+    result = cl.simulate(study)
+    assert result.test == {}
+    assert list(result.evaluations.index) == [(1, "accuracy"), (1, "loss")]
+    accuracy = result.evaluations.loc[(1, "accuracy")]
+    assert accuracy["population_low"] <= accuracy["held_out_low"]
+    assert accuracy["held_out_high"] <= accuracy["population_high"]
+    assert "private evaluation accuracy" in str(result)
 
 
 def test_a_deployment_needs_no_public_set_either(tmp_path: Path) -> None:
