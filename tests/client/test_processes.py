@@ -99,9 +99,8 @@ def test_processes_are_at_hand_before_a_masked_sum_is_charged(
     order: list[str] = []
     exchange = SimpleNamespace(answer=lambda *_: order.append("charge"))
     known = {
-        "Query": SimpleNamespace(from_bytes=lambda _: None),
+        "Query": SimpleNamespace(from_bytes=lambda _: SimpleNamespace(evaluates=False)),
         "SecureExchange": lambda *_: exchange,
-        "decode": lambda *_: Adapter({}),
         **dict.fromkeys(("agreed_terms", "digest", "_charge", "_released"), lambda *_: None),
     }
     for name, value in known.items():
@@ -109,6 +108,7 @@ def test_processes_are_at_hand_before_a_masked_sum_is_charged(
     site = SimpleNamespace(
         keys=True,
         start=None,
+        plan=SimpleNamespace(evaluations=None),
         study="",
         name="",
         entropy=lambda *_: None,
@@ -117,7 +117,11 @@ def test_processes_are_at_hand_before_a_masked_sum_is_charged(
     )
     workspace = SimpleNamespace(team=True, whole=SimpleNamespace(shapes={}))
     admitted: Any = SimpleNamespace(
-        site=site, workspace=workspace, plan=None, gather=lambda: order.append("gather")
+        site=site,
+        workspace=workspace,
+        plan=None,
+        question=SimpleNamespace(decode=lambda *_: Adapter({})),
+        gather=lambda: order.append("gather"),
     )
     round_file._answer_secure(admitted, RoundRequest("", 1, b"", step), lambda: None)
     assert order == expected

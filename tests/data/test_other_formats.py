@@ -14,7 +14,8 @@ from cloister.data.config import DataConfig
 from cloister.data.load import load
 from cloister.data.records import ChatRecord, Message, TextRecord, TokenRecord
 from cloister.data.tag_schemes import as_bio, scheme_of
-from cloister.errors import DataError, MisfitError, UsageError
+from cloister.errors import DataError, MisfitError, RecipeError
+from cloister.recipe import parse_recipe
 
 ROWS = [{"text": "头痛，三天", "label": "01"}, {"text": "chest\tpain", "label": "NA"}]
 EXPECTED = [TextRecord("头痛，三天", "01"), TextRecord("chest\tpain", "NA")]
@@ -63,8 +64,9 @@ def test_a_damaged_arrow_file_is_one_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["t.tsv", "t.csv.gz", "t.conll", "t.arrow"])
 def test_a_private_file_of_any_format_is_never_its_own_test_set(name: str) -> None:
-    with pytest.raises(UsageError, match="give a public test set"):
-        DataConfig(train=name)
+    assert DataConfig(train=name).test_source is None
+    with pytest.raises(RecipeError, match="give a public test set"):
+        parse_recipe("", [f"data.train={name}"])
 
 
 # --- entities -------------------------------------------------------------------------------

@@ -274,7 +274,9 @@ def test_a_site_refuses_a_round_1_with_another_adapter(
     charged = Ledger(run.ledger(site.name)).head
     for name in ("agreed_terms", "SecureExchange"):
         monkeypatch.setattr(round_of_site, name, lambda *_: None)
-    monkeypatch.setattr(round_of_site.Query, "from_bytes", lambda body: None)
+    monkeypatch.setattr(
+        round_of_site.Query, "from_bytes", lambda body: SimpleNamespace(evaluates=False)
+    )
     admitted = SimpleNamespace(
         site=replace(site, keys=SimpleNamespace()), workspace=workspace, plan=site.plan
     )

@@ -309,5 +309,5 @@ def test_frozen_states_from_mixed_shapes_are_caught(
     mixed = prefix._kept
     assert torch.equal(summing(workspace, shapes)(units), expected)  # kept apart by length
     get = mixed.get
-    monkeypatch.setattr(mixed, "get", lambda record, fixed=None: get(record, (LONGEST, (64,))))
+    monkeypatch.setattr(mixed, "get", lambda record, *_, **__: get(record, (LONGEST, (64,))))
     assert not torch.equal(summing(workspace, shapes)(units), expected)

@@ -19,6 +19,8 @@ from cloister.deployment.coordinator.gate_book import Book, MemberPage, PendingQ
 from cloister.deployment.coordinator.gate_calls import CALLS, REQUESTS, Caller, judge, parse
 from cloister.deployment.coordinator.gate_forward import Gate
 from cloister.deployment.coordinator.gate_objects import parts_of, why_unfit
+from cloister.deployment.coordinator.gate_polls import Polls
+from cloister.deployment.coordinator.pushed import KnownMarks
 from cloister.deployment.coordinator.reply_size import Largest
 from cloister.deployment.enrolment.node_key import public_pem
 from tests.support import gate as gates
@@ -63,6 +65,7 @@ class Asked:
             Book(self.folder.state / "asked"),
             Largest(self.folder.largest),
             lambda site, size: None,
+            Polls(KnownMarks(self.folder.pushed), hold=0.0),
         )
 
     def reset(self) -> None:
