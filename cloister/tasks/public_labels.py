@@ -34,8 +34,10 @@ def study_labels(
         unknown = sorted(set(labels_of(records, kind)) - set(labels))
         if unknown:
             named = ", ".join(map(shown, unknown[:5]))
-            raise DataError(
-                f"{where} has labels that are not the study's: {named}; the "
-                "study's are those of the public test set, unless task.labels names all of them"
+            known = (
+                "task.labels must name every label of the code book"
+                if declared
+                else "they are those of the public test set, unless task.labels names all of them"
             )
+            raise DataError(f"{where} has labels that are not the study's: {named}; {known}")
     return labels

@@ -8,15 +8,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import cloister as cl
 from cloister.cli.main import run
+from cloister.data.records import TextRecord
 from cloister.deployment.coordinator.deployed import DeployedStudy, resolved_recipe
 from cloister.deployment.coordinator.ports import Journal
-from cloister.errors import RecipeError, UsageError
+from cloister.errors import DataError, RecipeError, UsageError
 from cloister.recipe import Recipe, parse_recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.early import refuse_early
 from cloister.simulation.measured import measure
 from cloister.simulation.twin import simulate_with_twin
 from cloister.strategies.strategy import ServerState
+from cloister.tasks.public_labels import study_labels
 from tests.client.test_evaluating import SETTINGS
 from tests.support.models import tiny_bert
 from tests.support.studies import NOTES, small_assignments
@@ -70,6 +72,9 @@ def test_labels_come_from_the_code_book_then(tmp_path: Path) -> None:
     bare = [one for one in assignments(tmp_path / "study") if one != LABELS]
     with pytest.raises(RecipeError, match=r"task\.labels: missing"):
         parse_recipe("", bare)
+    unknown = TextRecord(text="x", label="b")
+    with pytest.raises(DataError, match=r"not the study's: b; task\.labels must name every label"):
+        study_labels(("a",), "sequence-classification", {"train": [unknown]}, {})
 
 
 def test_a_twin_without_a_score_is_refused_before_anything_is_charged(tmp_path: Path) -> None:
@@ -108,8 +113,8 @@ def test_a_study_of_rows_in_memory_has_estimates_in_its_result(tmp_path: Path) -
     assert result.test == {}
     assert list(result.evaluations.index) == [(1, "accuracy"), (1, "loss")]
     accuracy = result.evaluations.loc[(1, "accuracy")]
-    assert accuracy["population_low"] <= accuracy["held_out_low"]
-    assert accuracy["held_out_high"] <= accuracy["population_high"]
+    for of in ("held_out", "population"):
+        assert 0 <= accuracy[f"{of}_low"] <= accuracy[f"{of}_high"] <= 1
     assert "private evaluation accuracy" in str(result)
 
 
