@@ -200,11 +200,13 @@ def _site_json(claim: SiteClaim) -> dict[str, Any]:
 
 
 def _rounds(fields: Mapping[str, Any]) -> str:
-    """Returns how many of the study's charged rounds were released; votes are named."""
-    votes = fields.get("votes", [])
-    said = [f"{fields['released']} of {fields['rounds']}"] if fields["rounds"] or not votes else []
-    if votes:
-        said.append(f"{sum(one['released'] for one in votes)} of {len(votes)} votes")
+    """Returns how many of the study's charged rounds were released; others are named."""
+    others = {name: fields.get(name) or [] for name in ("evaluations", "votes")}
+    is_trained = fields["rounds"] or not others["votes"]
+    said = [f"{fields['released']} of {fields['rounds']}"] if is_trained else []
+    for name, charged in others.items():
+        if charged:
+            said.append(f"{sum(one['released'] for one in charged)} of {len(charged)} {name}")
     return ", ".join(said)
 
 

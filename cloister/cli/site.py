@@ -262,7 +262,7 @@ def budget_forecast(site: SiteToml, as_json: AsJson = False) -> None:
     """
     from cloister.client.site_file import read_site
     from cloister.deployment.site.status import budget_of
-    from cloister.ledger.stated import shown
+    from cloister.ledger.stated import limit_shown, shown
     from cloister.names import counted
 
     facts = budget_of(read_site(site))
@@ -276,7 +276,7 @@ def budget_forecast(site: SiteToml, as_json: AsJson = False) -> None:
         typer.echo(
             f"capacity left: {counted(facts['rounds_left'], 'round')} of the plan charged last. "
             f"With all of it used, ε = {shown(facts['epsilon_then'])} of the budget's "
-            f"{facts['budget']['epsilon']:g} would be spent (PLD, both at δ = "
+            f"{limit_shown(facts['budget']['epsilon'])} would be spent (PLD, both at δ = "
             f"{facts['delta_then']:g}, half of the budget's). This is the limit, not advice."
         )
 

@@ -141,7 +141,11 @@ class Stated:
         return _IN_WORDS[self.basis]
 
 
-def shown(value: float | None, digits: int = 4) -> str:
+# Digits of an ε after the decimal point.
+DIGITS = 4
+
+
+def shown(value: float | None, digits: int = DIGITS) -> str:
     """Formats an ε as text, rounded up, so that the text never states less than the value.
 
     Args:
@@ -152,6 +156,13 @@ def shown(value: float | None, digits: int = 4) -> str:
         return "∞"
     # repr gives the shortest decimal that is this float, so that 0.3 stays 0.3.
     return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_CEILING))
+
+
+def limit_shown(limit: float) -> str:
+    """Formats a budget's ε as it was stated; one of more digits as the ε that stand beside it."""
+    text = f"{limit:g}"
+    digits = len(text.partition(".")[2])
+    return text if digits <= DIGITS else shown(limit)
 
 
 def of_plan(plan: Plan, *, is_private: bool = True) -> Stated:
@@ -273,8 +284,8 @@ def exhausted(history: History, name: str, charge: Charge) -> str:
     return (
         f"{name}: the lifetime budget is epsilon {budget.epsilon:g} at delta "
         f"{budget.delta:g} (each way to fit gets half of delta); at delta "
-        f"{so_far.delta:g}, {shown(so_far.epsilon)} of {budget.epsilon:g} is spent and {more}: "
-        "this site no longer takes part"
+        f"{so_far.delta:g}, {shown(so_far.epsilon)} of {limit_shown(budget.epsilon)} is spent and "
+        f"{more}: this site no longer takes part"
     )
 
 
@@ -283,7 +294,7 @@ def of_budget_used(found: Stated, budget: Budget) -> str:
     if math.isinf(budget.epsilon):
         return f"ε = {shown(found.epsilon)} at δ = {found.delta:g} ({found.of_what}); no limit"
     return (
-        f"ε = {shown(found.epsilon)} of the budget's {budget.epsilon:g}, both at δ = "
+        f"ε = {shown(found.epsilon)} of the budget's {limit_shown(budget.epsilon)}, both at δ = "
         f"{found.delta:g}, half of the budget's δ, at which its rule compares them "
         f"({found.of_what})"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cloister.cli.certificates import _rounds
 from cloister.cli.main import run
 from tests.support.studies import small_assignments
 from tests.tools.test_independent_verifier import independent
@@ -183,3 +184,12 @@ def test_the_coordinators_list_of_members_is_taken_as_keys(
     assert independent()([str(study / "certificates" / "bundle.zip"), str(listed)]) == 0
     listed.write_text(json.dumps({"members": [{"site": "east"}]}))
     assert run(verifying(study, "--keys", str(listed))) == 3
+
+
+def test_what_was_received_besides_rounds_is_named() -> None:
+    kept = [{"round": 2, "released": True}, {"round": 4, "released": False}]
+    trained = {"released": 4, "rounds": 4}
+    assert _rounds(trained) == "4 of 4"
+    assert _rounds(trained | {"evaluations": kept}) == "4 of 4, 1 of 2 evaluations"
+    voted = {"released": 0, "rounds": 0, "evaluations": [], "votes": kept}
+    assert _rounds(voted) == "1 of 2 votes"

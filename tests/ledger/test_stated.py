@@ -14,6 +14,7 @@ from cloister.ledger.history import History
 from cloister.ledger.stated import (
     Basis,
     Stated,
+    limit_shown,
     of_budget,
     of_budget_used,
     of_events,
@@ -121,4 +122,5 @@ def test_what_is_spent_compares_at_one_delta(tmp_path: Path) -> None:
     text = of_budget_used(used(history), BUDGET)
     assert "of the budget's 8, both at δ = 1e-05" in text
     assert shown(spent(history).epsilon) not in text
+    assert [limit_shown(limit) for limit in (8.0, 0.5, 7.99831)] == ["8", "0.5", "7.9984"]
     assert "no limit" in of_budget_used(used(history), Budget(epsilon=math.inf, delta=2e-5))
