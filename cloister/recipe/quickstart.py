@@ -1,6 +1,6 @@
 """The quickstart, which `cloister simulate` runs without a recipe: four synthetic hospitals.
 
-The defaults of a recipe fit most studies, and take three times as long here for the same accuracy:
+The defaults of a recipe fit most studies, and take twice as long here for the same accuracy:
 there adapters train in every round. Here the head alone trains first, on cached vectors, where a
 round takes a tenth of the time, and then the adapters with it. The values were found on the
 synthetic hospitals, which are public, and on their test set.
