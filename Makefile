@@ -64,7 +64,7 @@ audit: $(VENV)/.demo ## Put the quickstart's mechanism to its laws, and attack i
 bench: $(VENV)/.dev ## Speed and memory beside other libraries, as ratios within one run: bench.json, bench.html
 	$(BIN)/python -m benchmarks --json bench.json --page bench.html $(if $(FASTDP),--fastdp $(FASTDP))
 
-bench-quick: $(VENV)/.dev ## The figures that a user feels most, in at most 15 minutes: bench.json, bench.html
+bench-quick: $(VENV)/.dev ## The figures that a user feels most, in about 4 minutes: bench.json, bench.html
 	$(BIN)/python -m benchmarks.quick --json bench.json --page bench.html $(if $(FASTDP),--fastdp $(FASTDP))
 
 reference: $(VENV)/.dev ## docs/api.md, docs/commands.md and docs/recipe.md anew, from what they describe
