@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloister.adapter.tensors import Adapter
-from cloister.adapter.wire import decode, digest, encode
+from cloister.adapter.wire import decode, encode
 from cloister.client.admission import Admitted
+from cloister.client.asked_charge import asked_charge
 from cloister.client.charged import charged
 from cloister.client.secure import SecureExchange
 from cloister.errors import CloisterError, RefusedError
-from cloister.ledger.charge import Charge, Released
+from cloister.ledger.charge import Released
 from cloister.models.state import write_adapter
 from cloister.privacy.clipping import ClippedSum
 from cloister.privacy.entropy import Entropy
@@ -46,7 +47,9 @@ def evaluate(admitted: Admitted, request: RoundRequest) -> Released:
         )
     adapter = _received(admitted, request)
     entropy = site.entropy(plan, request.round)
-    granted = site.ledger.reserve(_charge(admitted, request, entropy, request.adapter))
+    granted = site.ledger.reserve(
+        asked_charge(admitted, request, entropy, request.adapter, ReleaseKind.EVALUATION)
+    )
     if isinstance(granted, Released):  # asked again: the same bytes, so no second draw of noise
         return granted
     with charged(request.round):
@@ -72,7 +75,9 @@ def evaluated_securely(
     adapter = Adapter({})
     if request.step is Step.MASK:
         adapter = _received(admitted, request)
-    charge = _charge(admitted, request, entropy, request.adapter + request.body)
+    charge = asked_charge(
+        admitted, request, entropy, request.adapter + request.body, ReleaseKind.EVALUATION
+    )
     return asking.answer(request.step, charge, lambda: _share(admitted, adapter, entropy))
 
 
@@ -111,18 +116,6 @@ def _received(admitted: Admitted, request: RoundRequest) -> Adapter:
             f"{adapter.largest():.3g}; at most {limit:g} is accepted"
         )
     return adapter
-
-
-def _charge(admitted: Admitted, request: RoundRequest, entropy: Entropy, asked: bytes) -> Charge:
-    return Charge(
-        study=admitted.site.study,
-        round=request.round,
-        plan=admitted.plan,
-        request=digest(asked),
-        is_private=entropy.is_private,
-        couples_units=admitted.site.couples_units,
-        kind=ReleaseKind.EVALUATION,
-    )
 
 
 def is_evaluation(request: RoundRequest) -> bool:

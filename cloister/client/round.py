@@ -19,6 +19,7 @@ from cloister.adapter.formats import BFLOAT16_ROUNDING
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import digest, encode
 from cloister.client.admission import Admitted, admit
+from cloister.client.asked_charge import asked_charge
 from cloister.client.charged import charged
 from cloister.client.evaluating import check_listed, evaluate, evaluated_securely
 from cloister.client.rollback import check_seen
@@ -27,10 +28,11 @@ from cloister.client.site import Site
 from cloister.client.voting import vote
 from cloister.errors import RefusedError, UsageError
 from cloister.evidence.certificate_alone import to_bytes
-from cloister.ledger.charge import Charge, Released
+from cloister.ledger.charge import Released
 from cloister.privacy.correlated_noise import BandedStep
 from cloister.privacy.entropy import Entropy
 from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.protocol.delivery import Claim
 from cloister.protocol.exchange import RoundReply, RoundRequest, Status, Step
 from cloister.secagg.query import Query
@@ -116,7 +118,9 @@ def _charged_and_trained(
     site, plan = admitted.site, admitted.plan
     _check_noise(admitted, request)
     entropy = site.entropy(plan, request.round)
-    granted = site.ledger.reserve(_charge(admitted, request, entropy, request.adapter))
+    granted = site.ledger.reserve(
+        asked_charge(admitted, request, entropy, request.adapter, ReleaseKind.TRAINING)
+    )
     if isinstance(granted, Released):  # asked again: the same bytes, so no second draw of noise
         return _released(site, request, granted)
     with charged(request.round):
@@ -301,20 +305,10 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
             on_step=on_step,
         )
 
-    charge = _charge(admitted, request, entropy, request.adapter + request.body)
-    return _released(site, request, asking.answer(request.step, charge, gradient))
-
-
-def _charge(admitted: Admitted, request: RoundRequest, entropy: Entropy, asked: bytes) -> Charge:
-    return Charge(
-        study=admitted.site.study,
-        round=request.round,
-        plan=admitted.plan,
-        request=digest(asked),
-        is_private=entropy.is_private,
-        couples_units=admitted.site.couples_units,
-        units="" if admitted.site.banding is None else admitted.site.banding.key,
+    charge = asked_charge(
+        admitted, request, entropy, request.adapter + request.body, ReleaseKind.TRAINING
     )
+    return _released(site, request, asking.answer(request.step, charge, gradient))
 
 
 def _own(site: Site, center: Adapter, number: int) -> Adapter:

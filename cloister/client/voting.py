@@ -6,11 +6,12 @@ Before the charge no record is looked at. Asked again, the site sends the same b
 from __future__ import annotations
 
 from cloister.adapter.tensors import Adapter
-from cloister.adapter.wire import digest, encode
+from cloister.adapter.wire import encode
 from cloister.client.admission import Admitted
+from cloister.client.asked_charge import asked_charge
 from cloister.client.charged import charged
 from cloister.errors import RefusedError
-from cloister.ledger.charge import Charge, Released
+from cloister.ledger.charge import Released
 from cloister.models.state import write_adapter
 from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.vote_release import release_votes
@@ -37,17 +38,8 @@ def vote(admitted: Admitted, request: RoundRequest) -> Released:
         )
     candidates = decode_candidates(request.body, plan.votes, workspace.task.labels)
     entropy = site.entropy(plan, request.round)
-    granted = site.ledger.reserve(
-        Charge(
-            study=site.study,
-            round=request.round,
-            plan=plan,
-            request=digest(request.body),
-            is_private=entropy.is_private,
-            couples_units=site.couples_units,
-            kind=ReleaseKind.VOTE,
-        )
-    )
+    charge = asked_charge(admitted, request, entropy, request.body, ReleaseKind.VOTE)
+    granted = site.ledger.reserve(charge)
     if isinstance(granted, Released):  # asked again: the same bytes, so no second draw of noise
         return granted
     with charged(request.round):

@@ -101,7 +101,7 @@ def test_processes_are_at_hand_before_a_masked_sum_is_charged(
     known = {
         "Query": SimpleNamespace(from_bytes=lambda _: SimpleNamespace(evaluates=False)),
         "SecureExchange": lambda *_: exchange,
-        **dict.fromkeys(("agreed_terms", "digest", "_charge", "_released"), lambda *_: None),
+        **dict.fromkeys(("agreed_terms", "digest", "asked_charge", "_released"), lambda *_: None),
     }
     for name, value in known.items():
         monkeypatch.setattr(round_file, name, value)

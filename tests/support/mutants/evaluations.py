@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cloister.client import evaluating
+from cloister.client import asked_charge, evaluating
 from cloister.client.site import Site
 from cloister.data.held_out import HeldOut
 from cloister.data.unit_hash import mark_of
@@ -149,7 +149,7 @@ def evaluations_charged_as_training(patch: pytest.MonkeyPatch) -> None:
     def as_training(**fields: Any) -> Charge:
         return Charge(**{**fields, "kind": ReleaseKind.TRAINING})
 
-    patch.setattr(evaluating, "Charge", as_training)
+    patch.setattr(asked_charge, "Charge", as_training)
 
 
 @mutant("evaluations", "charges of evaluations")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloister.client import evaluating
+from cloister.client import asked_charge, evaluating
 from cloister.ledger.charge import Charge
 from cloister.privacy import evaluation_release
 from cloister.privacy.discrete_noise import discrete_gaussian
@@ -83,4 +83,4 @@ def summed_evaluations_charged_as_training(patch: pytest.MonkeyPatch) -> None:
     def as_training(**fields: Any) -> Charge:
         return Charge(**{**fields, "kind": ReleaseKind.TRAINING})
 
-    patch.setattr(evaluating, "Charge", as_training)
+    patch.setattr(asked_charge, "Charge", as_training)
