@@ -54,7 +54,7 @@ def denominators_of_a_sum_without_noise(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(evaluation_release, "discrete_gaussian", but_two)
 
 
-@mutant("shared evaluations", "noise of summed evaluations")
+@mutant("shared evaluations", "summed statistics and their noise")
 def one_site_of_a_sum_without_noise(patch: pytest.MonkeyPatch) -> None:
     """A site without held-out units sends zeros: the others' noise is what it was."""
     real = evaluating.release_evaluation_share
