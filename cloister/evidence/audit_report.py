@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloister.evidence.fonts import ABSENT, fonts_for
+from cloister.evidence.outcome import Outcome, outcome_of, unchecked
 from cloister.evidence.report_document import (
     Block,
     Bullets,
@@ -21,7 +22,6 @@ from cloister.evidence.report_plots import conformance_plot, empirical_plot, spe
 from cloister.evidence.report_terms import terms
 from cloister.evidence.reported_study import ReportedStudy, facts_table, title_of
 from cloister.evidence.spending_series import series_of
-from cloister.evidence.verification import UNCHECKED
 from cloister.ledger.chain import Entry
 from cloister.ledger.replay import ChargedRound, Forecast, charged_rounds, forecast
 from cloister.ledger.stated import COUPLED, promised_events, shown
@@ -84,6 +84,8 @@ def audit_report(
     ]
     charged = {site.ledger.name: site.rounds for site in sites}
     every = [one for rounds in charged.values() for one in rounds]
+    histories = [ledger.verdict.history for ledger in ledgers]
+    outcome = outcome_of((one.rounds, one.votes) for one in histories)
     blocks = [
         *_summary(sites, audits, made),
         facts_table(study, charged),
@@ -91,7 +93,7 @@ def audit_report(
         *_spent(sites),
         *_mechanism(sites, audits),
         *_releases(sites),
-        *_limits(checked),
+        *_limits(checked, outcome),
         *terms(),
     ]
     return Document(title_of(study, every), blocks)
@@ -344,13 +346,13 @@ def _releases(sites: Sequence[_Site]) -> Iterator[Block]:
         )
 
 
-def _limits(checked: Sequence[str]) -> Iterator[Block]:
+def _limits(checked: Sequence[str], outcome: Outcome) -> Iterator[Block]:
     yield Heading("What this evidence shows, and what it cannot")
     if checked:
         yield Paragraph("Checked, and holds:")
         yield Bullets(checked)
     yield Paragraph("Not checked, because no evidence here can show it:")
-    yield Bullets(UNCHECKED)
+    yield Bullets(unchecked(outcome))
 
 
 def _is_of(audit: Mapping[str, Any], noise: float, rate: float) -> bool:
