@@ -212,14 +212,21 @@ def _spent(sites: Sequence[_Site]) -> Iterator[Block]:
         + (f" {ABSENT}" if fonts_for(line.name for line in lines).absent else ""),
     )
     yield Table(
-        ("site", "rounds charged", "released", "cut off", "steps", "capacity left, in rounds"),
+        (
+            "site",
+            "rounds charged",
+            "released",
+            "cut off",
+            "training steps",
+            "capacity left, in rounds",
+        ),
         [
             (
                 site.ledger.name,
                 str(len(site.rounds)),
                 str(site.ledger.verdict.releases),
                 str(len(site.rounds) - site.ledger.verdict.releases),
-                str(site.ledger.verdict.steps),
+                str(site.ledger.verdict.history.training_steps),
                 _ahead(site.ahead),
             )
             for site in sites
@@ -284,8 +291,8 @@ def _conformance(audit: Mapping[str, Any]) -> Iterator[Block]:
     checks = audit["checks"]
     yield Picture(
         conformance_plot(checks),
-        "The training path on synthetic records. A sound mechanism stays within each "
-        "pair of limits, except once in a million times.",
+        "The training path on synthetic records. A sound mechanism leaves one of these pairs of "
+        "limits in at most one of 100,000 audits.",
     )
     yield Table(
         ("check", "figure", "least", "most", "verdict", "law"),

@@ -55,6 +55,8 @@ def test_estimates_appear_beside_the_rounds_and_the_bundle_is_verified(
     assert [row.get("private_evaluation") for row in run.scored()][-2:] == rows
     document = json.loads(run.result_file.read_text())
     assert document["private_evaluations"] == list(result.private_evaluations) == rows
+    # Two rounds of one step each; an evaluation is no step.
+    assert {(site["steps"], site["evaluations"]) for site in document["sites"]} == {(2, 2)}
     certified = certify_run(run)
     keys = json.loads(certified.keys.read_text())
     assert verdicts(certified.bundle, keys) == (True, True)
