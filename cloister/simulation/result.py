@@ -76,8 +76,7 @@ class RunResult:
             promises and what was spent cover both studies.
         private_evaluations: Estimates from the private evaluations on held-out units, oldest first.
         old_test: Scores on an older public test set; None: the recipe names none.
-        selected: The round whose adapter is released by its private estimate; None: private
-            evaluations selected none.
+        selected: The round whose adapter is released by its score; None: the last.
     """
 
     run_dir: Path
