@@ -55,9 +55,9 @@ log = logging.getLogger(__name__)
 # Seconds between checks for a task's message, which a SuperNode stores only after the task.
 POLL = 0.1
 # Seconds without progress after which a message is given up. Its message never comes if the run has
-# ended meanwhile; a piece of a message (5 MB) takes 40 s over 1 Mbit/s. The coordinator needs to
-# wait less, because a SuperNode has sent all pieces by then.
-SITE_PATIENCE, SERVER_PATIENCE = 60.0, 15.0
+# ended meanwhile; a piece of a message (5 MB) takes 40 s over 1 Mbit/s. The coordinator waits as
+# long: where many sites answer at once, a reply's pieces wait for their turns at the gate.
+SITE_PATIENCE, SERVER_PATIENCE = 60.0, 60.0
 # Seconds for which a failed call is repeated before its task is given up: Flower takes a task away
 # after 60 s without a heartbeat.
 RETRY_SECONDS = 60.0

@@ -94,8 +94,11 @@ class StudyGrid(HttpGrid):
         assert isinstance(client, PatientClient)
         if self._arrivals is None:
             self._arrivals = Arrivals(SERVER_PATIENCE, time.monotonic)
-        pulled = client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
-        self._arrivals.add(pulled.messages_list, pulled.message_object_trees)
+        # Asked for again, a question whose reply is still arriving would be an error.
+        asked_for = set(message_ids) - self._arrivals.answered()
+        if asked_for:
+            pulled = client.PullMessages(PullAppMessagesRequest(message_ids=asked_for))
+            self._arrivals.add(pulled.messages_list, pulled.message_object_trees)
 
         def asked(object_id: str) -> PullObjectRequest:
             return PullObjectRequest(node=self.node, run_id=run, object_id=object_id)

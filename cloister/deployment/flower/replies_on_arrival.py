@@ -82,6 +82,10 @@ class Arrivals:
         for message, tree in zip(told, trees, strict=True):
             self._arriving[message.metadata.message_id] = ArrivingReply(message, tree, self.clock())
 
+    def answered(self) -> set[str]:
+        """Ids of the questions whose replies are incomplete: the SuperLink no longer knows them."""
+        return {one.told.metadata.reply_to_message_id for one in self._arriving.values()}
+
     def missing(self) -> list[str]:
         """Ids of all objects that have not come, reply after reply."""
         wanted = (name for arriving in self._arriving.values() for name in arriving.missing())
