@@ -12,21 +12,19 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cloister.adapter.wire import encode
-from cloister.audit.asked_site import STUDY, WIDE, charges_of, expected_charges
+from cloister.audit.asked_site import charges_of, expected_charges
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.evaluation_conformance import influence_checks, sides_check
 from cloister.audit.noise_tests import Releases, noise_check
-from cloister.audit.recorded_noise import RecordedEntropy, RecordedSite, is_sum_with_shares
+from cloister.audit.recorded_noise import is_sum_with_shares, recorded_sites
+from cloister.audit.secure_sums import names_of, secure_totals
 from cloister.audit.statistics import Check, Floats, exact_check
-from cloister.audit.summed_sites import differing, summed_sites
-from cloister.client.secure import EpochKeys
+from cloister.audit.summed_sites import differing
 from cloister.client.site import Site
-from cloister.ledger.ledger import Ledger
 from cloister.models.state import write_adapter
 from cloister.privacy.evaluations import BOUND, Evaluations
 from cloister.privacy.plan import Plan
@@ -34,9 +32,7 @@ from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.sharing import Sharing
 from cloister.protocol.exchange import RoundReply
 from cloister.recipe import Recipe
-from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.training import held_out_sum as summing
-from cloister.training.units import UnitExamples
 
 # Evaluations of the study: with a few dozen statistics enough to notice one without noise.
 ASKED = 24
@@ -95,7 +91,7 @@ class _SummedEvaluations:
     @property
     def names(self) -> tuple[str, ...]:
         """The sites' names."""
-        return tuple(f"site {number}" for number in range(1, self.sharing.sites + 1))
+        return names_of(self.plan)
 
     @property
     def grid(self) -> float:
@@ -121,13 +117,7 @@ class _SummedEvaluations:
 
     def exactly(self) -> Check:
         """Asks sites whose noise is written down once, and takes it off the sum, step for step."""
-        recorded: list[RecordedEntropy] = []
-
-        def written_down(**fields: Any) -> Site:
-            site = RecordedSite(**fields)
-            recorded.append(site.recorded)
-            return site
-
+        written_down, recorded = recorded_sites()
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(folder) / f"{name}.ledger" for name in self.names]
             ((left,), _) = self._sums(paths, 1, written_down)
@@ -176,40 +166,24 @@ class _SummedEvaluations:
     def _sums(
         self, paths: Sequence[Path], asked: int, make: Callable[..., Site]
     ) -> tuple[list[Floats], list[RoundReply]]:
-        names = self.names
-        workspace, units, plan = self.audited.workspace, self.audited.units, self.plan
-        budget = simulated_budget(plan, WIDE)
-        ledgers = [Ledger.create(path, budget, plan.unit) for path in paths]
-        keys = tuple(one.public_key for one in ledgers)
-        held_out: list[Sequence[UnitExamples]] = [(), *[units] * (len(names) - 1)]
-        sites = [
-            make(
-                name=name,
-                study=STUDY,
-                plan=plan,
-                training=self.recipe.training,
-                units=(),
-                unit=plan.unit,
-                policy=simulated_policy(self.recipe, plan, budget, workspace, keys),
-                ledger=ledger,
-                seed=self.recipe.study.seed,
-                keys=EpochKeys(),
-                held_out=held,
-            )
-            for name, ledger, held in zip(names, ledgers, held_out, strict=True)
-        ]
-        summed = summed_sites(sites, workspace, self.sharing, has_evaluations=True)
-        totals = [
-            summed.rounds.run(
-                number, encode(workspace.whole), self.statistics, summed.nodes, evaluates=True
-            ).total
-            for number in range(1, asked + 1)
-        ]
+        audited, count = self.audited, len(paths)
+        workspace, units = audited.workspace, audited.units
+        totals, replies = secure_totals(
+            self.recipe,
+            audited,
+            self.plan,
+            paths,
+            encode(workspace.whole),
+            self.statistics,
+            asked,
+            make,
+            lambda place: {"held_out": units if place else ()},
+            evaluates=True,
+        )
         write_adapter(workspace.network, workspace.whole)
         exact = summing.held_out_sum(
             workspace.network, workspace.task, units, workspace.task.max_length, self.grid
         )
-        sure = (len(names) - 1) * exact.tensors[0].numpy()
+        sure = (count - 1) * exact.tensors[0].numpy()
         none = np.zeros(self.statistics)
-        left = [none if total is None else (total - sure) * self.grid for total in totals]
-        return left, summed.replies
+        return [none if total is None else (total - sure) * self.grid for total in totals], replies
