@@ -168,6 +168,9 @@ def read_vote_study(path: Path) -> VoteStudy:
     data = rest.get("data")
     if isinstance(data, dict) and "train" in data:  # a recipe needs a test set; nothing is scored
         rest["data"] = {**data, "test": SYNTHETIC}
+    model = rest.get("model", {})
+    if isinstance(model, dict):  # no head is trained, so none needs other vectors
+        rest["model"] = {"normalize": None, "center": None, **model}
     recipe = read_tables({**rest, **_NOT_TRAINED})
     problems = _problems(recipe, votes)
     if problems:

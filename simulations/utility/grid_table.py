@@ -152,11 +152,12 @@ def _accuracies(rows: Sequence[Row], name: str, base: str) -> str:
     return "\n".join(lines)
 
 
-# What each lever gains over what stands behind it; the last is the price of privacy.
+# What each lever gains over what stands behind it; the last is the price of privacy. "default" is
+# the row of a recipe that states neither rate, clip bound nor centre.
 GAINS = {
-    "shared − own noise, rate by rule": ("shared, by rule", "own, by rule"),
+    "shared − own noise, defaults": ("shared, default", "own, default"),
     "shared noise − central DP, tuned": ("shared, tuned", "central, tuned"),
-    "levers − rate by rule": ("levers", "shared, by rule"),
+    "levers − defaults": ("levers", "shared, default"),
     "whole batches − levers": ("whole batches", "levers"),
     "long, tuned − levers": ("long, tuned", "levers"),
     "500 public records − none": ("levers, public", "levers"),
@@ -174,7 +175,8 @@ def _gains(rows: Sequence[Row]) -> str:
     for name, base in PAIRS:
         for epsilon in SHOWN[:-1]:
             cells = []
-            for one, other in GAINS.values():
+            for pair in GAINS.values():
+                one, other = (_row(stated, base) for stated in pair)
                 if epsilon not in epsilons(one):
                     cells.append("–")
                     continue
@@ -185,6 +187,11 @@ def _gains(rows: Sequence[Row]) -> str:
                 cells.append(str(apart or NOT_RUN))
             lines.append(f"| {name} | {base} | {epsilon:g} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _row(stated: str, base: str) -> str:
+    noise, _, what = stated.partition(", ")
+    return by_default(noise, base) if what == "default" else stated
 
 
 def said(run: Row) -> str:
@@ -291,10 +298,8 @@ def _checked(rows: Sequence[Row]) -> str:
 def _searched(
     rows: Sequence[Row], name: str, base: str, noise: str, epsilon: float
 ) -> Sequence[Row]:
-    """The test runs of the best setting by validation, with a centre or without; none if a search
-    that belongs to this base was not run."""
+    """The test runs of the best setting by validation, of the searches that were run: without a
+    centre, and with one where the base's defaults have one."""
     among = [row for row in (f"{noise}, tuned", f"{noise}, tuned, centred") if runs_on(row, base)]
-    found = [_test(rows, name, base, row, epsilon) for row in among]
-    if not all(found):
-        return []
-    return max(found, key=lambda runs: validation(rows, runs[0]))
+    found = [runs for row in among if (runs := _test(rows, name, base, row, epsilon))]
+    return max(found, key=lambda runs: validation(rows, runs[0])) if found else []

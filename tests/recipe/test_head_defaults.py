@@ -10,6 +10,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.errors import RecipeError
 from cloister.recipe import Recipe, parse_document, parse_recipe, read_run_recipe, sent_document
 from cloister.recipe.head_defaults import HIDDEN, LOGIT_NOISE, head_rate, mean_noise
+from cloister.recipe.vote_study import read_vote_study
 from cloister.server.aggregate_noise import aggregate_noise
 from cloister.strategies.build import make_strategy
 from cloister.training.optimizer import learning_rate_at
@@ -159,4 +160,24 @@ def test_a_recipe_s_own_vectors_are_kept(tmp_path: Path) -> None:
 )
 def test_vectors_of_other_studies_stay_as_they_are(change: str) -> None:
     recipe = parse_recipe("", [*HEAD, OTHER, change])
+    assert (recipe.model.normalize, recipe.model.center) == (None, None)
+
+
+def test_a_study_of_votes_trains_no_head_and_keeps_its_vectors(tmp_path: Path) -> None:
+    (tmp_path / "votes.toml").write_text(
+        """
+[model]
+base = "intfloat/multilingual-e5-small"
+[task]
+labels = ["good", "bad"]
+[data]
+train = "train.jsonl"
+sites = 2
+public_records = 200
+[votes]
+public = "public.jsonl"
+candidates = 6
+"""
+    )
+    recipe = read_vote_study(tmp_path / "votes.toml").recipe
     assert (recipe.model.normalize, recipe.model.center) == (None, None)
