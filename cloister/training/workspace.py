@@ -223,7 +223,7 @@ def open_workspace(
     if model.center == "public":
         hidden = int(network.base.config.get_text_config().hidden_size)
         network.center = given_center(network, model.center_values, hidden)
-    elif model.center is not None:
+    elif model.center is not None and model.center != "none":
         network.center = feature_center(network, bound, model.center)
     if isinstance(bound, Recommendation):
         made = items or item_vectors(network, bound)
