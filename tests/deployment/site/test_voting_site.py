@@ -64,9 +64,7 @@ def opened(folder: Path, base: Path, patch: pytest.MonkeyPatch, *, accepts: bool
     """A ward whose policy and standing approval let votes in, as far as `accepts` says."""
     ward = Ward.open(folder, notes(), base, patch)
     path = ward.folder / "site.toml"
-    text = path.read_text().replace("shared_noise = ", "votes = true\nshared_noise = ")
-    if "votes = true" not in text:
-        text = text.replace("[[approvals.standing]]", "[[approvals.standing]]\nvotes = true")
+    text = path.read_text().replace("votes = false", "votes = true")
     if accepts:
         text = text.replace("[accept]", "[accept]\nvotes = true")
     path.write_text(text)
@@ -148,7 +146,7 @@ def test_a_standing_approval_that_names_no_votes_lets_none_in(
     ward = opened(tmp_path / "ward", base, monkeypatch)
     path = ward.folder / "site.toml"
     head, tail = path.read_text().split("[[approvals.standing]]")
-    path.write_text(head + "[[approvals.standing]]" + tail.replace("votes = true\n", ""))
+    path.write_text(head + "[[approvals.standing]]" + tail.replace("votes = true", "votes = false"))
     again(ward)
     seen = ward.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE))
     assert seen.said[2] is Status.UNAPPROVED
