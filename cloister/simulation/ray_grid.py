@@ -127,8 +127,9 @@ def got(reference: Any, host: str) -> Any:
         raise CloisterError(
             f"the process on {host} (Ray) ended before its sites had answered "
             f"({type(error).__name__}: the node failed, or memory ran out); closed rounds are "
-            "saved, and what its sites charged stays charged: resume the run on the nodes that are "
-            "left (cloister simulate --resume --engine ray --out RUN)"
+            "saved, and what its sites charged stays charged: once Ray no longer counts on it "
+            "(`ray status`; up to a minute), resume the run on the nodes that are left (cloister "
+            "simulate --resume --engine ray --out RUN)"
         ) from error
 
 
@@ -184,8 +185,8 @@ def ray_grid(
             for one in turns
             for index, number in enumerate(one.workers)
         }
-        workers = [by_number[number] for number in range(len(plan.workers))]
-        yield RayGrid(len(study.names), plan, workers, on_error=on_error, turns=turns, kept=kept)
+        asked = [by_number[number] for number in range(len(plan.workers))]
+        yield RayGrid(len(study.names), plan, asked, on_error=on_error, turns=turns, kept=kept)
     finally:
         for one in turns:
             if one.open is None:

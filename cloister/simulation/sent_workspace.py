@@ -82,9 +82,11 @@ class SentWorkspace:
             for name, p in workspace.network.named_parameters()
             if name in changed or p.requires_grad or "lora_" in name
         }
-        from ray.cloudpickle import CloudPickler
+        from ray import cloudpickle
 
-        class Packer(CloudPickler):  # type: ignore[misc]
+        pickler: Any = cloudpickle.CloudPickler  # Ray has no types
+
+        class Packer(pickler):  # type: ignore[misc]
             """Leaves the tensors out."""
 
             def persistent_id(self, value: object) -> int | None:
@@ -101,7 +103,8 @@ class SentWorkspace:
         numbers: dict[int, int] = {}
         file = io.BytesIO()
         try:
-            Packer(file, protocol=5).dump(workspace)
+            packer: Any = Packer
+            packer(file, protocol=5).dump(workspace)
         except Exception as error:
             raise CloisterError(
                 f"--engine ray: this base or task cannot be sent to Ray's processes ({error}); use "

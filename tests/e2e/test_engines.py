@@ -125,13 +125,11 @@ def test_two_nodes_give_the_local_engine_s_adapter_and_one_may_be_killed(
             fail(cluster, cluster.list_all_nodes()[1])
         return found
 
-    monkeypatch.setattr(KeptHere, "answer", answer)
     place, told = RunDirectory.create(tmp_path / "run", recipe), []
-    with (
-        ray_places(cluster.address) as nodes,
-        pytest.raises(CloisterError, match=r"the process on .* .Ray. ended before its sites"),
-    ):
-        simulate(recipe, place, "ray", Events(on_base=told.append), ray=nodes)
+    with pytest.MonkeyPatch.context() as patch, ray_places(cluster.address) as nodes:
+        patch.setattr(KeptHere, "answer", answer)
+        with pytest.raises(CloisterError, match=r"the process on .* .Ray. ended before its sites"):
+            simulate(recipe, place, "ray", Events(on_base=told.append), ray=nodes)
     assert "workers: 2 processes on 2 nodes of Ray, 1 thread each" in told
     assert len(place.metrics()) == 1
     (site,) = set(charged)
@@ -139,6 +137,7 @@ def test_two_nodes_give_the_local_engine_s_adapter_and_one_may_be_killed(
     assert ledger.has_charged(digest, 2)
     assert ledger.release_of(digest, 2) is None
 
+    cluster.wait_for_nodes(timeout=120)  # until Ray has noticed that one is gone
     with ray_places(cluster.address) as nodes:  # on the node that is left
         simulate(recipe, place, "ray", ray=nodes)
     assert len(place.metrics()) == 2
