@@ -22,8 +22,8 @@ from operator import attrgetter
 import torch
 from torch import Tensor, nn
 
-from cloister.models.prefix import ANY_LENGTH, Entry, KeptStates, filled_up
-from cloister.tasks.task import Batch
+from cloister.models.prefix import ANY_LENGTH, Entry, Fixed, KeptStates, filled_up
+from cloister.tasks.task import Batch, Example
 
 # Called for every parameter before each pass: six times as fast as a loop.
 _TRAINS, _VERSION = attrgetter("requires_grad"), attrgetter("_version")
@@ -69,6 +69,11 @@ class HeadInputs:
     def kept(self) -> KeptStates:
         """Returns the storage."""
         return self._kept
+
+    def lacks(self, example: Example, fixed: Fixed) -> bool:
+        """Returns whether a record's vector would be cached once it is computed."""
+        kept = self._current()
+        return not kept.is_closed and kept.get((example.input_ids, example.segments), fixed) is None
 
     def take(self, made_with: bytes, entries: Iterable[Entry]) -> None:
         """Caches what another process cached with parameters that `made_with` identifies; nothing

@@ -71,11 +71,12 @@ class KeptStates:
     Attributes:
         made_with: Identifies the parameters that the states were computed with, where these may
             change (`cloister.models.head_inputs`).
+        is_closed: The argument.
     """
 
     def __init__(self, filled: Filled | None = None, *, is_closed: bool = False) -> None:
         self._states: dict[tuple[bytes, bytes, Fixed], Tensor] = {}
-        self._is_closed = is_closed
+        self.is_closed = is_closed
         self._filled = Filled() if filled is None else filled
         self._own = 0
         self._fixed: dict[Fixed, None] = {}  # those of the states, in order of their first use
@@ -103,7 +104,7 @@ class KeptStates:
 
         What identifies the record takes memory too, and counts: of a head's input it is most.
         """
-        if self._is_closed:
+        if self.is_closed:
             return
         key = _key(record, fixed)
         size = states.numel() * states.element_size() + len(key[0]) + len(key[1]) + ENTRY_BYTES
@@ -268,6 +269,11 @@ class FrozenPrefix:
     def kept(self) -> KeptStates:
         """Returns the storage."""
         return self._kept
+
+    def lacks(self, example: Example, fixed: Fixed) -> bool:
+        """Returns whether a record's states would be cached once they are computed."""
+        record = example.input_ids, example.segments
+        return not self._kept.is_closed and self._kept.get(record, fixed) is None
 
     def take(self, made_with: bytes, entries: Iterable[Entry]) -> None:
         """Caches what another process cached with parameters that `made_with` identifies; nothing
