@@ -1,10 +1,12 @@
 """Whole simulations beside Flower's stock one.
 
     python -m benchmarks.peer_simulations [--texts FILE.jsonl] [--sites 10] [--rounds 5] [--turns 1]
+        [--batch 64]
 
 Each side runs in processes of its own, in turns: the same texts, sites and rounds, one batch a site
-and round, adapters of rank 8 and a head, no privacy. The figures are the CPU time and the memory of
-all processes of a side; the wall time is beside it.
+and round, adapters of rank 8 and a head, no privacy. Ours runs as it is (which divides the sites
+among worker processes where that pays), in one process, and on Ray. The figures are the CPU time
+and the memory of all processes of a side; the wall time is beside it.
 """
 
 from __future__ import annotations
@@ -24,29 +26,47 @@ from benchmarks.peer_steps import LONGEST, RANK, RATE
 from benchmarks.process_tree import Used, used_by
 
 STOCK, LOCAL, RAY = "Flower's stock simulation", "Cloister, local", "Cloister, --engine ray"
+ALONE = "Cloister, one process"
+# What the command of ours has more, by side.
+ENGINES: Mapping[str, tuple[str, ...]] = {
+    LOCAL: (),
+    ALONE: ("--workers", "1"),
+    RAY: ("--engine", "ray"),
+}
 BATCH = 64
 # Records that our side scores, once.
 TEST_RECORDS = 50
 # Goals of README.md: the peer's time over ours.
-GOALS: Mapping[str, tuple[str, float]] = {LOCAL: ("local", 4.0), RAY: ("--engine ray", 2.0)}
+GOALS: Mapping[str, tuple[str, float]] = {
+    LOCAL: ("local", 4.0),
+    ALONE: ("one process", 4.0),
+    RAY: ("--engine ray", 2.0),
+}
 MEMORY_GOAL = 5.0
 
 
 def command_of(
-    side: str, texts: str, sites: int, rounds: int, out: Path, test: Path | None = None
+    side: str,
+    texts: str,
+    sites: int,
+    rounds: int,
+    out: Path,
+    test: Path | None = None,
+    batch: int = BATCH,
 ) -> list[str]:
     """The command of one side.
 
     Args:
-        side: `STOCK`, `LOCAL` or `RAY`.
+        side: `STOCK`, or one of `ENGINES`.
         texts: Records with text and label.
         sites: Number of sites.
         rounds: Number of rounds.
         out: A folder that does not exist yet, for our run.
         test: Records that our run scores once at its end; None: the texts have a test split.
+        batch: Records of a site's batch.
     """
     if side == STOCK:
-        numbers = (str(sites), str(rounds), str(BATCH))
+        numbers = (str(sites), str(rounds), str(batch))
         return [sys.executable, "-m", "benchmarks.flower_stock", texts, *numbers]
     settings = {
         "data.train": texts,
@@ -60,7 +80,7 @@ def command_of(
         "lora.target_modules": '["query", "value"]',
         "training.mode": "local-steps",
         "training.local_steps": 1,
-        "training.expected_batch_size": BATCH,
+        "training.expected_batch_size": batch,
         "training.learning_rate": RATE,
         "privacy.enabled": "false",
         "federation.num_rounds": rounds,
@@ -68,15 +88,19 @@ def command_of(
         "tracking.tensorboard": "false",
     }
     given = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    engine = ["--engine", "ray"] if side == RAY else []
     words = [sys.executable, "-m", "cloister", "simulate", "--no-twin", "--out", str(out)]
-    return [*words, *engine, *given]
+    return [*words, *ENGINES[side], *given]
 
 
 def measured(
-    texts: str, sites: int, rounds: int, turns: int, run: Callable[[list[str]], Used] = used_by
+    texts: str,
+    sites: int,
+    rounds: int,
+    turns: int,
+    run: Callable[[list[str]], Used] = used_by,
+    batch: int = BATCH,
 ) -> tuple[dict[str, list[Used]], dict[str, str]]:
-    """Measures all sides in turns.
+    """Measures all sides in turns; the arguments are those of `command_of`.
 
     Returns:
         What each side used, by turn; and by name why a side was not measured.
@@ -84,12 +108,12 @@ def measured(
     absent = {}
     if importlib.util.find_spec("ray") is None:
         absent = dict.fromkeys((STOCK, RAY), "Ray is not installed (the extra `ray`)")
-    found: dict[str, list[Used]] = {s: [] for s in (STOCK, LOCAL, RAY) if s not in absent}
+    found: dict[str, list[Used]] = {s: [] for s in (STOCK, *ENGINES) if s not in absent}
     for _ in range(turns):
         for side, taken in found.items():
             with tempfile.TemporaryDirectory() as folder:
                 out, test = Path(folder) / "run", few_of(texts, Path(folder) / "test.jsonl")
-                taken.append(run(command_of(side, texts, sites, rounds, out, test)))
+                taken.append(run(command_of(side, texts, sites, rounds, out, test, batch)))
     return found, absent
 
 
@@ -133,8 +157,9 @@ def main() -> None:
     parser.add_argument("--sites", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--turns", type=int, default=1, help="how often each side runs")
+    parser.add_argument("--batch", type=int, default=BATCH, help="records of a site's batch")
     asked = parser.parse_args()
-    found, absent = measured(asked.texts, asked.sites, asked.rounds, asked.turns)
+    found, absent = measured(asked.texts, asked.sites, asked.rounds, asked.turns, batch=asked.batch)
     print(f"load {os.getloadavg()}")
     for side, turns in found.items():
         for used in turns:

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import exchange, peer_simulations, peer_steps, peers
 from benchmarks.figure import Figure
 from benchmarks.page import page_of
-from benchmarks.peer_simulations import LOCAL, RAY, STOCK, command_of
+from benchmarks.peer_simulations import ALONE, LOCAL, RAY, STOCK, command_of
 from benchmarks.peer_steps import Absent, fastdp_engine
 from benchmarks.peers import Peers, Side
 from benchmarks.process_tree import Used, used_by
@@ -67,6 +67,9 @@ def test_our_simulation_s_settings_are_a_recipe_s(tmp_path: Path) -> None:
     assert (recipe.data.sites, recipe.federation.num_rounds) == (10, 5)
     assert recipe.privacy.enabled is False
     assert "ray" in command_of(RAY, "texts.jsonl", 10, 5, tmp_path / "run")
+    alone = command_of(ALONE, "texts.jsonl", 10, 5, tmp_path / "run", batch=20)
+    assert alone[alone.index("--workers") + 1] == "1"
+    assert "training.expected_batch_size=20" in alone
     assert "benchmarks.flower_stock" in command_of(STOCK, "texts.jsonl", 10, 5, tmp_path / "run")
 
 
@@ -80,13 +83,13 @@ def test_simulations_take_turns_and_without_ray_only_ours_runs(
         return Used(2.0 if "benchmarks.flower_stock" in command else 1.0, 1.0, 10)
 
     found, absent = peer_simulations.measured("t", 10, 5, 2, run)
-    assert len(ran) == 6
+    assert len(ran) == 8
     assert absent == {}
     figures = {one.name: one.value for one in peer_simulations.figures(10, found)}
     assert figures[f"{STOCK} ÷ ours (local), 10 sites: CPU"] == 2.0
     monkeypatch.setattr(peer_simulations.importlib.util, "find_spec", lambda name: None)
     found, absent = peer_simulations.measured("t", 10, 5, 1, run)
-    assert set(found) == {LOCAL}
+    assert set(found) == {LOCAL, ALONE}
     assert set(absent) == {STOCK, RAY}
     assert list(peer_simulations.figures(10, found)) == []
 
