@@ -31,7 +31,14 @@ ATTRIBUTES = {
         "_retry_invoker",
         "_run",
         "_runtime_client",
-    )
+    ),
+    ("flwr.server.superlink.linkstate.sql_linkstate", "SqlLinkState"): (
+        "_cleanup_expired_task_tokens",
+    ),
+    ("flwr.supercore.protobuf.translation", "ProtobufTranslationMiddleware"): (
+        "_check_request_media_type",
+        "_parse_request",
+    ),
 }
 
 

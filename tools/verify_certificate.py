@@ -642,7 +642,8 @@ def check_site(name, file, key, adapter, base):
     need(type(version) is int and version in CERTIFICATE, "another version")
     need(set(stated) == CERTIFICATE[version] and stated["kind"] == "certificate", "unknown claims")
     need(stated["site"] == name and stated["key"] == key, "another site's certificate")
-    need(stated["adapter"] == adapter, "a certificate for another adapter")
+    made = "data set" if stated.get("votes") and not stated["rounds"] else "adapter"
+    need(stated["adapter"] == adapter, f"a certificate for another {made}")
     need(stated["base"] == base, "a certificate for another base model")
     begin, plans, charges, releases, life, head = walk(file["ledger"], key)
     mine = {place: c for place, c in charges.items() if place[0] == stated["study"]}
@@ -782,11 +783,11 @@ def check_bundle(path, keys):
     for number, site, own, entry, *rest in received:
         kind = rest[0] if rest else "training"
         need(rest in ([], ["evaluation"], ["vote"]), f"{site}: an unknown kind of release")
-        need((number, site, kind) not in seen, f"{site}: two updates in round {number}")
+        need((number, site, kind) not in seen, f"{site}: two of one kind in round {number}")
         seen.add((number, site, kind))
         need(
             type(number) is int and found[site][1].get((number, kind)) == (own, entry),
-            f"{site}: an update of round {number} left without its ledger",
+            f"{site}: of round {number} something left ({kind}) that is not in its ledger",
         )
     return {name: (stated, promise) for name, (stated, _, promise) in found.items()}
 

@@ -202,6 +202,7 @@ def _report(checks: list[Check], plan: Plan, as_json: bool) -> None:
 def _tell(checks: list[Any], refuted: int) -> None:
     from rich.markup import escape
 
+    from cloister.audit.statistics import LEVEL, MOST_CHECKS
     from cloister.cli.terminal import Terminal
 
     console = Terminal()
@@ -215,6 +216,7 @@ def _tell(checks: list[Any], refuted: int) -> None:
         console.print(f"    [dim]{escape(check.law)}[/]", markup=True)
     console.print(
         f"{len(checks) - refuted} of {len(checks)} checks not refuted. A sound mechanism "
-        "fails one of them once in 100,000 runs; passing proves nothing.",
+        f"fails one of them at most once in {1 / (MOST_CHECKS * LEVEL):,.0f} runs; passing proves "
+        "nothing.",
         highlight=False,
     )

@@ -68,7 +68,8 @@ T = TypeVar("T")
 # Most entries that are kept, two per study: a coordinator that proposes endless studies must not
 # fill the disk.
 KEPT = 64
-# Standard deviations of a batch's size that a period allows for: 3·10⁻⁷ of draws lie above.
+# Standard deviations of a batch's size that a period allows for: by the Poisson law 2·10⁻⁶ of
+# batches of 64 lie above, and 1.2·10⁻⁵ of batches of 8.
 SPREAD = 5.0
 # Records that are scored to measure how long one takes alone.
 SCORED = 8
@@ -98,8 +99,8 @@ class Times:
     def of_evaluation(self, plan: Plan, units: int) -> float:
         """Seconds of an evaluation of held-out units, each with as many records as count.
 
-        A keyed hash holds each unit out by itself, so where U are declared at most U + SPREAD · √U
-        are held out, but once in a million data sets.
+        A keyed hash holds each unit out by itself, so where U are declared (at least 30) more than
+        U + SPREAD · √U are held out in at most one of 250,000 data sets.
 
         Args:
             plan: The site's.
@@ -111,8 +112,8 @@ class Times:
         """Seconds of a round if all its batches are as large as Poisson batches get.
 
         The size of a Poisson batch has a standard deviation of at most √B around B, and exceeds B
-        by SPREAD of them less than once in a million steps. Each of several processes computes a
-        share, on average B / processes, and the round waits for the slowest.
+        by SPREAD of them at most once in 500,000 steps of 64 units or more. Each of several
+        processes computes a share, on average B / processes, and the round waits for the slowest.
 
         Args:
             plan: The site's.

@@ -252,6 +252,13 @@ class Recipe:
         return self.training.public_step_count
 
     @property
+    def most_steps(self) -> int:
+        """The most steps that a site is charged for in the study, private evaluations among
+        them."""
+        rounds = self.training.local_steps * self.federation.num_rounds
+        return rounds + len(self.privacy.evaluation_rounds or ())
+
+    @property
     def begins_from_seed(self) -> bool:
         """Whether tensors that no round has trained yet have the values that the seed gives."""
         is_fresh = self.study.start is None and not self.public_steps

@@ -128,7 +128,13 @@ def test_a_run_writes_records_with_the_plan_s_promise_and_both_verifiers_take_th
     bundle = place / "certificates" / "bundle.zip"
     assert verdicts(bundle, keys) == (True, True)
     assert cli(["audit", "verify", str(bundle), "--keys", str(bundle.with_name("keys.json"))]) == 0
-    assert "2 of 2" in capsys.readouterr().out  # a narrow table breaks its words
+    told = capsys.readouterr().out
+    assert "2 of 2" in told  # a narrow table breaks its words
+    words = " ".join(told.split())
+    assert "The data set's files are those that every site certified" in words
+    assert "coordinator says it received (4 votes) is in its site's ledger" in words
+    assert "the data set's records are those that the released votes chose" in words
+    assert not {"adapter", "adapter's", "updates", "hyper-parameters,"} & set(words.split())
 
 
 def test_a_planted_canary_is_not_reproduced_unless_candidates_are_private(

@@ -296,10 +296,8 @@ class DeployedStudy:
         observer = Journal(recipe, run)
         study = self.coordinator.study(self.participants, observer)
         state = run_study(grid, study)
-        most_steps = recipe.training.local_steps * recipe.federation.num_rounds
-        most_steps += len(recipe.privacy.evaluation_rounds or ())
         certificates = (
-            collect_certificates(grid, study, state.round, most_steps) if state.round else {}
+            collect_certificates(grid, study, state.round, recipe.most_steps) if state.round else {}
         )
         for site, (content, _) in certificates.items():
             run.save_certificate(site, content)
