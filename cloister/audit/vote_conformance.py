@@ -30,7 +30,7 @@ from cloister.ledger.storage import LedgerFile
 from cloister.models.state import write_adapter
 from cloister.privacy.clipping import ClippedSum
 from cloister.privacy.plan import Plan
-from cloister.privacy.votes import BOUND, FEWEST, HISTOGRAM
+from cloister.privacy.votes import BOUND, FEWEST, HISTOGRAM, votes_shapes
 from cloister.protocol.candidates import CandidateText, encode_candidates
 from cloister.protocol.exchange import RoundReply, RoundRequest, Step
 from cloister.recipe import Recipe
@@ -59,33 +59,53 @@ def vote_checks(recipe: Recipe, audited: AuditedSite, plan: Plan) -> list[Check]
         audited: A site with synthetic records.
         plan: The study's plan.
     """
-    assert plan.votes is not None
-    count = max(FEWEST, min(plan.votes, MOST_AUDITED))
-    # The records' own texts, so that votes are spread; repeated, so that some are tied.
-    texts = [record for record in audited.records if isinstance(record, TextRecord)]
-    chosen = [texts[place % len(texts)] for place in range(count)]
-    candidates = [CandidateText(one.text, one.label) for one in chosen]
+    candidates = ballot_for(audited, plan)
+    plan = with_candidates(plan, len(candidates))
     with tempfile.TemporaryDirectory() as folder:
-        study = _VotingStudy(recipe, audited, _with(plan, count), candidates, Path(folder))
+        study = _VotingStudy(recipe, audited, plan, candidates, Path(folder))
         return [
-            *_influence(audited, candidates),
+            *vote_influence(audited, candidates),
             study.noise(),
             study.exactly(),
             *study.entries(),
         ]
 
 
-def _with(plan: Plan, count: int) -> Plan:
-    return replace(plan, votes=count, message=((HISTOGRAM, (count,)),))
+def ballot_for(audited: AuditedSite, plan: Plan) -> list[CandidateText]:
+    """Returns candidates for an audit: the records' own texts, so that votes are spread; repeated,
+    so that some are tied.
+
+    Args:
+        audited: A site with synthetic records.
+        plan: A plan of votes.
+    """
+    assert plan.votes is not None
+    count = max(FEWEST, min(plan.votes, MOST_AUDITED))
+    texts = [record for record in audited.records if isinstance(record, TextRecord)]
+    chosen = [texts[place % len(texts)] for place in range(count)]
+    return [CandidateText(one.text, one.label) for one in chosen]
 
 
-def _influence(audited: AuditedSite, candidates: Sequence[CandidateText]) -> list[Check]:
-    """Leaves out each unit in turn, compares its votes with those by hand, and clips long ones."""
+def with_candidates(plan: Plan, count: int) -> Plan:
+    """Returns a plan of votes for another number of candidates."""
+    return replace(plan, votes=count, message=tuple(votes_shapes(count).items()))
+
+
+def vote_influence(
+    audited: AuditedSite, candidates: Sequence[CandidateText], grid: float | None = None
+) -> list[Check]:
+    """Leaves out each unit in turn, compares its votes with those by hand, and clips long ones.
+
+    Args:
+        audited: A site with synthetic records.
+        candidates: The candidates.
+        grid: The grid of a sum with shared noise; None: that of the bound.
+    """
     workspace, units = audited.workspace, list(audited.units)
     write_adapter(workspace.network, workspace.start)
 
     def total(of: Sequence[UnitExamples]) -> ClippedSum:
-        return summing.vote_sum(workspace.network, workspace.task, of, candidates)
+        return summing.vote_sum(workspace.network, workspace.task, of, candidates, grid)
 
     whole, longest, companions, wrong = total(units), 0.0, 0, 0
     vectors = [_unit_vector(audited, candidate) for candidate in candidates]
@@ -98,7 +118,7 @@ def _influence(audited: AuditedSite, candidates: Sequence[CandidateText]) -> lis
         wrong += not np.allclose(given, _by_hand(audited, unit, candidates, vectors), atol=1e-4)
     rng = np.random.default_rng(0)
     for _ in range(LONGS):
-        found = summing.clipped_votes(rng.normal(0, LONG, (1, len(candidates))))
+        found = summing.clipped_votes(rng.normal(0, LONG, (1, len(candidates))), grid)
         longest = max(longest, float(np.linalg.norm(_values(found))) * found.grid)
     return [
         exact_check(

@@ -25,7 +25,7 @@ from cloister.client.evaluating import check_listed, evaluate, evaluated_securel
 from cloister.client.rollback import check_seen
 from cloister.client.secure import SecureExchange, agreed_terms
 from cloister.client.site import Site
-from cloister.client.voting import vote
+from cloister.client.voting import check_voting, vote, voted_securely
 from cloister.errors import RefusedError, UsageError
 from cloister.evidence.certificate_alone import to_bytes
 from cloister.ledger.charge import Released
@@ -93,7 +93,7 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
         return _released(site, request, evaluate(admitted, request))
     if request.step is Step.VOTE:
         return _released(site, request, vote(admitted, request))
-    if plan.votes is not None:
+    if plan.votes is not None and (plan.sharing is None or request.step is Step.TRAIN):
         raise RefusedError(f"{request.step} was asked; this study's plan lists votes alone")
     if not 1 <= request.round <= plan.num_rounds:
         raise RefusedError(f"round {request.round} is outside the plan's {plan.num_rounds}")
@@ -265,6 +265,8 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
     question = Query.from_bytes(request.body)
     if question.evaluates:
         check_listed(admitted, request)
+    if plan.votes is not None:
+        check_voting(admitted, request)
     terms = agreed_terms(
         site.study, question, plan, site.policy.accept, site.name, site.ledger.public_key
     )
@@ -282,6 +284,8 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
     entropy = site.entropy(plan, request.round)
     if question.evaluates:
         return _released(site, request, evaluated_securely(admitted, request, asking, entropy))
+    if plan.votes is not None:
+        return _released(site, request, voted_securely(admitted, request, asking, entropy))
     start = Adapter({})
     if request.step is Step.MASK:
         _check_start(site, request)
