@@ -47,7 +47,7 @@ class FrozenLinear(nn.Linear):
             and not trains
             and given.numel() > 0
             and not torch.is_autocast_enabled("cpu")
-            and not torch.jit.is_tracing()
+            and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
             and not torch.compiler.is_compiling()
         )
 
