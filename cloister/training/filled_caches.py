@@ -17,8 +17,9 @@ from contextlib import suppress
 import torch
 
 from cloister.models.head_inputs import HeadInputs
+from cloister.models.kept_states import Read
 from cloister.models.network import Network
-from cloister.models.prefix import FrozenPrefix, Read
+from cloister.models.prefix import FrozenPrefix
 from cloister.tasks.task import Example, Task
 from cloister.training.passes import passes
 from cloister.training.shapes import BatchShapes
@@ -43,18 +44,20 @@ def fill_caches(
     for unit in units:
         for example in unit:
             edge = shapes.edge(len(example.input_ids))
-            if cache.lacks(example, (edge, shapes.rows(edge))):
-                new[example.input_ids, example.segments] = example
+            record = example.input_ids, example.segments
+            if cache.lacks(record, (edge, shapes.rows(edge))):
+                new[record] = example
     # A record that cannot be computed fails again in its own pass, which knows whose unit it is.
     with torch.no_grad(), suppress(Exception):
         for group in passes([tuple(new.values())], shapes):
-            batch = task.collate([row.example for row in group.rows], group.shape)
+            examples = [row.example for row in group.rows]
+            batch = task.collate(examples, group.shape)
             if isinstance(cache, HeadInputs):
                 cache.of(batch, network.computed_head_inputs)
             else:
                 cache.states(network.inputs(batch), batch.examples, batch.shape)
             fixed = (group.shape.length, group.shape.counts)
-            if any(cache.lacks(row.example, fixed) for row in group.rows):
+            if any(cache.lacks((one.input_ids, one.segments), fixed) for one in examples):
                 return  # the cache is full: the rest is computed in each pass
 
 
