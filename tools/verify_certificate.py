@@ -325,7 +325,8 @@ def is_evaluated(terms):
 
 
 def is_voted(terms):
-    """Whether a plan's votes can be: of every unit once a round, of norm 1, beside nothing else."""
+    """Whether a plan's votes can be: of every unit once a round, of norm 1, beside nothing else;
+    counts with shared noise take 32 bits."""
     votes = terms["votes"]
     return (
         type(votes) is int
@@ -335,7 +336,8 @@ def is_voted(terms):
         and terms["max_grad_norm"] == 1
         and terms["max_update_norm"] is None
         and terms["noise_multiplier"] > 0
-        and not {"sharing", "bands", "evaluations"} & set(terms)
+        and not {"bands", "evaluations"} & set(terms)
+        and terms.get("sharing", {"bits": 32})["bits"] == 32
     )
 
 

@@ -3,7 +3,7 @@
 The base's weights go into Ray's object store as read-only arrays, which every process of a node
 maps into its memory: no process reads the base's files, copies it, or checks it again, and a node
 needs no copy of the base on its disk. What a round writes (adapters, head, residuals) is copied for
-each process. Nothing that was cached of a record is sent (`models.prefix.KeptStates`).
+each process. Nothing that was cached of a record is sent (`models.kept_states`).
 """
 
 from __future__ import annotations
