@@ -45,6 +45,9 @@ FILES = 4
 # Seconds until the first polls of connected sites are over, for which they are then watched before
 # the study, and between two samples.
 SETTLED, IDLE, SAMPLE = 20.0, 20.0, 1.0
+# A round of many sites takes minutes where the sites use the coordinator's cores: none is taken for
+# silent and asked once more meanwhile.
+SLOWLY = ("federation.round_timeout=7200", "federation.absent_timeout=3600")
 PROCESSES = ("superlink", "gate", "executor")
 # Clock ticks of /proc/PID/stat in a second.
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -184,7 +187,7 @@ def _study(made: Federation, count: int, rounds: int, patience: float) -> dict[s
     waited = time.monotonic() - connected
     idle = spent(before, watch.cpu(), waited * count)
     submitted = time.monotonic()
-    place = made.submit("wide", rounds, "federation.round_timeout=1800")
+    place = made.submit("wide", rounds, *SLOWLY)
     run = RunDirectory(place)
     marks: list[tuple[float, dict[str, float]]] = []
     deadline = time.monotonic() + patience

@@ -3,25 +3,30 @@
     python -m benchmarks.peer_simulations [--texts FILE.jsonl] [--sites 10] [--rounds 5] [--turns 1]
 
 Each side runs in processes of its own, in turns: the same texts, sites and rounds, one batch a site
-and round, adapters of rank 8 and a head, no privacy. The figures are the CPU time and the memory of
-all processes of a side; the wall time is beside it.
+and round, adapters of rank 8 and a head, no privacy. Ours draws each record by itself, so its
+batches have the stock client's size on average. The figures are the CPU time and the memory of all
+processes of a side; the wall time is beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import itertools
+import json
 import os
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.figure import Figure
 from benchmarks.peer_steps import LONGEST, RANK, RATE
 from benchmarks.process_tree import Used, used_by
+from cloister.data.config import DataConfig
+from cloister.data.load import load
+from cloister.data.records import TextRecord
 
 STOCK, LOCAL, RAY = "Flower's stock simulation", "Cloister, local", "Cloister, --engine ray"
 BATCH = 64
@@ -32,27 +37,44 @@ GOALS: Mapping[str, tuple[str, float]] = {LOCAL: ("local", 4.0), RAY: ("--engine
 MEMORY_GOAL = 5.0
 
 
-def command_of(
-    side: str, texts: str, sites: int, rounds: int, out: Path, test: Path | None = None
-) -> list[str]:
+@dataclass(frozen=True)
+class Work:
+    """What each side has to do.
+
+    Args:
+        texts: A file of records with text and label, or a built-in set's name.
+        sites: Number of sites.
+        rounds: Number of rounds.
+        batch: Records of a site's batch, at most; a site with fewer takes all it has.
+    """
+
+    texts: str
+    sites: int
+    rounds: int
+    batch: int = BATCH
+
+
+def command_of(side: str, work: Work, records: list[TextRecord], folder: Path) -> list[str]:
     """The command of one side.
 
     Args:
         side: `STOCK`, `LOCAL` or `RAY`.
-        texts: Records with text and label.
-        sites: Number of sites.
-        rounds: Number of rounds.
-        out: A folder that does not exist yet, for our run.
-        test: Records that our run scores once at its end; None: the texts have a test split.
+        work: What it has to do.
+        records: The records of `work.texts`.
+        folder: Gets our run, and its test set.
     """
     if side == STOCK:
-        numbers = (str(sites), str(rounds), str(BATCH))
-        return [sys.executable, "-m", "benchmarks.flower_stock", texts, *numbers]
+        numbers = (str(work.sites), str(work.rounds), str(work.batch))
+        return [sys.executable, "-m", "benchmarks.flower_stock", work.texts, *numbers]
+    # What a site has and declares: the rate times it is the batch's expected size.
+    share = len(records) // work.sites
     settings = {
-        "data.train": texts,
-        **({} if test is None else {"data.test": test}),
-        "data.sites": sites,
+        "data.train": work.texts,
+        "data.test": test_set(records, folder / "test.jsonl"),
+        "task.labels": json.dumps(sorted({record.label for record in records})),
+        "data.sites": work.sites,
         "data.partition": "iid",
+        "data.public_records": share,
         "task.max_length": LONGEST,
         "lora.r": RANK,
         "lora.train": "both",
@@ -60,21 +82,29 @@ def command_of(
         "lora.target_modules": '["query", "value"]',
         "training.mode": "local-steps",
         "training.local_steps": 1,
-        "training.expected_batch_size": BATCH,
+        "training.expected_batch_size": min(work.batch, share),
         "training.learning_rate": RATE,
         "privacy.enabled": "false",
-        "federation.num_rounds": rounds,
-        "federation.evaluate_every": rounds,
+        "federation.num_rounds": work.rounds,
+        "federation.evaluate_every": work.rounds,
         "tracking.tensorboard": "false",
     }
     given = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     engine = ["--engine", "ray"] if side == RAY else []
-    words = [sys.executable, "-m", "cloister", "simulate", "--no-twin", "--out", str(out)]
+    words = [
+        sys.executable,
+        "-m",
+        "cloister",
+        "simulate",
+        "--no-twin",
+        "--out",
+        str(folder / "run"),
+    ]
     return [*words, *engine, *given]
 
 
 def measured(
-    texts: str, sites: int, rounds: int, turns: int, run: Callable[[list[str]], Used] = used_by
+    work: Work, turns: int, run: Callable[[list[str]], Used] = used_by
 ) -> tuple[dict[str, list[Used]], dict[str, str]]:
     """Measures all sides in turns.
 
@@ -84,24 +114,26 @@ def measured(
     absent = {}
     if importlib.util.find_spec("ray") is None:
         absent = dict.fromkeys((STOCK, RAY), "Ray is not installed (the extra `ray`)")
+    records = [
+        record
+        for record in load(work.texts, "train", "text", DataConfig(test=None))
+        if isinstance(record, TextRecord)
+    ]
     found: dict[str, list[Used]] = {s: [] for s in (STOCK, LOCAL, RAY) if s not in absent}
     for _ in range(turns):
         for side, taken in found.items():
             with tempfile.TemporaryDirectory() as folder:
-                out, test = Path(folder) / "run", few_of(texts, Path(folder) / "test.jsonl")
-                taken.append(run(command_of(side, texts, sites, rounds, out, test)))
+                taken.append(run(command_of(side, work, records, Path(folder))))
     return found, absent
 
 
-def few_of(texts: str, path: Path) -> Path | None:
-    """Writes a file's first records, as a study must have a test set; None for built-in texts.
+def test_set(records: list[TextRecord], path: Path) -> Path:
+    """Writes the first records as the test set that a study must have.
 
     The stock simulation scores nothing, so ours shall score little.
     """
-    if not Path(texts).is_file():
-        return None
-    with Path(texts).open(encoding="utf-8") as file:
-        path.write_text("".join(itertools.islice(file, TEST_RECORDS)), encoding="utf-8")
+    rows = [{"text": one.text, "label": one.label} for one in records[:TEST_RECORDS]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
@@ -132,9 +164,11 @@ def main() -> None:
     parser.add_argument("--texts", default="synthetic:hospitals", help="records with text, label")
     parser.add_argument("--sites", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=BATCH, help="records of a site's batch")
     parser.add_argument("--turns", type=int, default=1, help="how often each side runs")
     asked = parser.parse_args()
-    found, absent = measured(asked.texts, asked.sites, asked.rounds, asked.turns)
+    work = Work(asked.texts, asked.sites, asked.rounds, asked.batch)
+    found, absent = measured(work, asked.turns)
     print(f"load {os.getloadavg()}")
     for side, turns in found.items():
         for used in turns:

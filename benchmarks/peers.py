@@ -70,7 +70,8 @@ def steps(
 
 def simulations(peers: Peers, texts: str, sites: int, turns: int) -> Iterator[Figure]:
     """Measures whole simulations; yields their figures."""
-    found, absent = peer_simulations.measured(texts, sites, ROUNDS, turns)
+    asked = peer_simulations.Work(texts, sites, ROUNDS)
+    found, absent = peer_simulations.measured(asked, turns)
     work = f"simulation, {sites} sites, {ROUNDS} rounds"
     for name, used in found.items():
         cpu, wall = median(one.cpu for one in used), median(one.wall for one in used)

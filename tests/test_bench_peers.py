@@ -10,11 +10,12 @@ import pytest
 from benchmarks import exchange, peer_simulations, peer_steps, peers
 from benchmarks.figure import Figure
 from benchmarks.page import page_of
-from benchmarks.peer_simulations import LOCAL, RAY, STOCK, command_of
+from benchmarks.peer_simulations import LOCAL, RAY, STOCK, Work, command_of
 from benchmarks.peer_steps import Absent, fastdp_engine
 from benchmarks.peers import Peers, Side
 from benchmarks.process_tree import Used, used_by
 from benchmarks.turns import Taken, in_turns
+from cloister.data.records import TextRecord
 from cloister.recipe import parse_recipe
 
 
@@ -61,43 +62,53 @@ def test_a_ratio_is_the_median_of_the_turns_ratios() -> None:
     assert one / two == 2.0  # 2, 9 and 2: not the medians' ratio, 4
 
 
-def test_our_simulation_s_settings_are_a_recipe_s(tmp_path: Path) -> None:
-    words = command_of(LOCAL, "texts.jsonl", 10, 5, tmp_path / "run", tmp_path / "test.jsonl")
+# 30 records of two classes, the first 20 of one: as files that are sorted by class.
+RECORDS = [TextRecord(f"note {n}", "a" if n < 20 else "b") for n in range(30)]
+
+
+def test_our_simulation_has_the_stock_one_s_work(tmp_path: Path) -> None:
+    words = command_of(LOCAL, Work("texts.jsonl", 10, 5, 2), RECORDS, tmp_path)
     recipe = parse_recipe("", [words[i + 1] for i, word in enumerate(words) if word == "--set"])
     assert (recipe.data.sites, recipe.federation.num_rounds) == (10, 5)
     assert recipe.privacy.enabled is False
-    assert "ray" in command_of(RAY, "texts.jsonl", 10, 5, tmp_path / "run")
-    assert "benchmarks.flower_stock" in command_of(STOCK, "texts.jsonl", 10, 5, tmp_path / "run")
+    # Of the 3 records of a site 2 on average, as the stock client takes 2.
+    assert (recipe.data.public_records, recipe.training.expected_batch_size) == (3, 2)
+    assert recipe.task.labels == ("a", "b")
+    rows = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
+    assert rows == [{"text": one.text, "label": one.label} for one in RECORDS]
+    assert "ray" in command_of(RAY, Work("texts.jsonl", 10, 5), RECORDS, tmp_path)
+    stock = command_of(STOCK, Work("texts.jsonl", 10, 5, 2), RECORDS, tmp_path)
+    assert stock[1:] == ["-m", "benchmarks.flower_stock", "texts.jsonl", "10", "5", "2"]
+
+
+def test_a_site_with_less_than_a_batch_takes_all_it_has(tmp_path: Path) -> None:
+    words = command_of(LOCAL, Work("texts.jsonl", 10, 5, 64), RECORDS, tmp_path)
+    assert "training.expected_batch_size=3" in words
+    assert "data.public_records=3" in words
 
 
 def test_simulations_take_turns_and_without_ray_only_ours_runs(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(f'{{"text": "{n}", "label": "a"}}\n' for n in range(10)))
+    work = Work(str(texts), 10, 5)
     ran: list[str] = []
 
     def run(command: list[str]) -> Used:
         ran.append("stock" if "benchmarks.flower_stock" in command else command[-1])
         return Used(2.0 if "benchmarks.flower_stock" in command else 1.0, 1.0, 10)
 
-    found, absent = peer_simulations.measured("t", 10, 5, 2, run)
+    found, absent = peer_simulations.measured(work, 2, run)
     assert len(ran) == 6
     assert absent == {}
     figures = {one.name: one.value for one in peer_simulations.figures(10, found)}
     assert figures[f"{STOCK} ÷ ours (local), 10 sites: CPU"] == 2.0
     monkeypatch.setattr(peer_simulations.importlib.util, "find_spec", lambda name: None)
-    found, absent = peer_simulations.measured("t", 10, 5, 1, run)
+    found, absent = peer_simulations.measured(work, 1, run)
     assert set(found) == {LOCAL}
     assert set(absent) == {STOCK, RAY}
     assert list(peer_simulations.figures(10, found)) == []
-
-
-def test_a_few_records_of_a_file_are_the_test_set(tmp_path: Path) -> None:
-    texts = tmp_path / "texts.jsonl"
-    texts.write_text("".join(f'{{"text": "{n}", "label": "a"}}\n' for n in range(99)))
-    few = peer_simulations.few_of(str(texts), tmp_path / "test.jsonl")
-    assert few is not None
-    assert few.read_text().splitlines() == texts.read_text().splitlines()[:50]
-    assert peer_simulations.few_of("synthetic:hospitals", tmp_path / "test.jsonl") is None
 
 
 def test_what_a_command_used_has_its_children_in_it() -> None:

@@ -54,6 +54,7 @@ ROOMS = {
     "client": 9,
     "server": 9,
     "registry": 9,
+    "voting": 9,
     "simulation": 10,
     "deployment": 10,
     "audit": 11,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloister.recipe import read_recipe
+from cloister.recipe import parse_recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -162,3 +162,14 @@ def test_a_difference_is_of_the_same_records(utility: Any, tmp_path: Path) -> No
     )
     assert table.verdict(found, 25.0).endswith("missed by 5.0")
     assert table.difference(store.rows[:1], []) is None
+
+
+def test_the_default_s_row_has_the_centre_that_a_recipe_of_this_base_gets(utility: Any) -> None:
+    rows, sets = utility("grid_rows"), utility("sets")
+    for base, reading in sets.BASES.items():
+        recipe = parse_recipe("", ["lora.train=none", f"model.base={reading.base}"])
+        for noise in ("own", "shared"):
+            row = rows.by_default(noise, base)
+            (method,) = rows.ROWS[row](8.0)
+            assert (method.center is None) is (recipe.model.center is None)
+            assert (method.noise, rows.runs_on(row, base)) == (noise, True)

@@ -31,7 +31,16 @@ ATTRIBUTES = {
         "_retry_invoker",
         "_run",
         "_runtime_client",
-    )
+        "_try_push_messages",
+    ),
+    ("flwr.supercore.protobuf.client", "ProtobufClient"): ("_unary_unary",),
+    ("flwr.server.superlink.linkstate.sql_linkstate", "SqlLinkState"): (
+        "_cleanup_expired_task_tokens",
+    ),
+    ("flwr.supercore.protobuf.translation", "ProtobufTranslationMiddleware"): (
+        "_check_request_media_type",
+        "_parse_request",
+    ),
 }
 
 

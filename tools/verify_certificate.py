@@ -325,7 +325,8 @@ def is_evaluated(terms):
 
 
 def is_voted(terms):
-    """Whether a plan's votes can be: of every unit once a round, of norm 1, beside nothing else."""
+    """Whether a plan's votes can be: of every unit once a round, of norm 1, beside nothing else;
+    counts with shared noise take 32 bits."""
     votes = terms["votes"]
     return (
         type(votes) is int
@@ -335,7 +336,8 @@ def is_voted(terms):
         and terms["max_grad_norm"] == 1
         and terms["max_update_norm"] is None
         and terms["noise_multiplier"] > 0
-        and not {"sharing", "bands", "evaluations"} & set(terms)
+        and not {"bands", "evaluations"} & set(terms)
+        and terms.get("sharing", {"bits": 32})["bits"] == 32
     )
 
 
@@ -642,7 +644,8 @@ def check_site(name, file, key, adapter, base):
     need(type(version) is int and version in CERTIFICATE, "another version")
     need(set(stated) == CERTIFICATE[version] and stated["kind"] == "certificate", "unknown claims")
     need(stated["site"] == name and stated["key"] == key, "another site's certificate")
-    need(stated["adapter"] == adapter, "a certificate for another adapter")
+    made = "data set" if stated.get("votes") and not stated["rounds"] else "adapter"
+    need(stated["adapter"] == adapter, f"a certificate for another {made}")
     need(stated["base"] == base, "a certificate for another base model")
     begin, plans, charges, releases, life, head = walk(file["ledger"], key)
     mine = {place: c for place, c in charges.items() if place[0] == stated["study"]}
@@ -782,11 +785,11 @@ def check_bundle(path, keys):
     for number, site, own, entry, *rest in received:
         kind = rest[0] if rest else "training"
         need(rest in ([], ["evaluation"], ["vote"]), f"{site}: an unknown kind of release")
-        need((number, site, kind) not in seen, f"{site}: two updates in round {number}")
+        need((number, site, kind) not in seen, f"{site}: two of one kind in round {number}")
         seen.add((number, site, kind))
         need(
             type(number) is int and found[site][1].get((number, kind)) == (own, entry),
-            f"{site}: an update of round {number} left without its ledger",
+            f"{site}: of round {number} something left ({kind}) that is not in its ledger",
         )
     return {name: (stated, promise) for name, (stated, _, promise) in found.items()}
 

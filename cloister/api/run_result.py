@@ -95,6 +95,7 @@ class Result:
                 "basis": site.promise.basis.value,
                 "epsilon_spent": site.spent.epsilon,
                 "steps": site.steps,
+                "evaluations": site.evaluations,
                 "sample_rate": site.sample_rate,
                 "noise_multiplier": site.noise_multiplier,
                 "public_records": site.public_records,

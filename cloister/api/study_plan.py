@@ -80,20 +80,27 @@ def plan_study(recipe: Recipe) -> StudyPlan:
             parameters get noise.
 
     Raises:
-        UsageError: Privacy is off.
-        RefusedError: No noise meets the target.
+        UsageError: Privacy is off, or the recipe's fields contradict each other.
+        RefusedError: No noise meets the target, or the adapters have no gradients of single
+            records.
     """
     from cloister.recipe import warnings
     from cloister.simulation.planning import noised_parameters, plans_by_size
+    from cloister.simulation.recipe_checks import simulation_problem
 
     if not recipe.privacy.enabled:
         raise UsageError("privacy.enabled: false given; there is nothing to plan without privacy")
+    problem = simulation_problem(recipe)
+    # A recipe that names no data may be one for deployed sites, which this may not concern.
+    if problem is not None and not recipe.has_stand_in:
+        raise problem
     parameters, uncounted = noised_parameters(recipe)
     plans = [_facts(recipe, count, made, parameters) for made, count in plans_by_size(recipe)]
     notes = [
         *warnings(recipe),
         *(note for facts in plans for note in facts.pop("warnings")),
         *([uncounted] if uncounted is not None else []),
+        *([f"cloister simulate would refuse it: {problem}"] if problem is not None else []),
     ]
     return StudyPlan(recipe.digest(), tuple(plans), tuple(notes))
 

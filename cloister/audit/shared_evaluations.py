@@ -12,43 +12,30 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cloister.adapter.wire import encode
+from cloister.audit.asked_site import charges_of, expected_charges
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.evaluation_conformance import influence_checks, sides_check
 from cloister.audit.noise_tests import Releases, noise_check
-from cloister.audit.recorded_noise import RecordedEntropy, RecordedSite, is_sum_with_shares
-from cloister.audit.site_noise import differing, overheard
+from cloister.audit.recorded_noise import is_sum_with_shares, recorded_sites
+from cloister.audit.secure_sums import names_of, secure_totals
 from cloister.audit.statistics import Check, Floats, exact_check
-from cloister.client.admission import admit
-from cloister.client.app import make_client_app
-from cloister.client.secure import EpochKeys
+from cloister.audit.summed_sites import differing
 from cloister.client.site import Site
-from cloister.ledger.ledger import Ledger
-from cloister.ledger.storage import LedgerFile
 from cloister.models.state import write_adapter
 from cloister.privacy.evaluations import BOUND, Evaluations
 from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.sharing import Sharing
 from cloister.protocol.exchange import RoundReply
-from cloister.protocol.signed_questions import Unsigned
 from cloister.recipe import Recipe
-from cloister.server.dispatch import Dispatcher, Timeouts
-from cloister.server.replies import ReplyTerms
-from cloister.server.secure import SecureRounds
-from cloister.simulation.local_grid import LocalGrid
-from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.training import held_out_sum as summing
-from cloister.training.units import UnitExamples
 
-STUDY = "audit"
 # Evaluations of the study: with a few dozen statistics enough to notice one without noise.
 ASKED = 24
-# A budget that ends no study: what is charged is tested, and not what is covered.
-WIDE = 400.0
 # A share may be larger than σ/√h by what its grid adds (`privacy.shared_noise.SMOOTHING`): 0.2 %
 # at the smallest deviation.
 MOST_SHARE = 1.01
@@ -104,7 +91,7 @@ class _SummedEvaluations:
     @property
     def names(self) -> tuple[str, ...]:
         """The sites' names."""
-        return tuple(f"site {number}" for number in range(1, self.sharing.sites + 1))
+        return names_of(self.plan)
 
     @property
     def grid(self) -> float:
@@ -130,13 +117,7 @@ class _SummedEvaluations:
 
     def exactly(self) -> Check:
         """Asks sites whose noise is written down once, and takes it off the sum, step for step."""
-        recorded: list[RecordedEntropy] = []
-
-        def written_down(**fields: Any) -> Site:
-            site = RecordedSite(**fields)
-            recorded.append(site.recorded)
-            return site
-
+        written_down, recorded = recorded_sites()
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(folder) / f"{name}.ledger" for name in self.names]
             ((left,), _) = self._sums(paths, 1, written_down)
@@ -154,17 +135,12 @@ class _SummedEvaluations:
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(folder) / f"{number}.ledger" for number in range(len(names))]
             rows, replies = self._sums(paths, ASKED, Site)
-            charges = [_charges(path) for path in paths]
+            charges = [charges_of(path) for path in paths]
         noise = self.plan.shared_evaluation_noise(self.statistics)
         evaluations = self.plan.evaluations
         assert evaluations is not None
-        event = {
-            "noise_multiplier": evaluations.noise_multiplier,
-            "sample_rate": 1.0,
-            "steps": 1,
-            "is_private": True,
-        }
-        expected = [(number, "evaluation", event) for number in evaluations.rounds]
+        noise_multiplier = evaluations.noise_multiplier
+        expected = expected_charges(evaluations.rounds, ReleaseKind.EVALUATION, noise_multiplier)
         return [
             noise_check(
                 "noise of summed evaluations",
@@ -190,60 +166,24 @@ class _SummedEvaluations:
     def _sums(
         self, paths: Sequence[Path], asked: int, make: Callable[..., Site]
     ) -> tuple[list[Floats], list[RoundReply]]:
-        names = self.names
-        workspace, units, plan = self.audited.workspace, self.audited.units, self.plan
-        budget = simulated_budget(plan, WIDE)
-        ledgers = [Ledger.create(path, budget, plan.unit) for path in paths]
-        keys = {name: one.public_key for name, one in zip(names, ledgers, strict=True)}
-        held_out: list[Sequence[UnitExamples]] = [(), *[units] * (len(names) - 1)]
-        sites = [
-            make(
-                name=name,
-                study=STUDY,
-                plan=plan,
-                training=self.recipe.training,
-                units=(),
-                unit=plan.unit,
-                policy=simulated_policy(self.recipe, plan, budget, workspace, tuple(keys.values())),
-                ledger=ledger,
-                seed=self.recipe.study.seed,
-                keys=EpochKeys(),
-                held_out=held,
-            )
-            for name, ledger, held in zip(names, ledgers, held_out, strict=True)
-        ]
-        app = make_client_app(
-            lambda at: admit(sites[int(str(at.node_config["partition-id"]))], workspace),
-            Unsigned(),
+        audited, count = self.audited, len(paths)
+        workspace, units = audited.workspace, audited.units
+        totals, replies = secure_totals(
+            self.recipe,
+            audited,
+            self.plan,
+            paths,
+            encode(workspace.whole),
+            self.statistics,
+            asked,
+            make,
+            lambda place: {"held_out": units if place else ()},
+            evaluates=True,
         )
-        replies: list[RoundReply] = []
-        grid = LocalGrid(overheard(app, replies.append), len(names))
-        asker = Dispatcher(
-            grid, lambda _: dict.fromkeys(grid.get_node_ids(), ""), Timeouts(3600.0), Unsigned()
-        )
-        rounds = SecureRounds(
-            asker, ReplyTerms(STUDY, names, keys), keys, self.sharing, has_evaluations=True
-        )
-        nodes = dict.fromkeys(grid.get_node_ids(), "")
-        totals = [
-            rounds.run(
-                number, encode(workspace.whole), self.statistics, nodes, evaluates=True
-            ).total
-            for number in range(1, asked + 1)
-        ]
         write_adapter(workspace.network, workspace.whole)
         exact = summing.held_out_sum(
             workspace.network, workspace.task, units, workspace.task.max_length, self.grid
         )
-        sure = (len(names) - 1) * exact.tensors[0].numpy()
+        sure = (count - 1) * exact.tensors[0].numpy()
         none = np.zeros(self.statistics)
         return [none if total is None else (total - sure) * self.grid for total in totals], replies
-
-
-def _charges(path: Path) -> list[tuple[int, str | None, object]]:
-    fields = [entry.fields for entry in LedgerFile(path).entries()]
-    return [
-        (one["round"], one.get("release_kind"), one["event"])
-        for one in fields
-        if one["kind"] == "reserve"
-    ]

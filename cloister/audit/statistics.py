@@ -1,8 +1,8 @@
 """The result of a statistical check, and its error probability.
 
 A check states a figure and limits; if the law holds, the figure lies between them with probability
-1 − LEVEL. A figure outside refutes the law; a figure inside proves nothing. The tests themselves
-are in `noise_tests`, `repeat_tests` and `sampler_tests`.
+1 − LEVEL or more. A figure outside refutes the law; a figure inside proves nothing. The tests
+themselves are in `noise_tests`, `repeat_tests` and `sampler_tests`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-# Probability that one check of a sound mechanism fails. At most MOST_CHECKS checks of a run are
-# statistical (the others are exact), so at most one run in 100,000 refutes a sound mechanism: the
-# sum of the levels (Bonferroni), for any dependence between checks.
+# Largest probability that one check of a sound mechanism fails. At most MOST_CHECKS checks of a
+# run are statistical (the others are exact), so at most one run in 100,000 refutes a sound
+# mechanism: the sum of the levels (Bonferroni), for any dependence between checks.
 LEVEL = 2e-7
 MOST_CHECKS = 50
 

@@ -156,6 +156,7 @@ def _conform(study: Recipe, as_json: bool) -> None:
 
 def _conform_votes(path: Path, as_json: bool) -> None:
     from cloister.audit.audited_site import audited_site
+    from cloister.audit.shared_votes import shared_vote_checks
     from cloister.audit.unit_conformance import unit_check
     from cloister.audit.vote_conformance import vote_checks
     from cloister.recipe.vote_study import read_vote_study
@@ -164,7 +165,8 @@ def _conform_votes(path: Path, as_json: bool) -> None:
     site = audited_site(study.recipe, PERSONS, EACH)
     names = tuple(f"site {number}" for number in range(1, study.recipe.data.sites + 1))
     plan = study.plans(names)[names[0]]
-    _report([unit_check(site), *vote_checks(study.recipe, site, plan)], plan, as_json)
+    voted = shared_vote_checks if plan.sharing else vote_checks
+    _report([unit_check(site), *voted(study.recipe, site, plan)], plan, as_json)
 
 
 def _report(checks: list[Check], plan: Plan, as_json: bool) -> None:
@@ -202,6 +204,7 @@ def _report(checks: list[Check], plan: Plan, as_json: bool) -> None:
 def _tell(checks: list[Any], refuted: int) -> None:
     from rich.markup import escape
 
+    from cloister.audit.statistics import LEVEL, MOST_CHECKS
     from cloister.cli.terminal import Terminal
 
     console = Terminal()
@@ -215,6 +218,7 @@ def _tell(checks: list[Any], refuted: int) -> None:
         console.print(f"    [dim]{escape(check.law)}[/]", markup=True)
     console.print(
         f"{len(checks) - refuted} of {len(checks)} checks not refuted. A sound mechanism "
-        "fails one of them once in 100,000 runs; passing proves nothing.",
+        f"fails one of them at most once in {1 / (MOST_CHECKS * LEVEL):,.0f} runs; passing proves "
+        "nothing.",
         highlight=False,
     )

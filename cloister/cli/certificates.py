@@ -219,7 +219,8 @@ def _tell(path: Path, findings: Findings) -> None:
     console = Terminal()
     first = findings.sites[0].fields
     console.print(
-        f"{path}: nothing refuted. Study {first['study'][:12]}…, adapter {first['adapter'][:12]}…",
+        f"{path}: nothing refuted. Study {first['study'][:12]}…, {findings.outcome} "
+        f"{first['adapter'][:12]}…",
         highlight=False,
         soft_wrap=True,
     )

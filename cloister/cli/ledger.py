@@ -102,7 +102,7 @@ def verify(
         return
     typer.echo(
         f"{ledger}: valid. {verdict.charged} charged "
-        f"({counted(verdict.steps, 'step')}), "
+        f"({counted(verdict.history.training_steps, 'training step')}), "
         f"{verdict.releases} released.\n"
         f"{verdict.promise}.\n"
         + (f"{alone}.\n" if alone else "")
@@ -176,7 +176,9 @@ def _verdict_json(ledger: Path, verdict: Any) -> dict[str, object]:
         "key": verdict.public_key,
         "charges": verdict.charges,
         "releases": verdict.releases,
-        "steps": verdict.steps,
+        "steps": verdict.history.training_steps,
+        "evaluations": len(verdict.history.evaluations),
+        "votes": len(verdict.history.votes),
         "promise": verdict.promise.to_json(),
         "promise_alone": alone and alone.to_json(),
         "couples_units": verdict.history.couples_units,

@@ -51,14 +51,18 @@ def start(
     Example: cloister run start study.toml --server coordinator --watch
 
     From a finished run: cloister run start next.toml --server coordinator --from triage-1
+
+    A study of votes, which writes synthetic records and trains nothing, is started alike.
     """
     from cloister.deployment.coordinator.deployed import plans_of, resolved_recipe
+    from cloister.deployment.coordinator.deployed_votes import resolved_votes
     from cloister.deployment.coordinator.folder import ServerFolder
     from cloister.deployment.coordinator.journal import Run, RunStatus, write_run
     from cloister.deployment.coordinator.members import connecting, read_members
     from cloister.deployment.coordinator.service import submit
     from cloister.errors import UsageError
     from cloister.ledger.stated import of_plan
+    from cloister.recipe.vote_study import is_vote_study
     from cloister.server.former_run import read_former
     from cloister.server.run_directory import RunDirectory
     from cloister.server.start import keep_start
@@ -74,8 +78,18 @@ def start(
         )
     chosen = {one: members[one] for one in sorted(site or members)}
     began = None if former is None else read_former(folder.named_run(former))
-    study = resolved_recipe(
-        recipe, assignments or [], chosen, None if began is None else began.former
+    votes = is_vote_study(recipe)
+    if votes and (assignments or former):
+        raise UsageError(
+            "--set, --from: given with a study of votes, whose file states everything, and which "
+            "begins with no adapter; leave them out"
+        )
+    study = (
+        resolved_votes(recipe, chosen)
+        if votes
+        else resolved_recipe(
+            recipe, assignments or [], chosen, None if began is None else began.former
+        )
     )
     plans = plans_of(study, chosen)
     called = name or f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -174,7 +188,7 @@ def resume(name: Name, server: Server = DEFAULT, watch: Watch = False) -> None:
     place = folder.run(name)
     run = read_run(place)
     if run.standing is RunStatus.FINISHED:
-        raise UsageError(f"{name}: is finished; its adapter is in {place / 'adapter'}")
+        raise UsageError(f"{name}: is finished; its result is in {_result(place)}")
     if run.standing not in ENDED and run.standing is not RunStatus.INTERRUPTED:
         raise UsageError(f"{name}: has not ended ({run.standing}); cloister run watch shows it")
     submit(folder, replace(run, resumed=0))
@@ -227,7 +241,7 @@ def _watch(folder: ServerFolder, name: str) -> None:
                 break
             time.sleep(0.3)
     if run.standing is RunStatus.FINISHED:
-        typer.echo(f"{place / 'adapter'}")
+        typer.echo(f"{_result(place)}")
         return
     error = CloisterError(
         f"{name}: {run.standing}{': ' + run.error if run.error else ''}; continue with: cloister "
@@ -235,3 +249,9 @@ def _watch(folder: ServerFolder, name: str) -> None:
     )
     error.exit_code = run.exit_code or CloisterError.exit_code
     raise error
+
+
+def _result(place: Path) -> Path:
+    """The folder of a finished run's result: its adapter, or of a study of votes its records."""
+    records = place / "records"
+    return records if records.is_dir() else place / "adapter"

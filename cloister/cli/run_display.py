@@ -29,7 +29,7 @@ WORDS = {
     "preparing": "preparing",
     "waiting": "waits for its operator's approval",
     "ready": "ready",
-    "asked": "training",
+    "asked": "at work",
     "answered": "sent",
     "lost": "lost on the way",
     "late": "late",

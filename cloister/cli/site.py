@@ -168,9 +168,9 @@ def policy_check(
     from cloister.deployment.site.open_ledger import check_covered
     from cloister.ledger.stated import of_plan
     from cloister.names import counted
-    from cloister.recipe import read_recipe
+    from cloister.recipe.vote_study import read_study
 
-    file, study = read_site(site), read_recipe(recipe)
+    file, study = read_site(site), read_study(recipe)
     plan = accept(study, file)
     begun = check_covered(file, study.digest(), plan)
     isolated = file.policy.privacy.isolate_units
@@ -185,6 +185,7 @@ def policy_check(
             "promise": promised.to_json(),
             "rounds": plan.num_rounds,
             "evaluation_rounds": [] if plan.evaluations is None else list(plan.evaluations.rounds),
+            "votes": plan.votes,
             "noise_multiplier": plan.noise_multiplier,
             "sample_rate": plan.sample_rate,
             "max_records": plan.max_records,
@@ -202,6 +203,11 @@ def policy_check(
         typer.echo(
             "Noised statistics of the held-out units leave after round "
             f"{', '.join(map(str, plan.evaluations.rounds))} (private evaluations); ε counts them."
+        )
+    if plan.votes is not None:
+        typer.echo(
+            f"Nothing is trained: in each round every {plan.unit} votes for one of {plan.votes:,} "
+            "public texts, and noised counts leave; ε counts them."
         )
     allowed = file.policy.accept.max_message_bytes
     typer.echo(
@@ -292,10 +298,10 @@ def doctor(site: SiteToml, recipe: Study = None, as_json: AsJson = False) -> Non
     from cloister.deployment.site.checks import CheckLevel, Outcome
     from cloister.deployment.site.doctor import examine
     from cloister.errors import UnhealthyError
-    from cloister.recipe import read_recipe
+    from cloister.recipe.vote_study import read_study
 
     file = read_site(site)
-    study: Recipe | None = read_recipe(recipe) if recipe else None
+    study: Recipe | None = read_study(recipe) if recipe else None
     console = Terminal()
     colours = {CheckLevel.PASS: "green", CheckLevel.WARN: "yellow", CheckLevel.FAIL: "red"}
     outcomes: list[Outcome] = []

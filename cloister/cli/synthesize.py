@@ -15,7 +15,7 @@ from cloister.names import counted
 
 if TYPE_CHECKING:
     from cloister.export.croissant import Publication
-    from cloister.synthesis.writing import Synthesized
+    from cloister.export.synthetic_files import Synthesized
 
 # Default of --most-tokens: a message of about a hundred words.
 MOST_DRAWN_TOKENS = 128
@@ -99,7 +99,8 @@ def synthesize(
     """
     from cloister.errors import UsageError
     from cloister.export.croissant import Publication
-    from cloister.synthesis.writing import MOST_CHARACTERS, SynthesisOptions
+    from cloister.export.text_filters import MOST_CHARACTERS
+    from cloister.synthesis.writing import SynthesisOptions
     from cloister.synthesis.writing import synthesize as written
 
     published = Publication(license=license_, creator=creator, url=url)

@@ -6,6 +6,7 @@ it, and bypasses `cli.streams`, which would show colours as text.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import IO
 
@@ -15,9 +16,14 @@ from rich.segment import Segment
 from cloister.cli.streams import Printing
 from cloister.printable import printable
 
+# Width where there is no terminal: wider than any table, so that none is broken. Rich takes 80.
+UNBROKEN = 10_000
+
 
 class Terminal(Console):
     """Rich's console; strings are plain text, and markup only if a call asks for it.
+
+    Without a terminal (a pipe, a file) nothing is wrapped, unless COLUMNS states a width.
 
     Args:
         stderr: Whether it writes to stderr.
@@ -25,6 +31,8 @@ class Terminal(Console):
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, highlight=False, emoji=False)
+        if not self.is_terminal and "COLUMNS" not in os.environ:
+            self.width = UNBROKEN
 
     @property
     def file(self) -> IO[str]:

@@ -20,8 +20,9 @@ from cloister.client.site_file import SiteFile
 from cloister.errors import CloisterError, RefusedError
 from cloister.models.config import ALL_LINEAR
 from cloister.privacy.events import MOST_NOISE
-from cloister.privacy.plan import Plan, make_plan
+from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
+from cloister.recipe.plan_of import plan_of
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.plugins import installed_problem
 from cloister.tasks.score_scale import ScoreScale
@@ -116,15 +117,7 @@ def proposed_plan(recipe: Recipe, file: SiteFile) -> Plan:
         RefusedError: No noise meets the study's target there.
         UsageError: The study's batch is larger than the site's declared size.
     """
-    plan = make_plan(
-        recipe.privacy,
-        public_records=file.site.public_records,
-        expected_batch_size=recipe.training.expected_batch_size,
-        local_steps=recipe.training.local_steps,
-        num_rounds=recipe.federation.num_rounds,
-        sites=recipe.data.sites,
-    )
-    return replace(plan, message=())
+    return replace(plan_of(recipe, file.site.public_records), message=())
 
 
 def _records(task: TaskConfig, declared: RecordsConfig) -> list[str]:

@@ -20,7 +20,6 @@ from cloister.errors import RefusedError
 from cloister.ledger.charge import Charge
 from cloister.privacy.accounting import cross_check
 from cloister.privacy.plan import Plan
-from cloister.privacy.release_kind import ReleaseKind
 from cloister.training.config import TrainingConfig
 from cloister.training.held_out_sum import released_shapes
 from cloister.training.joined_processes import join
@@ -137,7 +136,7 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
             request="",
             is_private=is_private,
             units=units,
-            kind=ReleaseKind.TRAINING if plan.votes is None else ReleaseKind.VOTE,
+            kind=plan.listed[0][0],
         )
     )
     question = question_of(workspace, site.training, from_seed=site.from_seed)

@@ -42,6 +42,7 @@ EXAMPLE = """\
 # max_rounds = "FILL IN"    # such as 30
 # until = "FILL IN"         # such as 2027-06-30, without quotes: the last day, by UTC
 # shared_noise = false      # true: also studies in which sites share the noise
+# votes = false             # true: also studies of votes, which train nothing (accept.votes)
 # labels = ["FILL IN"]      # all that a study may name; absent: those of [records], and no other
 """
 
@@ -60,6 +61,7 @@ class StandingApproval:
         until: Last day, in UTC.
         shared_noise: Whether studies with shared noise match; their ε relies on
             `accept.noise_partners`.
+        votes: Whether studies of votes match; they train nothing, and publish texts that win.
         labels: A study may name these and no others; absent: exactly what `[records]` declares.
     """
 
@@ -70,6 +72,7 @@ class StandingApproval:
     max_rounds: Annotated[int, Between(1, MOST_ROUNDS)]
     until: datetime.date
     shared_noise: bool = False
+    votes: bool = False
     labels: (
         Annotated[
             tuple[Annotated[str, Text(LONGEST_LABEL, lines=True, least=1)], ...], Items(MOST_LABELS)

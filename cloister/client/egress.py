@@ -6,7 +6,7 @@ Every field is recomputed from what the site knows; none is trusted:
     round      the question's
     status     one of the words for this step (`exchange.WORDS`)
     delta      the bytes whose hash the ledger noted as this round's release, or as that of the
-               evaluation after it, and no others
+               evaluation after it or of its votes, and no others
     epsilon    `Site.stated_epsilon`: the promised ε, from plan and budget alone
     head       the hash of that release's entry
     signature  Ed25519 over all fields, computed again: it has one value for each message
@@ -206,9 +206,10 @@ def _check_secure(
     terms = site.keys.terms if site.keys is not None else None
     if terms is None:
         raise RefusedError("the reply is of secure aggregation, but the site has no keys of it")
-    evaluates = is_evaluation(asked)
+    evaluates, votes = is_evaluation(asked), site.plan.votes is not None
     if asked.step is Step.MASK:
-        summed = (evaluated if evaluates else shapes).values()
+        sent = dict(site.plan.message) if votes else shapes
+        summed = (evaluated if evaluates else sent).values()
         needed = masked_bytes(terms, sum(math.prod(shape) for shape in summed))
     elif asked.step is Step.REVEAL:
         needed = revealed_bytes(terms, len(Query.from_bytes(asked.body).boxes) + 1)
@@ -217,7 +218,8 @@ def _check_secure(
     if len(reply.delta) != needed:
         raise RefusedError(f"{asked.step}: {len(reply.delta)} bytes; {needed} are needed")
     if asked.step is Step.MASK:
-        kind = ReleaseKind.EVALUATION if evaluates else ReleaseKind.TRAINING
+        kind = ReleaseKind.VOTE if votes else ReleaseKind.TRAINING
+        kind = ReleaseKind.EVALUATION if evaluates else kind
         _check_release(reply, site, kind)
     elif (reply.head, reply.epsilon) != ("", 0.0):
         raise RefusedError(f"{asked.step}: the reply states a release, and this step has none")

@@ -30,6 +30,11 @@ EVALUATIONS_NOT_ACCEPTED = (
     "noised statistics of held-out units leave, and this site accepts no such release; set "
     "accept.evaluations = true in site.toml, or ask for a study without private evaluations"
 )
+VOTES_NOT_ACCEPTED = (
+    "accept.votes: in this study every unit votes for public texts, and noised counts of the votes "
+    "leave; this site accepts no such release: set accept.votes = true in site.toml, or ask for a "
+    "study that trains"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +102,8 @@ def _but_cost(asked: ProposedPlan, policy: SitePolicy) -> tuple[Plan | None, lis
     reasons = _not_accepted(asked, policy.accept)
     if asked.plan.evaluations is not None and not policy.accept.evaluations:
         reasons.append(EVALUATIONS_NOT_ACCEPTED)
+    if asked.plan.votes is not None and not policy.accept.votes:
+        reasons.append(VOTES_NOT_ACCEPTED)
     effective, problems = _stricter(asked.plan, policy)
     reasons += problems
     if effective is not None:
@@ -134,7 +141,9 @@ def _stricter(plan: Plan, policy: SitePolicy) -> tuple[Plan | None, list[str]]:
     if problems:
         return None, problems
     privacy, accept = policy.privacy, policy.accept
-    batch = _largest_batch(plan, privacy.max_sample_rate)
+    # A vote is of every unit, and of length 1: the switch accept.votes says whether that may be.
+    is_vote = plan.votes is not None
+    batch = _largest_batch(plan, 1.0 if is_vote else privacy.max_sample_rate)
     if batch < 1:
         problems.append(
             f"privacy.max_sample_rate: {privacy.max_sample_rate} of the declared "
@@ -149,9 +158,8 @@ def _stricter(plan: Plan, policy: SitePolicy) -> tuple[Plan | None, list[str]]:
         )
     if problems:
         return None, problems
-    bound = min(
-        math.inf if plan.max_grad_norm is None else plan.max_grad_norm, privacy.max_grad_norm
-    )
+    bound = math.inf if plan.max_grad_norm is None else plan.max_grad_norm
+    bound = bound if is_vote else min(bound, privacy.max_grad_norm)
     rounds = min(plan.num_rounds, accept.max_rounds)
     return replace(
         plan,
@@ -256,12 +264,13 @@ def _not_accepted(asked: ProposedPlan, accept: AcceptPolicy) -> list[str]:
             f"accept.base_sha256: base model {asked.base_sha256} asked, which this site does not "
             "know; to trust it, add the hash in site.toml"
         )
-    if accept.methods and asked.method not in accept.methods:
+    adapts = asked.plan.votes is None
+    if adapts and accept.methods and asked.method not in accept.methods:
         reasons.append(
             f"accept.methods: {asked.method!r} asked; this site trains "
             f"{listed(accept.methods)}; to join, add it in site.toml"
         )
-    modules = asked.target_modules
+    modules = asked.target_modules if adapts else None
     others = [name for name in modules or () if not _is_named(name, accept.target_modules)]
     if accept.target_modules and modules == ():
         reasons.append(
@@ -333,9 +342,14 @@ def _not_shared(plan: Plan, effective: Plan, accept: AcceptPolicy) -> list[str]:
 
 
 def _under_noised(plan: Plan, policy: SitePolicy) -> list[str]:
-    """Why evaluations have too little noise; a site adds no more of it than the plan says, because
-    the coordinator's intervals count on that."""
+    """Why evaluations or votes have too little noise; a site adds no more of it than the plan says,
+    because the coordinator's intervals and thresholds count on that."""
     least, evaluations = policy.privacy.min_noise_multiplier, plan.evaluations
+    if plan.votes is not None and policy.accept.votes and plan.noise_multiplier < least:
+        return [
+            f"privacy.min_noise_multiplier: votes with noise multiplier {plan.noise_multiplier:g} "
+            f"asked; at least {least:g} is needed here: ask for a smaller privacy.epsilon"
+        ]
     if evaluations is None or not policy.accept.evaluations:
         return []
     if evaluations.noise_multiplier >= least:

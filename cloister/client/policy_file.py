@@ -70,6 +70,7 @@ max_adapter_value = 100.0
 max_length = 512            # tokens of a record
 templates = []              # SHA-256 of accepted chat templates in recipes; empty: none
 evaluations = false         # true: noised statistics of held-out units leave, counted by ε
+votes = false               # true: noised counts of all units' votes leave, counted by ε
 noise_partners = []         # keys of the ledgers whose share of the noise is relied on
 min_colluding = 1           # how many of them may collude with the coordinator, at least
 """
@@ -180,6 +181,10 @@ class AcceptPolicy:
         evaluations: Whether the site joins studies with private evaluations, in which noised
             statistics of its held-out units leave, too. The default is no: an institution may hold
             units out to score adapters at home, and that alone permits no release about them.
+        votes: Whether the site joins studies of votes, in which nothing is trained: every unit
+            votes for the public text nearest to it, and noised counts leave. The default is no: no
+            batch is drawn, so each round counts every unit. `privacy.max_sample_rate` and
+            `privacy.max_grad_norm` say nothing of votes, each of which has length 1.
         noise_partners: Public keys (hex) of the ledgers of the institutions whose share of the
             noise this site relies on, in studies with shared noise under secure aggregation. Get
             each key from its institution, not from the coordinator. Empty: the site joins no such
@@ -199,6 +204,7 @@ class AcceptPolicy:
     max_length: Annotated[int, Between(1, LONGEST_RECORD)] = 4096
     templates: Named = ()
     evaluations: bool = False
+    votes: bool = False
     noise_partners: Annotated[tuple[str, ...], Items(MOST_SITES)] = ()
     min_colluding: Annotated[int, Between(0, MOST_SITES)] = 1
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from cloister.adapter.wire import encode
 from cloister.client.admission import Admitted
@@ -46,6 +47,7 @@ from cloister.models.state import write_adapter
 from cloister.privacy.correlated_noise import BandedStep, RecentNoise
 from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.plan import Plan
+from cloister.protocol.candidates import CandidateText
 from cloister.recipe import Recipe
 from cloister.tasks.bare_text import score_ends
 from cloister.tasks.cut import MOST_ITEMS, most_characters, most_turns
@@ -56,9 +58,11 @@ from cloister.training.config import TrainingConfig
 from cloister.training.held_out_sum import held_out_sum
 from cloister.training.local import local_update
 from cloister.training.memory import OptimizerMemory
+from cloister.training.numerics import pinned
 from cloister.training.proof import Proof, prove
 from cloister.training.proof_key import version
 from cloister.training.shared import shared_gradient
+from cloister.training.vote_sum import Ballot, ballot_of, unit_votes
 from cloister.training.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -68,7 +72,8 @@ T = TypeVar("T")
 # Most entries that are kept, two per study: a coordinator that proposes endless studies must not
 # fill the disk.
 KEPT = 64
-# Standard deviations of a batch's size that a period allows for: 3·10⁻⁷ of draws lie above.
+# Standard deviations of a batch's size that a period allows for: by the Poisson law 2·10⁻⁶ of
+# batches of 64 lie above, and 1.2·10⁻⁵ of batches of 8.
 SPREAD = 5.0
 # Records that are scored to measure how long one takes alone.
 SCORED = 8
@@ -89,17 +94,31 @@ class Times:
             several kinds.
         scoring: Scoring one record of greatest length alone, as private evaluations do; 0 where the
             plan has none.
+        voting: Finding the vote of one record of greatest length; 0 where the plan has no votes.
+        candidate: Computing the vector of one candidate text; 0 where the plan has no votes.
     """
 
     step: float
     encoding: float
     scoring: float = 0.0
+    voting: float = 0.0
+    candidate: float = 0.0
+
+    def of_votes(self, plan: Plan, candidates: int) -> float:
+        """Seconds of a round of votes.
+
+        Args:
+            plan: The site's.
+            candidates: Number of candidate texts.
+        """
+        records = plan.public_records * plan.max_records
+        return BESIDE + self.candidate * candidates + self.voting * records
 
     def of_evaluation(self, plan: Plan, units: int) -> float:
         """Seconds of an evaluation of held-out units, each with as many records as count.
 
-        A keyed hash holds each unit out by itself, so where U are declared at most U + SPREAD · √U
-        are held out, but once in a million data sets.
+        A keyed hash holds each unit out by itself, so where U are declared (at least 30) more than
+        U + SPREAD · √U are held out in at most one of 250,000 data sets.
 
         Args:
             plan: The site's.
@@ -111,8 +130,8 @@ class Times:
         """Seconds of a round if all its batches are as large as Poisson batches get.
 
         The size of a Poisson batch has a standard deviation of at most √B around B, and exceeds B
-        by SPREAD of them less than once in a million steps. Each of several processes computes a
-        share, on average B / processes, and the round waits for the slowest.
+        by SPREAD of them at most once in 500,000 steps of 64 units or more. Each of several
+        processes computes a share, on average B / processes, and the round waits for the slowest.
 
         Args:
             plan: The site's.
@@ -216,6 +235,7 @@ def _key(admitted: Admitted, recipe: Recipe) -> str:
         "shapes": admitted.shapes.to_json() if admitted.shapes else None,
         "plan": [plan.public_records, plan.expected_batch_size, plan.max_records, plan.unit],
         **({"evaluates": True} if plan.evaluations is not None else {}),
+        **({"votes": plan.votes} if plan.votes is not None else {}),
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
@@ -245,6 +265,9 @@ def _measured_apart(admitted: Admitted, length: int) -> Times:
             for record in largest_records(workspace.task.record_kind, names, length, ends[1])
         )
         write_adapter(workspace.network, workspace.start)
+        if plan.votes is not None:
+            voting, candidate = _voting_seconds(admitted, longest, plan.votes)
+            return Times(0.0, encoding, voting=voting, candidate=candidate)
         workspace.train_names(frozenset(workspace.start))
         _step_seconds(
             admitted, longest, WARM
@@ -318,6 +341,32 @@ def _scoring_seconds(admitted: Admitted, longest: list[Example]) -> float:
     started = time.perf_counter()
     held_out_sum(workspace.network, workspace.task, units, workspace.task.max_length)
     return (time.perf_counter() - started) / SCORED
+
+
+def _voting_seconds(
+    admitted: Admitted, longest: list[Example], candidates: int
+) -> tuple[float, float]:
+    """Seconds to find one record's vote among so many candidates, and to compute one candidate's
+    vector; first ones also load kernels, and do not count."""
+    workspace = admitted.workspace
+    network, task = workspace.network, workspace.task
+    text = _repeated("text", task.max_length)
+    few = [CandidateText(text, task.labels[0])] * SCORED
+    units = [(one,) for one in itertools.islice(itertools.cycle(longest), SCORED)]
+    with torch.no_grad(), network.apart(keeping=False), pinned():
+        ballot_of(network, task, few[:1])
+        started = time.perf_counter()
+        known = ballot_of(network, task, few)
+        candidate = (time.perf_counter() - started) / SCORED
+        width = len(next(iter(known.by_label.values()))[1][0]) if known.by_label else 1
+        wide = np.full((candidates, width), 1 / math.sqrt(width))
+        places = np.arange(candidates)
+        ballot = Ballot(candidates, dict.fromkeys(range(len(task.labels)), (places, wide)))
+        unit_votes(network, task, ballot, units[0])
+        started = time.perf_counter()
+        for unit in units:
+            unit_votes(network, task, ballot, unit)
+        return (time.perf_counter() - started) / SCORED, candidate
 
 
 def _any_banded(admitted: Admitted, count: int) -> BandedStep | None:

@@ -6,6 +6,7 @@ round is charged, and every error becomes `spent`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from cloister.client.evaluating import check_listed, evaluate, evaluated_securel
 from cloister.client.rollback import check_seen
 from cloister.client.secure import SecureExchange, agreed_terms
 from cloister.client.site import Site
-from cloister.client.voting import vote
+from cloister.client.voting import check_voting, vote, voted_securely
 from cloister.errors import RefusedError, UsageError
 from cloister.evidence.certificate_alone import to_bytes
 from cloister.ledger.charge import Released
@@ -43,6 +44,8 @@ from cloister.training.shared import shared_gradient
 from cloister.training.workspace import Workspace
 
 OnStep = Callable[[], None]
+
+log = logging.getLogger(__name__)
 
 
 def answer(site: Site, workspace: Workspace, request: RoundRequest, on_step: OnStep) -> RoundReply:
@@ -93,7 +96,7 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
         return _released(site, request, evaluate(admitted, request))
     if request.step is Step.VOTE:
         return _released(site, request, vote(admitted, request))
-    if plan.votes is not None:
+    if plan.votes is not None and (plan.sharing is None or request.step is Step.TRAIN):
         raise RefusedError(f"{request.step} was asked; this study's plan lists votes alone")
     if not 1 <= request.round <= plan.num_rounds:
         raise RefusedError(f"round {request.round} is outside the plan's {plan.num_rounds}")
@@ -265,6 +268,8 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
     question = Query.from_bytes(request.body)
     if question.evaluates:
         check_listed(admitted, request)
+    if plan.votes is not None:
+        check_voting(admitted, request)
     terms = agreed_terms(
         site.study, question, plan, site.policy.accept, site.name, site.ledger.public_key
     )
@@ -282,6 +287,8 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
     entropy = site.entropy(plan, request.round)
     if question.evaluates:
         return _released(site, request, evaluated_securely(admitted, request, asking, entropy))
+    if plan.votes is not None:
+        return _released(site, request, voted_securely(admitted, request, asking, entropy))
     start = Adapter({})
     if request.step is Step.MASK:
         _check_start(site, request)
@@ -369,8 +376,13 @@ def _delivered(admitted: Admitted, request: RoundRequest) -> RoundReply:
 def _certified(admitted: Admitted, request: RoundRequest) -> RoundReply:
     """Answers with the site's certificate, a function of its ledger, which holds no record."""
     site = admitted.site
-    if site.banding is not None:
-        site.banding.end()  # it is asked when a study ends: no further step needs the noise
+    # It is asked when a study ends: no further step needs the noise.
+    if site.banding is not None and site.banding.end():
+        log.warning(
+            "study %s: its certificate was asked for before its last round, so it ends at this "
+            "site: the secret noise of its last steps was removed",
+            site.study[:12],
+        )
     try:
         certificate = site.ledger.certificate(
             site.study, site=site.name, base=admitted.workspace.base_sha256

@@ -12,12 +12,14 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+from cloister.adapter.wire import encoded_length
 from cloister.canonical import canonical
 from cloister.client.acceptance import accept
 from cloister.client.changes import Change, changes
 from cloister.client.site_file import SiteFile
 from cloister.errors import RefusedError
 from cloister.privacy.plan import Plan
+from cloister.privacy.votes import votes_shapes
 from cloister.recipe import Recipe
 from cloister.tasks.template_rules import template_sha256
 
@@ -80,9 +82,11 @@ class StudyTerms:
         """Most bytes that may leave in a round, and in all rounds.
 
         The exact length depends on the base, which is loaded only after the approval; a longer
-        message is refused.
+        message is refused. Counts of votes do not depend on it.
         """
         a_round = self.file.policy.accept.max_message_bytes
+        if self.plan.votes is not None and self.plan.sharing is None:
+            a_round = encoded_length(votes_shapes(self.plan.votes), "float32")
         return a_round, a_round * self.plan.num_rounds
 
     def tightened(self, asked: Plan) -> tuple[Change, ...]:

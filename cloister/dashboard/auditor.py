@@ -10,7 +10,8 @@ from pathlib import Path
 from cloister.dashboard.ledgers import LedgerFacts, facts_of, read_ledger
 from cloister.errors import BadFileError
 from cloister.evidence.bundle import read_bundle
-from cloister.evidence.verification import UNCHECKED, examine
+from cloister.evidence.outcome import outcome_of, unchecked
+from cloister.evidence.verification import certified_outcome, examine
 from cloister.files import Stamp, stamp_of
 
 
@@ -21,14 +22,14 @@ class AuditFacts:
     Attributes:
         name: Name of the audited file or folder.
         ledgers: The ledgers, at least one.
-        checked: Claims of a bundle that hold, in words.
         unchecked: Claims that could not be checked here, in words.
+        checked: Claims of a bundle that hold, in words.
     """
 
     name: str
     ledgers: tuple[LedgerFacts, ...]
+    unchecked: tuple[str, ...]
     checked: tuple[str, ...] = ()
-    unchecked: tuple[str, ...] = UNCHECKED
 
 
 def read_ledgers(name: str, files: Mapping[str, Path], keys: Mapping[str, str]) -> AuditFacts:
@@ -43,7 +44,9 @@ def read_ledgers(name: str, files: Mapping[str, Path], keys: Mapping[str, str]) 
         LedgerError: A ledger is not valid.
     """
     read = tuple(read_ledger(path, site, keys.get(site)) for site, path in files.items())
-    return AuditFacts(name=name, ledgers=read)
+    histories = [one.verdict.history for one in read]
+    outcome = outcome_of((one.rounds, one.votes) for one in histories)
+    return AuditFacts(name=name, ledgers=read, unchecked=unchecked(outcome))
 
 
 def read_bundle_facts(path: Path, keys: Mapping[str, str]) -> AuditFacts:
@@ -73,5 +76,5 @@ def _bundle(path: Path, keys: tuple[tuple[str, str], ...], stamp: Stamp) -> Audi
             for site, evidence in sorted(bundle.sites.items())
         ),
         checked=findings.checked if findings else (),
-        unchecked=findings.unchecked if findings else UNCHECKED,
+        unchecked=findings.unchecked if findings else unchecked(certified_outcome(bundle)),
     )

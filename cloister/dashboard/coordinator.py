@@ -140,6 +140,8 @@ def next_step(run: Run, folder: Path, is_served: bool) -> str:
     """Returns the command that continues a run."""
     server, name = shlex.quote(str(folder)), shlex.quote(run.name)
     if run.standing is RunStatus.FINISHED:
+        if (folder / "runs" / run.name / "records").is_dir():  # of a study of votes
+            return f"head {shlex.quote(str(folder / 'runs' / run.name / 'records'))}/*.README.md"
         return f"cloister evaluate {shlex.quote(str(folder / 'runs' / run.name))} --data FILE"
     if run.standing in ENDED:
         return f"cloister run resume {name} --server {server}"

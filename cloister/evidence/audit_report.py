@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloister.evidence.fonts import ABSENT, fonts_for
+from cloister.evidence.outcome import Outcome, outcome_of, unchecked
 from cloister.evidence.report_document import (
     Block,
     Bullets,
@@ -21,7 +22,6 @@ from cloister.evidence.report_plots import conformance_plot, empirical_plot, spe
 from cloister.evidence.report_terms import terms
 from cloister.evidence.reported_study import ReportedStudy, facts_table, title_of
 from cloister.evidence.spending_series import series_of
-from cloister.evidence.verification import UNCHECKED
 from cloister.ledger.chain import Entry
 from cloister.ledger.replay import ChargedRound, Forecast, charged_rounds, forecast
 from cloister.ledger.stated import COUPLED, promised_events, shown
@@ -84,6 +84,8 @@ def audit_report(
     ]
     charged = {site.ledger.name: site.rounds for site in sites}
     every = [one for rounds in charged.values() for one in rounds]
+    histories = [ledger.verdict.history for ledger in ledgers]
+    outcome = outcome_of((one.rounds, one.votes) for one in histories)
     blocks = [
         *_summary(sites, audits, made),
         facts_table(study, charged),
@@ -91,7 +93,7 @@ def audit_report(
         *_spent(sites),
         *_mechanism(sites, audits),
         *_releases(sites),
-        *_limits(checked),
+        *_limits(checked, outcome),
         *terms(),
     ]
     return Document(title_of(study, every), blocks)
@@ -210,14 +212,21 @@ def _spent(sites: Sequence[_Site]) -> Iterator[Block]:
         + (f" {ABSENT}" if fonts_for(line.name for line in lines).absent else ""),
     )
     yield Table(
-        ("site", "rounds charged", "released", "cut off", "steps", "capacity left, in rounds"),
+        (
+            "site",
+            "rounds charged",
+            "released",
+            "cut off",
+            "training steps",
+            "capacity left, in rounds",
+        ),
         [
             (
                 site.ledger.name,
                 str(len(site.rounds)),
                 str(site.ledger.verdict.releases),
                 str(len(site.rounds) - site.ledger.verdict.releases),
-                str(site.ledger.verdict.steps),
+                str(site.ledger.verdict.history.training_steps),
                 _ahead(site.ahead),
             )
             for site in sites
@@ -282,8 +291,8 @@ def _conformance(audit: Mapping[str, Any]) -> Iterator[Block]:
     checks = audit["checks"]
     yield Picture(
         conformance_plot(checks),
-        "The training path on synthetic records. A sound mechanism stays within each "
-        "pair of limits, except once in a million times.",
+        "The training path on synthetic records. A sound mechanism leaves one of these pairs of "
+        "limits in at most one of 100,000 audits.",
     )
     yield Table(
         ("check", "figure", "least", "most", "verdict", "law"),
@@ -344,13 +353,13 @@ def _releases(sites: Sequence[_Site]) -> Iterator[Block]:
         )
 
 
-def _limits(checked: Sequence[str]) -> Iterator[Block]:
+def _limits(checked: Sequence[str], outcome: Outcome) -> Iterator[Block]:
     yield Heading("What this evidence shows, and what it cannot")
     if checked:
         yield Paragraph("Checked, and holds:")
         yield Bullets(checked)
     yield Paragraph("Not checked, because no evidence here can show it:")
-    yield Bullets(UNCHECKED)
+    yield Bullets(unchecked(outcome))
 
 
 def _is_of(audit: Mapping[str, Any], noise: float, rate: float) -> bool:

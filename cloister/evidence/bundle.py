@@ -89,7 +89,7 @@ class Bundle:
         sites: Evidence by site.
         adapter: Contents by file name; in a bundle that was read, hashes instead, except for
             `cloister.json`.
-        received: The updates that the coordinator says it received.
+        received: The updates, evaluations and votes that the coordinator says it received.
     """
 
     sites: Mapping[str, Evidence]
@@ -150,7 +150,9 @@ def read_bundle(path: Path) -> Bundle:
             else:
                 received = _received(archive.read(name, MOST_RECEIVED), path)
     if not sites or "cloister.json" not in adapter or UNCOVERED in adapter or received is None:
-        raise BadFileError(f"{path}: not a whole bundle: it lacks certificates or an adapter")
+        raise BadFileError(
+            f"{path}: not a whole bundle: it lacks certificates or what they certify"
+        )
     return Bundle(sites, adapter, received)
 
 

@@ -132,6 +132,8 @@ def _check_figures(fields: Mapping[str, Any], most_steps: int) -> None:
         raise ValueError(f"more than the {most_steps} steps that a plan of the study has")
     if type(fields["rounds"]) is not int or type(fields["released"]) is not int:
         raise ValueError("rounds that are not a number")
+    if not 0 <= fields["released"] <= fields["rounds"]:
+        raise ValueError("more rounds released than charged")
     _check_listed(fields, plans, events)
     limit = life["budget"]["epsilon"]
     budget = Budget(epsilon=float("inf") if limit is None else limit, delta=life["budget"]["delta"])
@@ -162,11 +164,11 @@ def _check_listed(
     if rounds != sorted(set(rounds)) or set(rounds) - {n for one in listed for n in one.rounds}:
         raise ValueError("an evaluation that no plan lists")
     _check_votes(fields, plans, events, voted)
-    if not listed:
+    if any(plan.votes is not None for plan in plans):
         return
-    exact = len(plans) == 1 and _counted(events) == _counted(
-        [plans[0].event(fields["rounds"] * plans[0].local_steps), listed[0].event(len(rounds))]
-    )
+    taken = [plans[0].event(plans[0].compositions(fields["rounds"]))]
+    taken += [one.event(len(rounds)) for one in listed]
+    exact = len(plans) == 1 and _counted(events) == _counted(taken)
     if not exact and (len(plans) == 1 or not _divisible(events, plans, fields["rounds"], rounds)):
         raise ValueError("steps that are neither of its rounds nor of its evaluations")
 
@@ -182,7 +184,7 @@ def _divisible(
     """
     fewest, most, shortest, longest = 0, 0, 0, 0
     for kind, steps in _counted(events).items():
-        lengths = [plan.local_steps for plan in plans if kind in _counted([plan.event(1)])]
+        of_rounds = [plan for plan in plans if kind in _counted([plan.event(1)])]
         listed = {
             number
             for plan in plans
@@ -190,12 +192,13 @@ def _divisible(
             for number in plan.evaluations.rounds
         }
         reached = min(steps, len(listed & {*evaluated}))
-        if not lengths and reached < steps:
+        if not of_rounds and reached < steps:
             return False
         most += reached
-        if lengths:  # these steps may be of rounds, and as far as evaluations are alike, of those
-            shortest += -(-(steps - reached) // max(lengths))
-            longest += steps // min(lengths)
+        if of_rounds:  # these steps may be of rounds, and as far as evaluations are alike, of those
+            shortest += -(-(steps - reached) // max(plan.local_steps for plan in of_rounds))
+            # With correlated noise a step is charged for a cycle of rounds.
+            longest += max(steps * plan.groups // plan.local_steps for plan in of_rounds)
         else:
             fewest += steps
     return fewest <= len(evaluated) <= most and shortest <= rounds <= longest

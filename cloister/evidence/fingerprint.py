@@ -58,7 +58,7 @@ def adapter_sha256(files: Mapping[str, bytes | Hashed]) -> str:
 
 
 def base_sha256(files: Mapping[str, bytes | Hashed]) -> str:
-    """SHA-256 of the base's weights, as the adapter's files state it.
+    """SHA-256 of the base's weights, as `cloister.json` among the files states it.
 
     Raises:
         BadFileError: The files do not state it.
@@ -68,6 +68,4 @@ def base_sha256(files: Mapping[str, bytes | Hashed]) -> str:
         assert isinstance(content, bytes)
         return str(read_json(content, most_bytes=MOST_TOLD)["model"]["sha256"])
     except (ValueError, KeyError, TypeError) as error:
-        raise BadFileError("the adapter's cloister.json names no base model; it is damaged") from (
-            error
-        )
+        raise BadFileError("cloister.json names no base model; it is damaged") from error

@@ -10,6 +10,7 @@ from typing import Any
 from cloister.errors import LedgerError, UsageError
 from cloister.evidence.bundle import Bundle
 from cloister.evidence.fingerprint import adapter_sha256, base_sha256
+from cloister.evidence.outcome import SENT, Outcome, outcome_of, sent_words, unchecked
 from cloister.ledger.certificate import check
 from cloister.ledger.verify import Verdict
 
@@ -22,7 +23,7 @@ class SiteClaim:
         name: The site.
         fields: The certificate's fields.
         verdict: The verdict on its ledger.
-        received: How many of its updates the coordinator says it received.
+        received: How many of its updates, evaluations and votes the coordinator says it received.
     """
 
     name: str
@@ -39,11 +40,13 @@ class Findings:
         sites: In order of their names.
         checked: Claims that hold, in words.
         unchecked: Claims that were not and could not be checked, in words.
+        outcome: What the sites certified.
     """
 
     sites: tuple[SiteClaim, ...]
     checked: tuple[str, ...]
     unchecked: tuple[str, ...]
+    outcome: Outcome = Outcome.ADAPTER
 
 
 def examine(bundle: Bundle, keys: Mapping[str, str]) -> Findings:
@@ -73,8 +76,9 @@ def examine(bundle: Bundle, keys: Mapping[str, str]) -> Findings:
             "two sites have the same key, so one of them is not what it claims; ask both for "
             "their keys"
         )
-    verdicts = {name: _checked(bundle, name, keys[name]) for name in sorted(bundle.sites)}
-    _agree(bundle)
+    outcome = certified_outcome(bundle)
+    verdicts = {name: _checked(bundle, name, keys[name], outcome) for name in sorted(bundle.sites)}
+    _agree(bundle, outcome)
     _received(bundle, verdicts)
     received = Counter(update.site for update in bundle.received)
     sites = tuple(
@@ -86,20 +90,26 @@ def examine(bundle: Bundle, keys: Mapping[str, str]) -> Findings:
         )
         for name, verdict in verdicts.items()
     )
-    held: tuple[str, ...] = _held(bundle, sites)
-    unchecked: tuple[str, ...] = UNCHECKED
+    held, not_held = _held(bundle, sites, outcome), unchecked(outcome)
     if bundle.received:
         held = (
             *held,
-            f"All {len(bundle.received)} updates that the coordinator says it received "
-            "are releases in the sites' ledgers, byte for byte, and no ledger was rewritten since.",
+            "Each release that the coordinator says it received "
+            f"({sent_words(one.kind for one in bundle.received)}) is in its site's ledger, byte "
+            "for byte, and no ledger was rewritten since.",
         )
     else:
-        unchecked = (*UNCHECKED, "What the coordinator received: the bundle has no list of it.")
-    return Findings(sites, held, unchecked)
+        not_held = (*not_held, "What the coordinator received: the bundle has no list of it.")
+    return Findings(sites, held, not_held, outcome)
 
 
-def _checked(bundle: Bundle, name: str, key: str) -> Verdict:
+def certified_outcome(bundle: Bundle) -> Outcome:
+    """Returns what the sites' certificates are about, as they state it."""
+    stated = [evidence.fields for evidence in bundle.sites.values()]
+    return outcome_of((one["rounds"], one.get("votes")) for one in stated)
+
+
+def _checked(bundle: Bundle, name: str, key: str, outcome: Outcome) -> Verdict:
     evidence = bundle.sites[name]
     stated = evidence.fields
     try:
@@ -109,29 +119,31 @@ def _checked(bundle: Bundle, name: str, key: str) -> Verdict:
     except LedgerError as error:
         raise LedgerError(f"{name}: {error}") from error
     if stated["adapter"] != adapter_sha256(bundle.adapter):
-        raise LedgerError(
-            f"{name}: its certificate is for another adapter than the bundle's adapter"
-        )
+        raise LedgerError(f"{name}: its certificate is for another {outcome} than the bundle's")
     return verdict
 
 
-def _agree(bundle: Bundle) -> None:
+def _agree(bundle: Bundle, outcome: Outcome) -> None:
     for claim in ("study", "base"):
         if len({str(evidence.fields[claim]) for evidence in bundle.sites.values()}) != 1:
             raise LedgerError(f"the sites' certificates name different values for {claim}")
     if next(iter(bundle.sites.values())).fields["base"] != base_sha256(bundle.adapter):
-        raise LedgerError("the certificates name another base model than the adapter")
+        raise LedgerError(f"the certificates name another base model than the {outcome}")
 
 
 def _received(bundle: Bundle, verdicts: Mapping[str, Verdict]) -> None:
-    """Checks that each update the coordinator received is in its site's ledger, in that round."""
+    """Checks that each release the coordinator received is in its site's ledger, in that round."""
     seen = set()
     for update in bundle.received:
+        sent = SENT[update.kind]
         place = (update.site, update.round, update.kind)
         if update.site not in verdicts:
-            raise LedgerError(f"an update of {update.site} was received, but it has no certificate")
+            raise LedgerError(
+                f"of {update.site} the coordinator received the {sent} of round {update.round}, "
+                "but there is no certificate of that site"
+            )
         if place in seen:
-            raise LedgerError(f"{update.site}: two updates were received in round {update.round}")
+            raise LedgerError(f"{update.site}: two {sent}s were received in round {update.round}")
         seen.add(place)
         history = verdicts[update.site].history
         study = str(bundle.sites[update.site].fields["study"])
@@ -139,8 +151,8 @@ def _received(bundle: Bundle, verdicts: Mapping[str, Verdict]) -> None:
         released = None if charged is None else history.released.get(charged.seq)
         if released is None or released.sha256 != update.sha256:
             raise LedgerError(
-                f"{update.site}: the coordinator received an update in round {update.round} that "
-                "the ledger did not release: something left uncharged"
+                f"{update.site}: the coordinator received another {sent} in round {update.round} "
+                "than the ledger released: something left uncharged"
             )
         if released.hash != update.head:
             raise LedgerError(
@@ -149,7 +161,7 @@ def _received(bundle: Bundle, verdicts: Mapping[str, Verdict]) -> None:
             )
 
 
-def _held(bundle: Bundle, sites: tuple[SiteClaim, ...]) -> tuple[str, ...]:
+def _held(bundle: Bundle, sites: tuple[SiteClaim, ...], outcome: Outcome) -> tuple[str, ...]:
     entries = sum(len(evidence.ledger) for evidence in bundle.sites.values())
     return (
         "The one certificate is signed by the key that was given for its site."
@@ -161,18 +173,6 @@ def _held(bundle: Bundle, sites: tuple[SiteClaim, ...]) -> tuple[str, ...]:
         "it was made.",
         "Every stated ε follows from the charged events, recomputed by PLD and by RDP; PLD is the "
         "smaller.",
-        "The adapter's files are those that every site certified, and name the base model that it "
-        "certified.",
+        f"The {outcome}'s files are those that every site certified, and name the base model that "
+        "it certified.",
     )
-
-
-UNCHECKED = (
-    "That each site's records are what it says, and that no person has records at several sites.",
-    "That each site ran this code unchanged: its operator could run another. Conformance "
-    "(cloister audit run) tests code, not operators.",
-    "That the coordinator's list of received updates is complete, and that no site took part "
-    "besides those whose keys were given.",
-    "That the adapter is the aggregate of the released updates; the bundle does not hold them.",
-    "That hyper-parameters, labels and the base model were chosen without looking at the records.",
-    "The adapter's card (README.md), which no certificate covers.",
-)

@@ -65,8 +65,7 @@ class Card:
         began: The finished run with whose adapter the study began; None: none.
         old_test: Scores on an older public test set; None: none.
         evaluations: Estimates of the private evaluations, oldest first.
-        selected: The round whose adapter this is by its private estimate; None: the last, or one
-            that a public validation set selected.
+        selected: The round whose adapter this is by its score; None: the last.
     """
 
     name: str
@@ -149,6 +148,7 @@ def render(card: Card) -> str:
         *([_PERSONAL] if card.is_personal else []),
         intended_use(card.kind, card.labels),
         _scores(card),
+        *([f"**Selected: {card.selected}.**\n"] if card.selected is not None else []),
         *estimates_section(card.evaluations, card.rounds, card.selected),
         _privacy(card),
         *began_section(card.began, card.old_test, card.sites, is_central=card.central is not None),

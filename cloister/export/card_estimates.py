@@ -16,17 +16,19 @@ def estimates_section(
     Args:
         evaluations: The private evaluations, oldest first.
         rounds: Rounds closed.
-        selected: The round whose adapter is released by its estimate; None: the last.
+        selected: The round whose adapter is released by its score; None: the last.
     """
     if not evaluations:
         return []
     chosen = [one for one in evaluations if selected is not None and one.round == selected.round]
     last = (chosen or evaluations)[-1]
+    released = rounds if selected is None else selected.round
     lines = [
         "## Scores on the sites' held-out records\n",
         f"After round {last.round} of {rounds} the sites scored the adapter on records that they "
         f"held out of training, and released noised sums ({last.sites} answered). Intervals are at "
         f"{100 * LEVEL:g} % and include the noise; each holds by itself, not all together.\n",
+        *([] if last.round == released else [_of_another(last.round, released)]),
         "| | estimate | held-out units of these sites | their population |",
         "|---|---|---|---|",
     ]
@@ -34,8 +36,6 @@ def estimates_section(
         both = (found.held_out, found.population)
         cells = " | ".join("" if ends is None else _interval(ends) for ends in both)
         lines.append(f"| {name} | {shown_estimate(found.value)} | {cells} |")
-    if selected is not None:
-        lines.append(f"\n**Selected: {selected}.**")
     name, _ = last.primary
     others = ", ".join(
         f"{shown_estimate(one.scores[name].value)} ({_interval(one.scores[name].widest)}) after "
@@ -46,6 +46,14 @@ def estimates_section(
     if others:
         lines.append(f"\nOther estimates of {name}: {others}.")
     return ["\n".join(lines) + "\n"]
+
+
+def _of_another(scored: int, released: int) -> str:
+    """Says that the estimates are of another round's adapter than the one in this folder."""
+    return (
+        f"**The adapter here is that of round {released}, which the sites did not score: these "
+        f"scores are those of round {scored}.**\n"
+    )
 
 
 def _interval(ends: tuple[float, float]) -> str:

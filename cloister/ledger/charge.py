@@ -34,6 +34,18 @@ class Charge:
     units: str = ""
     kind: ReleaseKind = ReleaseKind.TRAINING
 
+    @classmethod
+    def first(cls, study: str, plan: Plan) -> Charge:
+        """Returns a study's first charge, to ask whether a ledger covers it: nothing is charged.
+
+        Args:
+            study: Digest of the study's recipe.
+            plan: The plan that would run.
+        """
+        kind, _ = plan.listed[0]
+        private = plan.is_private
+        return cls(study=study, round=1, plan=plan, request="", is_private=private, kind=kind)
+
 
 @dataclass(frozen=True)
 class Released:

@@ -151,6 +151,11 @@ class History:
             return f"the evaluation after round {number}: a later round was charged already"
         return None
 
+    @property
+    def training_steps(self) -> int:
+        """The charged steps of trained rounds, without private evaluations and votes."""
+        return sum(charged.event.steps for charged in self.rounds.values())
+
     def rows(self, study: str, plan: str) -> Sequence[int]:
         """The trained rounds of a plan in a study, by their entries' numbers, in their order."""
         return self._of_plan.get((study, plan), [])

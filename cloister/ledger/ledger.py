@@ -202,8 +202,18 @@ class Ledger:
 
     @property
     def steps(self) -> int:
-        """The number of noisy steps charged in all."""
+        """The number of noisy steps charged in all: of rounds, private evaluations and votes."""
         return self._history.spent.total_steps
+
+    @property
+    def training_steps(self) -> int:
+        """The number of charged steps of trained rounds."""
+        return self._history.training_steps
+
+    @property
+    def evaluations(self) -> int:
+        """The number of charged private evaluations."""
+        return len(self._history.evaluations)
 
     def has_charged(
         self, study: str, number: int, kind: ReleaseKind = ReleaseKind.TRAINING

@@ -32,7 +32,7 @@ class Verdict:
         public_key: The key that signed it, in hex.
         charges: Rounds, evaluations and votes charged.
         releases: Those released.
-        steps: Steps charged.
+        steps: Noisy steps charged: of rounds, private evaluations and votes.
         epsilon_pld: ε of all steps so far, per unit added or removed, by PLD: an indication.
         epsilon_rdp: The same by RDP.
         delta: δ of both: the smallest that a charge stated.

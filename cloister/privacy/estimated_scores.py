@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from cloister.canonical import json_number
 from cloister.privacy.noised_ratio import LEVEL, Estimate
@@ -47,31 +47,42 @@ class EvaluatedRound:
         )
 
 
+SelectedBy = Literal["private_evaluations", "public_validation"]
+
+
 @dataclass(frozen=True)
 class SelectedRound:
-    """The round whose adapter is delivered because its private estimate is the best.
+    """The round whose adapter is delivered because its score is the best.
 
     Attributes:
         round: The round.
         metric: The metric that was compared.
-        compared: Number of estimates that were compared.
+        compared: Number of scores that were compared.
+        by: Whose scores they were: estimates of private evaluations, or those on the public
+            validation set.
     """
 
     round: int
     metric: str
     compared: int
+    by: SelectedBy = "private_evaluations"
 
     def __str__(self) -> str:
+        best = f"the adapter after round {self.round}, the best of {self.compared} by {self.metric}"
+        if self.by == "private_evaluations":
+            return (
+                f"{best} in private evaluations. These are noisy, so the best of several is too "
+                "good on average, and its intervals do not count the choice"
+            )
         return (
-            f"the adapter after round {self.round}, the best of {self.compared} by {self.metric} "
-            "in private evaluations. These are noisy, so the best of several is too good on "
-            "average, and its intervals do not count the choice"
+            f"{best} on the public validation set. The best of several scores on one set is too "
+            "good on average"
         )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the selection as JSON values, with the caution in words."""
         return {
-            "by": "private_evaluations",
+            "by": self.by,
             "round": self.round,
             "metric": self.metric,
             "compared": self.compared,

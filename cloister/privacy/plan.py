@@ -25,7 +25,7 @@ from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.shared_noise import SHARE_LEFT, SharedNoise, shared_noise
 from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Neighbouring, Unit
-from cloister.privacy.votes import BOUND, check_candidates
+from cloister.privacy.votes import BOUND, COUNT_BITS, check_candidates, shared_vote_noise
 
 Message = tuple[tuple[str, tuple[int, ...]], ...]  # names and shapes, in name order
 # Terms that are left out where a plan has none of them.
@@ -93,10 +93,15 @@ class Plan:
 
     def _check_votes(self, candidates: int) -> None:
         check_candidates(candidates)
-        if self.sharing is not None or self.bands or self.evaluations or not self.is_private:
+        if self.bands or self.evaluations or not self.is_private:
             raise RefusedError(
-                "votes are possible with noise of the site's own, and without training or "
-                "evaluations beside them"
+                "votes are possible with independent noise, and without training or evaluations "
+                "beside them"
+            )
+        if self.sharing is not None and self.sharing.bits != COUNT_BITS:
+            raise RefusedError(
+                f"votes with shared noise need {COUNT_BITS} bits a value: with fewer, counts of "
+                "units would be cut"
             )
         whole = (self.public_records, 1, BOUND, None)
         if whole != (
@@ -107,8 +112,7 @@ class Plan:
         ):
             raise RefusedError(
                 f"votes are of every unit, once a round, of norm {BOUND:g}: a sample rate or a "
-                "bound below 1 is not possible; ask for a study that trains, or allow "
-                "privacy.max_sample_rate = 1 and privacy.max_grad_norm = 1 in site.toml"
+                "bound below 1 is not possible; ask for a study that trains"
             )
 
     def _check_evaluations(self, evaluations: Evaluations) -> None:
@@ -250,6 +254,21 @@ class Plan:
         if self.sharing is None or self.evaluations is None:
             raise RefusedError("the plan has no evaluation whose noise is shared")
         return self.evaluations.shared(self.sharing, self.public_records, values)
+
+    def shared_vote_noise(self) -> SharedNoise:
+        """Returns the noise that each site adds to every count, for plans with `sharing`.
+
+        Raises:
+            RefusedError: There are no votes, the noise is not shared, or it does not fit.
+        """
+        if self.sharing is None or self.votes is None:
+            raise RefusedError("the plan has no votes whose noise is shared")
+        return shared_vote_noise(
+            self.sharing,
+            noise_multiplier=self.noise_multiplier,
+            public_records=self.public_records,
+            candidates=self.votes,
+        )
 
     def alone(self) -> Plan | None:
         """Returns the plan as a coordinator that colludes with all other sites sees it.

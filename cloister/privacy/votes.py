@@ -7,6 +7,9 @@ therefore at most 1. Every cell gets discrete Gaussian noise. No batch is drawn,
 round is the Gaussian mechanism at rate 1 (Lin et al. 2024, arXiv:2305.15560, algorithm 2; Xie et
 al. 2024, arXiv:2403.01749, for texts).
 
+Where the sites share the noise, a site adds its share to its counts and sends them under a mask;
+the plan's noise is that of the sum over the fewest honest sites (`cloister.privacy.shared_noise`).
+
 A plan of votes lists nothing else: it has no training and no evaluation.
 """
 
@@ -15,6 +18,8 @@ from __future__ import annotations
 import math
 
 from cloister.errors import RefusedError
+from cloister.privacy.shared_noise import SharedNoise, shared_noise
+from cloister.privacy.sharing import Sharing
 
 # Largest norm of what one unit adds to the histogram.
 BOUND = 1.0
@@ -23,6 +28,14 @@ BOUND = 1.0
 FEWEST, MOST = 2, 20_000
 # Name of the tensor that leaves.
 HISTOGRAM = "votes"
+# Bits of a count in a sum with shared noise: with 16, a site's counts would be cut to a 64th of its
+# units (`privacy.shared_noise.SIGNAL_ROOM`), and the votes for one text may be more.
+COUNT_BITS = 32
+
+
+def votes_shapes(candidates: int) -> dict[str, tuple[int, ...]]:
+    """Returns name and shape of the tensor that leaves in a round of votes."""
+    return {HISTOGRAM: (candidates,)}
 
 
 def check_candidates(candidates: object) -> None:
@@ -51,3 +64,33 @@ def most_candidates(units: int, noise: float) -> int:
         noise: Standard deviation of the noise in a count over all sites.
     """
     return math.floor(units * BOUND / noise)
+
+
+def shared_vote_noise(
+    sharing: Sharing, *, noise_multiplier: float, public_records: int, candidates: int
+) -> SharedNoise:
+    """Returns each site's share of the noise of a count, under secure aggregation.
+
+    Args:
+        sharing: How the noise is shared.
+        noise_multiplier: σ of a count in the sum over the fewest honest sites.
+        public_records: A site's declared number of units; a sum has room for four times as many.
+        candidates: Number of candidates.
+
+    Raises:
+        RefusedError: The noise does not fit its bits.
+    """
+    try:
+        return shared_noise(
+            sharing,
+            bound=BOUND,
+            noise_multiplier=noise_multiplier,
+            expected_batch_size=public_records,
+            values=candidates,
+        )
+    except RefusedError as error:
+        raise RefusedError(
+            f"votes: {sharing.sites} sites of {public_records:,} declared units and "
+            f"{candidates:,} candidates leave no grid in {sharing.bits} bits that is fine enough; "
+            'set fewer votes.candidates, or privacy.noise = "site"'
+        ) from error

@@ -46,12 +46,12 @@ class Step(StrEnum):
     PREPARE = "prepare"  # once per study, as round 0: whether it takes part; nothing is charged
     TRAIN = "train"
     ADVERTISE = "advertise"  # its public key of an epoch
-    MASK = "mask"  # its masked update, or statistics of an evaluation
+    MASK = "mask"  # its masked update, statistics of an evaluation, or votes
     SIGN = "sign"  # its signature on the list of sites whose updates are summed
     REVEAL = "reveal"  # its shares of the secrets that unmask that sum
     CERTIFY = "certify"  # its signed certificate of the study, once, at the end
     EVALUATE = "evaluate"  # its noised scores on held-out units, with noise of its own
-    VOTE = "vote"  # its noised votes for the candidates in the question
+    VOTE = "vote"  # its noised votes for the candidates in the question, with noise of its own
     DELIVER = "deliver"  # to keep the final adapter, which is in the question; nothing is charged
 
 
@@ -70,7 +70,8 @@ class RoundRequest:
     Attributes:
         study: Digest of the recipe that the coordinator runs; a site with another one refuses.
         round: From 1; 0 for PREPARE.
-        adapter: The global adapter in wire format; empty if nothing is trained.
+        adapter: The global adapter in wire format; where the noise of votes is shared, the
+            candidates (`protocol.candidates`); empty if the question has neither.
         step: The request.
         body: Data for secure aggregation (`secagg.query`), the claim about a delivered adapter
             (`protocol.delivery`), or the candidates of a vote (`protocol.candidates`); else empty.

@@ -5,7 +5,7 @@ The document is canonical JSON (sorted keys, no spaces, UTF-8): `format`, then e
 (`cloister.fields.LATER`) are named only if they have a value. `strategy` has `name` and the options
 of that strategy with their values; a plug-in also has `distribution` and `version`, which no
 built-in strategy has, and `task` has a table `plugin` for plug-ins only. Its SHA-256 is the study's
-digest.
+digest. A study of votes has one section more, `votes`, with every field.
 Values that depend on the base (`model.pooling = "auto"`, an empty `lora.target_modules`) stay as
 written: a site computes the digest before any base is loaded, and `model.sha256` fixes the base.
 TOML has no null, so `recipe.toml` names absent values in a list `absent = ["data.person", …]`.

@@ -15,6 +15,8 @@ def evaluation_rules(recipe: Recipe) -> list[tuple[bool, str]]:
     evaluations, task, lora = recipe.privacy.evaluations, recipe.task, recipe.lora
     data = recipe.data
     is_scored = data.test_source is not None or data.fold is not None
+    if recipe.votes is not None:  # nothing is scored; `recipe.vote_rules` has what votes need
+        return []
     if evaluations is None:
         # Otherwise private records would be scored, and scores are public.
         return [

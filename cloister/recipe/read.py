@@ -29,6 +29,7 @@ from cloister.recipe.quickstart import quickstart_tables
 from cloister.recipe.rules import study_problems
 from cloister.recipe.schema import DEFAULT_SHA256, SECTIONS, Recipe
 from cloister.recipe.strategy_rules import strategy_problems
+from cloister.recipe.votes_config import VotesConfig
 from cloister.strategies.config import FIELDS, PluginStrategy, StrategyConfig
 from cloister.strategies.plugins import carried_plugin, is_plugin, read_plugin
 from cloister.tasks.plugins import read_task
@@ -48,10 +49,10 @@ STAND_IN = (
     "--set data.train=… and --set data.test=…"
 )
 
-# What is said of `[votes]` in a recipe, and in a study that a deployed site is asked to join.
+# What is said of `[votes]` in a recipe that a user wrote for training.
 VOTES_ELSEWHERE = (
-    "a study of votes runs on one machine, by cloister synthesize --votes FILE; deployed sites and "
-    "the commands that train take no part in one"
+    "a study of votes trains nothing: run it by cloister synthesize --votes FILE, or at connected "
+    "sites by cloister run start FILE"
 )
 
 Tables = dict[str, object]
@@ -90,16 +91,17 @@ def parse_recipe(text: str, assignments: Iterable[str] = ()) -> Recipe:
     return _read(parse_toml(text), assignments)
 
 
-def read_tables(tables: Mapping[str, object]) -> Recipe:
+def read_tables(tables: Mapping[str, object], votes: VotesConfig | None = None) -> Recipe:
     """Reads a recipe from its sections; see `read_recipe`.
 
     Args:
         tables: By section, each a table of fields; None: the field is absent.
+        votes: The section `[votes]`, of a study of votes only.
 
     Raises:
         RecipeError: Fields are invalid; all problems at once.
     """
-    return _read(dict(tables), ())
+    return _read(dict(tables), (), votes=votes)
 
 
 def read_run_recipe(path: Path) -> Recipe:
@@ -152,6 +154,7 @@ def _read(
     *,
     is_whole: bool = False,
     imports: bool = True,
+    votes: VotesConfig | None = None,
 ) -> Recipe:
     """Reads a recipe; `imports`: whether it is the user's own, so that it may import plug-ins."""
     problems: list[str] = []
@@ -174,8 +177,10 @@ def _read(
     if problems:
         raise RecipeError(problems)
     written = LAST_FORMAT if is_begun else FORMAT
+    if votes is not None:
+        sections["votes"] = votes
     recipe = Recipe(**sections, format=written, notes=notes)
-    if imports and not is_whole:  # a user's own, not a run's of any format
+    if imports and not is_whole and recipe.votes is None:  # a user's own, not a run's of any format
         recipe = with_head_defaults(recipe, tables)
     return _validated(recipe, is_begun=not imports)
 
@@ -201,7 +206,7 @@ def read_sections(
         problems += [f"{name}: missing" for name in KINDS if name not in tables]
     sections: dict[str, Any] = {}
     for name, table in tables.items():
-        if name not in KINDS:
+        if name not in KINDS and not (name == "votes" and is_whole):
             meant = owners(name[:LONGEST_KEY], KINDS)
             hint = (
                 f"it is a key, not a section: {' or '.join(meant)}"
@@ -212,6 +217,8 @@ def read_sections(
             problems.append(f"{shortened(name)[1:-1]}: unknown section; {hint}")
         elif not isinstance(table, dict):
             problems.append(f"{name}: {shortened(table)} given; a section [{name}] is needed")
+        elif name == "votes":
+            sections[name] = read_section(VotesConfig, table, name, problems, is_whole=True)
         elif name == "strategy":
             sections[name] = _strategy(table, problems, is_whole, imports)
         elif name == "task":
@@ -265,9 +272,10 @@ def _take_absent(tables: Tables, problems: list[str]) -> None:
     if not isinstance(absent, list) or not all(isinstance(name, str) for name in absent):
         problems.append('absent: a list of fields is needed, as in ["data.person"]')
         return
+    kinds = {**KINDS, "votes": VotesConfig}
     for name in absent:
         section, _, key = name.partition(".")
-        hint = field_types(KINDS[section]).get(key) if section in KINDS else None
+        hint = field_types(kinds[section]).get(key) if section in kinds else None
         table = tables.setdefault(section, {}) if hint is not None else None
         if hint is None or not takes_none(hint):
             problems.append(f"absent: {shortened(name)} is not a field that may be absent")

@@ -13,6 +13,7 @@ from cloister.privacy.central import SENSIBLE_SITES
 from cloister.privacy.units import Unit
 from cloister.recipe.evaluation_rules import evaluation_rules
 from cloister.recipe.schema import Recipe
+from cloister.recipe.vote_rules import vote_rules
 
 Rules = list[tuple[bool, str]]  # whether each rule is broken, and its message
 
@@ -28,6 +29,7 @@ def study_problems(recipe: Recipe) -> list[str]:
         *_band_rules(recipe),
         *_central_rules(recipe),
         *evaluation_rules(recipe),
+        *vote_rules(recipe),
     ]
     return [problem for broken, problem in rules if broken]
 

@@ -28,6 +28,7 @@ from cloister.fields import LATER, called, check_bounds
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.privacy.config import PrivacyConfig
 from cloister.recipe import document
+from cloister.recipe.votes_config import VotesConfig
 from cloister.strategies.build import effective
 from cloister.strategies.config import Strategies, StrategyConfig
 from cloister.tasks.config import TaskConfig
@@ -175,6 +176,8 @@ class Recipe:
         strategy: How updates are aggregated; at a site it is kept as it was sent, not parsed.
         machine: Settings of the machine that runs, such as memory; never sent.
         tracking: Settings of the coordinator; never sent.
+        votes: Of a study of votes, its candidates; it trains nothing (`recipe.vote_study`). None: a
+            study that trains.
         begun: Set if the study began under format 1, whose digest also covers these machine
             settings; such a study keeps its digest to its end.
         format: The format under which the study began, if not format 1; its document stays in it
@@ -195,6 +198,7 @@ class Recipe:
     strategy: Strategies = field(default_factory=StrategyConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    votes: VotesConfig | None = None
     begun: MachineConfig | None = None
     format: int = document.FORMAT
     notes: tuple[str, ...] = field(default=(), compare=False)
@@ -203,7 +207,8 @@ class Recipe:
 
     def sections(self) -> dict[str, object]:
         """Returns the sections of the recipe by name."""
-        return {name: getattr(self, name) for name in SECTIONS}
+        own = {name: getattr(self, name) for name in SECTIONS}
+        return own if self.votes is None else {**own, "votes": self.votes}
 
     def resolved(self) -> Recipe:
         """Returns the study with all defaults that depend on other fields filled in.
@@ -252,6 +257,13 @@ class Recipe:
         return self.training.public_step_count
 
     @property
+    def most_steps(self) -> int:
+        """The most steps that a site is charged for in the study, private evaluations among
+        them."""
+        rounds = self.training.local_steps * self.federation.num_rounds
+        return rounds + len(self.privacy.evaluation_rounds or ())
+
+    @property
     def begins_from_seed(self) -> bool:
         """Whether tensors that no round has trained yet have the values that the seed gives."""
         is_fresh = self.study.start is None and not self.public_steps
@@ -296,5 +308,5 @@ class Recipe:
 SECTIONS = tuple(
     f.name
     for f in dataclasses.fields(Recipe)
-    if f.name not in ("begun", "format", "notes", "has_stand_in", "run_folder")
+    if f.name not in ("votes", "begun", "format", "notes", "has_stand_in", "run_folder")
 )

@@ -15,9 +15,10 @@ from cloister.canonical import canonical
 from cloister.errors import RecipeError
 from cloister.fields import read_section
 from cloister.recipe.document import FORMAT, KEPT, LAST_FORMAT, OLD_FORMAT, as_begun
-from cloister.recipe.read import KINDS, VOTES_ELSEWHERE
+from cloister.recipe.read import KINDS
 from cloister.recipe.rules import study_problems
 from cloister.recipe.schema import Recipe
+from cloister.recipe.votes_config import VotesConfig
 from cloister.strategies.config import CarriedStrategy
 from cloister.tasks.plugins import read_task
 from cloister.toml_text import MOST_BYTES, MOST_COMMAS
@@ -140,9 +141,10 @@ def _begun(table: object, problems: list[str]) -> MachineConfig | None:
 def _sections(fields: dict[str, Any], problems: list[str], *, is_old: bool) -> dict[str, Any]:
     kinds = {n: k for n, k in KINDS.items() if n not in KEPT or (is_old and n == "tracking")}
     problems += [f"{name}: missing" for name in kinds if name not in fields]
+    if "votes" in fields and not is_old:  # of a study of votes only
+        kinds["votes"] = VotesConfig
     problems += [
-        f"{shortened(name)[1:-1]}: unknown section; "
-        f"{VOTES_ELSEWHERE if name == 'votes' else 'known: ' + ', '.join(kinds)}"
+        f"{shortened(name)[1:-1]}: unknown section; known: {', '.join(kinds)}"
         for name in fields
         if name not in kinds
     ]

@@ -1,49 +1,32 @@
 """A study of votes: a TOML file with the sections of a recipe that describe data and privacy, and
 `[votes]` in place of those that describe training.
 
-It is no recipe: it trains nothing, so that no command that trains reads it.
+It is read into a recipe whose training sections say that nothing is trained (`recipe.vote_rules`).
+No command that trains reads such a file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from cloister.bounds import shortened
-from cloister.canonical import canonical
-from cloister.data.config import SYNTHETIC
 from cloister.errors import BudgetError, RecipeError, UsageError
-from cloister.fields import read_section, whole_table
+from cloister.fields import read_section
 from cloister.privacy.plan import Plan
-from cloister.privacy.vote_plan import NOT_SHARED, vote_plan
 from cloister.privacy.votes import most_candidates
-from cloister.recipe.read import read_tables
+from cloister.recipe.plan_of import plan_of
+from cloister.recipe.read import read_recipe, read_tables
 from cloister.recipe.schema import Recipe
+from cloister.recipe.vote_rules import NOT_TRAINED, UNUSED, VOTING
 from cloister.recipe.votes_config import VotesConfig
 from cloister.toml_text import read_toml
 
-SECTIONS = ("study", "model", "task", "data", "privacy", "machine", "votes")
-# Version of what the digest covers.
-FORMAT = 1
-# The task whose records may vote.
-VOTING = "sequence-classification"
-# Fields of other sections that have no meaning without training, by section.
-_UNUSED = {
-    "study": ("start", "former"),
-    "privacy": ("max_grad_norm", "max_update_norm"),
-    "data": ("test", "validation", "old_test", "fold", "public", "held_out_share"),
-}
-
-
-# The sections that a recipe has besides: no adapters on the base, and the smallest batch.
-_NOT_TRAINED = {
-    "lora": {"train": "none", "head": "linear"},
-    "training": {"expected_batch_size": 1, "local_steps": 1},
-}
+SECTIONS = ("study", "model", "task", "data", "privacy", "federation", "machine", "votes")
+# The fields of `[federation]` that votes have, all for connected sites.
+WAITING = ("min_sites", "round_timeout", "absent_timeout")
 
 
 @dataclass(frozen=True)
@@ -51,24 +34,26 @@ class VoteStudy:
     """A study of votes.
 
     Attributes:
-        recipe: Its sections other than `[votes]`; what it says of training is not used.
-        votes: The `[votes]` section.
+        recipe: It has `votes`; what it says of training is that there is none.
     """
 
     recipe: Recipe
-    votes: VotesConfig
 
-    @cached_property
+    @property
+    def votes(self) -> VotesConfig:
+        """The `[votes]` section.
+
+        Raises:
+            UsageError: The recipe is of a study that trains.
+        """
+        if self.recipe.votes is None:
+            raise UsageError("votes: missing; a study of votes has a section [votes]")
+        return self.recipe.votes
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of the study: of every section but `[machine]`, with every value."""
-        sections = self.recipe.sections()
-        names = [name for name in SECTIONS if name not in ("machine", "votes")]
-        tables = {
-            name: self.recipe.task.table() if name == "task" else whole_table(sections[name])
-            for name in names
-        }
-        document = {"format": FORMAT, **tables, "votes": whole_table(self.votes)}
-        return hashlib.sha256(canonical(document)).hexdigest()
+        """SHA-256 of the study's document."""
+        return self.recipe.digest()
 
     def plans(self, names: tuple[str, ...]) -> dict[str, Plan]:
         """Returns each site's plan, from declared constants alone.
@@ -80,26 +65,14 @@ class VoteStudy:
         """
         declared = self.recipe.data.public_records
         by_site = declared if isinstance(declared, tuple) else (declared,) * len(names)
-        solved = {
-            records: vote_plan(
-                self.recipe.privacy,
-                public_records=records,
-                candidates=self.votes.candidates,
-                rounds=self.votes.rounds,
-            )
-            for records in set(by_site)
-        }
+        solved = {records: plan_of(self.recipe, records) for records in set(by_site)}
         plans = {name: solved[records] for name, records in zip(names, by_site, strict=True)}
         self._check_candidates(sum(by_site), plans)
         self._check_budgets(plans)
         return plans
 
-    def noise_of_a_count(self, plans: Mapping[str, Plan]) -> float:
-        """Returns the standard deviation of the noise in a candidate's count over all sites."""
-        return math.sqrt(sum(plan.noise_multiplier**2 for plan in plans.values()))
-
     def _check_candidates(self, units: int, plans: Mapping[str, Plan]) -> None:
-        noise = self.noise_of_a_count(plans)
+        noise = noise_of_a_count(plans)
         most = most_candidates(units, noise)
         if self.votes.candidates > most:
             at = f"{len(plans)} {'site' if len(plans) == 1 else 'sites'}"
@@ -125,6 +98,23 @@ class VoteStudy:
             )
 
 
+def noise_of_a_count(plans: Mapping[str, Plan]) -> float:
+    """Returns the standard deviation of the noise in a candidate's count over these sites.
+
+    Args:
+        plans: The plan of each site whose votes are in the count.
+    """
+    return math.sqrt(math.fsum(_own_noise(plan) ** 2 for plan in plans.values()))
+
+
+def _own_noise(plan: Plan) -> float:
+    """The standard deviation of the noise that one site adds to each count."""
+    if plan.sharing is None:
+        return plan.noise_multiplier
+    noise = plan.shared_vote_noise()
+    return noise.share * noise.grid
+
+
 def is_vote_study(path: Path) -> bool:
     """Whether a file has a section `[votes]`.
 
@@ -134,11 +124,22 @@ def is_vote_study(path: Path) -> bool:
     return "votes" in read_toml(path, "give the study's file")
 
 
-def read_vote_study(path: Path) -> VoteStudy:
+def read_study(path: Path) -> Recipe:
+    """Reads the recipe of a study that trains, or of one of votes, to say what a site makes of it.
+
+    Raises:
+        CloisterError: As `read_recipe` and `read_vote_study`.
+    """
+    return read_vote_study(path).recipe if is_vote_study(path) else read_recipe(path)
+
+
+def read_vote_study(path: Path, declared: tuple[int, ...] = ()) -> VoteStudy:
     """Reads a study of votes.
 
     Args:
         path: A TOML file.
+        declared: The declared number of units of each connected site, in place of `data.sites` and
+            `data.public_records`; empty: the file's, for a simulation.
 
     Raises:
         BadFileError: The file is missing or not valid TOML.
@@ -152,7 +153,7 @@ def read_vote_study(path: Path) -> VoteStudy:
         for name in tables
         if name not in SECTIONS
     ]
-    for section, names in _UNUSED.items():
+    for section, names in UNUSED.items():
         table = tables.get(section, {})
         given = [name for name in names if isinstance(table, dict) and name in table]
         problems += [f"{section}.{name}: votes do not use it; leave it out" for name in given]
@@ -165,22 +166,22 @@ def read_vote_study(path: Path) -> VoteStudy:
     if problems or votes is None:  # a recipe's own rules would speak of training
         raise RecipeError(problems)
     rest = {name: table for name, table in tables.items() if name in SECTIONS and name != "votes"}
-    data = rest.get("data")
-    if isinstance(data, dict) and "train" in data:  # a recipe needs a test set; nothing is scored
-        rest["data"] = {**data, "test": SYNTHETIC}
-    recipe = read_tables({**rest, **_NOT_TRAINED})
-    problems = _problems(recipe, votes)
-    if problems:
-        raise RecipeError(problems)
-    study = VoteStudy(recipe, votes)
+    waiting = rest.get("federation", {})
+    assert isinstance(waiting, dict)  # `_impossible`
+    rest["federation"] = {**waiting, "num_rounds": votes.rounds}
+    if declared:
+        data = rest.get("data", {})
+        sizes = {"sites": len(declared), "public_records": list(declared)}
+        rest["data"] = {**(data if isinstance(data, dict) else {}), **sizes}
+    study = VoteStudy(read_tables({**rest, **NOT_TRAINED}, votes))
     # The plans of as many sites as declared, so that what cannot be is refused at once.
-    study.plans(tuple(f"site {number}" for number in range(1, recipe.data.sites + 1)))
+    study.plans(tuple(f"site {number}" for number in range(1, study.recipe.data.sites + 1)))
     return study
 
 
 def _impossible(tables: Mapping[str, object]) -> list[str]:
     """Returns problems of values for which a recipe's own message would not speak of votes."""
-    task, privacy = tables.get("task"), tables.get("privacy")
+    task, waiting = tables.get("task"), tables.get("federation", {})
     kind = task.get("kind", VOTING) if isinstance(task, dict) else VOTING
     problems = []
     if kind != VOTING:
@@ -188,21 +189,10 @@ def _impossible(tables: Mapping[str, object]) -> list[str]:
             f"task.kind: {shortened(kind)[1:-1]} given; records that vote are texts with one label "
             f"each: leave it out ({VOTING})"
         )
-    if isinstance(privacy, dict) and privacy.get("noise") == "shared":
-        problems.append(f"privacy.noise: {NOT_SHARED}")
-    return problems
-
-
-def _problems(recipe: Recipe, votes: VotesConfig) -> list[str]:
-    task, problems = recipe.task, []
-    if not task.labels:
-        problems.append(
-            "task.labels: missing; name every label of the code book, as in "
-            'labels = ["negative", "positive"]: labels never come from private records'
-        )
-    elif votes.candidates < len(task.labels):
-        problems.append(
-            f"votes.candidates: {votes.candidates} given for {len(task.labels)} labels; at least "
-            "one for each label is needed"
-        )
-    return problems
+    if not isinstance(waiting, dict):
+        return [*problems, "federation: a section [federation] is needed"]
+    return problems + [
+        f"federation.{name[:64]}: votes do not use it; known: {', '.join(WAITING)}"
+        for name in waiting
+        if name not in WAITING
+    ]

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from cloister.adapter.tensors import Adapter
 from cloister.canonical import json_number
@@ -159,7 +160,7 @@ class Coordinator:
             central=recipe.privacy.central(len(names), federation.num_rounds),
             delivery=delivery,
             noise=aggregate_noise(recipe, names) if knows_noise else unknown_noise,
-            evaluation=private_evaluation(self.plan, workspace, run),
+            evaluation=private_evaluation(self.plan, workspace, run, self._keep_evaluation),
             settle=lambda closed: replayed(pulled(closed, start, federation.proximal_start or 0.0)),
         )
 
@@ -180,6 +181,15 @@ class Coordinator:
             }
         )
         observer.untrained(scores)
+
+    def _keep_evaluation(self, row: Mapping[str, Any]) -> None:
+        """Keeps an evaluation's line, after the heads of the ledgers that charged it.
+
+        A crash between the two leaves the evaluation due: sites that are asked again send the same
+        bytes, and their ledgers stay as they are.
+        """
+        self.run.save_heads(self.heads())
+        self.run.append_evaluation(row)
 
     def best(self, state: ServerState) -> tuple[ServerState, SetScores, ClassScores]:
         """The state that is released, its scores on the public sets, and those of each class.

@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 # Seconds between checks for sites and for their replies: far below the 3 s after which a SuperNode
 # checks for its next question. Each check costs the SuperLink a search of its database.
 POLL = 0.25
-# Seconds between checks whether a node has connected again since it was asked.
-RECONNECTED_POLL = 1.0
+# Seconds between checks whether a node has connected again since it was asked; and how many times
+# as long as a check takes, since it lists all nodes, and the SuperLink has other callers.
+RECONNECTED_POLL, RECONNECTED_TIMES = 1.0, 20.0
 
 Nodes = Mapping[int, str]  # site by Flower's node id; "" where only the reply names the site
 
@@ -191,6 +192,7 @@ class _Asking:
     silent: dict[int, tuple[float, float]] = field(default_factory=dict)
     failures: dict[int, Message] = field(default_factory=dict)
     looked: float = 0.0
+    rest: float = 0.0
 
     def __post_init__(self) -> None:
         self.looked = self.asker.clock()
@@ -256,9 +258,11 @@ class _Asking:
     def look_for_reconnected(self) -> None:
         """Asks nodes again that connected after they were asked."""
         now = self.asker.clock()
-        if not self.pending or now - self.looked <= RECONNECTED_POLL:
+        if not self.pending or now - self.looked <= max(RECONNECTED_POLL, self.rest):
             return
-        self.looked, there_since = now, self.asker.since(self.asker.grid)
+        there_since = self.asker.since(self.asker.grid)
+        self.looked = self.asker.clock()
+        self.rest = RECONNECTED_TIMES * (self.looked - now)
         for node in sorted(set(self.pending.values())):
             if there_since.get(node, self.connected.get(node)) != self.connected.get(node):
                 lost = dict.fromkeys(self._forget(node), (self.number, self.nodes[node]))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cloister.privacy.estimated_scores import EvaluatedRound, SelectedRound
+from cloister.privacy.estimated_scores import EvaluatedRound, SelectedBy, SelectedRound
 
 # Metrics for which smaller is better.
 LOWER_IS_BETTER = frozenset({"loss", "perplexity"})
@@ -40,11 +40,18 @@ def estimated(evaluations: Sequence[EvaluatedRound], metric: str) -> list[tuple[
     ]
 
 
-def selected_round(evaluations: Sequence[EvaluatedRound], metric: str) -> SelectedRound | None:
-    """Returns the round of the best estimate, the first of equal ones; None: none is known."""
-    known = estimated(evaluations, metric)
-    if not known:
+def selected_round(
+    scores: Sequence[tuple[int, float]], metric: str, by: SelectedBy
+) -> SelectedRound | None:
+    """Returns the round of the best score, the first of equal ones; None: there is none.
+
+    Args:
+        scores: The scores by which the study stops, with their rounds, oldest first.
+        metric: Their metric.
+        by: Whose scores they are.
+    """
+    if not scores:
         return None
     sign = -1 if metric in LOWER_IS_BETTER else 1
-    number, _ = max(known, key=lambda one: sign * one[1])
-    return SelectedRound(number, metric, len(known))
+    number, _ = max(scores, key=lambda one: sign * one[1])
+    return SelectedRound(number, metric, len(scores), by)

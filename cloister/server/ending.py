@@ -46,8 +46,7 @@ class Ending:
         began: The finished run with whose adapter the study began; None: it began afresh.
         old_test: Scores on an older public test set; None: the recipe names none.
         evaluations: Estimates of the private evaluations, oldest first.
-        selected: The round whose adapter is released by its private estimate; None: the last, or
-            one that a public validation set selected.
+        selected: The round whose adapter is released by its score; None: the last.
     """
 
     recipe: Recipe

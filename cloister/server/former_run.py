@@ -105,6 +105,9 @@ def _base_sha256(run: RunDirectory) -> str:
 def _sites(run: RunDirectory) -> dict[str, FormerSite | None]:
     """Returns each site's promise and ledger head at the end, from certificate or ledger.
 
+    A ledger that lacks entries which the run saw in it is refused: it would let the next study
+    spend more.
+
     If the run itself began with another run, the promise includes that run's.
     """
     found: dict[str, FormerSite | None] = dict.fromkeys(_participants(run))
@@ -117,8 +120,10 @@ def _sites(run: RunDirectory) -> dict[str, FormerSite | None]:
             head=Head(**fields["ledger"]),
             key=str(fields["key"]),
         )
+    heads = run.heads()
     for site, path in run.ledgers().items():
-        verdict = verify(LedgerFile(path).entries(), str(path))
+        anchors = [heads[site]] if site in heads else []
+        verdict = verify(LedgerFile(path).entries(), str(path), anchors=anchors)
         found[site] = FormerSite(promise=verdict.promise, head=verdict.head, key=verdict.public_key)
     before = read_began(run.path)
     earlier = {} if before is None else before.sites

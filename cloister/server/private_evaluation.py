@@ -173,14 +173,18 @@ class PrivateEvaluation:
 
 
 def private_evaluation(
-    plan: Plan, workspace: Workspace, run: RunDirectory
+    plan: Plan,
+    workspace: Workspace,
+    run: RunDirectory,
+    keep: Callable[[Mapping[str, Any]], None],
 ) -> PrivateEvaluation | None:
     """Returns the private evaluations of a study; None: it has none.
 
     Args:
         plan: The plan of one site; all sites evaluate in the same rounds with the same noise.
         workspace: Has the study's task.
-        run: The run's folder, which keeps the estimates.
+        run: The run's folder, which has the estimates so far.
+        keep: Keeps an evaluation's line in it.
 
     Raises:
         RefusedError: Shared noise does not fit its bits.
@@ -195,6 +199,6 @@ def private_evaluation(
         statistics=statistics_of(tally_of(workspace.task)),
         shapes=shapes,
         kept=lambda: frozenset(int(row["round"]) for row in run.evaluations()),
-        keep=run.append_evaluation,
+        keep=keep,
         shared=None if plan.sharing is None else plan.shared_evaluation_noise(*shape),
     )

@@ -121,12 +121,14 @@ class Scorer:
         return patience is not None and should_stop(scores, metric, patience)
 
     def selected(self) -> SelectedRound | None:
-        """The round whose adapter is delivered by its private estimate; None: private evaluations
-        select none."""
-        if not self.recipe.selects_privately:
+        """The round whose adapter is delivered by its score; None: it is the last one's."""
+        if self.recipe.federation.patience is None:
             return None
-        evaluations = evaluated_rounds(self.run.evaluations())
-        return selected_round(evaluations, self.workspace.task.primary_metric)
+        return selected_round(
+            self._compared(),
+            self.workspace.task.primary_metric,
+            "private_evaluations" if self.recipe.selects_privately else "public_validation",
+        )
 
     def _compared(self) -> list[tuple[int, float]]:
         """The scores by which the study stops, with their rounds, oldest first."""

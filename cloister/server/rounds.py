@@ -50,7 +50,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
     prepared = prepare(study, asker)
     waits_for_all = study.secure is None and study.min_sites is None
     enough = study.enough - len(prepared.unfit) * waits_for_all
-    if _is_over(study, prepared.retired, state.round):
+    if is_over(study, prepared.retired, state.round):
         return state
     evaluate = partial(_evaluate, study, asker, secure)
     if study.owes_evaluation(state):  # the coordinator stopped before the sites had answered
@@ -71,9 +71,9 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
             )
         gathered = gather(state, number, payload, nodes, started)
         replies = gathered.replies
-        if _is_over(study, replies.retired, state.round):
+        if is_over(study, replies.retired, state.round):
             break
-        counts = _counts(replies, study, number, prepared.unfit)
+        counts = is_counted(replies, study, number, prepared.unfit)
         epsilon |= replies.epsilon
         before, counted = state.adapter, dict(gathered.held)
         if counts and isinstance(study.strategy, UpdateFilter):
@@ -138,7 +138,7 @@ def _evaluate(
         study.observer.note(f"the private evaluation after round {state.round}: no estimate")
 
 
-def _is_over(study: ServerStudy, retired: Collection[str], closed: int) -> bool:
+def is_over(study: ServerStudy, retired: Collection[str], closed: int) -> bool:
     """Whether too few sites have budget for another round; if so, the observer is told."""
     if set(retired).issuperset(study.sites):
         study.observer.note(f"every site's budget is spent: ending after round {closed}")
@@ -152,7 +152,9 @@ def _is_over(study: ServerStudy, retired: Collection[str], closed: int) -> bool:
     return False
 
 
-def _counts(replies: Replies, study: ServerStudy, number: int, unfit: Collection[str] = ()) -> bool:
+def is_counted(
+    replies: Replies, study: ServerStudy, number: int, unfit: Collection[str] = ()
+) -> bool:
     """Whether a round's updates are aggregated.
 
     Sites whose budget is spent or whose reply was invalid are not needed, unless the study states

@@ -314,12 +314,27 @@ class RunDirectory:
         return entry, payloads
 
     def heads(self) -> dict[str, Head]:
-        """The head of each simulated site's ledger when the last round was closed."""
+        """The head of each simulated site's ledger after the last closed round and its evaluation,
+        if there was one."""
         latest = self.path / "checkpoint" / "latest.json"
         if not latest.exists():
             return {}
         stored = json.loads(latest.read_text(encoding="utf-8"))["ledgers"]
         return {site: Head(**head) for site, head in stored.items()}
+
+    def save_heads(self, heads: Mapping[str, Head]) -> None:
+        """Replaces the heads of the last saved state: ledgers grew since, by an evaluation.
+
+        Args:
+            heads: The head of each simulated site's ledger; empty: sites are elsewhere, and
+                nothing is written.
+        """
+        if not heads:
+            return
+        latest = self.path / "checkpoint" / "latest.json"
+        entry = json.loads(latest.read_text(encoding="utf-8"))
+        entry["ledgers"] = {site: asdict(head) for site, head in heads.items()}
+        write_whole(latest, json.dumps(entry).encode())
 
     @property
     def _public_start(self) -> Path:

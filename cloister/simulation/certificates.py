@@ -73,9 +73,10 @@ def certify_run(run: RunDirectory) -> Certified:
 
 
 def received_in(run: RunDirectory) -> list[Received]:
-    """Returns the updates and private evaluations that a run's coordinator received, from its own
-    record."""
-    rows = [(ReleaseKind.TRAINING, row) for row in run.metrics()]
+    """Returns the updates, private evaluations and votes that a run's coordinator received, from
+    its own record."""
+    votes = run.recipe().votes is not None
+    rows = [(ReleaseKind.VOTE if votes else ReleaseKind.TRAINING, row) for row in run.metrics()]
     rows += [(ReleaseKind.EVALUATION, row) for row in run.evaluations()]
     return [
         Received(int(row["round"]), site, sha256, head, kind)

@@ -17,6 +17,7 @@ from cloister.models.config import base_problem
 from cloister.plugins import is_of_this_process
 from cloister.recipe import Recipe
 from cloister.simulation.plans import plans_of
+from cloister.simulation.recipe_checks import check_recipe
 from cloister.training.machine import MOST_PROCESSES
 
 # Largest file that is read whole, which takes about 0.7 s (12 MB of CSV a second, measured).
@@ -33,13 +34,15 @@ def refuse_early(recipe: Recipe, engine: Literal["local", "ray"] = "local") -> N
         engine: The engine that would run its sites.
 
     Raises:
-        UsageError: The engine cannot run it.
+        UsageError: The engine cannot run it, or its fields contradict each other.
         ModelFileError: `model.base` names neither a folder nor a hub id.
         DataError: A file is missing, or its first row does not fit the task; in a file of at most
             `READ_WHOLE` bytes, any row.
-        RefusedError: No noise meets the target.
+        RefusedError: No noise meets the target, or its adapters have no gradients of single
+            records.
     """
     check_engine(recipe, engine)
+    check_recipe(recipe)
     problem = base_problem(recipe.model.base)
     if problem is not None:
         raise ModelFileError(problem)

@@ -17,6 +17,12 @@ from cloister.seeds import child_generator, child_seed
 if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner
 
+NO_PERSON = 'data.person: name the column of persons for data.partition = "person"'
+NO_LABELS = (
+    'data.partition: "dirichlet" skews labels, but these records have none; '
+    'use "iid", "quantity", "column" or "person"'
+)
+
 
 def partition(records: Sequence[Record], config: DataConfig, seed: int) -> dict[str, list[Record]]:
     """Deals every record to exactly one site.
@@ -111,10 +117,7 @@ def _keys(records: Sequence[Record], config: DataConfig) -> list[str]:
     if config.partition != "dirichlet":
         return [""] * len(records)
     if not all(isinstance(record, TextRecord) for record in records):
-        raise UsageError(
-            'data.partition: "dirichlet" skews labels, but these records have none; '
-            'use "iid", "quantity", "column" or "person"'
-        )
+        raise UsageError(NO_LABELS)
     return [record.label for record in records if isinstance(record, TextRecord)]
 
 
@@ -139,7 +142,7 @@ def _by_column(records: Sequence[Record], config: DataConfig) -> dict[str, list[
 def _by_person(records: Sequence[Record], config: DataConfig) -> dict[str, list[Record]]:
     """Deals persons in the order of their first record, one site after the other."""
     if config.person is None:
-        raise UsageError('data.person: name the column of persons for data.partition = "person"')
+        raise UsageError(NO_PERSON)
     names = site_names(config.sites)
     home: dict[str | None, str] = {}
     sites: dict[str, list[Record]] = {name: [] for name in names}

@@ -64,6 +64,7 @@ def simulated_policy(
             max_rounds=plan.num_rounds,
             max_local_steps=plan.local_steps,
             evaluations=plan.evaluations is not None,
+            votes=plan.votes is not None,
             noise_partners=partners,
             min_colluding=0,
         ),

@@ -26,7 +26,8 @@ class SiteResult:
         name: The site.
         promise: The promise of its ledger: of the whole plan, or of its budget.
         spent: The ε of its rounds; an indication.
-        steps: Number of charged steps.
+        steps: Number of charged steps of trained rounds.
+        evaluations: Number of charged private evaluations.
         sample_rate: Probability that a unit is in a batch.
         noise_multiplier: Noise standard deviation over the clip bound; 0 without privacy.
         public_records: Its declared number of units (records, or persons).
@@ -41,6 +42,7 @@ class SiteResult:
     noise_multiplier: float
     public_records: int
     ledger: Head
+    evaluations: int = 0
 
     @property
     def epsilon(self) -> float:
@@ -74,8 +76,7 @@ class RunResult:
             promises and what was spent cover both studies.
         private_evaluations: Estimates from the private evaluations on held-out units, oldest first.
         old_test: Scores on an older public test set; None: the recipe names none.
-        selected: The round whose adapter is released by its private estimate; None: private
-            evaluations selected none.
+        selected: The round whose adapter is released by its score; None: the last.
     """
 
     run_dir: Path
@@ -117,6 +118,7 @@ class RunResult:
                     "sample_rate": site.sample_rate,
                     "noise_multiplier": site.noise_multiplier,
                     "public_records": site.public_records,
+                    **({"evaluations": site.evaluations} if site.evaluations else {}),
                 }
                 for site in self.sites
             ],

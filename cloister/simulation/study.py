@@ -27,7 +27,7 @@ from cloister.data.public_set import public_records, refuse_contaminated, stated
 from cloister.data.records import Record
 from cloister.data.source import OLD_TEST
 from cloister.data.step_log import couples_units
-from cloister.errors import DataError, UsageError
+from cloister.errors import DataError
 from cloister.ledger.ledger import key_file
 from cloister.ledger.signing import load_key, public_hex
 from cloister.ledger.stated import COUPLED
@@ -45,6 +45,7 @@ from cloister.simulation.open_ledgers import OpenLedgers
 from cloister.simulation.partition import partition
 from cloister.simulation.plans import plans_of
 from cloister.simulation.policies import simulated_budget, simulated_policy
+from cloister.simulation.recipe_checks import check_recipe
 from cloister.tasks.items_hash import with_items_sha256
 from cloister.tasks.public_labels import study_labels
 from cloister.training.config import TrainingConfig
@@ -111,12 +112,8 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     Raises:
         CloisterError: The data, the partition or the privacy target is not possible.
     """
+    check_recipe(recipe)
     data, kind = recipe.data, recipe.task.records
-    if recipe.privacy.evaluations is not None and data.held_out_share is None:
-        raise UsageError(
-            "data.held_out_share: missing, and privacy.evaluation_rounds needs units that no site "
-            "trains on; set it, such as 0.1"
-        )
     for name in ("test", "validation", "old_test", "public"):
         _refuse_training_file(name, getattr(data, name), data.train)
     whole = load(data.train, "train", kind, data, sites=data.partition == "column")

@@ -17,7 +17,7 @@ from cloister.seeds import child_generator, child_seed
 from cloister.serving.model import Model
 from cloister.synthesis.public_prompts import PublicPrompt
 from cloister.tasks.chat import CausalChat
-from cloister.training.generation import Nucleus, sampled_texts
+from cloister.training.generation import Nucleus, beginning_ids, sampled_texts
 
 
 @dataclass(frozen=True)
@@ -146,16 +146,3 @@ def _question(task: CausalChat, text: str, number: int) -> tuple[int, ...]:
         return task.whole_prompt(ChatRecord(turns))
     except MisfitError as error:
         raise MisfitError(error.reason, f"--prompts: prompt {number}: {error}") from error
-
-
-def beginning_ids(task: CausalChat, text: str) -> tuple[int, ...]:
-    """Returns the tokens of a text's beginning, after the token with which texts begin or end."""
-    tokenizer = task.tokenizer
-    ids = list(tokenizer(text, verbose=False)["input_ids"]) if text else []
-    last = tokenizer.eos_token_id
-    while ids and ids[-1] in (last, tokenizer.sep_token_id):
-        ids.pop()  # a tokenizer that ends every text would end this one
-    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else last
-    if not ids:
-        return (task.pad_id if first is None else int(first),)
-    return tuple(ids)

@@ -48,13 +48,13 @@ def site_promises(folder: Path, recipe: Recipe, adapter: str) -> dict[str, State
     run, digest = RunDirectory(folder), recipe.digest()
     rows, began = run.metrics(), read_began(folder)
     found: dict[str, FormerSite | None] = {site: None for row in rows for site in row["received"]}
-    steps = recipe.training.local_steps * recipe.federation.num_rounds
     for path in sorted((folder / "certificates").glob(f"*{ENDING}")):
         site = path.name.removesuffix(ENDING)
-        found[site] = _of_certificate(path, site, digest, adapter, steps)
+        found[site] = _of_certificate(path, site, digest, adapter, recipe.most_steps)
+    heads = run.heads()
     for site, ledger in run.ledgers().items():
         if site in found:
-            found[site] = _of_ledger(ledger, digest)
+            found[site] = _of_ledger(ledger, digest, heads.get(site))
     # Only whole figures of all rounds say who took part; a version from a registry has none.
     if found and not _is_whole(run, [int(row["round"]) for row in rows]):
         found[OTHERS] = None
@@ -98,9 +98,15 @@ def _of_certificate(path: Path, site: str, digest: str, adapter: str, steps: int
     return FormerSite(promise=site_facts(fields).promise, head=head, key=key)
 
 
-def _of_ledger(path: Path, digest: str) -> FormerSite:
-    """Returns what a simulated site's ledger promises, if it charged this study."""
-    verdict = verify(LedgerFile(path).entries(), str(path))
+def _of_ledger(path: Path, digest: str, head: Head | None) -> FormerSite:
+    """Returns what a simulated site's ledger promises, if it charged this study.
+
+    Raises:
+        LedgerError: It is not valid, lacks the head that the run saw in it, or never charged this
+            study.
+    """
+    anchors = [] if head is None else [head]
+    verdict = verify(LedgerFile(path).entries(), str(path), anchors=anchors)
     try:
         promise = site_facts(statement(verdict, digest)).promise
     except CloisterError as error:

@@ -7,21 +7,16 @@ the sites' certificates.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from cloister.canonical import canonical
-from cloister.data.outputs import check_new, new_file, sha256_of
-from cloister.errors import CloisterError, ModelFileError, RefusedError, UsageError
+from cloister.data.outputs import check_new, sha256_of
+from cloister.errors import RefusedError, UsageError
 from cloister.evidence.bundle import Bundle, write_bundle
 from cloister.evidence.fingerprint import adapter_sha256
 from cloister.export.croissant import Publication
-from cloister.export.synthetic_facts import SyntheticFacts
-from cloister.fields import whole_table
+from cloister.export.synthetic_files import Synthesized
 from cloister.files import bad_file, write_whole
 from cloister.ledger.certificate import certify
 from cloister.ledger.ledger import key_file, now
@@ -29,28 +24,17 @@ from cloister.ledger.signing import load_key
 from cloister.ledger.stated import Stated
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
-from cloister.models.config import base_problem
 from cloister.owner_only import private_folder
 from cloister.protocol.candidates import CandidateText
 from cloister.recipe.private_file import refuse_private_file, training_records
 from cloister.recipe.vote_study import VoteStudy, read_vote_study
 from cloister.server.unused_run import held
-from cloister.synthesis.generator import TextGenerator, open_generator
-from cloister.synthesis.text_filters import TextFilter
-from cloister.synthesis.vote_rounds import (
-    Voted,
-    begin_folder,
-    check_public,
-    read_public,
-    run_rounds,
-)
 from cloister.synthesis.voters import Voters, open_voters
-from cloister.synthesis.writing import (
-    MOST_CHARACTERS,
-    Synthesized,
-    shown_base,
-    write_beside,
-)
+from cloister.synthesis.votes_folder import begin_folder
+from cloister.voting.generator import TextGenerator, open_generator
+from cloister.voting.public_texts import public_texts
+from cloister.voting.rounds import Voted, run_rounds
+from cloister.voting.written import about_records, write_records
 
 
 @dataclass(frozen=True)
@@ -102,15 +86,7 @@ def synthesize_by_votes(
     check_new(out)
     study = read_vote_study(file)
     public_file = Path(study.votes.public or "").expanduser()
-    labels = study.recipe.task.labels
-    for base in (study.recipe.model.base, study.votes.generator):
-        problem = None if base is None else base_problem(base)
-        if problem is not None:
-            name = "model.base" if base == study.recipe.model.base else "votes.generator"
-            raise ModelFileError(problem.replace("model.base", name))
-    public = read_public(public_file, labels)
-    generates = study.votes.generator is not None
-    check_public(public, labels, study.votes.candidates, generates=generates)
+    public = public_texts(study)
     _refuse_private(study, public_file, public)
     folder = out.with_name(f"{out.stem}.votes")
     declared = {"study": study.digest, "public": sha256_of(public_file), "out": out.name}
@@ -122,13 +98,20 @@ def synthesize_by_votes(
         begin_folder(folder, declared)
         progress.on_stage("loading records and base")
         voters = open_voters(study, folder / "ledgers", progress.on_note)
-        if generates:
+        if study.votes.generator is not None:
             progress.on_stage("loading the generator")
         generator = open_generator(
             study.votes, study.recipe.study.seed, study.recipe.machine.device
         )
         progress.on_stage("asking for votes")
-        voted = run_rounds(voters, public, generator, folder, progress.on_round)
+        voted = run_rounds(
+            study,
+            voters.ask,
+            public,
+            generator,
+            folder,
+            lambda number, counted: progress.on_round(number, counted.sites),
+        )
         progress.on_stage("writing records")
         return _written(voters, voted, generator, out, folder, publication or Publication())
 
@@ -158,38 +141,20 @@ def _written(
     folder: Path,
     publication: Publication,
 ) -> Synthesized:
-    """Writes the records without repetitions, what belongs beside them, and the certificates."""
-    study, votes = voters.study, voters.study.votes
-    chosen = TextFilter(1, MOST_CHARACTERS, keeps_duplicates=False)
-    rows = [one for one in voted.texts if chosen.keeps(one.text, one.label)]
-    if not rows:
-        raise CloisterError("no record is left of the last round's texts; ask for more candidates")
-    by_site = Counter(one.site for one in voted.received)
-    with new_file(out) as (writer, temporary):
-        for one in rows:
-            writer.add({"text": one.text, "label": one.label}, out.name)
-        writer.end()
-        content = temporary.read_bytes()
-        digest = sha256_of(temporary)
-        facts = SyntheticFacts(
-            file=out.name,
-            sha256=digest,
-            records=len(rows),
-            columns=("text", "label"),
-            study=study.recipe.study.name,
-            digest=study.digest,
-            base="" if votes.generator is None else shown_base(votes.generator),
-            base_sha256="" if generator is None else generator.workspace.base_sha256,
-            adapter_sha256="",
-            public=Path(votes.public or "").name,
-            promises=_promises(voters),
-            sampling=_how(voters),
-            dropped=dict(sorted(chosen.dropped.items())),
-            created=datetime.now(UTC).date().isoformat(),
-            voted={name: by_site[name] for name in voters.admitted},
-        )
-        _certify(voters, voted, out.name, content, folder / "certificates")
-        return write_beside(out, facts, publication)
+    """Writes the records with what belongs beside them, and the certificates."""
+    return write_records(
+        out,
+        voters.study,
+        voted,
+        plans=voters.plans,
+        promises=_promises(voters),
+        vectors=voters.workspace.base_sha256,
+        generator=generator,
+        publication=publication,
+        on_content=lambda content: _certify(
+            voters, voted, out.name, content, folder / "certificates"
+        ),
+    )
 
 
 def _promises(voters: Voters) -> dict[str, Stated | None]:
@@ -200,29 +165,6 @@ def _promises(voters: Voters) -> dict[str, Stated | None]:
     }
 
 
-def _how(voters: Voters) -> dict[str, str | int | float]:
-    """Returns how the records were made, as the card states it."""
-    study, votes = voters.study, voters.study.votes
-    noise = study.noise_of_a_count(voters.plans)
-    base = shown_base(study.recipe.model.base)
-    found: dict[str, str | int | float] = {
-        "rounds": votes.rounds,
-        "candidates of a round": votes.candidates,
-        "noise in a count over all sites (standard deviation)": round(noise, 4),
-        "taken off every count": round(noise if votes.threshold is None else votes.threshold, 4),
-        "vectors": f"{base}, SHA-256 {voters.workspace.base_sha256}",
-        "seed": study.recipe.study.seed,
-    }
-    if votes.generator is not None:
-        found |= {
-            "variations": f"begin with up to {votes.kept:g} of a text's tokens",
-            "most tokens": votes.most_tokens,
-            "temperature": votes.temperature,
-            "top_p": votes.top_p,
-        }
-    return found
-
-
 def _certify(voters: Voters, voted: Voted, name: str, content: bytes, folder: Path) -> None:
     """Writes the sites' certificates, their keys, and a bundle of both with the records.
 
@@ -231,8 +173,7 @@ def _certify(voters: Voters, voted: Voted, name: str, content: bytes, folder: Pa
         LedgerError: A ledger is not valid.
     """
     base = voters.workspace.base_sha256
-    about: dict[str, Any] = {"model": {"sha256": base}, "votes": whole_table(voters.study.votes)}
-    files = {"cloister.json": canonical(about), name: content}
+    files = {"cloister.json": about_records(voters.study, base), name: content}
     evidence = {
         site: certify(
             LedgerFile(path).entries(),

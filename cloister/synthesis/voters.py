@@ -1,7 +1,8 @@
 """The sites of a study of votes, in this process: their own code, records and ledgers.
 
 Each answers through `client.round.run_round`, as a deployed site answers: it charges its ledger
-before a record is looked at, and sends the same bytes when it is asked again.
+before a record is looked at, and sends the same bytes when it is asked again. Where the noise is
+shared, all of them are asked for one secure sum, by the code that asks deployed sites.
 """
 
 from __future__ import annotations
@@ -9,19 +10,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from cloister.adapter.wire import decode
 from cloister.client.admission import Admitted, admit
+from cloister.client.app import make_client_app
 from cloister.client.round import run_round
+from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.data.census import census
 from cloister.data.load import load
 from cloister.data.records import Record
 from cloister.data.step_log import couples_units
-from cloister.errors import CloisterError, DataError, RoundSpentError
+from cloister.errors import DataError, RoundSpentError
 from cloister.evidence.bundle import Received
 from cloister.ledger.ledger import Ledger
 from cloister.ledger.stated import COUPLED
@@ -29,32 +33,27 @@ from cloister.ledger.storage import LedgerFile
 from cloister.models.config import LoraConfig
 from cloister.names import is_name
 from cloister.owner_only import private_folder
-from cloister.privacy.noised_ratio import Floats
 from cloister.privacy.plan import Plan
 from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.votes import HISTOGRAM
 from cloister.protocol.candidates import CandidateText, encode_candidates
 from cloister.protocol.exchange import RoundRequest, Step
-from cloister.recipe.vote_study import VoteStudy
+from cloister.protocol.signed_questions import Unsigned
+from cloister.recipe.vote_study import VoteStudy, noise_of_a_count
+from cloister.server.dispatch import Timeouts
+from cloister.server.ports import Observer, Participants
+from cloister.server.private_votes import VoteRounds, voting_study
+from cloister.simulation.local_grid import LocalGrid
 from cloister.simulation.partition import partition
 from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.tasks.public_labels import study_labels
 from cloister.training.machine import on_machine
 from cloister.training.units import EncodedUnits, encode_units
 from cloister.training.workspace import Workspace, open_workspace
+from cloister.voting.kept_rounds import Counted
 
-
-@dataclass(frozen=True)
-class Counted:
-    """The votes of a round over all sites.
-
-    Attributes:
-        votes: The sum of the sites' noised histograms, [K].
-        received: What each site sent; a site whose round was interrupted sent nothing.
-    """
-
-    votes: Floats
-    received: tuple[Received, ...]
+# Seconds that a round may wait; here every site answers at once.
+LONGEST = 3600.0
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,14 @@ class Voters:
     def ask(self, number: int, candidates: Sequence[CandidateText]) -> Counted:
         """Asks every site for its votes in a round, and adds them.
 
-        Sites that were asked before, for example before a crash, send the same bytes again.
+        Sites that were asked before, for example before a crash, send the same bytes again. Where
+        the noise is shared, their round is then spent, as keys are kept in memory only.
 
         Raises:
-            CloisterError: No site answered, or one refused; or a site's votes failed, which costs
-                the round at this site.
+            CloisterError: A site refused; or its votes failed, which costs the round at this site.
         """
+        if any(plan.sharing is not None for plan in self.plans.values()):
+            return self._summed(number, candidates)
         request = RoundRequest(
             self.study.digest, number, b"", Step.VOTE, encode_candidates(candidates)
         )
@@ -102,13 +103,37 @@ class Voters:
             total += decode(reply.delta, shapes, dtype="float32")[HISTOGRAM].astype(np.float64)
             sha256 = hashlib.sha256(reply.delta).hexdigest()
             received.append(Received(number, name, sha256, reply.head, ReleaseKind.VOTE))
-        if not received:
-            raise CloisterError(
-                f"round {number}: every site had charged it and was interrupted before its "
-                "release, so there are no votes; begin again under another --out, with a budget "
-                "for it"
-            )
-        return Counted(total, tuple(received))
+        noise = noise_of_a_count({one.site: self.plans[one.site] for one in received})
+        return Counted(total, noise, tuple(received), len(received))
+
+    def _summed(self, number: int, candidates: Sequence[CandidateText]) -> Counted:
+        self._errors.clear()
+        came = self._rounds.ask(number, encode_candidates(candidates), len(candidates))
+        causes = [error.__cause__ for error in self._errors if error.__cause__ is not None]
+        if causes:  # errors of this process, and not of an earlier one
+            raise causes[0]
+        return Counted(came.votes, came.noise, came.received, len(came.sites))
+
+    @cached_property
+    def _errors(self) -> list[Exception]:
+        return []
+
+    @cached_property
+    def _rounds(self) -> VoteRounds:
+        sites = list(self.admitted.values())
+        app = make_client_app(
+            lambda at: sites[int(str(at.node_config["partition-id"]))],
+            Unsigned(),
+            on_error=self._errors.append,
+        )
+        people = Participants(
+            names=tuple(self.admitted),
+            patience=Timeouts(LONGEST),
+            voice=Unsigned(),
+            keys={name: one.site.ledger.public_key for name, one in self.admitted.items()},
+        )
+        study = voting_study(self.study.recipe, sites[0].plan, people, Observer())
+        return VoteRounds(LocalGrid(app, len(sites)), study, self.plans)
 
 
 def open_voters(
@@ -148,22 +173,29 @@ def open_voters(
     encoded = {name: _encoded(study, workspace, plans[name], name, sites[name]) for name in sites}
     private_folder(folder)
     ledgers = {name: folder / f"{name}.ledger" for name in sites}
+    opened = {
+        name: Ledger(ledgers[name])
+        if LedgerFile(ledgers[name]).is_begun
+        else Ledger.create(ledgers[name], simulated_budget(plan, budgets.get(name)), plan.unit)
+        for name, plan in plans.items()
+    }
+    partners = tuple(ledger.public_key for ledger in opened.values())
     admitted = {}
     for name, plan in plans.items():
-        budget = simulated_budget(plan, budgets.get(name))
-        path = ledgers[name]
-        begun = LedgerFile(path).is_begun
-        ledger = Ledger(path) if begun else Ledger.create(path, budget, plan.unit)
+        ledger = opened[name]
         site = Site(
             name=name,
             study=study.digest,
             plan=plan,
-            policy=simulated_policy(recipe, plan, ledger.budget, workspace),
+            policy=simulated_policy(
+                recipe, plan, ledger.budget, workspace, partners if plan.sharing else ()
+            ),
             training=on_machine(recipe.training, recipe.machine),
             units=encoded[name].units,
             unit=plan.unit,
             ledger=ledger,
             seed=recipe.study.seed,
+            keys=EpochKeys() if plan.sharing else None,
             couples_units=couples,
         )
         admitted[name] = admit(site, workspace)

@@ -1,8 +1,7 @@
-"""Writes a file of synthetic records with its facts, card and Croissant metadata."""
+"""Draws records from a finished language model, and writes them with facts, card and metadata."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,11 +13,11 @@ from cloister.data.values import Row
 from cloister.errors import CloisterError, UsageError
 from cloister.evidence.fingerprint import adapter_files, adapter_sha256
 from cloister.export.adapter_folder import ReleaseFacts, adapter_folder
-from cloister.export.croissant import Publication, croissant
+from cloister.export.croissant import Publication
 from cloister.export.forms.finished import recipe_beside
-from cloister.export.synthetic_card import synthetic_card
-from cloister.export.synthetic_facts import SyntheticFacts, write_facts
-from cloister.files import bad_file, write_whole
+from cloister.export.synthetic_facts import SyntheticFacts
+from cloister.export.synthetic_files import Synthesized, shown_base, write_beside
+from cloister.export.text_filters import MOST_CHARACTERS, TextFilter
 from cloister.ledger.stated import Stated
 from cloister.recipe import Recipe, read_run_recipe
 from cloister.serving.model import about_adapter, load
@@ -30,13 +29,12 @@ from cloister.synthesis.model_promises import (
 )
 from cloister.synthesis.part_file import PartFile, opened_part
 from cloister.synthesis.public_prompts import PublicPrompt, read_prompts
-from cloister.synthesis.text_filters import TextFilter
 from cloister.training.generation import Nucleus
 
 # Most records of a file; a small model on a CPU draws a million short ones in days.
 MOST_RECORDS = 10_000_000
-# Longest drawn text in tokens, and in characters (tokens of 32 characters, as records are cut).
-MOST_TOKENS, MOST_CHARACTERS = 8192, 262_144
+# Longest drawn text in tokens.
+MOST_TOKENS = 8192
 # A set is given up once this many times its records were drawn: the model repeats itself.
 MOST_DRAWN = 10
 
@@ -92,23 +90,6 @@ class SynthesisOptions:
             "equal texts": "kept" if self.keeps_duplicates else "left out",
             "seed": self.seed,
         }
-
-
-@dataclass(frozen=True)
-class Synthesized:
-    """A written set.
-
-    Attributes:
-        file: The records.
-        card: The card.
-        metadata: The Croissant metadata.
-        facts: The facts, as `NAME.synthetic.json` has them.
-    """
-
-    file: Path
-    card: Path
-    metadata: Path
-    facts: SyntheticFacts
 
 
 def synthesize(
@@ -293,31 +274,8 @@ def _prompt_words(
     return {"prompts": f"{len(known):,} public ones of {file.name}{of}"}
 
 
-def shown_base(base: str) -> str:
-    """Returns a base's name for readers elsewhere: of a folder on this machine, its last part."""
-    return Path(base).name if Path(base).is_absolute() or Path(base).exists() else base
-
-
 def _public_file(recipe: Recipe | None) -> str:
     """Returns the name of the public file that the adapter was trained on too; empty: none."""
     if recipe is None or recipe.data.public is None or not recipe.public_steps:
         return ""
     return Path(recipe.data.public).name
-
-
-def write_beside(out: Path, facts: SyntheticFacts, publication: Publication) -> Synthesized:
-    """Writes facts, card and metadata beside the records.
-
-    Raises:
-        BadFileError: One cannot be written.
-    """
-    card, metadata = out.with_suffix(".README.md"), out.with_suffix(".croissant.json")
-    document = croissant(facts, publication, card.name)
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        write_whole(card, synthetic_card(facts).encode())
-        write_whole(metadata, text.encode())
-    except OSError as error:
-        raise bad_file(error, "written") from error
-    write_facts(out, facts)
-    return Synthesized(out, card, metadata, facts)

@@ -274,3 +274,16 @@ def reply_ends(network: Network, task: CausalChat) -> tuple[tuple[int, ...], str
     ids = own if isinstance(own, list) else [] if own is None else [own]
     taught = [end.token] if end.token is not None and end.token not in ids else []
     return (*ids, *taught), end.text
+
+
+def beginning_ids(task: CausalChat, text: str) -> tuple[int, ...]:
+    """Returns the tokens of a text's beginning, after the token with which texts begin or end."""
+    tokenizer = task.tokenizer
+    ids = list(tokenizer(text, verbose=False)["input_ids"]) if text else []
+    last = tokenizer.eos_token_id
+    while ids and ids[-1] in (last, tokenizer.sep_token_id):
+        ids.pop()  # a tokenizer that ends every text would end this one
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else last
+    if not ids:
+        return (task.pad_id if first is None else int(first),)
+    return tuple(ids)

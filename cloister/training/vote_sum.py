@@ -32,7 +32,11 @@ BLOCK = 64
 
 
 def vote_sum(
-    network: Network, task: Task, units: Sequence[UnitExamples], candidates: Sequence[CandidateText]
+    network: Network,
+    task: Task,
+    units: Sequence[UnitExamples],
+    candidates: Sequence[CandidateText],
+    grid: float | None = None,
 ) -> ClippedSum:
     """Returns the sum of the units' votes, [K].
 
@@ -41,13 +45,14 @@ def vote_sum(
         task: The study's task, whose record is one text with one label.
         units: Encoded units; private, of any number, some of them empty.
         candidates: The public texts.
+        grid: The grid of a sum with shared noise; None: that of the bound.
 
     Guarantees:
         One unit moves the sum by a vector of norm at most `BOUND`. A unit without records, or whose
         records have no finite vector or no candidate of their label, adds zero, and changes no
         other unit's votes. A candidate without a finite vector gets no vote.
     """
-    total = empty_sum([torch.zeros(len(candidates))], BOUND)
+    total = empty_sum([torch.zeros(len(candidates))], BOUND, grid)
     with torch.no_grad(), network.apart(keeping=False), pinned():
         ballot = ballot_of(network, task, candidates)
         for start in range(0, len(units), BLOCK):
@@ -57,17 +62,18 @@ def vote_sum(
                 if (row := unit_votes(network, task, ballot, units[place])) is not None
             ]
             if rows:
-                total += clipped_votes(np.array(rows))
+                total += clipped_votes(np.array(rows), grid)
     return total
 
 
-def clipped_votes(rows: Floats) -> ClippedSum:
+def clipped_votes(rows: Floats, grid: float | None = None) -> ClippedSum:
     """Clips each unit's votes as a whole, and sums them.
 
     Args:
         rows: Votes of units, [N, K].
+        grid: As of `vote_sum`.
     """
-    return clip_and_sum([torch.from_numpy(rows.astype(np.float32))], BOUND)
+    return clip_and_sum([torch.from_numpy(rows.astype(np.float32))], BOUND, grid)
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ def _place(network: Network, task: Task, ballot: Ballot, example: Example) -> in
     """Returns the candidate that a record votes for; None: there is none."""
     if type(example.target) is not int or example.target not in ballot.by_label:
         return None
-    vector = _vector(network, task, example)
+    vector = text_vector(network, task, example)
     if vector is None:
         return None
     places, vectors = ballot.by_label[example.target]
@@ -144,10 +150,10 @@ def _candidate_vector(network: Network, task: Task, candidate: CandidateText) ->
         example = task.encode(TextRecord(candidate.text, candidate.label))
     except Exception:  # a tokenizer may raise any error; the candidate then gets no vote
         return None
-    return _vector(network, task, example)
+    return text_vector(network, task, example)
 
 
-def _vector(network: Network, task: Task, example: Example) -> Floats | None:
+def text_vector(network: Network, task: Task, example: Example) -> Floats | None:
     """Returns a text's vector of length 1, float64 [H]; None: it has none that is finite."""
     if not fits(example, task.max_length, network.vocabulary, len(task.labels)):
         return None

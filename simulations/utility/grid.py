@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from grid_rows import ROWS, TEXT_ROWS, epsilons
+from grid_rows import ROWS, TEXT_ROWS, epsilons, runs_on
 from grid_store import Row, Store
 from grid_table import tables
 from methods import Method, Task
@@ -60,7 +60,7 @@ def main(words: Sequence[str] | None = None) -> None:
         run_rows(store, {"data": name, "base": None}, _texts(given.data, name, None), text_rows)
     for name, base in PAIRS:
         if name in given.sets and base in given.bases:
-            rows = [row for row in given.rows if row not in TEXT_ROWS]
+            rows = [row for row in given.rows if row not in TEXT_ROWS and runs_on(row, base)]
             opened = _vectors(given.data, name, base, folders.get(base), given.cache)
             run_rows(store, {"data": name, "base": base}, opened, rows)
 

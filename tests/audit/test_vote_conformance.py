@@ -23,7 +23,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Audited:
         "privacy.unit=person",
         "lora.train=none",
     )
-    plan = vote_plan(recipe.privacy, public_records=40, candidates=12, rounds=2)
+    plan = vote_plan(recipe.privacy, public_records=40, candidates=12, rounds=2, sites=3)
     return recipe, audited_site(recipe, 6, 3), plan
 
 

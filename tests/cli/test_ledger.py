@@ -54,7 +54,7 @@ def test_a_folder_is_read_as_no_ledger_and_gets_no_lock(
 def test_verify_says_what_it_found(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["ledger", "verify", str(ledger)]) == 0
     told = capsys.readouterr().out
-    assert "valid. 2 rounds charged (10 steps), 1 released." in told
+    assert "valid. 2 rounds charged (10 training steps), 1 released." in told
     assert f"ε = {stated.shown(small_plan().epsilon_after(4), 4)} at δ = 1e-05" in told
     assert "of the budget's 50, both at δ = 1e-05" in told
     assert "an indication, not a promise" in told

@@ -73,3 +73,40 @@ def test_a_plan_without_data_says_what_it_can(
 def test_a_plan_without_privacy_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", *small(tmp_path, "privacy.enabled=false")]) == 2
     assert "nothing to plan" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "said"),
+    [
+        (["privacy.evaluation_rounds=[1]"], 2, "data.held_out_share: missing"),
+        (['data.partition="person"', "task.labels=['a','b']"], 2, "data.person: name the column"),
+        (["task.kind=token-classification", "data.partition=dirichlet"], 2, "skews labels"),
+        (["lora.use_dora=true", "lora.train=both"], 4, "lora.use_dora: true given with privacy"),
+    ],
+)
+def test_a_plan_and_a_run_refuse_the_same_recipes_in_the_same_words(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    settings: list[str],
+    code: int,
+    said: str,
+) -> None:
+    given = [word for one in settings for word in ("--set", one)]
+    told = []
+    for command in (["plan"], ["simulate", "--dry-run"]):
+        assert run([*command, *given]) == code
+        told.append(capsys.readouterr().err.splitlines()[-1])
+    assert told[0] == told[1]
+    assert said in told[0]
+
+
+def test_a_recipe_without_data_is_planned_and_told_what_a_run_would_refuse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be one for deployed sites, which declare their own held-out share."""
+    recipe = tmp_path / "study.toml"
+    recipe.write_text("[privacy]\nevaluation_rounds = [10]\n")
+    assert run(["plan", str(recipe), "--json"]) == 0
+    notes = json.loads(capsys.readouterr().out)["warnings"]
+    assert any("simulate would refuse it: data.held_out_share: missing" in one for one in notes)
+    assert run(["simulate", str(recipe), "--dry-run"]) == 2

@@ -18,6 +18,9 @@ for code, arguments in {cases!r}:
     assert found == code, (arguments, found)
 """
 
+# Found late: after the folder was made and the ledgers were begun.
+LATE = ["--set", 'lora.target_modules=["word_embeddings"]']
+
 
 def sets(assignments: list[str]) -> list[str]:
     return [word for assignment in assignments for word in ("--set", assignment)]
@@ -60,9 +63,7 @@ def test_a_failed_first_try_does_not_block_the_second(
 ) -> None:
     good = sets(small_assignments(tmp_path / "study"))
     out = tmp_path / "run"
-    # Found late: after the folder was made and the ledgers were begun.
-    late = ["--set", "lora.use_dora=true"]
-    assert run(["simulate", *good, *late, "--out", str(out)]) == 4
+    assert run(["simulate", *good, *LATE, "--out", str(out)]) == 4
     assert (out / "recipe.toml").is_file()
     capsys.readouterr()
     assert run(["simulate", "--resume", "--out", str(out)]) == 4
@@ -71,7 +72,7 @@ def test_a_failed_first_try_does_not_block_the_second(
     assert "without --resume" in told
     assert run(["simulate", *good, "--out", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rounds"] == 2
-    assert "use_dora = false" in (out / "recipe.toml").read_text(encoding="utf-8")
+    assert "word_embeddings" not in (out / "recipe.toml").read_text(encoding="utf-8")
     # Now rounds are charged: the folder stays as it is.
     steps = [Ledger(path).steps for path in sorted(out.glob("ledgers/*.ledger"))]
     assert run(["simulate", *good, "--out", str(out)]) == 2
@@ -91,6 +92,6 @@ def test_a_dry_run_ends_before_the_first_round(
     assert checked["parameters"] > 0
     assert "checking per-record gradients" in captured.err
     assert not out.exists()
-    assert run(["simulate", *good, "--set", "lora.use_dora=true", "--dry-run"]) == 4
+    assert run(["simulate", *good, *LATE, "--dry-run"]) == 4
     assert run(["simulate", *good, "--dry-run"]) == 0
     assert "Nothing was trained" in capsys.readouterr().out

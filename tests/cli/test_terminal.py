@@ -145,6 +145,21 @@ def test_an_argument_is_repeated_as_it_is_written(
             assert not ACTS.search(captured.out + captured.err)
 
 
+def test_a_table_in_a_pipe_is_not_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = Table(box=None)
+    for name in ("form", "logits differ by"):
+        table.add_column(name)
+    table.add_row("a name of several words " * 4, "figure " * 10)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    Terminal().print(table)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    monkeypatch.setenv("COLUMNS", "60")
+    Terminal().print(table)
+    assert len(capsys.readouterr().out.splitlines()) > 2
+
+
 def test_nobody_asks_what_is_no_terminal_for_colours() -> None:
     stream = Printing(sys.stdout)
     assert not stream.isatty()

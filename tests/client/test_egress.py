@@ -38,7 +38,8 @@ UPDATE = Adapter({"w": np.array([1.0, 2.0])})
 BOUND = UPDATE.norm()
 SCORES = Adapter({"statistics": np.array([3.0, 1.0, 0.5])})
 HEAD, EPSILON = "ab" * 32, 1.5
-SCORED_HEAD = "cd" * 32
+SCORED_HEAD, VOTED_HEAD = "cd" * 32, "ef" * 32
+COUNTS = Adapter({"votes": np.ones(4, np.float32)})
 NAMED = TrainingConfig()
 COMPACT = TrainingConfig(update_dtype="int8", adapter_dtype="int8")
 
@@ -49,6 +50,7 @@ class Ledger:
 
     released: bytes = encode(UPDATE)
     scored: bytes = encode(SCORES)
+    voted: bytes = encode(COUNTS)
     public_key: str = public_hex(keys("ward").ledger)
 
     def sign(self, statement: bytes) -> bytes:
@@ -61,6 +63,8 @@ class Ledger:
             return None
         if kind is ReleaseKind.EVALUATION:
             return ReleasedEntry(4, SCORED_HEAD, hashlib.sha256(self.scored).hexdigest(), 0)
+        if kind is ReleaseKind.VOTE:
+            return ReleasedEntry(6, VOTED_HEAD, hashlib.sha256(self.voted).hexdigest(), 0)
         return ReleasedEntry(2, HEAD, hashlib.sha256(self.released).hexdigest(), 0)
 
 
@@ -78,7 +82,7 @@ def site(
             name="ward",
             study="study",
             policy=SimpleNamespace(accept=accept),
-            plan=SimpleNamespace(max_update_norm=bound, sharing=None),
+            plan=SimpleNamespace(max_update_norm=bound, sharing=None, votes=None),
             training=training,
             ledger=Ledger(released),
             stated_epsilon=lambda: EPSILON,
@@ -340,7 +344,7 @@ def secure_site(limit: int = 10_000, released: bytes = encode(UPDATE)) -> Site:
             study="study",
             policy=plain.policy,
             ledger=plain.ledger,
-            plan=SimpleNamespace(max_update_norm=None, sharing=SHARING),
+            plan=SimpleNamespace(max_update_norm=None, sharing=SHARING, votes=None),
             keys=SimpleNamespace(terms=TERMS),
             stated_epsilon=plain.stated_epsilon,
         ),
@@ -400,6 +404,38 @@ def test_masked_statistics_have_their_own_length_and_release() -> None:
         check(trained(sent + b"xxxx", head=SCORED_HEAD), where, request)
     with pytest.raises(RefusedError):
         check(trained(sent, head=SCORED_HEAD), where, for_step(Step.MASK))
+
+
+def voting(where: Site, **changes: object) -> Site:
+    """The site in a study of votes for four candidates."""
+    plan = {**vars(where.plan), "votes": 4, "message": (("votes", (4,)),)}
+    return cast(Site, SimpleNamespace(**vars(where) | {"plan": SimpleNamespace(**plan), **changes}))
+
+
+def test_counts_leave_as_the_ledger_released_them_and_no_others() -> None:
+    request = asked(RoundRequest("study", 3, b"", Step.VOTE, b"[]").fields())
+    sent, where = encode(COUNTS), voting(site())
+    check(trained(sent, head=VOTED_HEAD), where, request)
+    with pytest.raises(RefusedError, match="not the one"):
+        check(trained(sent), where, request)
+    with pytest.raises(RefusedError, match="not the one"):
+        check(trained(encode(UPDATE), head=VOTED_HEAD), where, request)
+    other = encode(Adapter({"votes": np.ones(5, np.float32)}))  # released, and yet not the plan's
+    with pytest.raises(RefusedError, match="could not read"):
+        check(trained(other, head=VOTED_HEAD), voting(site(), ledger=Ledger(voted=other)), request)
+
+
+def test_masked_counts_have_their_own_length_and_release() -> None:
+    sent = b"x" * masked_bytes(TERMS, 4)
+    where = voting(secure_site(), ledger=Ledger(voted=sent))
+    check(trained(sent, head=VOTED_HEAD), where, for_step(Step.MASK))
+    with pytest.raises(RefusedError, match="not the one"):
+        check(trained(sent), where, for_step(Step.MASK))
+    with pytest.raises(RefusedError, match="are needed"):
+        check(trained(sent + b"xxxx", head=VOTED_HEAD), where, for_step(Step.MASK))
+    clear = asked(RoundRequest("study", 3, b"", Step.VOTE, b"[]").fields())
+    with pytest.raises(RefusedError):
+        check(trained(encode(COUNTS), head=VOTED_HEAD), voting(secure_site()), clear)
 
 
 def test_a_masked_update_is_the_one_that_was_released() -> None:

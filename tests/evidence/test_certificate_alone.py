@@ -13,7 +13,7 @@ from cloister.evidence.certificate_alone import MOST_BYTES, check_alone, to_byte
 from cloister.ledger.certificate import Evidence
 from cloister.ledger.chain import Entry
 from tests.support.evidence import certified, certified_as, chain, key_of, keys_of, resigned
-from tests.support.ledgers import shared_plan, small_plan
+from tests.support.ledgers import banded_plan, shared_plan, small_plan
 
 PLAN, OTHER = small_plan(), small_plan(2.0)
 KEY = keys_of()["site-0"]
@@ -21,6 +21,12 @@ CASES: dict[str, Callable[[], Evidence]] = {
     "one plan": lambda: certified(chain(key_of(0), [("study", 1, PLAN, True)]), 0),
     "two plans": lambda: certified(
         chain(key_of(0), [("earlier", 1, OTHER, True), ("study", 1, PLAN, True)]), 0
+    ),
+    "two plans of one study": lambda: certified(
+        chain(key_of(0), [("study", 1, OTHER, True), ("study", 2, PLAN, False)]), 0
+    ),
+    "correlated noise": lambda: certified(
+        chain(key_of(0), [("study", r, banded_plan(), True) for r in range(1, 5)]), 0
     ),
     "shared": lambda: certified(chain(key_of(0), [("study", 1, shared_plan(), True)]), 0),
     "no privacy": lambda: certified(
@@ -76,6 +82,10 @@ LIES: dict[str, Any] = {
     "events of another plan": lambda f: {"events": [{**f["events"][0], "noise_multiplier": 3.0}]},
     "steps beyond the plan": lambda f: {"events": [{**f["events"][0], "steps": 10**9}]},
     "rounds in words": lambda f: {"rounds": "Jane"},
+    "more rounds released than charged": lambda f: {"released": f["rounds"] + 1},
+    "fewer rounds released than none": lambda f: {"released": -1},
+    "rounds that no step was charged for": lambda f: {"rounds": 100, "released": 100},
+    "steps of no round": lambda f: {"rounds": 0, "released": 0},
 }
 
 

@@ -13,7 +13,7 @@ from cloister.ledger.budget import Budget
 from cloister.ledger.stated import COUPLED, of_budget, of_events, of_plan, of_plan_alone
 from cloister.models.pooling import Pooling
 from cloister.privacy.central import CentralPlan, central_plan
-from cloister.privacy.estimated_scores import EvaluatedRound
+from cloister.privacy.estimated_scores import EvaluatedRound, SelectedRound
 from cloister.privacy.noised_ratio import Estimate
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
@@ -269,3 +269,7 @@ def test_a_card_states_private_evaluations_with_their_intervals() -> None:
     assert "| loss | 0.4000 | 0.3000 to 1.0000 |  |" in text
     assert "Other estimates of accuracy: – (0.5000 to 1.0000) after round 1." in text
     assert "nothing computed on them leaves a site uncharged" not in text
+    assert "The adapter here is that of round" not in text
+    chosen = SelectedRound(1, "accuracy", 2, "public_validation")
+    both = replace(whole_card(small_plan()), evaluations=found[1:], selected=chosen)
+    assert "The adapter here is that of round 1, which the sites did not score" in render(both)

@@ -84,6 +84,8 @@ def test_a_study_is_charged_as_its_list_and_within_the_list_s_epsilon(
     verdict = verify(entries, "it")
     assert (verdict.charges, verdict.releases) == (6, 6)
     assert verdict.steps == 4 * plan.local_steps + 2
+    assert verdict.history.training_steps == ledger.training_steps == 4 * plan.local_steps
+    assert ledger.evaluations == 2
     assert verdict.promise.epsilon == plan.epsilon_after(4) == verdict.spent.epsilon
     by_kind = {kind.release: steps for kind, steps in verdict.history.spent.by_kind.items()}
     assert by_kind == {ReleaseKind.TRAINING: 4 * plan.local_steps, EVALUATION: 2}

@@ -1,5 +1,6 @@
 """The coordinator takes answers in time, and waits for no site beyond the deadline."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,14 @@ from hypothesis import strategies as st
 
 from cloister.protocol.exchange import RoundRequest
 from cloister.protocol.signed_questions import Unsigned
-from cloister.server.dispatch import POLL, RECONNECTED_POLL, Dispatcher, Nodes, Timeouts
+from cloister.server.dispatch import (
+    POLL,
+    RECONNECTED_POLL,
+    RECONNECTED_TIMES,
+    Dispatcher,
+    Nodes,
+    Timeouts,
+)
 from tests.support.clock import Answer, Clock, TimedGrid, reply_to
 from tests.support.examples import tries
 
@@ -149,6 +157,22 @@ def test_a_node_that_connected_anew_is_asked_again_at_once() -> None:
     one.clock.now = 95.0
     assert one.ask(2) == {"a": True, "b": True}
     assert ("late", 1, "b") in one.events  # the first question's answer, told and dropped
+
+
+def test_a_list_of_nodes_that_takes_long_is_asked_for_less_often() -> None:
+    looked: list[float] = []
+    one = Round({2: after(90.0), 3: after(1.0)}, Timeouts(200.0))
+
+    def since(now: float) -> Mapping[int, str]:
+        looked.append(now)
+        one.clock.now += 0.5
+        return {}
+
+    one.since = since
+    one.ask()
+    pauses = [later - earlier for earlier, later in itertools.pairwise(looked[1:])]
+    assert len(pauses) >= 5
+    assert all(RECONNECTED_TIMES * 0.5 < pause < 13 for pause in pauses)
 
 
 def test_a_silent_node_is_asked_again_ever_more_rarely_and_counts_once() -> None:

@@ -2,11 +2,15 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 
 from cloister.api.study_plan import plan_study
+from cloister.errors import BadFileError, LedgerError
+from cloister.ledger.storage import LedgerFile
+from cloister.server.former_run import read_former
 from cloister.server.private_evaluation import PrivateEvaluation
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.certificates import certify_run
@@ -39,6 +43,7 @@ def test_estimates_appear_beside_the_rounds_and_the_bundle_is_verified(
         with pytest.raises(Stopped):
             simulate(recipe, run)
     assert [row["round"] for row in run.evaluations()] == [1]
+    LedgerFile(run.ledger("east")).snapshot(tmp_path / "before the last evaluation")
     result = simulate(recipe, RunDirectory.reopen(tmp_path / "run"))
     rows = run.evaluations()
     assert [row["round"] for row in rows] == [1, 2]
@@ -55,9 +60,19 @@ def test_estimates_appear_beside_the_rounds_and_the_bundle_is_verified(
     assert [row.get("private_evaluation") for row in run.scored()][-2:] == rows
     document = json.loads(run.result_file.read_text())
     assert document["private_evaluations"] == list(result.private_evaluations) == rows
+    # Two rounds of one step each; an evaluation is no step.
+    assert {(site["steps"], site["evaluations"]) for site in document["sites"]} == {(2, 2)}
     certified = certify_run(run)
     keys = json.loads(certified.keys.read_text())
     assert verdicts(certified.bundle, keys) == (True, True)
+    # A ledger that is cut back to the last round lacks its evaluation, which is noticed.
+    shutil.copy(tmp_path / "before the last evaluation", run.ledger("east"))
+    with pytest.raises(LedgerError, match="truncated, rolled back or replaced"):
+        certify_run(run)
+    with pytest.raises(BadFileError, match="truncated, rolled back or replaced"):
+        read_former(run.path)
+    with pytest.raises(LedgerError, match="truncated, rolled back or replaced"):
+        simulate(recipe, RunDirectory.reopen(tmp_path / "run"))
 
 
 def test_the_plan_names_the_evaluations_and_their_cost(tmp_path: Path) -> None:
@@ -70,3 +85,4 @@ def test_the_plan_names_the_evaluations_and_their_cost(tmp_path: Path) -> None:
     assert facts["epsilon"] < facts["epsilon_of_records"][2] < facts["epsilon_of_records"][4]
     assert not any(math.isnan(value) for value in facts["epsilon_over_rounds"].values())
     assert plain_twin(recipe).privacy.evaluations is None
+    assert recipe.most_steps == 4 + 2

@@ -8,7 +8,7 @@ import pytest
 
 from cloister.adapter.wire import encode
 from cloister.errors import RecipeError
-from cloister.privacy.estimated_scores import EvaluatedRound
+from cloister.privacy.estimated_scores import EvaluatedRound, SelectedBy
 from cloister.privacy.noised_ratio import Estimate
 from cloister.recipe import Recipe
 from cloister.server.early_stopping import estimated, selected_round
@@ -89,15 +89,17 @@ def test_the_best_estimate_is_delivered_and_the_promise_stays_that_of_the_whole_
 
 
 def test_the_best_known_estimate_is_selected_and_a_smaller_perplexity_is_better() -> None:
-    def rounds(metric: str, *values: float | None) -> list[EvaluatedRound]:
+    def known(metric: str, *values: float | None) -> list[tuple[int, float]]:
         found = [{metric: Estimate(value, (0.0, 9.0), None)} for value in values]
-        return [EvaluatedRound(number, 2, one, {}) for number, one in enumerate(found, 1)]
+        rounds = [EvaluatedRound(number, 2, one, {}) for number, one in enumerate(found, 1)]
+        return estimated(rounds, metric)
 
-    assert selected_round(rounds("accuracy", None, None), "accuracy") is None
-    chosen = selected_round(rounds("perplexity", 5.0, None, 3.0, 4.0, 3.0), "perplexity")
+    by: SelectedBy = "private_evaluations"
+    assert selected_round(known("accuracy", None, None), "accuracy", by) is None
+    chosen = selected_round(known("perplexity", 5.0, None, 3.0, 4.0, 3.0), "perplexity", by)
     assert chosen is not None
     assert (chosen.round, chosen.compared) == (3, 4)
-    assert estimated(rounds("loss", None, 0.5), "loss") == [(2, 0.5)]
+    assert known("loss", None, 0.5) == [(2, 0.5)]
 
 
 def test_early_stopping_needs_scores_that_are_public_or_charged(tmp_path: Path) -> None:

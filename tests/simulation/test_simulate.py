@@ -424,6 +424,12 @@ def test_early_stopping_keeps_the_best_adapter_on_public_validation_data(
     # Nothing moves the accuracy: the first evaluation is the best, and two more end the run.
     assert result.rounds == 3
     assert (tmp_path / "run" / "checkpoint" / "best.adapter").exists()
+    selected = json.loads((tmp_path / "run" / "result.json").read_text())["selected"]
+    assert (selected["by"], selected["round"], selected["compared"]) == ("public_validation", 1, 3)
+    card = (result.run_dir / "adapter" / "README.md").read_text()
+    said = "**Selected: the adapter after round 1, the best of 3 by accuracy on the public"
+    assert said in card
+    assert "too good on average" in card
 
 
 def test_probe_rounds_send_the_head_alone(folder: Path, tmp_path: Path) -> None:

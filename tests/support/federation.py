@@ -42,7 +42,7 @@ from cloister.deployment.site.open_ledger import begin_ledger
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
 from cloister.models.base import weights_sha256
-from cloister.recipe import Recipe, read_recipe
+from cloister.recipe import Recipe
 from cloister.server.run_directory import RunDirectory
 from tests.support.approvals import standing
 from tests.support.models import tiny_bert
@@ -370,7 +370,7 @@ def check_history(made: Federation, *names: str) -> dict[str, int]:
     for name in names:
         place = made.server.run(name)
         study = RunDirectory(place)
-        digest = read_recipe(place / "recipe.toml").digest()
+        digest = study.recipe().digest()
         rounds = [row["round"] for row in study.metrics()]
         assert rounds == sorted(set(rounds)), f"{name}: rounds {rounds}"
         for row in study.metrics():

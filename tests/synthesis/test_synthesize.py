@@ -26,6 +26,7 @@ from cloister.export.compress.writing import compress_model
 from cloister.export.croissant import CONFORMS_TO, CONTEXT, Publication, croissant
 from cloister.export.synthetic_card import promise_words
 from cloister.export.synthetic_facts import SyntheticFacts, facts_file, read_facts
+from cloister.export.text_filters import TextFilter
 from cloister.ledger.chain import Head
 from cloister.ledger.stated import of_plan
 from cloister.privacy.units import Unit
@@ -40,7 +41,6 @@ from cloister.synthesis.draws import Draws
 from cloister.synthesis.model_promises import site_promises
 from cloister.synthesis.part_file import PartFile
 from cloister.synthesis.public_prompts import PublicPrompt, read_prompts
-from cloister.synthesis.text_filters import TextFilter
 from cloister.synthesis.writing import SynthesisOptions, row_of, synthesize
 from cloister.tasks.config import TaskConfig
 from tests.support.models import tiny_llama

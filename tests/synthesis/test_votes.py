@@ -27,10 +27,12 @@ from cloister.protocol.candidates import CandidateText
 from cloister.protocol.exchange import RoundRequest, Step
 from cloister.recipe import parse_document, parse_recipe
 from cloister.recipe.vote_study import read_vote_study
-from cloister.synthesis import vote_rounds, voted_records
-from cloister.synthesis.resampling import drawn, first_candidates, next_candidates
+from cloister.synthesis import voted_records
 from cloister.synthesis.voted_records import synthesize_by_votes
 from cloister.synthesis.voters import Voters, open_voters
+from cloister.synthesis.votes_folder import begin_folder
+from cloister.voting import rounds as vote_rounds
+from cloister.voting.resampling import drawn, first_candidates, next_candidates
 from tests.support.models import tiny_llama
 from tests.support.studies import NOTES, write_notes
 from tests.tools.test_independent_verifier import verdicts
@@ -128,7 +130,13 @@ def test_a_run_writes_records_with_the_plan_s_promise_and_both_verifiers_take_th
     bundle = place / "certificates" / "bundle.zip"
     assert verdicts(bundle, keys) == (True, True)
     assert cli(["audit", "verify", str(bundle), "--keys", str(bundle.with_name("keys.json"))]) == 0
-    assert "2 of 2" in capsys.readouterr().out  # a narrow table breaks its words
+    told = capsys.readouterr().out
+    assert "2 of 2" in told  # a narrow table breaks its words
+    words = " ".join(told.split())
+    assert "The data set's files are those that every site certified" in words
+    assert "coordinator says it received (4 votes) is in its site's ledger" in words
+    assert "the data set's records are those that the released votes chose" in words
+    assert not {"adapter", "adapter's", "updates", "hyper-parameters,"} & set(words.split())
 
 
 def test_a_planted_canary_is_not_reproduced_unless_candidates_are_private(
@@ -184,7 +192,7 @@ def test_what_was_never_charged_gives_way_to_a_corrected_study(folder: Path) -> 
     with pytest.raises(CloisterError):
         synthesize_by_votes(wrong, folder / "mended.jsonl")
     assert (folder / "mended.votes" / "ledgers" / "east.ledger").exists()
-    vote_rounds.begin_folder(folder / "mended.votes", {"study": "corrected"})
+    begin_folder(folder / "mended.votes", {"study": "corrected"})
     assert [path.name for path in (folder / "mended.votes").iterdir()] == ["study.json"]
 
 
@@ -214,7 +222,7 @@ def test_a_site_refuses_what_its_plan_does_not_list_and_charges_nothing(voters: 
 def test_counts_are_the_votes_with_noise_around_them(voters: Voters) -> None:
     candidates = [CandidateText(text, label) for label in NOTES for text in PUBLIC[label]]
     counted = voters.ask(1, candidates)
-    noise = voters.study.noise_of_a_count(voters.plans)
+    noise = counted.noise
     # 62 units vote, and every count is six deviations from its share at most: 2e-9 each.
     assert abs(counted.votes.sum() - 62) < 6 * noise * np.sqrt(6)
     assert [one.site for one in counted.received] == ["east", "west"]
@@ -275,7 +283,7 @@ def test_the_first_candidates_are_public_texts_and_variations_where_they_are_few
     [
         ([("candidates = 6", "candidates = 60")], UsageError, r"votes.candidates: 60 given; 2 si"),
         ([("epsilon = 4.0", "enabled = false")], UsageError, "privacy.enabled: votes without noi"),
-        ([("epsilon = 4.0", 'noise = "shared"')], RecipeError, "votes have no secure aggregation"),
+        ([("epsilon = 4.0", 'noise = "shared"')], RecipeError, "at least 3 sites are needed"),
         ([("epsilon = 4.0", "max_grad_norm = 2.0")], RecipeError, "max_grad_norm: votes do not"),
         ([("sites = 2", "sites = 2\ntest = 'x.jsonl'")], RecipeError, "data.test: votes do not"),
         ([("[privacy]", "[training]\n[privacy]")], RecipeError, "training: not a section"),
@@ -342,11 +350,26 @@ def test_the_private_file_is_no_public_one(folder: Path) -> None:
 
 
 def test_a_study_of_votes_is_refused_by_name_where_recipes_are_read() -> None:
-    with pytest.raises(RecipeError, match="votes: unknown section; a study of votes runs on one"):
+    with pytest.raises(RecipeError, match="votes: unknown section; a study of votes trains noth"):
         parse_recipe("[votes]\nrounds = 1")
-    document = json.loads(parse_recipe("").document()) | {"votes": {}}
-    with pytest.raises(RecipeError, match="take no part in one"):
-        parse_document(canonical(document).decode())
+
+
+def test_a_document_of_votes_reads_back_and_none_beside_training_is_read(folder: Path) -> None:
+    recipe = read_vote_study(study(folder, "sent")).recipe
+    again = parse_document(recipe.document())
+    assert (again.digest(), again.votes) == (recipe.digest(), recipe.votes)
+    whole = json.loads(recipe.document())
+    for changed, why in (
+        (whole | {"votes": {}}, "votes.public: missing"),
+        (whole | {"votes": whole["votes"] | {"rounds": 3}}, "num_rounds: 2 for 3 rounds of votes"),
+        (whole | {"lora": whole["lora"] | {"train": "both"}}, "lora.train: votes do not use it"),
+        (
+            json.loads(parse_recipe("").document()) | {"votes": whole["votes"]},
+            "task.labels: missing",
+        ),
+    ):
+        with pytest.raises(RecipeError, match=why):
+            parse_document(canonical(changed).decode())
 
 
 def test_the_command_refuses_what_a_study_of_votes_states_itself(

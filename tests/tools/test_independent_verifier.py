@@ -155,6 +155,17 @@ def test_both_refute_that_coupled_units_are_hidden_or_invented(
     assert verdicts(other, keys_of(SITES)) == (False, False)
 
 
+@pytest.mark.parametrize("more", [("released",), ("rounds", "released")])
+def test_both_refute_more_releases_than_charged_rounds(
+    more: tuple[str, ...], tmp_path: Path
+) -> None:
+    bundle, path = sound(0), tmp_path / "bundle.zip"
+    one = bundle.sites["site-0"]
+    told = resigned(one, key_of(0), **dict.fromkeys(more, one.fields["rounds"] + 1))
+    write_bundle(path, replaced(bundle, "site-0", told))
+    assert verdicts(path, keys_of(SITES)) == (False, False)
+
+
 VALUES = st.sampled_from(
     [None, True, 0, 1, -1, 3, 0.5, 1e-6, 7.25, "", "x", "study", "f" * 64, [], {}, [1]]
 )

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.serverapp import Grid
 
+from cloister.adapter.tensors import Adapter
 from cloister.data.load import Split, load
 from cloister.data.public_set import public_records, refuse_contaminated, stated_public_set
 from cloister.data.records import Record
@@ -28,11 +29,12 @@ from cloister.evidence.site_facts import site_facts
 from cloister.export.card import NO_CERTIFICATE
 from cloister.models.base import check_base, find_base
 from cloister.privacy.estimated_scores import evaluated_rounds
-from cloister.privacy.plan import Plan, make_plan
+from cloister.privacy.plan import Plan
 from cloister.protocol.delivery import Claim
 from cloister.recipe import Recipe, read_recipe, sent_document, validated
 from cloister.recipe.continued import Former, continued
 from cloister.recipe.evaluation_rules import NO_LABELS
+from cloister.recipe.plan_of import plan_of
 from cloister.server.certifying import collect_certificates
 from cloister.server.coordinator import Coordinator, label_counts, majority
 from cloister.server.delivering import ABSENT, deliver
@@ -177,17 +179,45 @@ def plans_of(recipe: Recipe, members: Mapping[str, Member]) -> dict[str, Plan]:
     Raises:
         RefusedError: No noise meets the target.
     """
-    return {
-        name: make_plan(
-            recipe.privacy,
-            public_records=member.public_records,
-            expected_batch_size=recipe.training.expected_batch_size,
-            local_steps=recipe.training.local_steps,
-            num_rounds=recipe.federation.num_rounds,
-            sites=recipe.data.sites,
-        )
-        for name, member in members.items()
-    }
+    return {name: plan_of(recipe, member.public_records) for name, member in members.items()}
+
+
+def connected_sites(
+    recipe: Recipe,
+    run: RunDirectory,
+    members: Mapping[str, Member],
+    allowed: Callable[[], Mapping[str, Member]],
+    key: Ed25519PrivateKey,
+    heads: Path,
+) -> Connected:
+    """Returns the participating members, with the way in which the coordinator asks them.
+
+    Args:
+        recipe: The study's.
+        run: The run's folder, which says who agreed before an interruption.
+        members: The sites that take part, by name.
+        allowed: Returns the present members.
+        key: The coordinator's private key, which signs every question.
+        heads: Folder of the last heads of each ledger.
+    """
+    names, federation = tuple(sorted(members)), recipe.federation
+    keys = {name: member.ledger_key for name, member in members.items()}
+    return Connected(
+        names=names,
+        patience=Timeouts(
+            federation.round_timeout,
+            federation.absent_timeout,
+            ASK_AGAIN,
+            silent=federation.absent_timeout,
+        ),
+        voice=Signed(key, recipe.digest(), sent_document(recipe), keys, Heads(heads)),
+        ready=ready_sites(run.path) & set(names),
+        keys=keys,
+        # Each site says in its site.toml which of the study's ranks it trains.
+        ranks=dict.fromkeys(names, frozenset(recipe.lora.ranks)),
+        members=members,
+        allowed=allowed,
+    )
 
 
 @dataclass(frozen=True)
@@ -266,25 +296,13 @@ class DeployedStudy:
     @property
     def participants(self) -> Participants:
         """Returns the participating members, with the way in which the coordinator asks them."""
-        recipe, names = self.coordinator.recipe, tuple(sorted(self.members))
-        federation, digest = recipe.federation, recipe.digest()
-        keys = {name: member.ledger_key for name, member in self.members.items()}
-        return Connected(
-            names=names,
-            patience=Timeouts(
-                federation.round_timeout,
-                federation.absent_timeout,
-                ASK_AGAIN,
-                silent=federation.absent_timeout,
-            ),
-            voice=Signed(self.key, digest, sent_document(recipe), keys, Heads(self.heads)),
-            ready=ready_sites(self.coordinator.run.path) & set(names),
-            keys=keys,
-            # Each site says in its site.toml which of the study's ranks it trains.
-            ranks=dict.fromkeys(names, frozenset(recipe.lora.ranks)),
-            members=self.members,
-            allowed=self.allowed,
-        )
+        recipe, run = self.coordinator.recipe, self.coordinator.run
+        return connected_sites(recipe, run, self.members, self.allowed, self.key, self.heads)
+
+    @property
+    def longest(self) -> Adapter:
+        """Names and shapes of the longest update of a site."""
+        return self.coordinator.workspace.whole
 
     def execute(self, grid: Grid) -> None:
         """Runs the remaining rounds, asks the sites for their certificates, and ends the study.
@@ -296,10 +314,8 @@ class DeployedStudy:
         observer = Journal(recipe, run)
         study = self.coordinator.study(self.participants, observer)
         state = run_study(grid, study)
-        most_steps = recipe.training.local_steps * recipe.federation.num_rounds
-        most_steps += len(recipe.privacy.evaluation_rounds or ())
         certificates = (
-            collect_certificates(grid, study, state.round, most_steps) if state.round else {}
+            collect_certificates(grid, study, state.round, recipe.most_steps) if state.round else {}
         )
         for site, (content, _) in certificates.items():
             run.save_certificate(site, content)

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 
 from cloister.deployment.coordinator.deployed import DeployedStudy
+from cloister.deployment.coordinator.deployed_votes import DeployedVotes
 from cloister.deployment.coordinator.folder import ServerFolder
 from cloister.deployment.coordinator.journal import RunStatus, all_runs, change_run, note, read_run
 from cloister.deployment.coordinator.members import connecting, read_members
@@ -78,16 +79,16 @@ def _execute(folder: ServerFolder, runtime: Runtime, task: FlowerTask) -> None:
     succeeded = False
     try:
         members = connecting(read_members(folder.members), datetime.now(UTC))
-        study = DeployedStudy.open(
-            RunDirectory.reopen(place),
+        directory = RunDirectory.reopen(place)
+        votes = directory.recipe().votes is not None
+        study = (DeployedVotes if votes else DeployedStudy).open(
+            directory,
             {site: members[site] for site in run.sites if site in members},
             lambda: connecting(read_members(folder.members), datetime.now(UTC)),
             load_coordinator_key(folder.key),
             folder.heads,
         )
-        note_largest(
-            folder.largest, flower_run.run_id, largest_reply(study.coordinator.workspace.whole)
-        )
+        note_largest(folder.largest, flower_run.run_id, largest_reply(study.longest))
         study.execute(grid_of(runtime, task, flower_run, PushedMarks(folder.pushed)))
         change_run(place, standing=RunStatus.FINISHED, error="", exit_code=0)
         succeeded = True

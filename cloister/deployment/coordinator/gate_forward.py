@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 import httpx
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest
+from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from google.protobuf.message import Message
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -39,8 +40,9 @@ from cloister.deployment.coordinator.gate_book import Book
 from cloister.deployment.coordinator.gate_calls import CALLS, Caller, judge, largest_body, parse
 from cloister.deployment.coordinator.gate_lessons import INVALID_ANSWER, READ_WHOLE, Lesson
 from cloister.deployment.coordinator.gate_polls import Polls
-from cloister.deployment.coordinator.gate_turns import Line, Turns
-from cloister.deployment.flower.sockets import BASE_URL, AsyncSocketTransport
+from cloister.deployment.coordinator.gate_turns import RANKS, Line, Turns
+from cloister.deployment.flower.async_socket import AsyncSocketTransport
+from cloister.deployment.flower.sockets import BASE_URL
 
 # Seconds for the SuperLink to answer, which writes to a local disk; and for a site to send a
 # request's body or read an answer's, with the same again for each `SLOWEST` bytes: 16 MB per minute
@@ -183,7 +185,8 @@ class Gate:
                 return _refusal(refused.code, refused.why, site)
             if isinstance(said, PullMessagesRequest):
                 return await self._poll(visitor, body, said, caller, request)
-            return await self._in_turn(visitor, call, body, said, caller)
+            answer = await self._in_turn(visitor, call, body, said, caller)
+            return answer or _refusal(503, "too many calls wait for the SuperLink", site)
 
     async def _poll(
         self,
@@ -193,13 +196,19 @@ class Gate:
         caller: Caller,
         request: Request,
     ) -> Response:
-        """Answers a poll; one that would bring nothing is held, and the SuperLink is not asked."""
+        """Answers a poll; one that would bring nothing is held, and the SuperLink is not asked.
+
+        If it is too busy to be asked, the answer is empty, and the node is not noted as one without
+        a question.
+        """
         node = said.node.node_id
         empty = await self.polls.held(node, request.receive)
         if empty is not None:
             return Response(empty[0], 200, dict(empty[1]))
         mark = self.polls.mark(node)
         answer = await self._in_turn(visitor, "pull-messages", body, said, caller)
+        if answer is None:  # the node asks again in 3 s
+            return Response(b"", 200, _member_headers(visitor.site), PROTOBUF_MEDIA_TYPE)
         if answer.status_code == 200 and not answer.body:
             self.polls.came_empty(node, mark, bytes(answer.body), answer.headers)
         else:
@@ -208,12 +217,10 @@ class Gate:
 
     async def _in_turn(
         self, visitor: Visitor, call: str, body: bytes, said: Message, caller: Caller
-    ) -> Response:
-        """Forwards an allowed request at its turn."""
-        async with self.line.turn() as taken:
-            if taken:
-                return await self._ask(visitor, call, body, said, caller)
-        return _refusal(503, "too many calls wait for the SuperLink", visitor.site)
+    ) -> Response | None:
+        """Forwards an allowed request at its turn; None if that does not come in time."""
+        async with self.line.turn(RANKS.get(call, 0)) as taken:
+            return await self._ask(visitor, call, body, said, caller) if taken else None
 
     async def _ask(
         self, visitor: Visitor, call: str, body: bytes, said: Message, caller: Caller

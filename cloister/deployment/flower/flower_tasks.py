@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar, cast
 
 import httpx
-from flwr.app import Context, Message
+from flwr.app import Context
+from flwr.app import Message as FlowerMessage
 from flwr.common.constant import SubStatus
 from flwr.common.serde import run_from_proto, user_config_from_proto
 from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
@@ -40,18 +42,22 @@ from flwr.supercore.run import Run
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message
+from google.protobuf.message import Message
 
+from cloister.deployment.flower.many_calls import MANY, Parts, grouped
 from cloister.deployment.flower.sockets import SocketClient
 from cloister.errors import NetworkError
+
+Answer = TypeVar("Answer", bound=Message)
 
 log = logging.getLogger(__name__)
 
 # Seconds between checks for a task's message, which a SuperNode stores only after the task.
 POLL = 0.1
 # Seconds without progress after which a message is given up. Its message never comes if the run has
-# ended meanwhile; a piece of a message (5 MB) takes 40 s over 1 Mbit/s. The coordinator needs to
-# wait less, because a SuperNode has sent all pieces by then.
-SITE_PATIENCE, SERVER_PATIENCE = 60.0, 15.0
+# ended meanwhile; a piece of a message (5 MB) takes 40 s over 1 Mbit/s. The coordinator waits as
+# long: where many sites answer at once, a reply's pieces wait for their turns at the gate.
+SITE_PATIENCE, SERVER_PATIENCE = 60.0, 60.0
 # Seconds for which a failed call is repeated before its task is given up: Flower takes a task away
 # after 60 s without a heartbeat.
 RETRY_SECONDS = 60.0
@@ -113,6 +119,31 @@ class PatientClient(RuntimeClient):
         """Pulls an object if it is there, without waiting."""
         return super().PullObject(request)
 
+    def many(self, name: str, requests: Sequence[Message], kind: type[Answer]) -> list[Answer]:
+        """Makes several calls of one kind, as few requests as may be; a SuperLink's only.
+
+        Args:
+            name: The calls' name in the Runtime API's paths.
+            requests: Theirs.
+            kind: The type of their answers.
+
+        Returns:
+            The first answers, in the requests' order; fewer than requests where they are large.
+        """
+        answers: list[Answer] = []
+        for group in grouped(requests):
+            found = self._unary_unary(
+                path=f"{MANY}/v1/runtime/{name}",
+                rpc_method=name,
+                request=cast(Message, Parts(part.SerializeToString() for part in group)),
+                response_type=cast(type[Message], Parts),
+            )
+            parts = cast(Parts, found).parts
+            answers += [kind.FromString(part) for part in parts]
+            if len(parts) < len(group):
+                break
+        return answers
+
     def _is_still(self) -> bool:
         return time.monotonic() - self._progress > self.patience
 
@@ -135,7 +166,7 @@ class FlowerTask:
         self._heartbeat = HeartbeatSender(self._beat)
         self._heartbeat.start()
 
-    def message(self) -> tuple[Message, Context, bytes]:
+    def message(self) -> tuple[FlowerMessage, Context, bytes]:
         """The message of a client's task, and its bundle, which is only hashed.
 
         Raises:
@@ -156,7 +187,7 @@ class FlowerTask:
         config = user_config_from_proto(response.run.override_config)
         return run_from_proto(response.run), dict(config)
 
-    def reply(self, message: Message, context: Context) -> None:
+    def reply(self, message: FlowerMessage, context: Context) -> None:
         """Sends a client task's reply."""
         push_message(self.client, message, context)
 

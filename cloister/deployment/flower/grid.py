@@ -8,12 +8,22 @@ from collections.abc import Callable, Iterable
 from typing import cast
 
 from flwr.app import Message
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_to_proto
 from flwr.proto.message_pb2 import (
     ConfirmMessageReceivedRequest,
+    ConfirmMessageReceivedResponse,
     PullObjectRequest,
     PullObjectResponse,
+    PushObjectRequest,
+    PushObjectResponse,
 )
-from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
+from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
+    get_all_nested_objects,
+    get_object_tree,
+)
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.run import Run
 from flwr.superlink.grid.http_grid import HttpGrid
@@ -26,6 +36,7 @@ from cloister.deployment.flower.flower_tasks import (
     connect,
     patient_invoker,
 )
+from cloister.deployment.flower.many_calls import grouped
 from cloister.deployment.flower.replies_on_arrival import Arrivals
 from cloister.errors import NetworkError
 
@@ -37,10 +48,10 @@ PUSHED_AT_ONCE = 16
 
 
 class StudyGrid(HttpGrid):
-    """Flower's Grid with two changes.
+    """Flower's Grid with three changes.
 
     A push that breaks off counts as not accepted. A missing or unreadable reply neither blocks the
-    others nor ends the run (`Arrivals`).
+    others nor ends the run (`Arrivals`). Objects travel many to a request (`many_calls`).
     """
 
     _arrivals: Arrivals | None = None
@@ -83,22 +94,68 @@ class StudyGrid(HttpGrid):
         assert isinstance(client, PatientClient)
         if self._arrivals is None:
             self._arrivals = Arrivals(SERVER_PATIENCE, time.monotonic)
-        pulled = client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
-        self._arrivals.add(pulled.messages_list, pulled.message_object_trees)
+        # Asked for again, a question whose reply is still arriving would be an error.
+        asked_for = set(message_ids) - self._arrivals.answered()
+        if asked_for:
+            pulled = client.PullMessages(PullAppMessagesRequest(message_ids=asked_for))
+            self._arrivals.add(pulled.messages_list, pulled.message_object_trees)
+
+        def asked(object_id: str) -> PullObjectRequest:
+            return PullObjectRequest(node=self.node, run_id=run, object_id=object_id)
+
+        missing = self._arrivals.missing()
+        found = client.many("pull-object", [asked(name) for name in missing], PullObjectResponse)
+        at_hand = dict(zip(missing, found, strict=False))  # large ones come one by one
 
         def pull(object_id: str) -> PullObjectResponse:
-            request = PullObjectRequest(node=self.node, run_id=run, object_id=object_id)
-            return client.look_for(request)
+            ready = at_hand.pop(object_id, None)
+            return client.look_for(asked(object_id)) if ready is None else ready
 
-        taken = []
-        for message_id, message in self._arrivals.take(pull):
-            client.ConfirmMessageReceived(
-                ConfirmMessageReceivedRequest(
-                    node=self.node, run_id=run, message_object_id=message_id
-                )
+        taken = self._arrivals.take(pull)
+        received = [
+            ConfirmMessageReceivedRequest(node=self.node, run_id=run, message_object_id=message_id)
+            for message_id, _ in taken
+        ]
+        client.many("confirm-message-received", received, ConfirmMessageReceivedResponse)
+        return [message for _, message in taken]
+
+    def _try_push_messages(self, run_id: int, messages: Iterable[Message]) -> list[str]:
+        """Stores messages without their content, then the objects of all in few requests.
+
+        Raises:
+            ObjectPushError: The SuperLink did not take an object.
+        """
+        pushed = list(messages)
+        client = self._runtime_client
+        assert isinstance(client, PatientClient)
+        stored = client.PushMessages(
+            PushAppMessagesRequest(
+                messages_list=[
+                    message_to_proto(remove_content_from_message(message)) for message in pushed
+                ],
+                message_object_trees=[get_object_tree(message) for message in pushed],
             )
-            taken.append(message)
-        return taken
+        )
+        objects: dict[str, InflatableObject] = {}
+        for message in pushed:
+            objects |= get_all_nested_objects(message)
+        requests = (
+            PushObjectRequest(
+                node=self.node,
+                run_id=run_id,
+                object_id=object_id,
+                object_content=objects[object_id].deflate(),
+                session_id=stored.session_id,
+            )
+            for object_id in stored.objects_to_push
+        )
+        for group in grouped(requests):
+            for request, answer in zip(
+                group, client.many("push-object", group, PushObjectResponse), strict=True
+            ):
+                if not answer.stored:
+                    raise ObjectPushError(request.object_id, run_id, stored.session_id)
+        return list(stored.message_ids)
 
 
 def grid_of(

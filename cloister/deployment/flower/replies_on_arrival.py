@@ -50,6 +50,11 @@ class ArrivingReply:
             self.since = now
         return True
 
+    def missing(self) -> list[str]:
+        """Ids of its objects that have not come."""
+        tree = iterate_object_tree(self.tree)
+        return [node.object_id for node in tree if node.object_id not in self.contents]
+
     def message(self) -> Message:
         """The reply built from the objects; without content if they are not one."""
         return read_pulled(self.told.metadata, self.contents)
@@ -76,6 +81,15 @@ class Arrivals:
         """Notes replies that the SuperLink has."""
         for message, tree in zip(told, trees, strict=True):
             self._arriving[message.metadata.message_id] = ArrivingReply(message, tree, self.clock())
+
+    def answered(self) -> set[str]:
+        """Ids of the questions whose replies are incomplete: the SuperLink no longer knows them."""
+        return {one.told.metadata.reply_to_message_id for one in self._arriving.values()}
+
+    def missing(self) -> list[str]:
+        """Ids of all objects that have not come, reply after reply."""
+        wanted = (name for arriving in self._arriving.values() for name in arriving.missing())
+        return list(dict.fromkeys(wanted))
 
     def take(self, pull: Pull) -> list[tuple[str, Message]]:
         """Returns complete and lost replies with their ids, each once."""

@@ -3,7 +3,8 @@
     python -m cloister.deployment.flower.superlink --socket PATH --secret FILE --database FILE
 
 It makes Flower's own application with the settings of `flower-superlink --enable-supernode-auth
---isolation process`, and serves it at a socket. Nodes sign each request and executors show a secret
+--isolation process`, a state that writes less (`link_state`) and a shorter way for frequent calls
+(`direct_calls`), and serves it at a socket. Nodes sign each request and executors show a secret
 as usual; the Control interface has no authentication, so anybody who reaches the socket can use it.
 Tested against Flower 1.41 (`tests/deployment/flower/test_contract.py`).
 """
@@ -21,6 +22,8 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
 from flwr.superlink.main import create_app
 
+from cloister.deployment.flower.direct_calls import DirectCalls
+from cloister.deployment.flower.link_state import in_turn
 from cloister.deployment.flower.sockets import listening, read_secret
 
 
@@ -60,9 +63,9 @@ def settings(secret: Path, database: Path) -> SuperLinkLifespanConfig:
 def make_server(secret: Path, database: Path) -> uvicorn.Server:
     """Makes the SuperLink's server; the caller provides its socket."""
     app = create_app(settings(secret, database), SuperLinkLifespan)
-    return uvicorn.Server(
-        uvicorn.Config(app, ws="none", log_config=get_uvicorn_log_config(console_handler.level))
-    )
+    in_turn(app.state.linkstate_factory)
+    logs = get_uvicorn_log_config(console_handler.level)
+    return uvicorn.Server(uvicorn.Config(DirectCalls(app), ws="none", log_config=logs))
 
 
 def main() -> None:

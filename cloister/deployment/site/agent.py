@@ -278,6 +278,9 @@ class Agent:
             Step.VOTE: "voting",
         }
         usual = "evaluating" if is_evaluation(request) else "training"
+        admitted = self._sites.admitted
+        if admitted is not None and admitted[1].plan.votes is not None:
+            usual = "voting"
         doing = others.get(request.step, usual)
         self._doing(doing, study=request.study, round=request.round)
 

@@ -138,6 +138,8 @@ def unmet(standing: StandingApproval, terms: StudyTerms, now: datetime) -> list[
         said.append(f"unit: {plan.unit} here, {standing.unit} needed")
     if plan.sharing is not None and not standing.shared_noise:
         said.append("shared_noise: shared with other sites here")
+    if plan.votes is not None and not standing.votes:
+        said.append("votes: a study of votes here")
     if more:
         said.append(f"labels: {listed(more)} in addition")
     if plan.num_rounds > standing.max_rounds:

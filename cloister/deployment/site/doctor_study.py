@@ -19,6 +19,7 @@ from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.deployment.site.approvals import ApprovalState, judge, unmet
 from cloister.deployment.site.checks import CheckLevel, Outcome, run_check
 from cloister.deployment.site.decisions import Decisions
+from cloister.deployment.site.doctor_data import held_out_words
 from cloister.deployment.site.open_ledger import check_covered
 from cloister.deployment.site.opened_site import accepted_plan, site_workspace
 from cloister.deployment.site.records import SiteRecords
@@ -35,8 +36,10 @@ from cloister.tasks.task import Example
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks, plain_gradient_sum
 from cloister.training.joined_processes import join
 from cloister.training.machine import on_machine
+from cloister.training.numerics import pinned
 from cloister.training.shapes import one_by_one
 from cloister.training.units import EncodedUnits, encode_units, singles
+from cloister.training.vote_sum import text_vector
 from cloister.training.workspace import Workspace
 
 # Memory for the base, activations and per-record gradients, as a multiple of the base's.
@@ -81,10 +84,7 @@ def study_checks(file: SiteFile, recipe: Recipe, found: SiteRecords) -> Iterator
         used = found.trained_on(held_out_of(file))
         encodings.append(encode_units(used.records, task, plan.unit, most, workspace.limits))
         outcome = _units(used, encodings[0], plan, recipe.task.max_length)
-        apart = len(found.records) - len(used.records)
-        if not apart:
-            return outcome
-        return replace(outcome, detail=f"{outcome.detail} · {counted(apart, 'record')} held out")
+        return replace(outcome, detail=outcome.detail + held_out_words(file, found))
 
     yield run_check("policy", policy)
     if plans:
@@ -96,7 +96,9 @@ def study_checks(file: SiteFile, recipe: Recipe, found: SiteRecords) -> Iterator
     yield run_check("memory", lambda: _memory(workspace))
     yield run_check("units", units)
     examples = [example for unit in encodings[0].units for example in unit] if encodings else []
-    if examples:
+    if examples and plans[0].votes is not None:
+        yield run_check("votes", lambda: _votes(workspace, examples[:8]))
+    elif examples:
         yield run_check("gradients", lambda: _gradients(file, recipe, workspace, plans[0]))
         yield run_check("noiseless parity", lambda: _parity(workspace, examples[:8]))
         yield run_check("reload", lambda: _reload(workspace, examples[:4]))
@@ -146,11 +148,13 @@ def _units(found: SiteRecords, encoded: EncodedUnits, plan: Plan, max_length: in
     """Checks which records the study learns from, with true numbers, for the operator only."""
     usable = sum(1 for unit in encoded.units if unit)
     batch = plan.sample_rate * usable / plan.groups
+    records = counted(sum(map(len, encoded.units)), "record")
     detail = (
-        f"{counted(usable, plan.unit)} with {counted(sum(map(len, encoded.units)), 'record')} to "
-        f"learn from; a batch has {batch:.1f} on average and is divided by "
-        f"{plan.expected_batch_size}"
+        f"{counted(usable, plan.unit)} with {records} to learn from; a batch has {batch:.1f} on "
+        f"average and is divided by {plan.expected_batch_size}"
     )
+    if plan.votes is not None:
+        detail = f"{counted(usable, plan.unit)} with {records} may vote, each {plan.unit} once"
     notes, remedies = [], []
     if encoded.unused:
         notes.append(
@@ -245,6 +249,20 @@ def _parity(workspace: Workspace, examples: list[Example]) -> Outcome:
         )
     return Outcome(
         "noiseless parity", CheckLevel.PASS, "private training without noise equals plain training"
+    )
+
+
+def _votes(workspace: Workspace, examples: list[Example]) -> Outcome:
+    """Checks that records have vectors, with which they vote."""
+    task, network = workspace.task, workspace.network
+    write_adapter(network, workspace.start)
+    with torch.no_grad(), network.apart(keeping=False), pinned():
+        found = sum(text_vector(network, task, example) is not None for example in examples)
+    detail = f"{found} of {len(examples)} records that were tried have a finite vector"
+    if found:
+        return Outcome("votes", CheckLevel.PASS, detail)
+    return Outcome(
+        "votes", CheckLevel.FAIL, detail, "none would vote: ask the coordinator for another base"
     )
 
 

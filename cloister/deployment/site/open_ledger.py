@@ -81,9 +81,7 @@ def check_covered(file: SiteFile, study: str, plan: Plan) -> bool:
     """
     if not is_begun(file):
         return False
-    open_ledger(file).check(
-        Charge(study=study, round=1, plan=plan, request="", is_private=plan.is_private)
-    )
+    open_ledger(file).check(Charge.first(study, plan))
     return True
 
 

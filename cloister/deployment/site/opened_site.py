@@ -38,6 +38,7 @@ from cloister.ledger.ledger import Ledger
 from cloister.ledger.unit_key import unit_key
 from cloister.models.base import base_at_hand, find_base
 from cloister.privacy.plan import Plan
+from cloister.privacy.votes import votes_shapes
 from cloister.recipe import Recipe
 from cloister.training.machine import on_machine
 from cloister.training.memory import kept_moments
@@ -49,9 +50,7 @@ from cloister.training.workspace import Workspace, open_workspace
 def _covered(terms: StudyTerms, ledger: Ledger) -> None:
     """Raises `BudgetError` if the ledger does not cover one round of the plan."""
     plan = terms.plan
-    ledger.check(
-        Charge(study=terms.study, round=1, plan=plan, request="", is_private=plan.is_private)
-    )
+    ledger.check(Charge.first(terms.study, plan))
 
 
 def own_base(file: SiteFile, recipe: Recipe) -> Path:
@@ -95,6 +94,8 @@ def exact_bytes(terms: StudyTerms) -> tuple[int, int]:
             "--exact: sites share the noise in this study, so a message's length "
             "depends on who takes part; leave it out to see the largest"
         )
+    if plan.votes is not None:
+        return terms.most_bytes
     workspace = _loaded(file, recipe, str(own_base(file, recipe)))
     sizes: dict[frozenset[str], int] = {}
     each = []
@@ -134,8 +135,11 @@ def asked_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
     Raises:
         RefusedError: No noise meets the study's target there.
     """
+    plan = proposed_plan(recipe, file)
     shapes = cut_shapes(workspace.sent.shapes, own_rank(file, recipe))
-    return replace(proposed_plan(recipe, file), message=tuple(sorted(shapes.items())))
+    if plan.votes is not None:
+        shapes = votes_shapes(plan.votes)
+    return replace(plan, message=tuple(sorted(shapes.items())))
 
 
 def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
@@ -144,13 +148,15 @@ def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
     Raises:
         RefusedError: Its policy does not accept the study; every reason, one per line.
     """
+    plan = asked_plan(file, recipe, workspace)
+    sent = workspace.whole.shapes if plan.votes is None else dict(plan.message)
     asked = ProposedPlan(
-        plan=asked_plan(file, recipe, workspace),
+        plan=plan,
         task=recipe.task.kind,
         base_sha256=workspace.base_sha256,
         target_modules=workspace.network.adapted_modules,
         method=workspace.method,
-        message_bytes=encoded_length(workspace.whole.shapes, "float32"),
+        message_bytes=encoded_length(sent, "float32"),
     )
     return check(asked, file.policy)
 
@@ -212,7 +218,9 @@ def open_for_study(
         else None,
         rank=own_rank(file, recipe),
         keys=keys,
-        deliveries=_deliveries(file, recipe, workspace) if file.site.keep_adapters else None,
+        deliveries=_deliveries(file, recipe, workspace)
+        if file.site.keep_adapters and plan.votes is None
+        else None,
         banding=Banding.beside(file.ledger, study, unit_key(file.ledger), NO_MARKS)
         if plan.bands
         else None,
@@ -273,7 +281,11 @@ def _periods(
     times = proofs.times(admitted, recipe)
     plan, most = admitted.plan, file.site.max_round_seconds
     team = admitted.workspace.team
-    per_round = period_of(times.of_round(plan, 1 if team is None else team.processes))
+    per_round = period_of(
+        times.of_round(plan, 1 if team is None else team.processes)
+        if plan.votes is None
+        else times.of_votes(plan, plan.votes)
+    )
     evaluation = 0.0
     if plan.evaluations is not None and file.site.held_out_share is not None:
         units = declared_held_out(plan.public_records, file.site.held_out_share)

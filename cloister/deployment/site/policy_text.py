@@ -26,7 +26,9 @@ def approvals_in_words(approvals: ApprovalsConfig) -> list[str]:
             f"Standing approval {number} admits without asking: {', '.join(one.tasks)} on base "
             f"{bases}, of at most {counted(one.max_rounds, 'round')} and ε of at most "
             f"{one.max_epsilon:g} for one {one.unit}, with no labels beside {labels}, until "
-            f"{one.until}" + (", noise shared or not." if one.shared_noise else ".")
+            f"{one.until}"
+            + (", noise shared or not" if one.shared_noise else "")
+            + (", votes included." if one.votes else ".")
         )
     return lines
 
@@ -80,6 +82,13 @@ def in_words(policy: SitePolicy) -> list[str]:
         "training alone."
         if accept.evaluations
         else "No statistics of held-out units leave: it joins no study with private evaluations."
+    )
+    lines.append(
+        "It joins studies of votes: in each round every unit votes for the public text nearest to "
+        "it, and noised counts leave, which ε counts. No batch is drawn for them, so the "
+        "probability above is of training alone."
+        if accept.votes
+        else "No votes leave: it joins no study in which records vote for public texts."
     )
     lines.append(
         f"It shares noise with the {len(accept.noise_partners)} institutions that it names, if a "

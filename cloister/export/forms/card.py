@@ -89,7 +89,8 @@ def table_lines(rows: Sequence[FormRow], metric: str, public: PublicTest | None)
         scored = f"{metric} on {public.words}"
     lines += [
         "",
-        f"Milliseconds are the median of one sentence on the CPU that exported, with "
+        "The first line is the study's own network, the adapter on its base. Milliseconds are the "
+        f"median of one sentence on the CPU that exported, with "
         f"{torch.get_num_threads()} threads; {scored}. Logits are compared with the study's own "
         "network on built-in sentences, relative to the largest. Private records were not read.",
     ]

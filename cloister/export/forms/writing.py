@@ -28,7 +28,7 @@ from cloister.staging import staging
 # some hundred times as much.
 CLOSE = 1e-4
 # The name of the study's own network in the table of measurements.
-TRAINED = "as trained (adapter on its base)"
+TRAINED = "as trained"
 FACTS = "export.json"
 
 

@@ -4,7 +4,8 @@ import asyncio
 import inspect
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from flwr.supercore.protobuf.client import ProtobufClient
 from cloister.deployment.coordinator import gate as gate_module
 from cloister.deployment.coordinator import gate_polls
 from cloister.deployment.coordinator.gate_polls import ASK_ANYWAY, HOLD, Polls
-from cloister.deployment.coordinator.gate_turns import LONGEST_WAIT, Line
+from cloister.deployment.coordinator.gate_turns import LONGEST_WAIT, RANKS, Line
 from cloister.deployment.coordinator.pushed import KnownMarks, PushedMarks
 from tests.support import gate as gates
 from tests.support.clock import Clock
@@ -206,6 +207,69 @@ def test_calls_beyond_the_superlink_s_turns_wait_and_then_are_refused() -> None:
             assert again
 
     asyncio.run(check())
+
+
+def test_who_ends_an_exchange_has_the_next_turn_before_who_begins_one() -> None:
+    """And of equal ones, who came first."""
+
+    async def check() -> list[str]:
+        line, order = Line(most=1), []
+
+        async def call(name: str) -> None:
+            async with line.turn(RANKS.get(name, 0)) as taken:
+                assert taken
+                order.append(name)
+
+        names = ["pull-messages", "pull-object", "push-messages", "push-object", "heartbeat"]
+        async with line.turn():
+            waiting = [asyncio.create_task(call(name)) for name in [*names, *names]]
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        return order
+
+    assert asyncio.run(check()) == [
+        name
+        for name in ("heartbeat", "push-object", "push-messages", "pull-object", "pull-messages")
+        for _ in range(2)
+    ]
+
+
+def test_a_turn_for_one_who_left_goes_to_the_next() -> None:
+    async def check() -> None:
+        line = Line(most=1)
+
+        async def call() -> bool:
+            async with line.turn() as taken:
+                return taken
+
+        async with line.turn():
+            gone, left, there = (asyncio.create_task(call()) for _ in range(3))
+            await asyncio.sleep(0)
+            gone.cancel()
+        left.cancel()  # at the moment at which its turn has come
+        assert await there
+        async with asyncio.timeout(5), line.turn() as taken:
+            assert taken
+
+    asyncio.run(check())
+
+
+def test_a_poll_that_gets_no_turn_brings_nothing_and_the_next_is_forwarded(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def none(line: Line, rank: int = 0) -> AsyncIterator[bool]:
+        yield False
+
+    PushedMarks(gate.folder.pushed)([gates.NODE])  # it has a question
+    gates.ask(gate)
+    asked = polls_asked(gate)
+    with monkeypatch.context() as patch:
+        patch.setattr(Line, "turn", none)
+        assert gate.say(gates.poll()) == 200
+        assert polls_asked(gate) == asked
+    assert gate.say(gates.poll()) == 200
+    assert polls_asked(gate) == asked + 1
 
 
 def test_a_call_that_gets_no_turn_is_to_be_tried_again(

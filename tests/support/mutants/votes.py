@@ -25,14 +25,15 @@ from tests.support.mutants.registry import mutant
 Floats = np.ndarray
 
 
-def _unclipped(rows: Floats) -> ClippedSum:
-    steps = torch.from_numpy(np.rint(rows.astype(np.float64) / grid_of(BOUND)).astype(np.int64))
-    return ClippedSum((steps.sum(dim=0),), BOUND)
+def unclipped(rows: Floats, grid: float | None = None) -> ClippedSum:
+    step = grid_of(BOUND) if grid is None else grid
+    steps = torch.from_numpy(np.rint(rows.astype(np.float64) / step).astype(np.int64))
+    return ClippedSum((steps.sum(dim=0),), BOUND, grid)
 
 
 @mutant("votes", "influence of a voting unit")
 def votes_not_clipped(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(summing, "clipped_votes", _unclipped)
+    patch.setattr(summing, "clipped_votes", unclipped)
 
 
 @mutant("votes", "influence of a voting unit")
@@ -44,15 +45,15 @@ def a_unit_votes_twice(patch: pytest.MonkeyPatch) -> None:
         return None if row is None else 2 * row
 
     patch.setattr(summing, "unit_votes", twice)
-    patch.setattr(summing, "clipped_votes", _unclipped)
+    patch.setattr(summing, "clipped_votes", unclipped)
 
 
 @mutant("votes", "influence of a voting unit")
 def each_record_of_a_person_votes(patch: pytest.MonkeyPatch) -> None:
     real = summing.vote_sum
 
-    def split(network: Any, task: Any, units: Any, candidates: Any) -> ClippedSum:
-        return real(network, task, singles([e for unit in units for e in unit]), candidates)
+    def split(network: Any, task: Any, units: Any, candidates: Any, grid: Any = None) -> ClippedSum:
+        return real(network, task, singles([e for unit in units for e in unit]), candidates, grid)
 
     patch.setattr(summing, "vote_sum", split)
 
@@ -66,7 +67,7 @@ def votes_by_a_softmax_of_unbounded_norm(patch: pytest.MonkeyPatch) -> None:
         return None if row is None else np.exp(row)
 
     patch.setattr(summing, "unit_votes", soft)
-    patch.setattr(summing, "clipped_votes", _unclipped)
+    patch.setattr(summing, "clipped_votes", unclipped)
 
 
 @mutant("votes", "votes of a unit")
@@ -77,7 +78,7 @@ def votes_for_the_farthest_candidate(patch: pytest.MonkeyPatch) -> None:
 @mutant("votes", "companions of a voting unit")
 def votes_weighted_by_the_number_of_units(patch: pytest.MonkeyPatch) -> None:
     real = summing.clipped_votes
-    patch.setattr(summing, "clipped_votes", lambda rows: real(rows / len(rows)))
+    patch.setattr(summing, "clipped_votes", lambda rows, grid=None: real(rows / len(rows), grid))
 
 
 @mutant("votes", "noise of votes")
@@ -132,8 +133,8 @@ def a_site_s_first_unit_votes_twice(patch: pytest.MonkeyPatch) -> None:
     """In the site's round alone, and not in the sum of which influence is measured."""
     real = voting.vote_sum
 
-    def more(network: Any, task: Any, units: Any, candidates: Any) -> ClippedSum:
-        return real(network, task, [*units, *units[:1]], candidates)
+    def more(network: Any, task: Any, units: Any, candidates: Any, grid: Any = None) -> ClippedSum:
+        return real(network, task, [*units, *units[:1]], candidates, grid)
 
     patch.setattr(voting, "vote_sum", more)
 

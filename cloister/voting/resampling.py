@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cloister.privacy.noised_ratio import Floats
 from cloister.protocol.candidates import CandidateText
 from cloister.seeds import child_generator
-from cloister.synthesis.generator import TextGenerator
+from cloister.voting.generator import TextGenerator
 
 
 def drawn(
@@ -90,7 +90,7 @@ def first_candidates(
     """Returns the candidates of round 1: public texts, and variations of them where they are few.
 
     Args:
-        public: Public texts with their labels, enough of them (`vote_rounds.check_public`).
+        public: Public texts with their labels, enough of them (`public_texts.check_public`).
         labels: The study's labels; each gets the same number of candidates, the first ones perhaps
             one more.
         count: K.

@@ -16,10 +16,9 @@ from cloister.models.config import LoraConfig, ModelConfig
 from cloister.protocol.candidates import MOST_TEXT, CandidateText
 from cloister.recipe.votes_config import LABEL, VotesConfig
 from cloister.seeds import child_generator, child_seed
-from cloister.synthesis.draws import beginning_ids
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskConfig
-from cloister.training.generation import Nucleus, sampled_texts
+from cloister.training.generation import Nucleus, beginning_ids, sampled_texts
 from cloister.training.workspace import Workspace, open_workspace
 
 # Most tokens of a text that a variation may begin with: those of the longest records here.

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from cloister.recipe.private_file import plain_text
 
+# Longest text in characters: 8192 tokens of 32 characters, as records are cut.
+MOST_CHARACTERS = 262_144
 EMPTY, SHORT, LONG, TWICE = "empty", "too short", "too long", "drawn twice"
 
 

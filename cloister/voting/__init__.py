@@ -1,0 +1,1 @@
+"""The coordinator's part of a study of votes: candidates, their variations, and the records."""
