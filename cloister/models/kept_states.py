@@ -60,11 +60,12 @@ class KeptStates:
     Attributes:
         made_with: Identifies the parameters that the states were computed with, where these may
             change (`cloister.models.head_inputs`).
+        is_closed: The argument.
     """
 
     def __init__(self, filled: Filled | None = None, *, is_closed: bool = False) -> None:
         self._states: dict[tuple[bytes, bytes, Fixed], Tensor] = {}
-        self._is_closed = is_closed
+        self.is_closed = is_closed
         self._filled = Filled() if filled is None else filled
         self._own = 0
         self._fixed: dict[Fixed, None] = {}  # those of the states, in order of their first use
@@ -92,7 +93,7 @@ class KeptStates:
 
         What identifies the record takes memory too, and counts: of a head's input it is most.
         """
-        if self._is_closed:
+        if self.is_closed:
             return
         key = _key(record, fixed)
         size = states.numel() * states.element_size() + len(key[0]) + len(key[1]) + ENTRY_BYTES
@@ -158,6 +159,15 @@ class StateCache:
     @property
     def kept(self) -> KeptStates:
         """Returns the storage."""
+        return self._kept
+
+    def lacks(self, record: Read, fixed: Fixed) -> bool:
+        """Returns whether what is computed of a record, in a fixed shape, would be cached."""
+        kept = self._current()
+        return not kept.is_closed and kept.get(record, fixed) is None
+
+    def _current(self) -> KeptStates:
+        """Returns the storage, without tensors that are no longer valid."""
         return self._kept
 
     def take(self, made_with: bytes, entries: Iterable[Entry]) -> None:
