@@ -41,7 +41,8 @@ from cloister.deployment.coordinator.gate_calls import CALLS, Caller, judge, lar
 from cloister.deployment.coordinator.gate_lessons import INVALID_ANSWER, READ_WHOLE, Lesson
 from cloister.deployment.coordinator.gate_polls import Polls
 from cloister.deployment.coordinator.gate_turns import RANKS, Line, Turns
-from cloister.deployment.flower.sockets import BASE_URL, AsyncSocketTransport
+from cloister.deployment.flower.async_socket import AsyncSocketTransport
+from cloister.deployment.flower.sockets import BASE_URL
 
 # Seconds for the SuperLink to answer, which writes to a local disk; and for a site to send a
 # request's body or read an answer's, with the same again for each `SLOWEST` bytes: 16 MB per minute

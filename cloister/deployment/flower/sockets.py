@@ -140,19 +140,6 @@ class SocketTransport(httpx.HTTPTransport):
         super().__init__(uds=self._place.name, verify=_nobody())
 
 
-class AsyncSocketTransport(httpx.AsyncHTTPTransport):
-    """Plain HTTP over a unix socket, for asyncio.
-
-    Args:
-        path: The socket's.
-        limits: Limits of concurrent connections, since a client does not pass its own on.
-    """
-
-    def __init__(self, path: Path, limits: httpx.Limits) -> None:
-        self._place = Place(path)
-        super().__init__(uds=self._place.name, verify=_nobody(), limits=limits)
-
-
 class SocketClient(ProtobufClient):
     """A Flower client over a unix socket; a mixin to put before one of Flower's client classes.
 

@@ -19,13 +19,13 @@ from flwr.supernode.nodestate import NodeStateFactory
 from cloister.deployment.coordinator.loopback import listening_ports
 from cloister.deployment.enrolment.node_key import public_pem
 from cloister.deployment.flower import supernode
+from cloister.deployment.flower.async_socket import AsyncSocketTransport
 from cloister.deployment.flower.commands import superlink
 from cloister.deployment.flower.control import Control
 from cloister.deployment.flower.environment import quiet_environment
 from cloister.deployment.flower.flower_tasks import CLIENT_TASK, SERVER_TASK, Executor, Runtime
 from cloister.deployment.flower.sockets import (
     BASE_URL,
-    AsyncSocketTransport,
     Place,
     listening,
     make_private,
