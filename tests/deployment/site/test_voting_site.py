@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from cloister.cli.main import run
 from cloister.client import voting
 from cloister.client.moments import Moments
 from cloister.client.site_file import read_site
@@ -164,6 +165,7 @@ def test_the_text_for_the_operator_says_what_votes_are(
     for words in ("nearest of 6 public candidate texts", "public.jsonl", "varied by some-model"):
         assert words in told
     assert "all of this study fits" in told
+    assert "length     2 rounds of votes" in told
     assert f"at most {facts['most_bytes_a_round']:,} bytes in a round" in told
     assert facts["most_bytes_a_round"] < 1000
     checks = {
@@ -171,6 +173,21 @@ def test_the_text_for_the_operator_says_what_votes_are(
     }
     assert "8 of 8 records" in checks["votes"].detail
     assert "may vote, each record once" in checks["units"].detail
+
+
+def test_the_policy_s_check_says_that_records_vote(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    votes_study(tmp_path, base)
+    ward = opened(tmp_path / "ward", base, monkeypatch)
+    study = (tmp_path / "study.toml").read_text() + "[data]\nsites = 1\npublic_records = 40\n"
+    (tmp_path / "study.toml").write_text(study)
+    given = [str(ward.folder / "site.toml"), str(tmp_path / "study.toml")]
+    assert run(["site", "policy", "check", *given, "--exact"]) == 0
+    told = capsys.readouterr().out
+    assert "It is 2 rounds of votes." in told
+    assert "every record votes for one of 6 public texts" in told
+    assert "Its longest message has 1" in told
 
 
 def test_less_noise_than_the_policy_demands_is_refused_and_not_made_more(
