@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,9 @@ class Filled:
 
     bytes: int = 0
 
+    def __reduce__(self) -> tuple[type[Filled], tuple[()]]:
+        return Filled, ()  # in another process the caches are empty (`KeptStates`)
+
 
 # A cached tensor and its key, as another process gets them.
 Entry = tuple[tuple[bytes, bytes, Fixed], NDArray[np.float32]]
@@ -51,7 +55,7 @@ class KeptStates:
     """Tensors by record, padded length and row counts, up to a size in memory.
 
     Nothing is evicted one by one: every record is drawn equally often, so older states are as
-    useful as newer ones.
+    useful as newer ones. Sent to another process, it is empty there.
 
     Args:
         filled: The memory in use, shared with other caches of the same limit; None: its own.
@@ -60,15 +64,19 @@ class KeptStates:
     Attributes:
         made_with: Identifies the parameters that the states were computed with, where these may
             change (`cloister.models.head_inputs`).
+        is_closed: The argument.
     """
 
     def __init__(self, filled: Filled | None = None, *, is_closed: bool = False) -> None:
         self._states: dict[tuple[bytes, bytes, Fixed], Tensor] = {}
-        self._is_closed = is_closed
+        self.is_closed = is_closed
         self._filled = Filled() if filled is None else filled
         self._own = 0
         self._fixed: dict[Fixed, None] = {}  # those of the states, in order of their first use
         self.made_with = b""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_states": {}, "_fixed": {}, "_own": 0}
 
     def get(
         self, record: Read, fixed: Fixed = ANY_LENGTH, *, takes_any: bool = False
@@ -92,7 +100,7 @@ class KeptStates:
 
         What identifies the record takes memory too, and counts: of a head's input it is most.
         """
-        if self._is_closed:
+        if self.is_closed:
             return
         key = _key(record, fixed)
         size = states.numel() * states.element_size() + len(key[0]) + len(key[1]) + ENTRY_BYTES
@@ -158,6 +166,15 @@ class StateCache:
     @property
     def kept(self) -> KeptStates:
         """Returns the storage."""
+        return self._kept
+
+    def lacks(self, record: Read, fixed: Fixed) -> bool:
+        """Returns whether what is computed of a record, in a fixed shape, would be cached."""
+        kept = self._current()
+        return not kept.is_closed and kept.get(record, fixed) is None
+
+    def _current(self) -> KeptStates:
+        """Returns the storage, without tensors that are no longer valid."""
         return self._kept
 
     def take(self, made_with: bytes, entries: Iterable[Entry]) -> None:
