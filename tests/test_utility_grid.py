@@ -1,34 +1,15 @@
 """The grid of simulations/utility: what is compared is at equal ε, chosen on validation alone, and
 an interrupted run goes on."""
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cloister.recipe import read_recipe
+from cloister.recipe import parse_recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
-UTILITY = ROOT / "simulations" / "utility"
-
-
-@pytest.fixture
-def utility(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Imports the scripts' modules, which stand beside one another, and forgets them afterwards."""
-    monkeypatch.syspath_prepend(str(UTILITY))
-    before = set(sys.modules)
-
-    def load(name: str) -> Any:
-        __import__(name)
-        return sys.modules[name]
-
-    yield load
-    for name in set(sys.modules) - before:
-        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == UTILITY:
-            del sys.modules[name]
 
 
 def a_task(utility: Any, seed: int = 0) -> Any:
@@ -181,3 +162,14 @@ def test_a_difference_is_of_the_same_records(utility: Any, tmp_path: Path) -> No
     )
     assert table.verdict(found, 25.0).endswith("missed by 5.0")
     assert table.difference(store.rows[:1], []) is None
+
+
+def test_the_default_s_row_has_the_centre_that_a_recipe_of_this_base_gets(utility: Any) -> None:
+    rows, sets = utility("grid_rows"), utility("sets")
+    for base, reading in sets.BASES.items():
+        recipe = parse_recipe("", ["lora.train=none", f"model.base={reading.base}"])
+        for noise in ("own", "shared"):
+            row = rows.by_default(noise, base)
+            (method,) = rows.ROWS[row](8.0)
+            assert (method.center is None) is (recipe.model.center is None)
+            assert (method.noise, rows.runs_on(row, base)) == (noise, True)

@@ -18,40 +18,42 @@ import numpy as np
 
 from cloister.adapter.formats import Shapes
 from cloister.adapter.wire import decode, encode
+from cloister.audit.asked_site import (
+    STUDY,
+    ask_all,
+    expected_charges,
+    open_site,
+    wrong_charges,
+)
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.banded_conformance import by_hand
 from cloister.audit.noise_tests import Releases, noise_check
 from cloister.audit.recorded_noise import RecordedSite, is_sum_with_noise
 from cloister.audit.statistics import Check, Floats, exact_check
-from cloister.client.admission import Admitted, admit
+from cloister.client.admission import Admitted
 from cloister.client.round import run_round
 from cloister.client.site import Site
 from cloister.client.stamp import ContentStamp
 from cloister.data.held_out import PURPOSE, HeldOut
 from cloister.data.unit_hash import MARKS, side_digests
 from cloister.deployment.site.records import SiteRecords
-from cloister.ledger.ledger import Ledger
-from cloister.ledger.storage import LedgerFile
 from cloister.models.state import write_adapter
 from cloister.privacy.clipping import ClippedSum
 from cloister.privacy.evaluations import BOUND, Evaluations
 from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.units import Unit
 from cloister.protocol.exchange import RoundReply, RoundRequest, Step
 from cloister.recipe import Recipe
-from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.tasks.tally.chosen import statistics_of, tally_of
 from cloister.training import held_out_sum as summing
 from cloister.training.units import UnitExamples
 
-STUDY = "audit"
 # Evaluations of a site without held-out units; with a thousand statistics or more, or with a few.
 ASKED = 24
 # Evaluations that the same site is asked with held-out units and another ledger, and their noise:
 # little, so that a few units' sum stands out if it is not the exact one.
 ASKED_WITH_UNITS, QUIET = 4, 0.5
-# A budget that ends no study: what is charged is tested, and not what is covered.
-WIDE = 400.0
 # Lengths of statistics that are beyond any bound, and how many of them.
 LONG, LONGS = 50.0, 40
 SECRET, SHARE = b"audit" * 7, 0.5
@@ -199,21 +201,8 @@ class _EvaluatedStudy:
         held_out: Sequence[UnitExamples],
         kind: type[Site] = Site,
     ) -> Admitted:
-        budget = simulated_budget(plan, WIDE)
-        ledger = Ledger(path) if path.exists() else Ledger.create(path, budget, plan.unit)
-        site = kind(
-            name="site",
-            study=STUDY,
-            plan=plan,
-            training=self._recipe.training,
-            units=(),
-            unit=plan.unit,
-            policy=simulated_policy(self._recipe, plan, budget, self._audited.workspace),
-            ledger=ledger,
-            seed=self._recipe.study.seed,
-            held_out=held_out,
-        )
-        return admit(site, self._audited.workspace)
+        workspace = self._audited.workspace
+        return open_site(self._recipe, workspace, path, plan, kind, units=(), held_out=held_out)
 
     def _ask(self, admitted: Admitted, number: int) -> RoundReply:
         adapter = encode(admitted.workspace.whole)
@@ -224,16 +213,10 @@ class _EvaluatedStudy:
         """Asks all evaluations, the first ones twice, and tests what comes without any unit, and
         what is left with units once their sum is taken off. Both have one seed and one study, so
         that noise which follows from these shows as equal rows."""
-        admitted, rows = self._open(), list[Floats]()
-        shapes = admitted.evaluated
-        for number in range(1, ASKED + 1):
-            reply = self._ask(admitted, number)
-            if number <= 2:
-                head = admitted.site.ledger.head
-                again = self._ask(self._open(), number)
-                after = self._open().site.ledger.head
-                self._different += again != reply or after != head
-            rows.append(_sent(reply, shapes))
+        answers = ask_all(self._open, self._ask, ASKED)
+        self._different = answers.different
+        shapes = self._open().evaluated
+        rows = [_sent(reply, shapes) for reply in answers.replies]
         workspace, units = self._audited.workspace, self._audited.units
         other = self._opened(self._other, self._plan(ASKED_WITH_UNITS, QUIET), units)
         for number in range(1, ASKED_WITH_UNITS + 1):
@@ -269,24 +252,12 @@ class _EvaluatedStudy:
 
     def entries(self) -> list[Check]:
         """Compares the ledger with one charge of its own kind for each evaluation."""
-        fields = [entry.fields for entry in LedgerFile(self._path).entries()]
-        charges = [one for one in fields if one["kind"] == "reserve"]
-        event = {
-            "noise_multiplier": self._noise,
-            "sample_rate": 1.0,
-            "steps": 1,
-            "is_private": True,
-        }
-        expected = [(number, "evaluation", event) for number in range(1, ASKED + 1)]
-        found = [(one["round"], one.get("release_kind"), one["event"]) for one in charges]
-        wrong = sum(one not in found for one in expected) + sum(
-            one not in expected for one in found
-        )
+        expected = expected_charges(range(1, ASKED + 1), ReleaseKind.EVALUATION, self._noise)
         return [
             exact_check(
                 "charges of evaluations",
                 "evaluations without a charge of their own kind, and other charges",
-                wrong,
+                wrong_charges(self._path, expected),
             ),
             exact_check(
                 "evaluations asked again",

@@ -8,8 +8,9 @@ must have been drawn once, with the right deviation, for every value.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,18 @@ class RecordedSite(Site):
     def entropy(self, plan: Plan, round_number: int) -> Entropy:
         """Returns the recorded randomness."""
         return self.recorded
+
+
+def recorded_sites() -> tuple[Callable[..., Site], list[RecordedEntropy]]:
+    """Returns a function that makes sites from their fields, and what each of them draws."""
+    recorded: list[RecordedEntropy] = []
+
+    def make(**fields: Any) -> Site:
+        site = RecordedSite(**fields)
+        recorded.append(site.recorded)
+        return site
+
+    return make, recorded
 
 
 def is_sum_with_noise(

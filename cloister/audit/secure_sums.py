@@ -12,27 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cloister.audit.asked_site import STUDY, WIDE
 from cloister.audit.audited_site import AuditedSite
-from cloister.audit.site_noise import overheard
-from cloister.client.admission import admit
-from cloister.client.app import make_client_app
+from cloister.audit.summed_sites import summed_sites
 from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.ledger.ledger import Ledger
-from cloister.ledger.storage import LedgerFile
 from cloister.privacy.plan import Plan
 from cloister.protocol.exchange import RoundReply
-from cloister.protocol.signed_questions import Unsigned
 from cloister.recipe import Recipe
-from cloister.server.dispatch import Dispatcher, Timeouts
-from cloister.server.replies import ReplyTerms
-from cloister.server.secure import SecureRounds
-from cloister.simulation.local_grid import LocalGrid
 from cloister.simulation.policies import simulated_budget, simulated_policy
-
-STUDY = "audit"
-# A budget that ends no study: what is charged is tested, and not what is covered.
-WIDE = 400.0
 
 
 def names_of(plan: Plan) -> tuple[str, ...]:
@@ -75,7 +64,7 @@ def secure_totals(
     assert sharing is not None
     workspace, budget = audited.workspace, simulated_budget(plan, WIDE)
     ledgers = [Ledger.create(path, budget, plan.unit) for path in paths]
-    keys = {name: one.public_key for name, one in zip(names, ledgers, strict=True)}
+    keys = tuple(one.public_key for one in ledgers)
     sites = [
         make(
             name=name,
@@ -83,7 +72,7 @@ def secure_totals(
             plan=plan,
             training=recipe.training,
             unit=plan.unit,
-            policy=simulated_policy(recipe, plan, budget, workspace, tuple(keys.values())),
+            policy=simulated_policy(recipe, plan, budget, workspace, keys),
             ledger=ledger,
             seed=recipe.study.seed,
             keys=EpochKeys(),
@@ -91,27 +80,10 @@ def secure_totals(
         )
         for place, (name, ledger) in enumerate(zip(names, ledgers, strict=True))
     ]
-    app = make_client_app(
-        lambda at: admit(sites[int(str(at.node_config["partition-id"]))], workspace), Unsigned()
-    )
-    replies: list[RoundReply] = []
-    grid = LocalGrid(overheard(app, replies.append), len(names))
-    nodes = dict.fromkeys(grid.get_node_ids(), "")
-    asker = Dispatcher(grid, lambda _: nodes, Timeouts(3600.0), Unsigned())
-    terms = ReplyTerms(STUDY, names, keys)
-    rounds = SecureRounds(asker, terms, keys, sharing, plan.evaluations is not None)
+    has_evaluations = plan.evaluations is not None
+    summed = summed_sites(sites, workspace, sharing, has_evaluations=has_evaluations)
     totals = [
-        rounds.run(number, question, values, nodes, evaluates=evaluates).total
+        summed.rounds.run(number, question, values, summed.nodes, evaluates=evaluates).total
         for number in range(1, asked + 1)
     ]
-    return totals, replies
-
-
-def charges_of(path: Path) -> list[tuple[int, str | None, object]]:
-    """Returns round, kind and event of each charge in a ledger."""
-    fields = [entry.fields for entry in LedgerFile(path).entries()]
-    return [
-        (one["round"], one.get("release_kind"), one["event"])
-        for one in fields
-        if one["kind"] == "reserve"
-    ]
+    return totals, summed.replies

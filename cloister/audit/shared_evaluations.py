@@ -12,22 +12,23 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cloister.adapter.wire import encode
+from cloister.audit.asked_site import charges_of, expected_charges
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.evaluation_conformance import influence_checks, sides_check
 from cloister.audit.noise_tests import Releases, noise_check
-from cloister.audit.recorded_noise import RecordedEntropy, RecordedSite, is_sum_with_shares
-from cloister.audit.secure_sums import charges_of, names_of, secure_totals
-from cloister.audit.site_noise import differing
+from cloister.audit.recorded_noise import is_sum_with_shares, recorded_sites
+from cloister.audit.secure_sums import names_of, secure_totals
 from cloister.audit.statistics import Check, Floats, exact_check
+from cloister.audit.summed_sites import differing
 from cloister.client.site import Site
 from cloister.models.state import write_adapter
 from cloister.privacy.evaluations import BOUND, Evaluations
 from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.sharing import Sharing
 from cloister.protocol.exchange import RoundReply
 from cloister.recipe import Recipe
@@ -116,13 +117,7 @@ class _SummedEvaluations:
 
     def exactly(self) -> Check:
         """Asks sites whose noise is written down once, and takes it off the sum, step for step."""
-        recorded: list[RecordedEntropy] = []
-
-        def written_down(**fields: Any) -> Site:
-            site = RecordedSite(**fields)
-            recorded.append(site.recorded)
-            return site
-
+        written_down, recorded = recorded_sites()
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(folder) / f"{name}.ledger" for name in self.names]
             ((left,), _) = self._sums(paths, 1, written_down)
@@ -144,13 +139,8 @@ class _SummedEvaluations:
         noise = self.plan.shared_evaluation_noise(self.statistics)
         evaluations = self.plan.evaluations
         assert evaluations is not None
-        event = {
-            "noise_multiplier": evaluations.noise_multiplier,
-            "sample_rate": 1.0,
-            "steps": 1,
-            "is_private": True,
-        }
-        expected = [(number, "evaluation", event) for number in evaluations.rounds]
+        noise_multiplier = evaluations.noise_multiplier
+        expected = expected_charges(evaluations.rounds, ReleaseKind.EVALUATION, noise_multiplier)
         return [
             noise_check(
                 "noise of summed evaluations",

@@ -12,20 +12,21 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from cloister.audit.asked_site import charges_of, expected_charges
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.noise_tests import Releases, noise_check
-from cloister.audit.recorded_noise import RecordedEntropy, RecordedSite, is_sum_with_shares
-from cloister.audit.secure_sums import charges_of, names_of, secure_totals
-from cloister.audit.site_noise import differing
+from cloister.audit.recorded_noise import is_sum_with_shares, recorded_sites
+from cloister.audit.secure_sums import names_of, secure_totals
 from cloister.audit.statistics import Check, Floats, exact_check
+from cloister.audit.summed_sites import differing
 from cloister.audit.vote_conformance import ballot_for, vote_influence, with_candidates
 from cloister.client.site import Site
 from cloister.models.state import write_adapter
 from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.votes import BOUND
 from cloister.protocol.candidates import CandidateText, encode_candidates
 from cloister.protocol.exchange import RoundReply
@@ -90,13 +91,7 @@ class _SummedVotes:
 
     def exactly(self) -> Check:
         """Asks sites whose noise is written down once, and takes it off the sum, step for step."""
-        recorded: list[RecordedEntropy] = []
-
-        def written_down(**fields: Any) -> Site:
-            site = RecordedSite(**fields)
-            recorded.append(site.recorded)
-            return site
-
+        written_down, recorded = recorded_sites()
         with tempfile.TemporaryDirectory() as folder:
             ((left,), _) = self._sums(self._paths(folder), 1, written_down)
         noise = self.plan.shared_vote_noise()
@@ -114,13 +109,8 @@ class _SummedVotes:
             rows, replies = self._sums(paths, ASKED, Site)
             charges = [charges_of(path) for path in paths]
         noise, sites = self.plan.shared_vote_noise(), len(paths)
-        event = {
-            "noise_multiplier": self.plan.noise_multiplier,
-            "sample_rate": 1.0,
-            "steps": 1,
-            "is_private": True,
-        }
-        expected = [(number, "vote", event) for number in range(1, ASKED + 1)]
+        rounds = range(1, ASKED + 1)
+        expected = expected_charges(rounds, ReleaseKind.VOTE, self.plan.noise_multiplier)
         return [
             noise_check(
                 "noise of summed votes",

@@ -8,32 +8,24 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
 from scipy import stats
 
 from cloister.adapter.wire import decode, encode
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.noise_tests import angle_p
 from cloister.audit.statistics import LEVEL, Check, Floats, exact_check, p_check
-from cloister.client.admission import admit
-from cloister.client.app import make_client_app
+from cloister.audit.summed_sites import differing, summed_sites
 from cloister.client.round import answer
 from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.ledger.ledger import Ledger
-from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest
-from cloister.protocol.signed_questions import Unsigned
+from cloister.protocol.exchange import RoundRequest
 from cloister.recipe import Recipe
-from cloister.server.dispatch import Dispatcher, Timeouts
-from cloister.server.replies import ReplyTerms
-from cloister.server.secure import SecureRounds
-from cloister.simulation.local_grid import LocalGrid
 from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.training.config import TrainingConfig
 
@@ -152,7 +144,7 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ..
             name: Ledger.create(Path(folder) / f"{name}.ledger", budget, plan.unit)
             for name in names
         }
-        keys = {name: ledger.public_key for name, ledger in ledgers.items()}
+        keys = tuple(ledger.public_key for ledger in ledgers.values())
         sites = [
             Site(
                 name=name,
@@ -164,23 +156,13 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ..
                 seed=recipe.study.seed,
                 ledger=ledgers[name],
                 keys=EpochKeys(),
-                policy=simulated_policy(recipe, plan, budget, workspace, tuple(keys.values())),
+                policy=simulated_policy(recipe, plan, budget, workspace, keys),
             )
             for name in names
         ]
-        app = make_client_app(
-            lambda at: admit(sites[int(str(at.node_config["partition-id"]))], workspace),
-            Unsigned(),
-        )
-        replies: list[RoundReply] = []
-        grid = LocalGrid(overheard(app, replies.append), len(names))
-        asker = Dispatcher(
-            grid, lambda _: dict.fromkeys(grid.get_node_ids(), ""), Timeouts(3600.0), Unsigned()
-        )
-        rounds = SecureRounds(asker, ReplyTerms("audit", names, keys), keys, plan.sharing)
-        nodes = dict.fromkeys(grid.get_node_ids(), "")
+        summed = summed_sites(sites, workspace, plan.sharing)
         totals = [
-            rounds.run(number, encode(workspace.whole), values, nodes).total
+            summed.rounds.run(number, encode(workspace.whole), values, summed.nodes).total
             for number in range(1, plan.num_rounds + 1)
         ]
     came = [total for total in totals if total is not None] or [np.zeros(1, dtype=np.int64)]
@@ -193,7 +175,7 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ..
         low=float(low),
         high=float(high),
     )
-    apart = differing(replies, len(names))
+    apart = differing(summed.replies, len(names))
     return [
         noise,
         exact_check(
@@ -203,29 +185,3 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ..
             len(apart),
         ),
     ]
-
-
-def overheard(app: ClientApp, heard: Callable[[RoundReply], None]) -> ClientApp:
-    """Returns the same app, which also passes on each of its replies."""
-
-    def call(message: Message, context: Context) -> Message:
-        reply = app(message, context)
-        heard(RoundReply.from_fields(dict(reply.content[RECORD])))
-        return reply
-
-    return call  # type: ignore[return-value]
-
-
-def differing(replies: Sequence[RoundReply], sites: int) -> set[str]:
-    """Fields that differ between sites in the same exchange; also payloads of different length."""
-    apart = set()
-    for start in range(0, len(replies), sites):
-        exchange = replies[start : start + sites]
-        if len({len(reply.delta) for reply in exchange}) > 1:
-            apart.add("delta")
-        for field in fields(RoundReply):
-            if field.name in ("site", "delta", "head", "signature"):
-                continue
-            if len({repr(getattr(reply, field.name)) for reply in exchange}) > 1:
-                apart.add(field.name)
-    return apart

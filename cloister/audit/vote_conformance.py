@@ -17,36 +17,39 @@ import numpy as np
 import torch
 
 from cloister.adapter.wire import decode
+from cloister.audit.asked_site import (
+    STUDY,
+    ask_all,
+    expected_charges,
+    open_site,
+    wrong_charges,
+)
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.noise_tests import Releases, noise_check
 from cloister.audit.recorded_noise import RecordedSite, is_sum_with_noise
 from cloister.audit.statistics import Check, Floats, exact_check
-from cloister.client.admission import Admitted, admit
+from cloister.client.admission import Admitted
 from cloister.client.round import run_round
 from cloister.client.site import Site
 from cloister.data.records import TextRecord
 from cloister.ledger.ledger import Ledger
-from cloister.ledger.storage import LedgerFile
 from cloister.models.state import write_adapter
 from cloister.privacy.clipping import ClippedSum
 from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.votes import BOUND, FEWEST, HISTOGRAM, votes_shapes
 from cloister.protocol.candidates import CandidateText, encode_candidates
 from cloister.protocol.exchange import RoundReply, RoundRequest, Step
 from cloister.recipe import Recipe
-from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.training import vote_sum as summing
 from cloister.training.numerics import pinned
 from cloister.training.units import UnitExamples
 
-STUDY = "audit"
 # Most candidates that are audited: every round computes each one's vector.
 MOST_AUDITED = 64
 # Rounds of a site without units; and rounds of one with units, with little noise, so that a few
 # units' sum stands out if it is not the exact one.
 ASKED, ASKED_WITH_UNITS, QUIET = 24, 4, 0.5
-# A budget that ends no study: what is charged is tested, and not what is covered.
-WIDE = 400.0
 # Lengths of votes that are beyond any bound, and how many of them.
 LONG, LONGS = 50.0, 40
 
@@ -235,21 +238,7 @@ class _VotingStudy:
         units: Sequence[UnitExamples],
         kind: type[Site] = Site,
     ) -> Admitted:
-        """As another process opens the site."""
-        budget = simulated_budget(plan, WIDE)
-        ledger = Ledger(path) if path.exists() else Ledger.create(path, budget, plan.unit)
-        site = kind(
-            name="site",
-            study=STUDY,
-            plan=plan,
-            policy=simulated_policy(self._recipe, plan, budget, self._audited.workspace),
-            training=self._recipe.training,
-            units=units,
-            unit=plan.unit,
-            ledger=ledger,
-            seed=self._recipe.study.seed,
-        )
-        return admit(site, self._audited.workspace)
+        return open_site(self._recipe, self._audited.workspace, path, plan, kind, units=units)
 
     def _open(self) -> Admitted:
         return self._opened(self._path, replace(self._plan, num_rounds=ASKED), ())
@@ -266,15 +255,9 @@ class _VotingStudy:
         """Asks all rounds, the first ones twice, and tests what comes without any unit, and what is
         left with units once their sum is taken off. Both have one seed and one study, so that noise
         which follows from these shows as equal rows."""
-        admitted, rows = self._open(), list[Floats]()
-        for number in range(1, ASKED + 1):
-            reply = self._ask(admitted, number)
-            if number <= 2:
-                head = admitted.site.ledger.head
-                again = self._ask(self._open(), number)
-                after = self._open().site.ledger.head
-                self._different += again != reply or after != head
-            rows.append(self._sent(reply))
+        answers = ask_all(self._open, self._ask, ASKED)
+        self._different = answers.different
+        rows = [self._sent(reply) for reply in answers.replies]
         workspace, watched = self._audited.workspace, _Watched(self._audited.units)
         loud = self._plan.noise_multiplier
         quiet = replace(self._plan, num_rounds=ASKED_WITH_UNITS, noise_multiplier=QUIET)
@@ -311,24 +294,13 @@ class _VotingStudy:
 
     def entries(self) -> list[Check]:
         """Compares the ledger with one charge of its own kind for each round."""
-        fields = [entry.fields for entry in LedgerFile(self._path).entries()]
-        charges = [one for one in fields if one["kind"] == "reserve"]
-        event = {
-            "noise_multiplier": self._plan.noise_multiplier,
-            "sample_rate": 1.0,
-            "steps": 1,
-            "is_private": True,
-        }
-        expected = [(number, "vote", event) for number in range(1, ASKED + 1)]
-        found = [(one["round"], one.get("release_kind"), one["event"]) for one in charges]
-        wrong = sum(one not in found for one in expected) + sum(
-            one not in expected for one in found
-        )
+        noise = self._plan.noise_multiplier
+        expected = expected_charges(range(1, ASKED + 1), ReleaseKind.VOTE, noise)
         return [
             exact_check(
                 "charges of votes",
                 "rounds of votes without a charge of their own kind, and other charges",
-                wrong,
+                wrong_charges(self._path, expected),
             ),
             exact_check(
                 "charge before votes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,6 +92,9 @@ def new(
         )
     if test is not None and found is not None:
         _check_columns(test, found)
+        if found.scores is not None:  # the scale must fit the public scores, too
+            public = guess(test, BUILT_IN[kind].records).scores
+            found = replace(found, scores=found.scores.with_(public))
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(new_recipe(kind, data, found, test))

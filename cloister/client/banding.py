@@ -127,7 +127,12 @@ class Banding:
             raise RefusedError(_ended(path, "is damaged"))
         # A step that was released has noise in the file; one that was not may lack it.
         if found.step > len(released) or any(released[found.step :]):
-            what = "is from another time than the ledger" if path.exists() else "is missing"
+            what = (
+                "is from another time than the ledger"
+                if path.exists()
+                else "is missing (lost, or removed when the coordinator asked for the study's "
+                "certificate, which ends a study)"
+            )
             raise RefusedError(_ended(path, what))
         return found
 
@@ -142,10 +147,16 @@ class Banding:
             if other != path:
                 erase(other)
 
-    def end(self) -> None:
-        """Removes the study's noise: no further step needs it."""
-        for path in self.folder.glob(f"{self.study[:16]}-*.{ENDING}"):
+    def end(self) -> bool:
+        """Removes the study's noise: no further step needs it.
+
+        Returns:
+            Whether there was any: then the study has rounds left, and ends before them here.
+        """
+        found = list(self.folder.glob(f"{self.study[:16]}-*.{ENDING}"))
+        for path in found:
             erase(path)
+        return bool(found)
 
     def _file(self, plan: Plan) -> Path:
         return self.folder / f"{self.study[:16]}-{plan.digest()[:16]}.{ENDING}"

@@ -6,6 +6,7 @@ round is charged, and every error becomes `spent`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -43,6 +44,8 @@ from cloister.training.shared import shared_gradient
 from cloister.training.workspace import Workspace
 
 OnStep = Callable[[], None]
+
+log = logging.getLogger(__name__)
 
 
 def answer(site: Site, workspace: Workspace, request: RoundRequest, on_step: OnStep) -> RoundReply:
@@ -373,8 +376,13 @@ def _delivered(admitted: Admitted, request: RoundRequest) -> RoundReply:
 def _certified(admitted: Admitted, request: RoundRequest) -> RoundReply:
     """Answers with the site's certificate, a function of its ledger, which holds no record."""
     site = admitted.site
-    if site.banding is not None:
-        site.banding.end()  # it is asked when a study ends: no further step needs the noise
+    # It is asked when a study ends: no further step needs the noise.
+    if site.banding is not None and site.banding.end():
+        log.warning(
+            "study %s: its certificate was asked for before its last round, so it ends at this "
+            "site: the secret noise of its last steps was removed",
+            site.study[:12],
+        )
     try:
         certificate = site.ledger.certificate(
             site.study, site=site.name, base=admitted.workspace.base_sha256

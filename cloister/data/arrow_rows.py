@@ -2,24 +2,29 @@
 
 Integers of any width and decimals become their digits, categories the values that they stand for,
 and class ids the names that the data set's own features give them. A value with several
-possible spellings (a timestamp, bytes) becomes `Unusable`, which is an error only in a column that
-is read. So does a float, except as a score, which is a number and not a name.
+possible spellings (bytes, a time of day) becomes `Unusable`, which is an error only in a column
+that is read. So does a float, except as a score, which is a number and not a name, and a date or
+timestamp, except as a time.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cloister.data.values import Number, Real, Row, Unusable, Value, shown
+from cloister.data.values import Moment, Number, Real, Row, Unusable, Value, shown
 from cloister.errors import DataError
 
 # The depth of a conversation's column: a list of objects of texts. Deeper values are not read.
 _DEEPEST = 3
+# Ticks of a second, by a timestamp's unit.
+_TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_EPOCH = datetime(1970, 1, 1)
 
 
 def class_names(features: object, source: str) -> dict[str, tuple[str, ...]]:
@@ -90,6 +95,12 @@ def _values(array: Any, names: tuple[str, ...] | None, depth: int) -> list[Value
     if types.is_floating(kind):
         reals = array.to_pylist()
         return [None if n is None else Real(str(kind), float(n)) for n in reals]
+    if types.is_date(kind):
+        days = array.cast(pa.date32()).cast(pa.int32()).to_pylist()
+        return [None if n is None else _date(n, str(kind)) for n in days]
+    if types.is_timestamp(kind):
+        ticks = array.cast(pa.int64()).to_pylist()
+        return [None if n is None else _timestamp(n, kind) for n in ticks]
     nested = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
     if depth and nested:
         return _lists(array, names, depth)
@@ -116,6 +127,27 @@ def _text(scalar: Any) -> Value:
 
 def _integer(number: int | None) -> Value:
     return None if number is None else Number(str(number))
+
+
+def _date(days: int, kind: str) -> Value:
+    """Returns a number of days since 1970 as a date; a year beyond 9999 has no ISO spelling."""
+    try:
+        return Moment(kind, (_EPOCH + timedelta(days=days)).date().isoformat())
+    except OverflowError:
+        return Unusable(kind)
+
+
+def _timestamp(ticks: int, kind: Any) -> Value:
+    """Returns a timestamp in ISO 8601, with no more decimals than it needs: so its unit does not
+    matter. One with a zone is stored in UTC, and written so."""
+    seconds, rest = divmod(ticks, _TICKS[kind.unit])
+    try:
+        text = (_EPOCH + timedelta(seconds=seconds)).isoformat()
+    except OverflowError:
+        return Unusable(str(kind))
+    digits = len(str(_TICKS[kind.unit])) - 1
+    decimals = f".{rest:0{digits}d}".rstrip("0") if rest else ""
+    return Moment(str(kind), text + decimals + ("" if kind.tz is None else "+00:00"))
 
 
 def _name(number: int | None, names: tuple[str, ...]) -> Value:

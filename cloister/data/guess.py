@@ -12,8 +12,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloister.data.column_names import (
+    ITEMS,
+    LABELS,
+    PAIRS,
+    PERSONS,
+    SCORES,
+    SEVERAL,
+    SITES,
+    SUFFIX,
+    TEXTS,
+)
 from cloister.data.load import file_rows
 from cloister.data.records import RecordKind
+from cloister.data.score_extent import ScoreExtent, extent_of
 from cloister.data.sequences import items_of_cell
 from cloister.data.tag_schemes import KNOWN
 from cloister.data.targets import score_of_cell
@@ -32,40 +44,6 @@ MOST_SITES_GUESSED = 50
 # Least mean number of records per label; with fewer, a column is not one of labels.
 FEWEST_PER_LABEL = 2
 
-# Words in names of columns, the most certain first. They must match whole words of a name.
-TEXTS = (
-    "text sentence content utterance note notes review body question comment description "
-    "主诉 文本 正文 内容 评论 评价 问题 描述 记录"
-)
-# Names of two columns that hold the first and second text of a record; they must match exactly.
-PAIRS = (
-    ("text", "text_b"),
-    ("premise", "hypothesis"),
-    ("question", "answer"),
-    ("question", "sentence"),
-    ("sentence1", "sentence2"),
-    ("question1", "question2"),
-    ("text1", "text2"),
-    ("query", "passage"),
-)
-LABELS = (
-    "label labels class category target intent sentiment department diagnosis topic verdict "
-    "outcome rating grade y 标签 类别 分类 意图 情感 科室 诊断 主题 等级"
-)
-SEVERAL = "labels tags topics categories classes genres codes keywords"
-# Words in names of columns of a person's items; whole names are compared.
-ITEMS = ("items", "item_ids", "history", "sequence", "basket", "purchases", "clicks")
-SCORES = "score scores grade mark marks points rating"
-PERSONS = (
-    "patient person customer client user subject member student employee speaker author mrn "
-    "病人 患者 客户 用户 学生 会员 员工 病历"
-)
-SITES = (
-    "site hospital clinic institution centre center branch bank ward school office "
-    "医院 院区 机构 中心 支行 分行 学校 门店"
-)
-# Suffixes that may follow such a word in Chinese, which has no blanks: number, name.
-_SUFFIX = "(?:编号|号码|号|名称|名|代码|id)?"
 # Code points of scripts that put no blank between words: Thai and Lao; Burmese; Khmer; Japanese
 # syllables; Chinese characters with their extensions. Korean has blanks.
 SPACELESS = (
@@ -96,6 +74,7 @@ class Guess:
         persons: Number of different persons; None: no such column.
         sites: Number of different sites; None: no such column.
         is_spaceless: Whether its texts are written without blanks between words, as Chinese is.
+        scores: The extent of its scores; None: it has none.
     """
 
     kind: RecordKind | None
@@ -107,6 +86,7 @@ class Guess:
     persons: int | None
     sites: int | None
     is_spaceless: bool
+    scores: ScoreExtent | None = None
 
 
 def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
@@ -124,6 +104,9 @@ def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
     first = first_rows(others)
     person, site = _person(names, first), _site(names, first)
     persons, sites = _distinct(first, person), _distinct(first, site)
+    kind, columns = _records(names, first, wanted, {person, site, UNIT})
+    score = columns.get("score")
+    scores = extent_of(row.get(score) for row in first) if score is not None else None
     rows = len(first)
     made = Counter(_values(first, UNIT))
     for _, row in others:
@@ -131,7 +114,8 @@ def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
         made.update(_values([row], UNIT))
         persons |= _distinct([row], person)
         sites |= _distinct([row], site)
-    kind, columns = _records(names, first, wanted, {person, site, UNIT})
+        if scores is not None and (one := extent_of([row.get(score or "")])) is not None:
+            scores = scores.with_(one)
     text = columns.get("text")
     return Guess(
         kind=kind,
@@ -147,6 +131,7 @@ def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
         persons=len(persons) if person is not None else None,
         sites=len(sites) if site is not None else None,
         is_spaceless=text is not None and is_spaceless([str(row.get(text, "")) for row in first]),
+        scores=scores,
     )
 
 
@@ -383,7 +368,7 @@ def _named(names: Sequence[str], words: str) -> str | None:
     split = {name: {word.lower() for word in _WORDS.findall(name)} for name in names}
     for word in words.split():
         for name, parts in split.items():
-            is_last = not word.isascii() and re.search(f"{word}{_SUFFIX}$", name.lower())
+            is_last = not word.isascii() and re.search(f"{word}{SUFFIX}$", name.lower())
             if word in parts or is_last:
                 return name
     return None

@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from cloister.data.csv_rows import csv_line
-from cloister.data.values import Number, Real, Row, Unusable, Value, is_integer, kind_of, shown
+from cloister.data.values import (
+    Moment,
+    Number,
+    Real,
+    Row,
+    Unusable,
+    Value,
+    is_integer,
+    kind_of,
+    shown,
+)
 from cloister.errors import DataError, UsageError
 from cloister.files import whole_file
 from cloister.owner_only import FILE
@@ -122,6 +132,8 @@ def json_text(value: Value) -> str:
         return value.written
     if isinstance(value, Real) and value.written is not None:
         return value.written
+    if isinstance(value, Moment):
+        return _quoted(value.written)
     if isinstance(value, Unusable):
         raise DataError(f"{value.kind} cannot be written; convert the column to text first")
     if isinstance(value, Mapping):
@@ -192,7 +204,7 @@ def _cell(value: Value, name: str, where: str) -> str:
             return value
         case bool():
             return "true" if value else "false"
-        case Number(written) | Real(written=str(written)):
+        case Number(written) | Real(written=str(written)) | Moment(written=written):
             return written
     raise DataError(
         f"{where}: {shown(name)} is {kind_of(value)}, which CSV cannot hold: write a .jsonl"
@@ -267,6 +279,8 @@ def _plain(value: Value, name: str, where: str) -> Any:
         return int(value.written) if whole else value.written
     if isinstance(value, Real) and value.written is not None:
         return value.value
+    if isinstance(value, Moment):
+        return value.written
     if isinstance(value, Unusable):
         raise DataError(
             f"{where}: {shown(name)} is {value.kind}, which has several spellings; convert the "

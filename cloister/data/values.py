@@ -27,7 +27,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A value that no record can hold, such as a timestamp, because it has several spellings.
+    """A value that no record can hold, such as bytes, because it has several spellings.
 
     Attributes:
         kind: Its type, for messages.
@@ -50,6 +50,19 @@ class Real(Unusable):
     def written(self) -> str | None:
         """Returns the shortest spelling of the same number; None if it is infinite or NaN."""
         return repr(self.value) if math.isfinite(self.value) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment(Unusable):
+    """A date or time that its file stores in binary: elsewhere it may be spelt otherwise, so it can
+    be no identifier and no label, only a time, or be carried along.
+
+    Attributes:
+        written: In ISO 8601: `2024-03-31`, `2024-03-31T12:30:00.5`; with `+00:00` at its end if the
+            file states a zone.
+    """
+
+    written: str
 
 
 # A value in a file: text, number, boolean, null, or a list or object of these.

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -21,8 +21,9 @@ from cloister.labelling.session import LabelSession
 
 ASSETS = Path(__file__).parent / "assets"
 _MEDIA = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-# Status codes of an answer that was not saved: the disk failed, or the request is not valid.
-_NOT_SAVED, _INVALID = 507, 422
+# Status codes of an answer that was not saved: the disk failed, the request is not valid, or it was
+# cut off (nginx's code; it is sent to nobody).
+_NOT_SAVED, _INVALID, _LEFT = 507, 422, 499
 _PLACE = re.compile(r"-1|[0-9]{1,9}")
 
 
@@ -64,6 +65,8 @@ def make_label_app(
             posted = read_json(await request.body(), most_bytes=MOST_POSTED)
         except ValueError:
             return JSONResponse({"error": "not an answer; load the page again"}, _INVALID)
+        except ClientDisconnect:  # nobody is left to answer, and nothing was saved
+            return Response(status_code=_LEFT)
         return await run_in_threadpool(save, posted)
 
     def undo(request: Request) -> Response:

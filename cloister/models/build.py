@@ -16,6 +16,7 @@ from cloister.models.base import load_backbone
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.device import find_device
 from cloister.models.freezing import frozen_names
+from cloister.models.frozen_products import use_wide_products
 from cloister.models.layers import end_after
 from cloister.models.lora import factor, is_residual
 from cloister.models.network import Network, adapter_name, make_head
@@ -116,6 +117,7 @@ def build_network(
     else:
         _follow_base(network)
     network.set_trained(trainable_names(network, lora, head_kind))
+    use_wide_products(network.backbone)
     return network
 
 

@@ -97,7 +97,8 @@ class ModelConfig:
             vector (`cloister.models.center`). What all texts share says nothing about their class,
             yet fills most of a clipped gradient. With a head that starts at zero, plain training
             can reach the same scores; private training often learns much faster. `public`: the mean
-            vector of the records of `data.public`. Absent: nothing is subtracted.
+            vector of the records of `data.public`. `none`: nothing is subtracted; it is read as an
+            absent value. Absent: nothing, but see `training.learning_rate`.
         center_values: That mean vector, which the coordinator fills in, so that sites need no
             public records.
     """
@@ -114,13 +115,17 @@ class ModelConfig:
     layers: Annotated[int, Between(1, MOST_LAYERS)] | None = field(
         default=None, metadata={**LATER, **called("num_layers num_hidden_layers layer")}
     )
-    center: Literal["english", "chinese", "public"] | None = field(default=None, metadata=LATER)
+    center: Literal["none", "english", "chinese", "public"] | None = field(
+        default=None, metadata=LATER
+    )
     center_values: Annotated[tuple[Coordinate, ...], Items(MOST_HIDDEN)] | None = field(
         default=None, metadata=LATER
     )
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        if self.center == "none":  # so that documents and digests know one way to say it
+            object.__setattr__(self, "center", None)
         if self.center_values is not None and self.center != "public":
             raise UsageError(
                 'center_values: given without center = "public", which they are of; leave them out'

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cloister.models.head_inputs import HeadInputs
+from cloister.models.kept_states import Entry
 from cloister.models.network import Network
-from cloister.models.prefix import Entry, FrozenPrefix
+from cloister.models.prefix import FrozenPrefix
 
 # Records in a piece, which is in memory three times while it is sent: 40 MB each for 25 tokens of
 # 384 hidden units.

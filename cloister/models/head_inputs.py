@@ -14,22 +14,22 @@ Shapes: B records, T tokens of the longest, t tokens of one record, H hidden uni
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
 
-from cloister.models.prefix import ANY_LENGTH, Entry, KeptStates, filled_up
+from cloister.models.kept_states import ANY_LENGTH, KeptStates, StateCache
+from cloister.models.prefix import filled_up
 from cloister.tasks.task import Batch
 
 # Called for every parameter before each pass: six times as fast as a loop.
 _TRAINS, _VERSION = attrgetter("requires_grad"), attrgetter("_version")
 
 
-class HeadInputs:
+class HeadInputs(StateCache):
     """The cache of the head's inputs, by record: [H] of a sequence, [t, H] of tokens.
 
     Args:
@@ -38,11 +38,6 @@ class HeadInputs:
         max_bytes: Largest size of the cache, and of those that it shares memory with, in bytes.
         origin: Differs between networks that may share the storage but not each other's vectors;
             empty: they may, because base and pooling alone decide.
-
-    Attributes:
-        is_apart: Whether it is inside of `apart`.
-        takes_any: Whether a batch without a fixed shape takes vectors of any shape
-            (`models.handed_states`).
     """
 
     def __init__(
@@ -52,33 +47,16 @@ class HeadInputs:
         max_bytes: float,
         origin: bytes = b"",
     ) -> None:
+        super().__init__(kept, max_bytes)
         self._before = tuple(before)
         # torch counts each change of a tensor in place, which tells cheaply which ones to hash.
         self._first = list(map(_VERSION, self._before))
         self._seen = list(self._first)
         self._origin = self._made_with = origin
-        self._kept = kept
-        self._max_bytes = max_bytes
-        self.is_apart = self.takes_any = False
 
     def can_serve(self) -> bool:
         """Returns whether nothing before the head trains now."""
         return not any(map(_TRAINS, self._before))
-
-    @property
-    def kept(self) -> KeptStates:
-        """Returns the storage."""
-        return self._kept
-
-    def take(self, made_with: bytes, entries: Iterable[Entry]) -> None:
-        """Caches what another process cached with parameters that `made_with` identifies; nothing
-        if those of this process's cache were others."""
-        if made_with == self._kept.made_with:
-            self._kept.take(entries, self._max_bytes)
-
-    def share(self, processes: int) -> None:
-        """Lowers the limit to that of one of so many forks of this process."""
-        self._max_bytes = self._kept.share_of(self._max_bytes, processes)
 
     def of(self, batch: Batch, compute: Callable[[Batch], Tensor]) -> Tensor:
         """Returns the head's inputs of a batch, [B, H] or [B, T, H], and caches new ones.
@@ -120,16 +98,6 @@ class HeadInputs:
         for row, vector in enumerate(present):
             whole[row, : len(vector)] = vector
         return whole
-
-    @contextmanager
-    def apart(self, *, keeping: bool = True) -> Iterator[None]:
-        """Enters a context without cached vectors; see `FrozenPrefix.apart`."""
-        before, self._kept = (self._kept, self.is_apart), KeptStates(is_closed=not keeping)
-        self.is_apart = True
-        try:
-            yield
-        finally:
-            self._kept, self.is_apart = before
 
     def _current(self) -> KeptStates:
         """Returns the storage, emptied if its vectors were computed with other parameters."""

@@ -182,7 +182,7 @@ class Network(nn.Module):
         output = self.backbone(**inputs, **without_cache(self.backbone))
         return self._features(output, inputs["attention_mask"], inputs.get("second"))
 
-    def _head_inputs(self, batch: Batch) -> Tensor:
+    def computed_head_inputs(self, batch: Batch) -> Tensor:
         """Returns what the head reads, from cached states of frozen layers where some are skipped.
 
         After the last layer states would take more memory than what the head reads of them.
@@ -221,7 +221,7 @@ class Network(nn.Module):
         # depend on what was scored before; in a fixed shape they do not.
         may_cache = self.is_float32 or batch.shape is not None
         if may_cache and self.head_inputs is not None and self.head_inputs.can_serve():
-            return self._scores(self.head_inputs.of(batch, self._head_inputs), multiple)
+            return self._scores(self.head_inputs.of(batch, self.computed_head_inputs), multiple)
         inputs = self.inputs(batch)
         if self.prefix is None or not may_cache:
             return self(**inputs, multiple=multiple)  # type: ignore[no-any-return]

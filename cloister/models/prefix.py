@@ -14,138 +14,17 @@ Shapes: B records, T tokens of the longest, t tokens of one record, H hidden uni
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cloister.errors import UsageError
+from cloister.models.kept_states import ANY_LENGTH, GIB, KeptStates, StateCache
 from cloister.models.layers import layer_list, without_cache
 from cloister.tasks.task import BatchShape, Example
-
-# A record's token ids, and for two texts to which of them each token belongs.
-Read = tuple[tuple[int, ...], tuple[int, ...]]
-
-GIB = 2**30
-
-# The fixed length of a batch and its possible row counts: studies that were proven with different
-# ones must not share states.
-Fixed = tuple[int, tuple[int, ...]]
-
-# The key of states from batches that were padded to their longest record.
-ANY_LENGTH: Fixed = (0, ())
-# A cached tensor's memory besides its values and its record's tokens: of the objects of Python and
-# torch, measured on 30,000 entries (573 bytes, x86-64, torch 2.13) and rounded up.
-ENTRY_BYTES = 600
-# Type of token ids in a key, 4 bytes each: a tuple of integers takes 40 (`training.packed`).
-_IDS = "i"
-
-
-@dataclass
-class Filled:
-    """How much memory caches that share one limit use together, in bytes."""
-
-    bytes: int = 0
-
-
-# A cached tensor and its key, as another process gets them.
-Entry = tuple[tuple[bytes, bytes, Fixed], NDArray[np.float32]]
-
-
-class KeptStates:
-    """Tensors by record, padded length and row counts, up to a size in memory.
-
-    Nothing is evicted one by one: every record is drawn equally often, so older states are as
-    useful as newer ones.
-
-    Args:
-        filled: The memory in use, shared with other caches of the same limit; None: its own.
-        is_closed: Whether it takes nothing, so that everything is computed each time.
-
-    Attributes:
-        made_with: Identifies the parameters that the states were computed with, where these may
-            change (`cloister.models.head_inputs`).
-    """
-
-    def __init__(self, filled: Filled | None = None, *, is_closed: bool = False) -> None:
-        self._states: dict[tuple[bytes, bytes, Fixed], Tensor] = {}
-        self._is_closed = is_closed
-        self._filled = Filled() if filled is None else filled
-        self._own = 0
-        self._fixed: dict[Fixed, None] = {}  # those of the states, in order of their first use
-        self.made_with = b""
-
-    def get(
-        self, record: Read, fixed: Fixed = ANY_LENGTH, *, takes_any: bool = False
-    ) -> Tensor | None:
-        """Returns a record's states; None: they are not cached.
-
-        Args:
-            record: The record's inputs to the base.
-            fixed: The fixed shape in which they were computed; `ANY_LENGTH`: not in a fixed one.
-            takes_any: Whether with `ANY_LENGTH` states of any shape will do; they differ between
-                shapes by rounding.
-        """
-        shapes = list(self._fixed) if takes_any and fixed == ANY_LENGTH else [fixed]
-        found = (self._states.get(_key(record, shape)) for shape in shapes)
-        return next((states for states in found if states is not None), None)
-
-    def add(
-        self, record: Read, states: Tensor, max_bytes: float, fixed: Fixed = ANY_LENGTH
-    ) -> None:
-        """Caches a copy of a record's states if the whole cache is then at most `max_bytes`.
-
-        What identifies the record takes memory too, and counts: of a head's input it is most.
-        """
-        if self._is_closed:
-            return
-        key = _key(record, fixed)
-        size = states.numel() * states.element_size() + len(key[0]) + len(key[1]) + ENTRY_BYTES
-        if key not in self._states and self._filled.bytes + size <= max_bytes:
-            self._states[key] = states.clone()
-            self._fixed[fixed] = None
-            self._filled.bytes += size
-            self._own += size
-
-    def share_of(self, max_bytes: float, processes: int) -> float:
-        """Returns the limit of each of so many forks, which keep what is cached now together.
-
-        Args:
-            max_bytes: The limit of all together.
-            processes: Number of forks; each may add an equal part of the room that is left.
-        """
-        filled = self._filled.bytes
-        return filled + max(max_bytes - filled, 0.0) / processes
-
-    def entries(self) -> Iterator[Entry]:
-        """Yields everything that is cached, in a form for another process."""
-        for key, states in self._states.items():
-            yield key, states.cpu().numpy()
-
-    def take(self, entries: Iterable[Entry], max_bytes: float) -> None:
-        """Caches what another process cached, with the same parameters, up to `max_bytes`."""
-        for (ids, segments, fixed), states in entries:
-            record = tuple(array(_IDS, ids)), tuple(array(_IDS, segments))
-            self.add(record, torch.from_numpy(states), max_bytes, fixed)
-
-    def forget(self, made_with: bytes) -> None:
-        """Removes all states, which were computed with other parameters than these."""
-        self._states.clear()
-        self._fixed.clear()
-        self._filled.bytes -= self._own
-        self._own = 0
-        self.made_with = made_with
-
-
-def _key(record: Read, fixed: Fixed) -> tuple[bytes, bytes, Fixed]:
-    ids, segments = record
-    return array(_IDS, ids).tobytes(), array(_IDS, segments).tobytes(), fixed
 
 
 class _PassThrough(nn.Module):
@@ -181,7 +60,7 @@ class _PrefixEndedError(Exception):
         self.hidden = hidden
 
 
-class FrozenPrefix:
+class FrozenPrefix(StateCache):
     """The cache of the hidden states that enter the first adapted layer, by record.
 
     If no layer is adapted, they are the output of the last layer.
@@ -194,9 +73,6 @@ class FrozenPrefix:
         max_gib: Largest size of the cache, in GiB.
 
     Attributes:
-        is_apart: Whether it is inside of `apart`.
-        takes_any: Whether a batch without a fixed shape takes states of any shape
-            (`models.handed_states`).
         skips_all: Whether it ends after the last layer, because no layer is adapted.
 
     Raises:
@@ -211,6 +87,7 @@ class FrozenPrefix:
         kept: KeptStates,
         max_gib: float,
     ) -> None:
+        super().__init__(kept, max_gib * GIB)
         found = layer_list(backbone, num_layers)
         if found is None:
             raise UsageError(
@@ -221,9 +98,6 @@ class FrozenPrefix:
         self._others: int | None = None
         self._first = num_layers - top_layers
         self.skips_all = top_layers == 0
-        self._kept = kept
-        self._max_bytes = max_gib * GIB
-        self.is_apart = self.takes_any = False
 
     def states(
         self,
@@ -264,21 +138,6 @@ class FrozenPrefix:
             whole[row, : len(states)] = states
         return whole
 
-    @property
-    def kept(self) -> KeptStates:
-        """Returns the storage."""
-        return self._kept
-
-    def take(self, made_with: bytes, entries: Iterable[Entry]) -> None:
-        """Caches what another process cached with parameters that `made_with` identifies; nothing
-        if those of this process's cache were others."""
-        if made_with == self._kept.made_with:
-            self._kept.take(entries, self._max_bytes)
-
-    def share(self, processes: int) -> None:
-        """Lowers the limit to that of one of so many forks of this process."""
-        self._max_bytes = self._kept.share_of(self._max_bytes, processes)
-
     def each_layer(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         """Returns each layer's output, [B, T, H], before the base's final norm; caches nothing.
 
@@ -297,20 +156,6 @@ class FrozenPrefix:
             for handle in handles:
                 handle.remove()
         return found
-
-    @contextmanager
-    def apart(self, *, keeping: bool = True) -> Iterator[None]:
-        """Enters a context without cached states; states computed in it are dropped at its end.
-
-        Args:
-            keeping: Whether states are cached until then.
-        """
-        before, self._kept = (self._kept, self.is_apart), KeptStates(is_closed=not keeping)
-        self.is_apart = True
-        try:
-            yield
-        finally:
-            self._kept, self.is_apart = before
 
     def _compute(self, inputs: Mapping[str, Tensor]) -> Tensor:
         def stop_here(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:

@@ -11,8 +11,9 @@ import torch
 
 from cloister.data.records import POOLED
 from cloister.errors import UsageError
+from cloister.models.kept_states import KeptStates
 from cloister.models.network import Network
-from cloister.models.prefix import FrozenPrefix, KeptStates
+from cloister.models.prefix import FrozenPrefix
 from cloister.tasks.task import Batch, Example, Task
 
 # Largest difference between two computations of the same logits or gradient, relative to its

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from cloister.models.frozen_products import FrozenLinear
 from cloister.tasks.losses import token_losses
 from cloister.tasks.task import IGNORE
 
@@ -142,7 +143,9 @@ def find_token_head(
         leading: Number of states before a text's own.
     """
     embedding = base.get_output_embeddings()
-    if type(embedding) is not nn.Linear or any(p.requires_grad for p in embedding.parameters()):
+    if type(embedding) not in (nn.Linear, FrozenLinear):
+        return None
+    if any(p.requires_grad for p in embedding.parameters()):
         return None
     ids = torch.arange(6, device=device)[None] % embedding.weight.shape[0]
     mask = torch.ones_like(ids)

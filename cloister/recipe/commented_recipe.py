@@ -8,8 +8,11 @@ from pathlib import Path
 from cloister.data.guess import Guess
 from cloister.data.records import POOLED
 from cloister.data.roles import OWN
+from cloister.data.synthetic_answers import HIGHEST
+from cloister.recipe.usual_scales import usual_scale
 from cloister.tasks.config import TaskKind
 from cloister.tasks.registry import BUILT_IN, usual_task
+from cloister.tasks.score_scale import ScoreScale
 
 # Records of a site if no file is given, and the largest batch; both as in the quickstart.
 RECORDS_DECLARED, BATCH = 1200, 300
@@ -54,7 +57,7 @@ def new_recipe(
     Returns:
         TOML with comments. Only files that were not given are missing.
     """
-    sections = [_head(source), _study(source, task), _model(task, found), _task(task)]
+    sections = [_head(source), _study(source, task), _model(task, found), _task(task, found)]
     sections += [
         _data(task, source, found, test),
         _training(task, found),
@@ -108,14 +111,11 @@ base = {_text(base)}   # {why}
 """
 
 
-def _task(task: str) -> str:
+def _task(task: str, found: Guess | None) -> str:
     labels = (
         ""
         if task == "causal-lm"
-        else """\
-score_range = [0, 6]     # DECLARED: the lowest and the highest score; others are left out
-score_step = 1           # between two grades; without it every number in the range is a score
-"""
+        else _scale(found)
         if task == "scoring"
         else """\
 # passages = "passages.jsonl"  # NEEDED: a PUBLIC file with columns id and text; the column
@@ -136,6 +136,21 @@ last_items = 10          # of a person's items, the last so many are read
 [task]
 kind = {_text(task)}
 {labels}max_length = {longest}         # in tokens; what is longer is cut
+"""
+
+
+def _scale(found: Guess | None) -> str:
+    """Returns the lines on the scale of scores."""
+    if found is None or found.scores is None:
+        scale, why = ScoreScale(0, HIGHEST, 1), "That of the built-in records; state your own"
+    else:
+        scale, why = usual_scale(found.scores), "A usual one that fits the file; state your own"
+    ends = f"[{scale.low:g}, {scale.high:g}]"
+    step = f"score_step = {scale.step:g}" if scale.step is not None else "# score_step = 1"
+    return f"""\
+score_range = {ends}     # DECLARED: the lowest and the highest score; others are left out
+                         # {why}
+{step:<24} # between two grades; without it every number in the range is a score
 """
 
 

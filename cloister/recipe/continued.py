@@ -93,7 +93,7 @@ def _differences(recipe: Recipe, before: Recipe, former: Former) -> list[str]:
             if now != then:
                 problems.append(
                     f"{section}.{name}: {_said(now)} given, {former.run} has {_said(then)}; "
-                    f"--from needs the same{_why(section)}"
+                    f"--from needs the same{_why(section)}{_how(section, name, then)}"
                 )
     return problems
 
@@ -102,6 +102,12 @@ def _why(section: str) -> str:
     if section != "study":
         return ""
     return ", because parts that are not trained, and the partition of people, follow from it"
+
+
+def _how(section: str, name: str, then: object) -> str:
+    """How to say it where the run has no value, since a default may have filled one in here."""
+    is_filled_in = (section, name) in (("model", "normalize"), ("model", "center"))
+    return f' (absent = ["{section}.{name}"])' if is_filled_in and then is None else ""
 
 
 def _said(value: object) -> str:

@@ -170,7 +170,7 @@ class TaskConfig:
     prompt: Annotated[str, Text(LONGEST_PROMPT, lines=True)] | None = field(
         default=None, metadata={**LATER, **called("prompt_template instruction")}
     )
-    truncation_side: Literal["right", "left"] | None = field(
+    truncation_side: Literal["left", "right"] | None = field(
         default=None, metadata={**LATER, **called("truncation truncate_side")}
     )
     loss: Literal["dpo"] | None = field(default=None, metadata=LATER)

@@ -45,8 +45,9 @@ class TrainingConfig:
         learning_rate: Peak learning rate. A recipe of token classification that states none gets
             24 (`cloister.recipe.defaults`). One that classifies texts by a head alone
             (`lora.train = "none"`), in gradient rounds, and states neither a rate nor
-            `privacy.max_grad_norm`, gets a clip bound of 1 and the rate that fits its noise
-            (`cloister.recipe.head_defaults`).
+            `privacy.max_grad_norm`, gets a clip bound of 1 and the rate that fits its noise; with
+            another base than the default also `model.normalize = true` and a built-in
+            `model.center`, unless it states them (`cloister.recipe.head_defaults`).
         optimizer: The optimizer at a site: `sgd`, `adamw`, or `adam-bc`, which is Adam with the
             known noise variance subtracted from its second moment (DP-AdamBC; Tang et al. 2024,
             arXiv:2312.14334). Each site keeps its moments over the rounds, beside its ledger: 8

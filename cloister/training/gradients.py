@@ -26,6 +26,7 @@ from cloister.privacy.clipping import ClippedSum, clip_and_sum, empty_sum
 from cloister.privacy.products import Gradient, of_unit
 from cloister.tasks.task import IGNORE, Example, Task
 from cloister.training.batches import physical_batches
+from cloister.training.filled_caches import fill_caches
 from cloister.training.layer_gradients import known_layers, per_record_layers
 from cloister.training.numerics import check_pinned, pinned
 from cloister.training.passes import Pass, Row, fits, passes
@@ -148,6 +149,7 @@ def clipped_gradient_sum(
     ready = weighted_units(network, task, usable, shapes)
     if ready is not usable:
         forget(network)
+    fill_caches(network, task, ready, shapes)
     parameters = [p for _, p in trained_parameters(network)]
     total = empty_sum(parameters, bound, grid)
     for group in _groups(ready, parameters):

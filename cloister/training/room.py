@@ -26,9 +26,9 @@ from typing import Any
 from torch import nn
 
 from cloister.models.attach import is_adapted
+from cloister.models.kept_states import GIB
 from cloister.models.layers import layer_list
 from cloister.models.network import Network
-from cloister.models.prefix import GIB
 from cloister.models.token_head import KEPT_BYTES
 from cloister.training.config import PLAIN_TOKENS, TrainingConfig
 from cloister.training.free_memory import free_at_start

@@ -21,12 +21,12 @@ from cloister.models.config import LoraConfig, Method, ModelConfig
 from cloister.models.device import check_devices, find_device
 from cloister.models.head_inputs import HeadInputs
 from cloister.models.item_vectors import ItemVectors, item_vectors
+from cloister.models.kept_states import GIB, Filled, KeptStates
 from cloister.models.kinds import read_config
 from cloister.models.limits import limits_of
 from cloister.models.lora import factor
 from cloister.models.network import Network
 from cloister.models.passage_head import set_passages
-from cloister.models.prefix import GIB, Filled, KeptStates
 from cloister.models.prefix_check import try_prefix
 from cloister.models.state import read_adapter, read_tensors
 from cloister.models.trial import check_apart, check_reads, check_reads_backwards
@@ -223,7 +223,7 @@ def open_workspace(
     if model.center == "public":
         hidden = int(network.base.config.get_text_config().hidden_size)
         network.center = given_center(network, model.center_values, hidden)
-    elif model.center is not None:
+    elif model.center is not None and model.center != "none":
         network.center = feature_center(network, bound, model.center)
     if isinstance(bound, Recommendation):
         made = items or item_vectors(network, bound)

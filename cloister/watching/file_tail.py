@@ -50,6 +50,7 @@ class FileTail:
         self._rest = b""
         self._mark = mark
         self._notices: list[str] = []
+        self._has_said_absent = False
 
     def read(self, seconds: float) -> LineBatch:
         """Returns the next lines; see `PredictionSource`.
@@ -74,6 +75,7 @@ class FileTail:
             if self._file is None and not self._open():
                 if not self._follow:
                     raise FileNotFoundError(2, "no such file", str(self._path))
+                self._say_absent()
             elif lines := self._lines():
                 return self._batch(tuple(lines))
             elif left := self._moved_on():
@@ -87,6 +89,15 @@ class FileTail:
                 return self._batch(())
             self._sleep(POLL)
             waited += POLL
+
+    def _say_absent(self) -> None:
+        """Says once that the file is waited for: its name may be misspelt."""
+        if not self._has_said_absent:
+            self._has_said_absent = True
+            self._notices.append(
+                f"{self._path}: no such file yet; it is waited for. If its name is another, "
+                "correct source.file and start again"
+            )
 
     def _batch(self, lines: tuple[tuple[int, bytes | None], ...]) -> LineBatch:
         notices, self._notices = tuple(self._notices), []

@@ -6,11 +6,12 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from socket import socket
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,6 +25,10 @@ from cloister.watching.source import LineBatch
 MOST_BODY, WAITING = 8 * 2**20, 64
 # Most seconds until a body has arrived, and until its rows are in the state.
 SECONDS = 30.0
+# The status of a request whose caller left (nginx's); it is sent to nobody.
+LEFT = 499
+# A POST that ended before its body did; nobody is left to answer.
+CUT_OFF = "a POST was cut off before the end of its body; none of its rows was taken"
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
@@ -67,6 +72,11 @@ class PostedRows:
             return False
         self._lines += len(lines)
         return True
+
+    def note(self, notice: str) -> None:
+        """Tells the operator something, unless too many requests wait."""
+        with suppress(queue.Full):
+            self._bodies.put_nowait(LineBatch(notices=(notice,)))
 
 
 class _Guard:
@@ -148,6 +158,9 @@ async def _take(rows: PostedRows, request: Request) -> Response:
                 body += piece
                 if len(body) > MOST_BODY:
                     return _failed(413, f"more than {MOST_BODY} bytes; send less at a time")
+    except ClientDisconnect:
+        rows.note(CUT_OFF)
+        return Response(status_code=LEFT)
     except TimeoutError:
         return _failed(408, f"the body did not arrive within {SECONDS:g} seconds; send it again")
     loop = asyncio.get_running_loop()

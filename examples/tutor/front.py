@@ -20,7 +20,7 @@ from lessons import Question, questions, read_as
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from tutoring import FULL, advice
@@ -101,6 +101,11 @@ async def refused(request: Request, error: Exception) -> Response:
     return _told({"error": {"message": str(error)}}, 400)
 
 
+async def left(request: Request, error: Exception) -> Response:
+    """Ends a request that was cut off; nobody is left to answer."""
+    return Response(status_code=499)
+
+
 def make_app(tutor: Tutor) -> Starlette:
     """Makes the web application.
 
@@ -115,7 +120,7 @@ def make_app(tutor: Tutor) -> Starlette:
             *(Route(place, file, methods=["GET"]) for place in FILES),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])],
-        exception_handlers={BadRequestError: refused},
+        exception_handlers={BadRequestError: refused, ClientDisconnect: left},
     )
 
 

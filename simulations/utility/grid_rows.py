@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from methods import Head, Logistic, Majority, Method, Names, Words
+from sets import BASES
+
+from cloister.models.config import DEFAULT_BASE
 
 # The order in which they run: if time ends, the goals' ε is there.
 EPSILONS = (8.0, 1.0, 3.0, 0.5)
@@ -28,13 +31,17 @@ Choices = Callable[[float | None], list[Method]]
 Centers = tuple[str | None, ...]
 
 
-def _searched(noise: str, epsilon: float | None) -> list[Method]:
+def _by_rule(noise: str, epsilon: float | None, center: str | None = None) -> list[Method]:
+    return [Head(epsilon=epsilon, noise=noise, of_rule=1.0, center=center)]
+
+
+def _searched(noise: str, epsilon: float | None, center: str | None = None) -> list[Method]:
     grid: list[Method] = [
-        Head(epsilon=epsilon, noise=noise, clip=clip, product=product)
+        Head(epsilon=epsilon, noise=noise, clip=clip, product=product, center=center)
         for clip in CLIPS
         for product in PRODUCTS
     ]
-    return grid if epsilon is None else [Head(epsilon=epsilon, noise=noise, of_rule=1.0), *grid]
+    return grid if epsilon is None else [*_by_rule(noise, epsilon, center), *grid]
 
 
 def _levers(epsilon: float | None, public: int, centers: Centers) -> list[Method]:
@@ -82,8 +89,10 @@ ROWS: dict[str, Choices] = {
     "TF-IDF": lambda _: [Words(inverse_penalty=penalty) for penalty in WORD_PENALTIES],
     "zero-shot": lambda _: [Names()],
     "without privacy": _without_privacy,
-    "own, by rule": lambda epsilon: [Head(epsilon=epsilon, noise="own", of_rule=1.0)],
-    "shared, by rule": lambda epsilon: [Head(epsilon=epsilon, of_rule=1.0)],
+    "own, by rule": lambda epsilon: _by_rule("own", epsilon),
+    "shared, by rule": lambda epsilon: _by_rule("shared", epsilon),
+    "own, by rule, centred": lambda epsilon: _by_rule("own", epsilon, "built-in"),
+    "shared, by rule, centred": lambda epsilon: _by_rule("shared", epsilon, "built-in"),
     "central, tuned": lambda epsilon: _searched("central", epsilon),
     "shared, tuned": lambda epsilon: _searched("shared", epsilon),
     "levers": lambda epsilon: _levers(epsilon, 0, (None, "built-in")),
@@ -91,14 +100,31 @@ ROWS: dict[str, Choices] = {
     "long, tuned": _long_searched,
     "levers, public": lambda epsilon: _levers(epsilon, PUBLIC, (None, "public")),
     "own, tuned": lambda epsilon: _searched("own", epsilon),
+    "own, tuned, centred": lambda epsilon: _searched("own", epsilon, "built-in"),
+    "shared, tuned, centred": lambda epsilon: _searched("shared", epsilon, "built-in"),
 }
 TEXT_ROWS = ("majority", "TF-IDF")
 NOT_PRIVATE = (*TEXT_ROWS, "zero-shot", "without privacy")
+# Of the bases whose vectors get a centre by default (`cloister.recipe.head_defaults`).
+CENTRED_ROWS = tuple(row for row in ROWS if row.endswith(", centred"))
+
+
+def runs_on(row: str, base: str) -> bool:
+    """Whether a row is run on a base: the default base gets no centre by default."""
+    return row not in CENTRED_ROWS or BASES[base].base != DEFAULT_BASE
+
+
+def by_default(noise: str, base: str) -> str:
+    """The row of a recipe that states neither rate, clip bound nor centre."""
+    centred = f"{noise}, by rule, centred"
+    return centred if runs_on(centred, base) else f"{noise}, by rule"
 
 
 def epsilons(row: str) -> tuple[float | None, ...]:
     """At which ε a row is run; None: without privacy."""
     if row in NOT_PRIVATE:
         return (None,)
-    few = {"own, tuned": CHECKED, "whole batches": WHOLE_AT, "long, tuned": WHOLE_AT}
+    few = {"whole batches": WHOLE_AT, "long, tuned": WHOLE_AT}
+    few |= {f"{noise}, tuned, centred": CHECKED for noise in ("own", "shared")}
+    few["own, tuned"] = CHECKED
     return few.get(row, EPSILONS)

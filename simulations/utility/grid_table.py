@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from grid_rows import CHECKED, NOT_PRIVATE, TEXT_ROWS, epsilons
+from grid_rows import CHECKED, NOT_PRIVATE, TEXT_ROWS, by_default, epsilons, runs_on
 from grid_store import OUTCOMES, SEEDS, Row, right_ones, where
 from sets import PAIRS, SAMPLED, SETS
 
@@ -21,6 +21,8 @@ TITLES = {
     "central, tuned": "central DP, tuned",
     "own, by rule": "own noise, rate by rule",
     "shared, by rule": "shared noise, rate by rule",
+    "own, by rule, centred": "own noise, rate by rule, built-in centre",
+    "shared, by rule, centred": "shared noise, rate by rule, built-in centre",
     "shared, tuned": "shared noise, tuned",
     "levers": "shared noise, levers",
     "whole batches": "shared noise, whole batches",
@@ -138,6 +140,8 @@ def _accuracies(rows: Sequence[Row], name: str, base: str) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row, title in TITLES.items():
+        if not runs_on(row, base):
+            continue
         cells = [
             _cell(_test(rows, name, None if row in TEXT_ROWS else base, row, epsilon))
             if epsilon in epsilons(row)
@@ -148,11 +152,12 @@ def _accuracies(rows: Sequence[Row], name: str, base: str) -> str:
     return "\n".join(lines)
 
 
-# What each lever gains over what stands behind it; the last is the price of privacy.
+# What each lever gains over what stands behind it; the last is the price of privacy. "default" is
+# the row of a recipe that states neither rate, clip bound nor centre.
 GAINS = {
-    "shared − own noise, rate by rule": ("shared, by rule", "own, by rule"),
+    "shared − own noise, defaults": ("shared, default", "own, default"),
     "shared noise − central DP, tuned": ("shared, tuned", "central, tuned"),
-    "levers − rate by rule": ("levers", "shared, by rule"),
+    "levers − defaults": ("levers", "shared, default"),
     "whole batches − levers": ("whole batches", "levers"),
     "long, tuned − levers": ("long, tuned", "levers"),
     "500 public records − none": ("levers, public", "levers"),
@@ -170,7 +175,8 @@ def _gains(rows: Sequence[Row]) -> str:
     for name, base in PAIRS:
         for epsilon in SHOWN[:-1]:
             cells = []
-            for one, other in GAINS.values():
+            for pair in GAINS.values():
+                one, other = (_row(stated, base) for stated in pair)
                 if epsilon not in epsilons(one):
                     cells.append("–")
                     continue
@@ -181,6 +187,11 @@ def _gains(rows: Sequence[Row]) -> str:
                 cells.append(str(apart or NOT_RUN))
             lines.append(f"| {name} | {base} | {epsilon:g} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _row(stated: str, base: str) -> str:
+    noise, _, what = stated.partition(", ")
+    return by_default(noise, base) if what == "default" else stated
 
 
 def said(run: Row) -> str:
@@ -257,20 +268,38 @@ def _goals(rows: Sequence[Row]) -> str:
 
 def _checked(rows: Sequence[Row]) -> str:
     lines = [
-        "**The rate by rule against the best of 16 settings**",
+        "**The defaults against the best of a search**",
         "",
-        "| data | base | ε | noise | rate by rule | best of 16 | setting | rule − best |",
-        "|---|---|---|---|---|---|---|---|",
+        "| data | base | ε | noise | rule, nothing subtracted | rule, built-in centre "
+        "| best of the search | setting | default − best |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, base in PAIRS:
         for epsilon in CHECKED:
             for noise in ("own", "shared"):
-                by_rule = _test(rows, name, base, f"{noise}, by rule", epsilon)
-                tuned = _test(rows, name, base, f"{noise}, tuned", epsilon)
-                apart = difference(by_rule, tuned)
+                plain, centred, default = (
+                    _test(rows, name, base, row, epsilon)
+                    for row in (
+                        f"{noise}, by rule",
+                        f"{noise}, by rule, centred",
+                        by_default(noise, base),
+                    )
+                )
+                tuned = _searched(rows, name, base, noise, epsilon)
+                shown = _cell(centred) if runs_on(f"{noise}, by rule, centred", base) else "–"
                 setting = said(tuned[0]) if tuned else NOT_RUN
                 lines.append(
-                    f"| {name} | {base} | {epsilon:g} | {noise} | {_cell(by_rule)} | "
-                    f"{_cell(tuned)} | {setting} | {apart or NOT_RUN} |"
+                    f"| {name} | {base} | {epsilon:g} | {noise} | {_cell(plain)} | {shown} | "
+                    f"{_cell(tuned)} | {setting} | {difference(default, tuned) or NOT_RUN} |"
                 )
     return "\n".join(lines)
+
+
+def _searched(
+    rows: Sequence[Row], name: str, base: str, noise: str, epsilon: float
+) -> Sequence[Row]:
+    """The test runs of the best setting by validation, of the searches that were run: without a
+    centre, and with one where the base's defaults have one."""
+    among = [row for row in (f"{noise}, tuned", f"{noise}, tuned, centred") if runs_on(row, base)]
+    found = [runs for row in among if (runs := _test(rows, name, base, row, epsilon))]
+    return max(found, key=lambda runs: validation(rows, runs[0])) if found else []

@@ -10,6 +10,7 @@ from cloister.recipe import read_recipe, warnings
 from cloister.recipe.commented_recipe import declared, new_recipe
 from cloister.simulation.early import refuse_early
 from cloister.tasks.registry import BUILT_IN
+from cloister.toml_text import parse_toml
 from tests.support.models import tiny_bert
 from tests.support.studies import write_notes
 
@@ -148,3 +149,44 @@ def test_the_closing_line_names_every_file_that_is_still_missing(
 ) -> None:
     assert run(["new", task, "--out", str(tmp_path / "study.toml")]) == 0
     assert f"name the training file{needed}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("train", "public", "scale", "step"),
+    [
+        (range(1, 6), [3], (1, 5), 1),
+        (range(5), [3], (0, 5), 1),
+        ([0, 0.37, 0.9], [0.5], (0, 1), None),
+        ([0, 2.5, 6], [3], (0, 6), 0.5),
+        ([2, 37, 64], [8], (0, 100), 1),
+        ([2, 6], [17], (0, 20), 1),  # the public test file has higher scores
+        ([-0.4, 0.8], [0], (-1, 1), None),
+        ([3, 4200], [7], (0, 10_000), None),  # more grades than a scale may have
+        ([-250, 90], [7], (-1000, 1000), None),
+    ],
+)
+def test_a_scale_of_scores_is_a_usual_one_that_has_the_file_s(
+    tmp_path: Path,
+    train: list[float],
+    public: list[float],
+    scale: tuple[float, float],
+    step: float | None,
+) -> None:
+    files = {"train": train, "test": public}
+    for name, scores in files.items():
+        rows = [json.dumps({"essay": f"an answer {n}", "mark": x}) for n, x in enumerate(scores)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+    out = tmp_path / "study.toml"
+    given = ["--data", str(tmp_path / "train.jsonl"), "--test", str(tmp_path / "test.jsonl")]
+    assert run(["new", "scoring", *given, "--out", str(out)]) == 0
+    task = parse_toml(out.read_text())["task"]
+    assert isinstance(task, dict)
+    assert (tuple(task["score_range"]), task.get("score_step")) == (scale, step)
+    assert "A usual one that fits the file; state your own" in out.read_text()
+
+
+def test_without_a_file_the_scale_is_that_of_the_built_in_records(tmp_path: Path) -> None:
+    out = tmp_path / "study.toml"
+    assert run(["new", "scoring", "--out", str(out)]) == 0
+    assert "score_range = [0, 6] " in out.read_text()
+    assert "That of the built-in records" in out.read_text()

@@ -61,15 +61,19 @@ def test_a_site_keeps_the_last_noise_until_the_study_ends(recipe: Recipe, tmp_pa
 
 
 def test_a_certificate_is_asked_at_the_end_and_removes_the_noise(
-    recipe: Recipe, tmp_path: Path
+    recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "run"
     opened(recipe, folder)
     ask(recipe, folder, 1)
     ask(recipe, folder, 0, Step.CERTIFY)
     assert files(folder) == []
-    with pytest.raises(RefusedError, match="is missing"):
+    assert "asked for before its last round, so it ends at this site" in caplog.text
+    with pytest.raises(RefusedError, match=r"is missing .*asked for the study's certificate"):
         ask(recipe, folder, 2)
+    caplog.clear()
+    ask(recipe, folder, 0, Step.CERTIFY)  # asked again: nothing is left to remove
+    assert "before its last round" not in caplog.text
 
 
 def test_without_its_noise_the_study_ends_with_one_message_and_no_charge(

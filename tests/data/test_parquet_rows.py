@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cloister.cli.main import run
 from cloister.data import columnar, parquet_rows
 from cloister.data.arrow_rows import class_names
 from cloister.data.config import DataConfig
+from cloister.data.interactions.times import time_of_cell
 from cloister.data.load import load
+from cloister.data.outputs import json_text
 from cloister.data.records import ChatRecord, Message, TextRecord, TokenRecord
+from cloister.data.values import Moment, Unusable
 from cloister.errors import DataError
 
 COLUMNS = DataConfig(person="patient")
@@ -84,6 +89,53 @@ def test_what_has_no_one_spelling_is_refused_with_its_row(
     put(path, **{**columns, column: pa.array([value, value], kind)})
     with pytest.raises(DataError, match=rf"^train\.parquet, row 1: {column} is .*write it as text"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "written"),
+    [
+        (NOW.date(), pa.date32(), "2020-01-01"),
+        (NOW.date(), pa.date64(), "2020-01-01"),
+        (datetime.date(1969, 12, 31), pa.date32(), "1969-12-31"),
+        (NOW, pa.timestamp("s"), "2020-01-01T12:00:00"),
+        (NOW, pa.timestamp("ns"), "2020-01-01T12:00:00"),
+        (NOW.replace(microsecond=500_000), pa.timestamp("us"), "2020-01-01T12:00:00.5"),
+        (-1, pa.timestamp("ms"), "1969-12-31T23:59:59.999"),
+        (1, pa.timestamp("ns", "Europe/Berlin"), "1970-01-01T00:00:00.000000001+00:00"),
+    ],
+    ids=str,
+)
+def test_a_date_is_a_time_in_iso_8601(
+    path: Path, value: Any, kind: pa.DataType, written: str
+) -> None:
+    put(path, at=pa.array([value, None], kind))
+    (_, one), (_, none) = parquet_rows.parquet_rows(path, ["at"])
+    assert isinstance(one["at"], Moment)
+    assert (one["at"].written, none["at"]) == (written, None)
+    assert json_text(one["at"]) == f'"{written}"'
+    name, seconds = time_of_cell(one["at"], "at", "row 1")
+    assert (name, math.floor(seconds)) == ("a date", math.floor(_seconds(written)))
+
+
+def _seconds(written: str) -> float:
+    found = datetime.datetime.fromisoformat(written)
+    return found.replace(tzinfo=datetime.UTC).timestamp()
+
+
+def test_a_date_beyond_the_calendar_is_no_value(path: Path) -> None:
+    put(path, at=pa.array([2**31 - 1], pa.int32()).cast(pa.date32()))
+    ((_, row),) = parquet_rows.parquet_rows(path, ["at"])
+    assert row["at"] == Unusable("date32[day]")
+
+
+def test_records_are_split_by_a_column_of_dates_which_is_kept_as_text(path: Path) -> None:
+    days = [datetime.date(2024, 3, day) for day in (1, 2, 30, 31)]
+    put(path, text=["a", "b", "c", "d"], label=["x"] * 4, at=days)
+    out = path.with_name("parts")
+    made = ["data", "split", str(path), "--out", str(out), "--by", "time", "--column", "at"]
+    assert run([*made, "--test-from", "2024-03-30", "--format", "jsonl"]) == 0
+    rows = [json.loads(line) for line in (out / "test.jsonl").read_text().splitlines()]
+    assert [(row["text"], row["at"]) for row in rows] == [("c", "2024-03-30"), ("d", "2024-03-31")]
 
 
 def test_truths_are_labels_and_no_identifiers(path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from cloister.feedback.store import FeedbackStore
 from tests.examples.conftest import Opened, serving
+from tests.support.web import cut_off
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +134,9 @@ def test_wrong_options_get_one_message(
         assert ended.value.code == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
         assert words[0] in line
+
+
+def test_a_request_that_is_cut_off_is_no_error(example: ModuleType) -> None:
+    app = example.make_app(example.Tutor("http://127.0.0.1:1", "http://127.0.0.1:1"))
+    for path in ("/advice", "/feedback"):
+        assert cut_off(app, path) == 499

@@ -14,6 +14,7 @@ from cloister.labelling.access import OPEN
 from cloister.labelling.app import make_label_app
 from cloister.labelling.session import LabelSession
 from tests.support.labelled import HOSTILE, TEXTS, opened, records, rows_of
+from tests.support.web import cut_off
 
 TOKEN = "a-token-of-23-characters"
 PRIVATE = (("GET", "/begin"), ("GET", "/record?at=0"), ("GET", "/agreement"), ("POST", "/undo"))
@@ -69,6 +70,14 @@ def test_a_page_of_another_site_is_answered_nothing(app: ASGIApp) -> None:
         for _, path in PRIVATE:
             assert asked(app, path, host=host).status_code == 421
     assert asked(app, "/begin", host="localhost:8091").status_code == 200
+
+
+def test_an_answer_that_is_cut_off_is_not_saved_and_no_error(
+    app: ASGIApp, session: LabelSession
+) -> None:
+    headers = {"authorization": f"Bearer {TOKEN}", "content-length": "20"}
+    assert cut_off(app, "/answer", headers) == 499
+    assert session.answered == 0
 
 
 def test_every_answer_forbids_what_the_page_does_not_need(app: ASGIApp) -> None:

@@ -8,8 +8,8 @@ import torch
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.handed_states import taking_any
 from cloister.models.head_inputs import HeadInputs
+from cloister.models.kept_states import ANY_LENGTH, ENTRY_BYTES, KeptStates
 from cloister.models.layers import layer_list
-from cloister.models.prefix import ANY_LENGTH, ENTRY_BYTES, KeptStates
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.task import BatchShape, Example
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks

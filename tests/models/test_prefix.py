@@ -9,9 +9,9 @@ import torch
 from cloister.adapter.tensors import Adapter
 from cloister.errors import PreflightError
 from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.kept_states import ENTRY_BYTES, Filled, KeptStates
 from cloister.models.layers import layer_list
 from cloister.models.network import trained_parameters
-from cloister.models.prefix import ENTRY_BYTES, Filled, KeptStates
 from cloister.models.state import write_adapter
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.task import BatchShape

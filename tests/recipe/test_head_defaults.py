@@ -10,6 +10,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.errors import RecipeError
 from cloister.recipe import Recipe, parse_document, parse_recipe, read_run_recipe, sent_document
 from cloister.recipe.head_defaults import HIDDEN, LOGIT_NOISE, head_rate, mean_noise
+from cloister.recipe.vote_study import read_vote_study
 from cloister.server.aggregate_noise import aggregate_noise
 from cloister.strategies.build import make_strategy
 from cloister.training.optimizer import learning_rate_at
@@ -108,3 +109,75 @@ def test_less_noise_allows_a_larger_rate() -> None:
 def test_what_is_impossible_is_reported_as_ever() -> None:
     with pytest.raises(RecipeError, match=r"training\.expected_batch_size"):
         parse_recipe("", [*HEAD, "data.public_records=10"])
+
+
+OTHER = "model.base=intfloat/multilingual-e5-small"
+
+
+def test_vectors_of_another_base_get_the_form_that_the_rate_is_meant_for() -> None:
+    filled = parse_recipe("", [*HEAD, OTHER])
+    assert (filled.model.normalize, filled.model.center) == (True, "english")
+    assert '"center":"english"' in sent_document(filled)
+    assert parse_document(sent_document(filled)).digest() == filled.digest()
+    # The default base's folder says it already, and its vectors have little in common.
+    usual = parse_recipe("", HEAD)
+    assert (usual.model.normalize, usual.model.center) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "center"),
+    [
+        ('task.labels=["差评", "好评"]', "chinese"),
+        ("task.prompt=评论：{text} sentiment", "english"),
+        ("task.prompt=这条评论的情感：{text}", "chinese"),
+        ('task.labels=["negative", "positive"]', "english"),
+    ],
+)
+def test_the_built_in_sentences_are_in_the_language_of_labels_and_prompt(
+    change: str, center: str
+) -> None:
+    assert parse_recipe("", [*HEAD, OTHER, change]).model.center == center
+
+
+def test_a_recipe_s_own_vectors_are_kept(tmp_path: Path) -> None:
+    said = ["model.normalize=false", "model.center=none"]
+    for recipe in (
+        parse_recipe("", [*HEAD, OTHER, *said]),
+        parse_recipe('absent = ["model.center"]', [*HEAD, OTHER, said[0]]),
+    ):
+        assert (recipe.model.normalize, recipe.model.center) == (False, None)
+        assert recipe.training.learning_rate > 1.0  # the rate is filled in all the same
+        assert '"center"' not in sent_document(recipe)  # as in studies that never had one
+        (tmp_path / "recipe.toml").write_text(recipe.to_toml())
+        assert read_run_recipe(tmp_path / "recipe.toml").digest() == recipe.digest()
+    assert parse_recipe("", [*HEAD, OTHER, "model.center=chinese"]).model.center == "chinese"
+    words = parse_recipe("", [*HEAD, OTHER, "lora.head=label-words"])
+    assert (words.model.normalize, words.model.center) == (True, None)
+
+
+@pytest.mark.parametrize(
+    "change", ["training.learning_rate=1.0", "privacy.enabled=false", "lora.train=b"]
+)
+def test_vectors_of_other_studies_stay_as_they_are(change: str) -> None:
+    recipe = parse_recipe("", [*HEAD, OTHER, change])
+    assert (recipe.model.normalize, recipe.model.center) == (None, None)
+
+
+def test_a_study_of_votes_trains_no_head_and_keeps_its_vectors(tmp_path: Path) -> None:
+    (tmp_path / "votes.toml").write_text(
+        """
+[model]
+base = "intfloat/multilingual-e5-small"
+[task]
+labels = ["good", "bad"]
+[data]
+train = "train.jsonl"
+sites = 2
+public_records = 200
+[votes]
+public = "public.jsonl"
+candidates = 6
+"""
+    )
+    recipe = read_vote_study(tmp_path / "votes.toml").recipe
+    assert (recipe.model.normalize, recipe.model.center) == (None, None)

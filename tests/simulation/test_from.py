@@ -206,6 +206,7 @@ def test_a_budget_of_the_first_study_alone_covers_no_second_one(
         ("task.labels=['a', 'b']", "task.labels: "),
         ("task.kind=multi-label-classification", "task.kind: 'multi-label-classification' given"),
         ("model.layers=1", "model.layers: 1 given, private has nothing"),
+        ("model.center=english", 'private has nothing; --from needs the same (absent = ["model.c'),
         ("study.seed=1", "study.seed: 1 given, private has 0"),
         (f"model.sha256='{'0' * 64}'", "has other weights than the base of private"),
         ("lora.train=b-kept", "each site keeps a part of its adapter"),

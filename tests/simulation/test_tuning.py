@@ -304,8 +304,9 @@ def test_early_stopping_scores_the_round_that_is_released(tmp_path: Path) -> Non
     assert score_of(place, "test", "accuracy") == 2
 
 
-def test_trial_1_is_the_recipe_also_where_it_fills_in_a_rate_by_its_noise() -> None:
-    sets = ["lora.train=none", "data.validation=v.jsonl", "privacy.epsilon=2"]
+@pytest.mark.parametrize("base", [[], ["model.base=intfloat/multilingual-e5-small"]])
+def test_trial_1_is_the_recipe_also_where_it_fills_in_a_rate_by_its_noise(base: list[str]) -> None:
+    sets = ["lora.train=none", "data.validation=v.jsonl", "privacy.epsilon=2", *base]
     planned = planned_of(sets, "training.learning_rate=0.01:100:log")
     own = planned.setting_of_recipe()
     assert own is not None
@@ -313,6 +314,7 @@ def test_trial_1_is_the_recipe_also_where_it_fills_in_a_rate_by_its_noise() -> N
     assert planned.with_setting(own).digest() == planned.base.digest()
     other = planned.with_setting({"training.learning_rate": "3.0"})
     assert other.privacy.max_grad_norm == planned.base.privacy.max_grad_norm == 1.0
+    assert other.model == planned.base.model  # its vectors too, for another base
 
 
 def test_the_winner_s_recipe_reads_back_and_says_what_chose_it(

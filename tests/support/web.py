@@ -1,12 +1,13 @@
 """A web application on a port of this machine, in a thread of the test."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
@@ -28,3 +29,29 @@ def on_a_port(app: ASGIApp, http: type[H11Protocol] = H11Protocol) -> Iterator[s
         server.should_exit = True
         thread.join(30)
         place.close()
+
+
+def cut_off(app: ASGIApp, path: str, headers: dict[str, str] | None = None) -> int:
+    """Posts a body that is cut off midway, and returns the status that an application gives it.
+
+    An exception of the application passes through: a server would log it with its traceback.
+    """
+    sent: list[Message] = []
+    left = [{"type": "http.request", "body": b'{"at": ', "more_body": True}]
+    given = {"host": "127.0.0.1:1", "content-type": "application/json", **(headers or {})}
+
+    async def receive() -> Message:
+        return left.pop() if left else {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+    }
+    asyncio.run(app(scope, receive, send))
+    return int(sent[0]["status"])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cloister.models import network as network_file
-from cloister.models import prefix as prefix_file
+from cloister.models.kept_states import KeptStates
 from cloister.privacy.clipping import grid_of
 from cloister.tasks.task import BatchShape, Example
 from cloister.training import gradients
@@ -303,7 +303,7 @@ def test_frozen_states_from_mixed_shapes_are_caught(
     prefix = workspace.network.prefix
     assert prefix is not None
     longest = BatchShape(64, LONGEST, (64,))
-    monkeypatch.setattr(prefix, "_kept", prefix_file.KeptStates())
+    monkeypatch.setattr(prefix, "_kept", KeptStates())
     batch = workspace.task.collate([unit[0] for unit in units], longest)
     workspace.network.logits(batch)
     mixed = prefix._kept

@@ -12,8 +12,8 @@ from transformers import DebertaV2Config, DebertaV2Model
 from cloister.errors import PreflightError, RefusedError
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.head_inputs import HeadInputs
+from cloister.models.kept_states import KeptStates
 from cloister.models.pooling import Pooling
-from cloister.models.prefix import KeptStates
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.retrieval import Retrieval
 from cloister.training import proof as proof_file

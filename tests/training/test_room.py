@@ -9,7 +9,7 @@ import torch
 
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.head_inputs import HeadInputs
-from cloister.models.prefix import KeptStates
+from cloister.models.kept_states import KeptStates
 from cloister.recipe import parse_recipe
 from cloister.tasks.config import TaskConfig
 from cloister.training import free_memory, room

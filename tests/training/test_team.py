@@ -14,8 +14,8 @@ import torch
 from cloister.errors import RefusedError, UsageError
 from cloister.models import device as device_file
 from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.kept_states import KeptStates
 from cloister.models.network import Network, trained_parameters
-from cloister.models.prefix import KeptStates
 from cloister.models.state import read_adapter
 from cloister.privacy.clipping import ClippedSum, empty_sum
 from cloister.privacy.entropy import SeededEntropy

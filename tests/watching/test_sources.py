@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 
 from cloister.errors import BadFileError
 from cloister.watching.file_tail import FileTail
+from cloister.watching.listening import PostedRows, make_app
 from cloister.watching.parsing import MOST_LINE
 from cloister.watching.pipe import Pipe
+from cloister.watching.shown import Shown
 from cloister.watching.source import Mark
 from tests.support.examples import tries
+from tests.support.web import cut_off
 
 
 def tail(path: Path, mark: Mark | None = None, *, follow: bool = True) -> FileTail:
@@ -42,7 +45,11 @@ def add(path: Path, text: str) -> None:
 def test_a_line_is_given_when_its_end_comes(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     source = tail(path)
-    assert texts(source)[0] == []  # it is not there yet
+    lines, notices, _ = texts(source)  # it is not there yet, which is said once
+    assert (lines, len(notices)) == ([], 1)
+    assert f"{path}: no such file yet" in notices[0]
+    assert "correct source.file" in notices[0]
+    assert texts(source)[:2] == ([], [])
     add(path, "a\nb")
     assert texts(source)[0] == [b"a"]
     add(path, "c\n\nd\n")
@@ -220,3 +227,14 @@ def test_a_pipe_that_breaks_is_not_taken_for_one_that_ends() -> None:
     with pytest.raises(BadFileError, match="Input/output error"):
         pipe.read(5.0)
     assert lines == [(1, b"a"), (2, b"b")]
+
+
+def test_a_post_that_is_cut_off_is_one_notice_and_no_error() -> None:
+    rows = PostedRows()
+    assert cut_off(make_app(Shown(), rows), "/v1/predictions") == 499
+    batch = rows.read(0.0)
+    assert batch.lines == ()
+    assert batch.notices == (
+        "a POST was cut off before the end of its body; none of its rows was taken",
+    )
+    assert rows.read(0.0).notices == ()

@@ -22,7 +22,7 @@ from cloister.data.records import (
 )
 from cloister.data.roles import OWN, Roles, written
 from cloister.data.unit_column import UNIT
-from cloister.data.values import Number, Real, Row, Value, kind_of, shown
+from cloister.data.values import Moment, Number, Real, Row, Value, kind_of, shown
 from cloister.errors import DataError, MisfitError, UsageError
 
 # Rules that leave rows out, each with its reason.
@@ -237,7 +237,7 @@ class RowCleaner:
         for name in (UNIT, *self.keep):
             value = row.get(name)
             if value is not None:
-                if not isinstance(value, str | bool | Number | Real):
+                if not isinstance(value, str | bool | Number | Real | Moment):
                     raise DataError(
                         f"{where}: {shown(name)} is {kind_of(value)}, which cannot be kept; "
                         "convert the column to text, or leave it out"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from cloister.data.cells import misfit
-from cloister.data.values import Number, Value, kind_of
+from cloister.data.values import Moment, Number, Value, kind_of
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ def time_of_cell(value: Value, column: str, where: str) -> tuple[str, float]:
 
     Args:
         value: Seconds (or another number that grows with time); a date or a date with a time in
-            ISO 8601; or MIND's form. A time without a zone means UTC.
+            ISO 8601, or stored as one; or MIND's form. A time without a zone means UTC.
         column: Its column, for messages.
         where: The file and row, for messages.
 
@@ -31,7 +31,7 @@ def time_of_cell(value: Value, column: str, where: str) -> tuple[str, float]:
     Raises:
         MisfitError: It is none of these.
     """
-    text = value.written if isinstance(value, Number) else value
+    text = value.written if isinstance(value, Number | Moment) else value
     if isinstance(text, str):
         number = _tried(float, text)
         if number is not None and math.isfinite(number):

@@ -30,7 +30,7 @@ from cloister.data.split.sides import (
 )
 from cloister.data.step_writing import DataStep, write_step
 from cloister.data.unit_column import UNIT
-from cloister.data.values import Number, Row, Value, shown
+from cloister.data.values import Moment, Number, Row, Value, shown
 from cloister.errors import DataError, UsageError
 from cloister.files import bad_file, identity_of, sync_folder
 from cloister.owner_only import private_folder
@@ -340,7 +340,10 @@ def _unit(row: Row, column: str | None) -> str:
 
 def _cell(row: Row, plan: SplitPlan, form: Detected, number: int) -> str:
     column = plan.column or plan.by
-    found = _spelled(row.get(column))
+    value = row.get(column)
+    if plan.by == "time" and isinstance(value, Moment):
+        return value.written
+    found = _spelled(value)
     if not found:
         held = ", ".join(shown(name) for name in list(row)[:12])
         raise DataError(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from cloister.client.held_out_terms import held_out_of
 from cloister.client.site_file import SiteFile
 from cloister.data.census import census
 from cloister.data.unit_column import UNIT
@@ -45,6 +46,9 @@ def describe(file: SiteFile, found: SiteRecords) -> tuple[str, tuple[DataFinding
 
     Returns:
         One line and the findings, with true numbers, for the operator only.
+
+    Raises:
+        BadFileError, LedgerError: As `held_out_words`.
     """
     unit = file.policy.privacy.unit
     named = [r for r in found.records if unit is Unit.RECORD or r.person is not None]
@@ -55,7 +59,31 @@ def describe(file: SiteFile, found: SiteRecords) -> tuple[str, tuple[DataFinding
         findings += _nameless(found)
     findings += _misfits(found)
     findings += _of_several(found)
-    return str(counts), tuple(findings)
+    return f"{counts}{held_out_words(file, found)}", tuple(findings)
+
+
+def held_out_words(file: SiteFile, found: SiteRecords) -> str:
+    """Says how many of a site's records are held out of training; empty where none are.
+
+    Args:
+        file: The site's.
+        found: All of its records.
+
+    Raises:
+        BadFileError: What was fixed for the data set is damaged, or `site.toml` declares another
+            share (`client.held_out_terms`).
+        LedgerError: The key that chooses the records is damaged.
+    """
+    share, held_out = file.site.held_out_share, held_out_of(file)
+    if share is None:
+        return ""
+    if held_out is None:
+        return (
+            f" · about {100 * share:.3g} % will be held out of training (site.held_out_share), "
+            "from the first study on"
+        )
+    apart = len(found.kept_apart(held_out).records)
+    return f" · {counted(apart, 'record')} held out of training (site.held_out_share = {share:g})"
 
 
 def _of_several(found: SiteRecords) -> Iterator[DataFinding]:

@@ -19,6 +19,7 @@ from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.deployment.site.approvals import ApprovalState, judge, unmet
 from cloister.deployment.site.checks import CheckLevel, Outcome, run_check
 from cloister.deployment.site.decisions import Decisions
+from cloister.deployment.site.doctor_data import held_out_words
 from cloister.deployment.site.open_ledger import check_covered
 from cloister.deployment.site.opened_site import accepted_plan, site_workspace
 from cloister.deployment.site.records import SiteRecords
@@ -83,10 +84,7 @@ def study_checks(file: SiteFile, recipe: Recipe, found: SiteRecords) -> Iterator
         used = found.trained_on(held_out_of(file))
         encodings.append(encode_units(used.records, task, plan.unit, most, workspace.limits))
         outcome = _units(used, encodings[0], plan, recipe.task.max_length)
-        apart = len(found.records) - len(used.records)
-        if not apart:
-            return outcome
-        return replace(outcome, detail=f"{outcome.detail} · {counted(apart, 'record')} held out")
+        return replace(outcome, detail=outcome.detail + held_out_words(file, found))
 
     yield run_check("policy", policy)
     if plans:

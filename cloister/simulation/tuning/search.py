@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ MOST_STUDIES = 1000
 # Fields that a recipe with a head alone fills in only if it states none of them
 # (`cloister.recipe.head_defaults`).
 TOGETHER = ("training.learning_rate", "privacy.max_grad_norm")
+# What comes with them for other bases than the default.
+VECTORS = ("model.normalize", "model.center")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +115,8 @@ class Search:
             return []
         own = settings_of(self.base)
         pinned = [f"{field}={own[field]!r}" for field in TOGETHER]
+        stated = [(field, own[field]) for field in VECTORS if own.get(field) is not None]
+        pinned += [f"{field}={json.dumps(value)}" for field, value in stated]
         if isinstance(strategy, StrategyConfig) and strategy.name == "fedavgm":
             pinned.append("strategy.name=fedavgm")
             if strategy.momentum is not None:

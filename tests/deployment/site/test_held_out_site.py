@@ -11,12 +11,13 @@ from cloister.cli.main import run
 from cloister.client.acceptance import accept
 from cloister.client.held_out_terms import fix_terms, fixed_terms, held_out_of, terms_file
 from cloister.client.moments import LEAST, Moments
-from cloister.client.site_file import EXAMPLE, read_site
+from cloister.client.site_file import EXAMPLE, SiteFile, read_site
 from cloister.data.records import Record
 from cloister.deployment.flower.flower_tasks import Runtime
 from cloister.deployment.site import opened_site
 from cloister.deployment.site.agent import Agent
 from cloister.deployment.site.backup import back_up
+from cloister.deployment.site.doctor_data import describe
 from cloister.deployment.site.doctor_study import study_checks
 from cloister.deployment.site.open_ledger import begin_ledger
 from cloister.deployment.site.records import SiteRecords
@@ -67,6 +68,12 @@ def again(ward: Ward) -> None:
     ward.agent = Agent(ward.folder / "site.toml", cast(Runtime, None), moments)
 
 
+def units_told(file: SiteFile, recipe: Recipe, records: SiteRecords) -> str:
+    """What the doctor says of a study's units."""
+    checks = study_checks(file, recipe, records)
+    return next(one.detail for one in checks if one.name == "units")
+
+
 def read_ledger(ward: Ward) -> bytes:
     return (ward.folder / "ward.ledger").read_bytes()
 
@@ -95,6 +102,11 @@ def test_a_held_out_record_is_in_no_unit_and_changes_no_plan(
 
     monkeypatch.setattr(opened_site, "encode_units", noted)
     ward = held_out_ward(tmp_path / "ward", base, monkeypatch)
+    before = read_site(ward.folder / "site.toml")
+    records = ward.agent._sites.records.current
+    soon = "· about 50 % will be held out of training (site.held_out_share), from the first study"
+    for told in (describe(before, records)[0], units_told(before, recipe, records)):
+        assert soon in told
     assert asked(ward, recipe) is Status.READY
     first = RoundRequest(recipe.digest(), 1, ward.adapter)
     assert ward.ask(recipe, first).said[2] is Status.TRAINED
@@ -112,9 +124,8 @@ def test_a_held_out_record_is_in_no_unit_and_changes_no_plan(
     admitted = ward.agent._sites.admitted
     assert admitted is not None
     assert len(admitted[1].site.units) == len(seen)
-    checks = study_checks(file, recipe, every)
-    told = next(one.detail for one in checks if one.name == "units")
-    assert f"{len(apart)} records held out" in told
+    for told in (describe(file, every)[0], units_told(file, recipe, every)):
+        assert f"{len(apart)} records held out of training (site.held_out_share = 0.5)" in told
     # The plan, and so ε and every answer, is that of a site without a share.
     plain = replace(file, site=replace(file.site, held_out_share=None))
     assert accept(recipe, file) == accept(recipe, plain)
