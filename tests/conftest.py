@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -147,3 +148,20 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.models import tiny_llama
 
     return tiny_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture
+def utility(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Imports modules of simulations/utility, which stand beside one another, and forgets them."""
+    folder = Path(__file__).parents[1] / "simulations" / "utility"
+    monkeypatch.syspath_prepend(str(folder))
+    before = set(sys.modules)
+
+    def load(name: str) -> Any:
+        __import__(name)
+        return sys.modules[name]
+
+    yield load
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == folder:
+            del sys.modules[name]

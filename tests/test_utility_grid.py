@@ -1,8 +1,6 @@
 """The grid of simulations/utility: what is compared is at equal ε, chosen on validation alone, and
 an interrupted run goes on."""
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +10,6 @@ import pytest
 from cloister.recipe import parse_recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
-UTILITY = ROOT / "simulations" / "utility"
-
-
-@pytest.fixture
-def utility(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Imports the scripts' modules, which stand beside one another, and forgets them afterwards."""
-    monkeypatch.syspath_prepend(str(UTILITY))
-    before = set(sys.modules)
-
-    def load(name: str) -> Any:
-        __import__(name)
-        return sys.modules[name]
-
-    yield load
-    for name in set(sys.modules) - before:
-        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == UTILITY:
-            del sys.modules[name]
 
 
 def a_task(utility: Any, seed: int = 0) -> Any:

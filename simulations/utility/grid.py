@@ -13,15 +13,16 @@ and scored on the test set. `--table` prints the tables of the rows that are the
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from grid_rows import ROWS, TEXT_ROWS, epsilons, runs_on
-from grid_store import SEEDS, Row, Store, chosen, finalists, seeds, settings, where
+from grid_store import Row, Store
 from grid_table import tables
 from methods import Method, Task
+from search import search
 from sets import BASES, PAIRS, SAMPLED, SETS, pair, split
 
 RESULTS = Path(__file__).parent / "grid.jsonl"
@@ -29,7 +30,7 @@ RESULTS = Path(__file__).parent / "grid.jsonl"
 Opener = Callable[[str], Task]
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Runs what is missing, or prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path)
@@ -46,7 +47,7 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true")
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     store = Store(given.results)
     if given.table:
         print(tables(store.rows))
@@ -66,37 +67,14 @@ def main() -> None:
 
 def run_rows(store: Store, case: dict[str, Any], opened: Opener, rows: list[str]) -> None:
     """Runs every row of a data set and base, at each ε."""
+
+    def run(about: Row, method: Method, part: str, seed: int) -> None:
+        task = opened(part)
+        found = method.classes(task, seed)
+        store.add(about, found, task.test.labels, whole=part == "test")
+
     for name in rows:
-        for epsilon in epsilons(name):
-            about = {**case, "row": name}
-            methods = ROWS[name](epsilon)
-            if len(methods) > 1:
-                for method in methods:
-                    _run(store, about, method, "validation", SEEDS[:1], opened)
-                for method in finalists(methods, _searched(store, about, epsilon)):
-                    _run(store, about, method, "validation", seeds(method), opened)
-            best = chosen(methods, _searched(store, about, epsilon))
-            _run(store, about, best, "test", seeds(best), opened)
-
-
-def _searched(store: Store, about: dict[str, Any], epsilon: float | None) -> list[Row]:
-    return where(store.rows, **about, split="validation", epsilon=epsilon)
-
-
-def _run(
-    store: Store,
-    case: dict[str, Any],
-    method: Method,
-    part: str,
-    at: tuple[int, ...],
-    opened: Opener,
-) -> None:
-    for seed in at:
-        about = {**case, "split": part, **settings(method), "seed": seed}
-        if not store.has(about):
-            task = opened(part)
-            found = method.classes(task, seed)
-            store.add(about, found, task.test.labels, whole=part == "test")
+        search(store, {**case, "row": name}, ROWS[name], epsilons(name), run)
 
 
 def _texts(data: Path, name: str, records: int | None) -> Opener:

@@ -8,11 +8,14 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from methods import Classes, Head, Method
+from methods import Classes
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
@@ -20,17 +23,23 @@ SEEDS = (0, 1, 2)
 # Of a search, this many at least are run at all seeds.
 LEAST_FINALISTS = 3
 # What comes of a run; all other values of a row say what was run.
-OUTCOMES = ("accuracy", "records", "correct")
+OUTCOMES = ("accuracy", "records", "correct", "f1", "counts", "perplexity", "untrained", "minutes")
+Chosen = TypeVar("Chosen", bound="DataclassInstance")
 
 
-def seeds(method: Method) -> tuple[int, ...]:
-    """The seeds that a method is run at: only heads draw anything."""
-    return SEEDS if isinstance(method, Head) else SEEDS[:1]
+def seeds(method: DataclassInstance) -> tuple[int, ...]:
+    """The seeds that a method is run at: only what has an ε, or none by its setting, draws."""
+    return SEEDS if hasattr(method, "epsilon") else SEEDS[:1]
 
 
-def settings(method: Method) -> dict[str, Any]:
+def settings(method: DataclassInstance) -> dict[str, Any]:
     """A method by name, and its settings, as they are in a row."""
-    return {"method": type(method).__name__, **asdict(method)}  # type: ignore[call-overload]
+    return {"method": type(method).__name__, **asdict(method)}
+
+
+def score(row: Row) -> float:
+    """What came of a run, the more the better: accuracy, F1, or perplexity below 0."""
+    return float(-row["perplexity"] if "perplexity" in row else row.get("accuracy", row.get("f1")))
 
 
 def key(row: Row) -> Key:
@@ -65,10 +74,15 @@ class Store:
             whole: Whether to keep which records were right, which differences need.
         """
         right = found == labels
-        row = {**about, "accuracy": round(float(right.mean()), 6)}
+        outcome: dict[str, Any] = {"accuracy": round(float(right.mean()), 6)}
         if whole:
-            row["records"] = len(right)
-            row["correct"] = base64.b64encode(np.packbits(right).tobytes()).decode()
+            outcome["records"] = len(right)
+            outcome["correct"] = base64.b64encode(np.packbits(right).tobytes()).decode()
+        self.append(about, outcome)
+
+    def append(self, about: Row, outcome: Row) -> None:
+        """Appends a run: what was run, and what came of it, by the names in `OUTCOMES`."""
+        row = {**about, **outcome}
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.rows.append(row)
@@ -96,7 +110,7 @@ def where(rows: Iterable[Row], **wanted: object) -> list[Row]:
     return [row for row in rows if all(row.get(name) == value for name, value in wanted.items())]
 
 
-def finalists(methods: Sequence[Method], searched: Sequence[Row]) -> list[Method]:
+def finalists(methods: Sequence[Chosen], searched: Sequence[Row]) -> list[Chosen]:
     """The best quarter of the methods at the first seed, three at least, in their order.
 
     Args:
@@ -112,7 +126,7 @@ def finalists(methods: Sequence[Method], searched: Sequence[Row]) -> list[Method
     return [methods[at] for at in sorted(order[:kept])]
 
 
-def chosen(methods: Sequence[Method], searched: Sequence[Row]) -> Method:
+def chosen(methods: Sequence[Chosen], searched: Sequence[Row]) -> Chosen:
     """The finalist with the highest mean over the seeds; of equal ones the first.
 
     Args:
@@ -129,8 +143,8 @@ def chosen(methods: Sequence[Method], searched: Sequence[Row]) -> Method:
     return best[means.index(max(means))]
 
 
-def _scores(method: Method, searched: Sequence[Row], least: int) -> list[float]:
-    found = [row["accuracy"] for row in where(searched, **settings(method))]
+def _scores(method: DataclassInstance, searched: Sequence[Row], least: int) -> list[float]:
+    found = [score(row) for row in where(searched, **settings(method))]
     if len(found) < least:
         raise RuntimeError(f"{settings(method)}: {len(found)} of {least} runs; run the grid again")
     return found

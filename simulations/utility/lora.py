@@ -1,0 +1,243 @@
+"""LoRA in real simulations of five sites: rows of docs/utility-tables.md that need no emulation.
+
+    python simulations/utility/lora.py --data DATA --cache CACHE [--study chat]
+    python simulations/utility/lora.py --table
+
+The first runs what lora.jsonl does not have yet, the most important rows first; each run is a
+`cloister simulate` of a recipe of simulations/ with five sites. Where there are several rates, the
+one with the best score on validation at one seed is run on test. `--table` prints what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from grid_store import SEEDS, Row, Store, score, settings, where
+from ratio_tables import lora_tables
+from sets import Part, split
+
+from cloister.recipe import Recipe, read_recipe
+from cloister.server.run_directory import RunDirectory
+from cloister.simulation.run import simulate
+from cloister.simulation.twin import plain_twin
+
+Files = dict[str, list[str]]
+PARTS = ("train", "valid", "test")
+SIMULATIONS = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "lora.jsonl"
+
+
+class Study(NamedTuple):
+    """A recipe, and what it is run with.
+
+    Attributes:
+        data: The data set's folder.
+        recipe: In simulations/.
+        metric: What is reported, as `RunResult.metric`.
+        rates: To choose from with noise.
+        plain: To choose from without privacy, by optimizer.
+        fields: Fields that differ from the recipe's.
+        plain_fields: Fields that differ without privacy.
+        tested: How many of the test records, at random, and half as many to choose on; None: all.
+    """
+
+    data: str
+    recipe: str
+    metric: str
+    rates: tuple[float, ...]
+    plain: tuple[tuple[str, float], ...]
+    fields: tuple[str, ...] = ()
+    plain_fields: tuple[str, ...] = ()
+    tested: int | None = None
+
+
+# Gradient rounds, since noise is shared in them alone; with one step a round they are the recipe's.
+IN_ROUNDS = ("data.sites=5", "training.mode=gradient-rounds", "federation.evaluate_every=60")
+STUDIES = {
+    "chat": Study(
+        "sgd_customer_service",
+        "customer_service_smollm2.toml",
+        "perplexity",
+        (20.0, 40.0),
+        (("sgd", 1.5), ("sgd", 4.0)),
+        plain_fields=(
+            "training.expected_batch_size=9",
+            "federation.num_rounds=25",
+            "strategy.momentum=0.9",
+        ),
+        tested=200,
+    ),
+    "movie reviews": Study(
+        "rt_polarity",
+        "movie_reviews.toml",
+        "accuracy",
+        (0.4,),
+        (("adamw", 0.003), ("adamw", 0.001)),
+        (*IN_ROUNDS, "data.public_records=1706", "training.expected_batch_size=410"),
+    ),
+    "bank intents": Study(
+        "banking77",
+        "bank_intents.toml",
+        "accuracy",
+        (2.0,),
+        (("adamw", 0.003), ("adamw", 0.01)),
+        IN_ROUNDS,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """A simulated study.
+
+    Attributes:
+        epsilon: Of each site; None: neither clip nor noise, the recipe's plain twin.
+        noise: `own` or `shared` by the sites; `none` without privacy.
+        rate: The learning rate.
+        optimizer: At the sites.
+    """
+
+    epsilon: float | None
+    noise: str
+    rate: float
+    optimizer: str = "sgd"
+
+    def recipe(self, study: Study, files: Sequence[str], seed: int) -> Recipe:
+        """The study's recipe with this method; `files` states the data."""
+        path = SIMULATIONS / study.recipe
+        stated = [*study.fields, *files, f"study.seed={seed}"]
+        stated.append(f"training.optimizer={self.optimizer}")
+        if self.epsilon is None:
+            stated += [*study.plain_fields, f"training.plain_learning_rate={self.rate}"]
+            return plain_twin(read_recipe(path, stated))
+        who = "shared" if self.noise == "shared" else "site"
+        stated += [f"training.learning_rate={self.rate}", f"privacy.noise={who}"]
+        return read_recipe(path, [*stated, f"privacy.epsilon={self.epsilon}"])
+
+
+# Rows and their ε, in the order in which they run: if time ends, the goal's ε is there.
+NOISE = {"without privacy": "none", "shared noise": "shared", "own noise": "own"}
+CASES: tuple[tuple[str, float | None], ...] = (
+    ("shared noise", 8.0),
+    ("without privacy", None),
+    ("shared noise", 1.0),
+    ("own noise", 8.0),
+    ("own noise", 1.0),
+)
+
+
+def methods(study: Study, noise: str, epsilon: float | None) -> list[Lora]:
+    """What a row is chosen from at an ε."""
+    if epsilon is None:
+        return [
+            Lora(epsilon=None, noise=noise, rate=rate, optimizer=name) for name, rate in study.plain
+        ]
+    return [Lora(epsilon=epsilon, noise=noise, rate=rate) for rate in study.rates]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs what is missing, or prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--cache", type=Path, help="folder for files with the splits")
+    parser.add_argument("--study", nargs="*", default=list(STUDIES), choices=list(STUDIES))
+    parser.add_argument("--rows", nargs="*", default=list(NOISE), choices=list(NOISE))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args(words)
+    store = Store(given.results)
+    if given.table:
+        print(lora_tables(store.rows))
+        return
+    if given.data is None or given.cache is None:
+        parser.error("--data and --cache are needed to run; --table prints what was run")
+    for name in given.study:
+        study = STUDIES[name]
+        files = splits(study, given.data, given.cache)
+        for seed in SEEDS:  # if time ends, each row has its first seed
+            for row, epsilon in CASES:
+                if row in given.rows:
+                    run_case(store, study, (row, epsilon), files, seed)
+
+
+def run_case(
+    store: Store, study: Study, case: tuple[str, float | None], files: Files, seed: int
+) -> None:
+    """Runs what is missing of a case: every rate on validation at seed 0, the best one on test."""
+    row, epsilon = case
+    about = {"data": study.data, "row": row}
+
+    def run(method: Lora, part: str, at: int) -> Row:
+        named = {**about, "split": part, **settings(method), "seed": at}
+        if not store.has(named):
+            store.append(named, outcome(method.recipe(study, files[part], at), study.metric))
+        return where(store.rows, **named)[0]
+
+    found = methods(study, NOISE[row], epsilon)
+    if len(found) > 1:
+        found.sort(key=lambda method: -score(run(method, "validation", SEEDS[0])))
+    run(found[0], "test", seed)
+
+
+def outcome(recipe: Recipe, metric: str) -> dict[str, float]:
+    """Runs a recipe in a folder that is thrown away; the score, that of round 0, and minutes."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        found = simulate(recipe, RunDirectory.create(Path(folder) / "run", recipe), workers=1)
+    return {
+        metric: round(found.test[metric], 6),
+        "untrained": round(found.untrained[metric] or 0.0, 6),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+    }
+
+
+def splits(study: Study, data: Path, cache: Path) -> Files:
+    """Fields that name files to choose on (`validation`) and to report (`test`).
+
+    A set of texts without a validation file is split as in `sets.split`, into files in `cache`.
+    """
+    train, valid, test = (data / study.data / f"{part}.jsonl" for part in PARTS)
+    folder, fit = cache / "splits" / study.data, train
+    folder.mkdir(parents=True, exist_ok=True)
+    if not valid.exists():
+        found = split(data, study.data)
+        fit, valid = folder / "fit.jsonl", folder / "valid.jsonl"
+        for file, part in ((fit, found.fit), (valid, found.valid)):
+            write(file, part, found.classes)
+    if study.tested is not None:
+        valid = some(valid, study.tested // 2, folder / "some-valid.jsonl")
+        test = some(test, study.tested, folder / "some-test.jsonl")
+    return {
+        "validation": [f"data.train={fit}", f"data.test={valid}"],
+        "test": [f"data.train={train}", f"data.test={test}"],
+    }
+
+
+def some(file: Path, records: int, found: Path) -> Path:
+    """Writes so many of a file's lines, at random and the same each time, and says where."""
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    order = np.random.default_rng(0).permutation(len(lines))[:records]
+    found.write_text("".join(lines[at] for at in sorted(order.tolist())), encoding="utf-8")
+    return found
+
+
+def write(file: Path, part: Part, classes: Sequence[str]) -> None:
+    """Writes texts and labels as JSON lines."""
+    rows = [
+        {"text": text, "label": classes[label]}
+        for text, label in zip(part.texts, part.labels, strict=True)
+    ]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    file.write_text("".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
