@@ -12,6 +12,7 @@ Tested against Flower 1.41 (`tests/deployment/flower/test_contract.py`).
 from __future__ import annotations
 
 import argparse
+import gc
 from pathlib import Path
 
 import uvicorn
@@ -74,7 +75,9 @@ def main() -> None:
     for name in ("socket", "secret", "database"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     given = parser.parse_args()
-    make_server(given.secret, given.database).run(sockets=[listening(given.socket)])
+    server = make_server(given.secret, given.database)
+    gc.freeze()  # libraries' objects stay for good: the collector need not look at them again
+    server.run(sockets=[listening(given.socket)])
 
 
 if __name__ == "__main__":
