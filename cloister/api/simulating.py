@@ -14,12 +14,14 @@ from cloister.api.definition import Study
 from cloister.bounds import shortened
 from cloister.errors import UsageError
 from cloister.quiet import keep_quiet
+from cloister.simulation.ray_nodes import check_ray_address, ray_of
 
 if TYPE_CHECKING:
     from cloister.api.run_result import Result
     from cloister.recipe import Recipe
     from cloister.server.report import RoundReport
     from cloister.server.run_directory import RunDirectory
+    from cloister.simulation.ray_nodes import RayPlaces
     from cloister.simulation.run import Events
 
 # Is called with each closed round, in the form of metrics.jsonl.
@@ -33,6 +35,7 @@ def simulate(
     out: str | PathLike[str] | None = None,
     engine: EngineName = "local",
     workers: int | None = None,
+    ray_address: str | None = None,
     twin: bool = False,
     from_run: str | PathLike[str] | Result | None = None,
     progress: Progress | Events | None = None,
@@ -52,10 +55,12 @@ def simulate(
         out: A new folder for the run, which keeps everything, and data in memory as files that only
             their owner can read (`data/`), so that an interrupted run can be resumed. Absent: a
             private temporary folder, removed with the result.
-        engine: `local`: on this machine's cores; `ray`: Flower's runtime.
+        engine: `local`: on this machine's cores; `ray`: on the nodes of a Ray.
         workers: Number of processes among which the sites of the local engine are divided; 1: all
             in this one. Absent: on Linux without a GPU, as many as torch has threads
             (`OMP_NUM_THREADS`) if there is work for them.
+        ray_address: HOST:PORT of a Ray that runs already and has a node on this machine, for the
+            engine `ray`. Absent: that of `RAY_ADDRESS` in the environment, else one is started.
         twin: Whether to run the same study also without privacy.
         from_run: A finished run, as its folder or its result: the study begins with its adapter,
             and its sites' ledgers are charged further, so that ε covers both. Absent: a fresh
@@ -70,7 +75,7 @@ def simulate(
             f"study: {type(study).__name__} given; a cloister.Study is needed, which "
             "cloister.Study.from_toml(path) reads from a recipe"
         )
-    _check_options(engine, progress)
+    _check_options(engine, progress, ray_address)
     if from_run is not None and twin:
         raise UsageError("twin: given with from_run, which begins one run; leave one of them out")
     keep_quiet()
@@ -97,7 +102,7 @@ def simulate(
         if former is not None:
             go_on(run, former)
         study.written(folder / RECORDS)
-        result = run_study(recipe, run, engine, twin, progress, workers)
+        result = run_study(recipe, run, engine, twin, progress, workers, ray_address)
     except BaseException:
         if private is not None:
             shutil.rmtree(private, ignore_errors=True)
@@ -112,6 +117,7 @@ def resume(
     *,
     engine: EngineName = "local",
     workers: int | None = None,
+    ray_address: str | None = None,
     twin: bool = False,
     progress: Progress | Events | None = None,
 ) -> Result:
@@ -121,6 +127,7 @@ def resume(
         folder: The run's folder, with its `recipe.toml`.
         engine: `local` or `ray`.
         workers: As in `simulate`.
+        ray_address: As in `simulate`.
         twin: Whether the same study also runs without privacy.
         progress: Is called with each closed round; absent: it is not called.
 
@@ -128,12 +135,12 @@ def resume(
         UsageError: The folder is not that of a run.
         CloisterError: Any error that ends the study.
     """
-    _check_options(engine, progress)
+    _check_options(engine, progress, ray_address)
     keep_quiet()
     from cloister.server.run_directory import RunDirectory
 
     run = RunDirectory.reopen(Path(folder))
-    return run_study(run.recipe(), run, engine, twin, progress, workers)
+    return run_study(run.recipe(), run, engine, twin, progress, workers, ray_address)
 
 
 def run_study(
@@ -143,6 +150,7 @@ def run_study(
     twin: bool,
     progress: Progress | Events | None,
     workers: int | None = None,
+    ray_address: str | None = None,
 ) -> Result:
     """Runs a study in a folder, or continues it; see `simulate`.
 
@@ -153,10 +161,29 @@ def run_study(
         twin: Whether the same study also runs without privacy.
         progress: Is called with each closed round.
         workers: As in `simulate`.
+        ray_address: As in `simulate`.
 
     Raises:
         CloisterError: Any error that ends the study; closed rounds stay in the folder.
     """
+    from cloister.simulation.early import check_engine, check_workers
+
+    check_engine(recipe, engine)
+    check_workers(recipe, engine, workers)
+    # Before torch is loaded, because Ray and its processes start meanwhile.
+    with ray_of(engine, ray_address, recipe.machine.device) as ray:
+        return _run_study(recipe, run, engine, twin, progress, workers, ray)
+
+
+def _run_study(
+    recipe: Recipe,
+    run: RunDirectory,
+    engine: EngineName,
+    twin: bool,
+    progress: Progress | Events | None,
+    workers: int | None,
+    ray: RayPlaces | None,
+) -> Result:
     from cloister.api.run_result import Result
     from cloister.recipe import warnings
     from cloister.server.tracking import metrics_row
@@ -176,18 +203,19 @@ def run_study(
 
         events = simulation.Events(on_round=on_round, on_warning=noted.append)
     runner = simulate_with_twin if twin and recipe.privacy.enabled else simulation.simulate
-    return Result(runner(recipe, run, engine, events, workers), tuple(noted))
+    return Result(runner(recipe, run, engine, events, workers, ray=ray), tuple(noted))
 
 
-def _check_options(engine: object, progress: object) -> None:
+def _check_options(engine: object, progress: object, ray_address: object) -> None:
     """Refuses at once options that would only fail after the first round.
 
     Raises:
-        UsageError: The engine is unknown, or `progress` cannot be called.
+        UsageError: The engine is unknown, has no Ray at an address, or `progress` cannot be called.
     """
     known = get_args(EngineName)
     if engine not in known:
         raise UsageError(f"engine: {shortened(engine)} given; {' or '.join(known)} is needed")
+    check_ray_address("ray_address", ray_address, str(engine))
     if progress is None or callable(progress) or hasattr(progress, "on_round"):
         return
     raise UsageError(

@@ -39,6 +39,8 @@ Examples:
 
     cloister simulate study.toml --workers 4
 
+    cloister simulate study.toml --engine ray --ray-address 10.0.0.5:6379
+
     cloister simulate --resume --out runs/bank
 
     cloister simulate next.toml --from runs/bank --set data.old_test=test.jsonl --out runs/next
@@ -47,6 +49,16 @@ Examples:
 
     cloister simulate study.toml --seeds 3 --sweep privacy.epsilon=1,3,8 --out runs/sweep
 """
+
+
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="With --engine ray: a Ray that runs already and has a node on this machine. Absent: "
+        "that of RAY_ADDRESS in the environment, else one is started here.",
+    ),
+]
 
 
 class EngineName(StrEnum):
@@ -65,8 +77,9 @@ def simulate(
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a field; may be repeated."),
     ] = None,
     engine: Annotated[
-        EngineName, typer.Option(help="This machine's cores, or Flower's runtime on Ray.")
+        EngineName, typer.Option(help="This machine's cores, or the nodes of a Ray.")
     ] = EngineName.LOCAL,
+    ray_address: RayAddress = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -142,6 +155,9 @@ def simulate(
 ) -> None:
     """Run a federated study on this machine."""
     from cloister.recipe import read_recipe, read_run_recipe, warnings
+    from cloister.simulation.ray_nodes import check_ray_address
+
+    check_ray_address("--ray-address", ray_address, engine.value)
 
     if folds is not None:
         from cloister.simulation.folds import check_folds
@@ -173,6 +189,7 @@ def simulate(
             sweeps or [],
             seeds or 1,
             engine=engine.value,
+            ray_address=ray_address,
             out=out,
             folds=folds,
             is_verbose=is_verbose,
@@ -245,7 +262,7 @@ def simulate(
     )
     try:
         with display:
-            result = run_study(study, run, engine.value, with_twin, events, workers)
+            result = run_study(study, run, engine.value, with_twin, events, workers, ray_address)
     except (UsageError, BadFileError, RefusedError) as error:
         if resume:
             error.add_note(_after_resume(folder, display.closed_rounds))

@@ -197,7 +197,8 @@ def policy_check(
         return
     typer.echo(
         f"{file.site.name} joins: {promised}.\n"
-        f"It is {counted(plan.num_rounds, 'round')} of {counted(plan.local_steps, 'step')}."
+        f"It is {counted(plan.num_rounds, 'round')} of "
+        + ("votes." if plan.votes else f"{counted(plan.local_steps, 'step')}.")
     )
     if plan.evaluations is not None:
         typer.echo(
@@ -231,8 +232,9 @@ def _message_bytes(file: SiteFile, study: Recipe) -> int:
     from cloister.deployment.site.opened_site import accepted_plan, site_workspace
 
     workspace = site_workspace(file, study)
-    accepted_plan(file, study, workspace)
-    return encoded_length(workspace.whole.shapes, "float32")
+    plan = accepted_plan(file, study, workspace)
+    sent = workspace.whole.shapes if plan.votes is None else dict(plan.message)
+    return encoded_length(sent, "float32")
 
 
 @budget.command("show")

@@ -24,6 +24,7 @@ def sweep(
     seeds: int,
     *,
     engine: Literal["local", "ray"],
+    ray_address: str | None = None,
     out: Path | None,
     folds: int | None = None,
     is_verbose: bool,
@@ -37,6 +38,7 @@ def sweep(
     from cloister.simulation.compare import compare
     from cloister.simulation.early import refuse_early
     from cloister.simulation.folds import folds_note
+    from cloister.simulation.ray_nodes import ray_of
     from cloister.simulation.sweep import (
         Planned,
         open_sweep,
@@ -82,10 +84,12 @@ def sweep(
             on_untrained=display.on_untrained,
         )
         with display:
-            simulate(one.recipe, place, engine, events)
+            simulate(one.recipe, place, engine, events, ray=ray)
 
+    device = planned.runs[0].recipe.machine.device
     try:
-        skipped = run_sweep(planned, opened, run)
+        with ray_of(engine, ray_address, device) as ray:
+            skipped = run_sweep(planned, opened, run)
     except KeyboardInterrupt:
         raise CloisterError(
             f"interrupted; closed rounds are saved in {folder}; the same command continues, with "

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloister.cli.arguments import AsJson
-from cloister.cli.simulate import EngineName
+from cloister.cli.simulate import EngineName, RayAddress
 from cloister.errors import CloisterError, UsageError
 
 if TYPE_CHECKING:
     from cloister.recipe import Recipe
     from cloister.server.run_directory import RunDirectory
+    from cloister.simulation.ray_nodes import RayPlaces
     from cloister.simulation.tuning.search import Search
     from cloister.simulation.tuning.tuning_file import TriedSetting, TuningFile
 
@@ -55,8 +56,9 @@ def tune(
         ),
     ] = None,
     engine: Annotated[
-        EngineName, typer.Option(help="This machine's cores, or Flower's runtime on Ray.")
+        EngineName, typer.Option(help="This machine's cores, or the nodes of a Ray.")
     ] = EngineName.LOCAL,
+    ray_address: RayAddress = None,
     out: Annotated[
         Path | None,
         typer.Option(help="The search's folder, new or to be continued. Absent: runs/NAME-TIME."),
@@ -82,10 +84,12 @@ def tune(
     from cloister.cli.display import Display
     from cloister.recipe import warnings
     from cloister.simulation.early import refuse_early
+    from cloister.simulation.ray_nodes import check_ray_address, ray_of
     from cloister.simulation.tuning.search import plan_search
     from cloister.simulation.tuning.tried_settings import metric_of, open_search, run_search, winner
     from cloister.simulation.tuning.tuned_recipe import data_words
 
+    check_ray_address("--ray-address", ray_address, engine.value)
     planned = plan_search(
         recipe,
         assignments or [],
@@ -121,10 +125,11 @@ def tune(
         display.note(f"trial {trial.number}: {cell}: {score}")
 
     def run(study: Recipe, place: RunDirectory, what: str) -> None:
-        _simulate(study, place, what, engine, is_verbose)
+        _simulate(study, place, what, engine, is_verbose, ray)
 
     try:
-        content = run_search(planned, folder, metric, run, told)
+        with ray_of(engine.value, ray_address, planned.base.machine.device) as ray:
+            content = run_search(planned, folder, metric, run, told)
     except KeyboardInterrupt:
         raise CloisterError(
             f"interrupted; closed trials and rounds are saved in {folder}; the same command "
@@ -140,7 +145,12 @@ def tune(
 
 
 def _simulate(
-    study: Recipe, place: RunDirectory, what: str, engine: EngineName, is_verbose: bool
+    study: Recipe,
+    place: RunDirectory,
+    what: str,
+    engine: EngineName,
+    is_verbose: bool,
+    ray: RayPlaces | None,
 ) -> None:
     """Runs one study of a trial, or continues it."""
     from cloister.cli.display import Display
@@ -158,7 +168,7 @@ def _simulate(
         on_untrained=display.on_untrained,
     )
     with display:
-        simulate(study, place, engine.value, events)
+        simulate(study, place, engine.value, events, ray=ray)
 
 
 def _write(

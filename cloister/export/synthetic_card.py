@@ -42,6 +42,12 @@ def _what(facts: SyntheticFacts) -> str:
 
 def promise_words(facts: SyntheticFacts) -> str:
     """Returns the promise in one sentence, with everything that an ε needs."""
+    unknown = sorted(site for site, one in facts.promises.items() if one is None)
+    if facts.voted and unknown:
+        return (
+            f"ε = ∞: no certificate came of {', '.join(unknown)}, so what was promised there is "
+            "not known"
+        )
     if facts.largest is None and facts.voted:
         return "ε = ∞: a site's votes were charged without a finite ε"
     if facts.largest is None:

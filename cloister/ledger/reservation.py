@@ -26,6 +26,12 @@ class Reservation:
         self._seq = seq
         self._time = time
 
+    @property
+    def place(self) -> tuple[int, str | None]:
+        """Returns the charge's entry and its time, of which another process makes the same right
+        (`simulation.far_files`)."""
+        return self._seq, self._time
+
     def release(self, payload: bytes) -> Released:
         """Writes the release to the ledger; the bytes may leave when this returns.
 

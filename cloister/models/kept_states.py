@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,9 @@ class Filled:
 
     bytes: int = 0
 
+    def __reduce__(self) -> tuple[type[Filled], tuple[()]]:
+        return Filled, ()  # in another process the caches are empty (`KeptStates`)
+
 
 # A cached tensor and its key, as another process gets them.
 Entry = tuple[tuple[bytes, bytes, Fixed], NDArray[np.float32]]
@@ -51,7 +55,7 @@ class KeptStates:
     """Tensors by record, padded length and row counts, up to a size in memory.
 
     Nothing is evicted one by one: every record is drawn equally often, so older states are as
-    useful as newer ones.
+    useful as newer ones. Sent to another process, it is empty there.
 
     Args:
         filled: The memory in use, shared with other caches of the same limit; None: its own.
@@ -70,6 +74,9 @@ class KeptStates:
         self._own = 0
         self._fixed: dict[Fixed, None] = {}  # those of the states, in order of their first use
         self.made_with = b""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_states": {}, "_fixed": {}, "_own": 0}
 
     def get(
         self, record: Read, fixed: Fixed = ANY_LENGTH, *, takes_any: bool = False

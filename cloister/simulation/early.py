@@ -17,6 +17,7 @@ from cloister.models.config import base_problem
 from cloister.plugins import is_of_this_process
 from cloister.recipe import Recipe
 from cloister.simulation.plans import plans_of
+from cloister.simulation.ray_nodes import check_installed
 from cloister.simulation.recipe_checks import check_recipe
 from cloister.training.machine import MOST_PROCESSES
 
@@ -80,14 +81,11 @@ def check_engine(recipe: Recipe, engine: Literal["local", "ray"]) -> None:
     """Refuses an engine that cannot run a study.
 
     Raises:
-        UsageError: Sites would run in several processes, but share noise, have several processes
-            each, or need a task that exists in this process only.
+        UsageError: Ray is not installed; or sites would run in other processes, but have several
+            processes each, or need a task that exists in this process only.
     """
-    if engine == "ray" and recipe.privacy.sharing(recipe.data.sites) is not None:
-        raise UsageError(
-            'privacy.noise: "shared" keeps each site\'s keys in one process, but Ray runs a site '
-            "in several; use --engine local"
-        )
+    if engine == "ray":
+        check_installed()
     if engine == "ray" and recipe.machine.processes:
         raise UsageError(
             f"machine.processes: {recipe.machine.processes} given with --engine ray, each of "

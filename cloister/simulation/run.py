@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -27,12 +28,15 @@ from cloister.server.run_directory import RunDirectory
 from cloister.server.study import ServerStudy
 from cloister.server.unused_run import held
 from cloister.simulation.early import check_engine, check_workers
-from cloister.simulation.engines import Engine, run_local, run_ray
+from cloister.simulation.engines import Engine, run_apps
 from cloister.simulation.finish import write_results
 from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.local_grid import LocalGrid
 from cloister.simulation.open_ledgers import OpenLedgers
 from cloister.simulation.personal import site_models
+from cloister.simulation.ray_grid import ray_grid
+from cloister.simulation.ray_nodes import RayPlaces, ray_of
+from cloister.simulation.ray_plan import RayPlan, plan_of_ray
 from cloister.simulation.result import RunResult
 from cloister.simulation.site_app import site_app
 from cloister.simulation.stated_proofs import prove_gradients
@@ -82,6 +86,7 @@ def simulate(
     workers: int | None = None,
     *,
     hands_over: bool = False,
+    ray: RayPlaces | None = None,
 ) -> RunResult:
     """Runs a study, or continues it after its last closed round.
 
@@ -94,6 +99,8 @@ def simulate(
             the work that there is (`worker_plan`).
         hands_over: Whether workers leave this process what they cached of the sites' records, for
             a plain twin (`models.handed_states`).
+        ray: The Ray that runs the sites of the engine `ray`; None: that of `RAY_ADDRESS`, else one
+            is started for this run.
 
     Returns:
         The result of the run.
@@ -103,39 +110,37 @@ def simulate(
     """
     check_engine(recipe, engine)
     check_workers(recipe, engine, workers)
-    with held(run.path):
-        return _simulate(recipe, run, engine, events or Events(), workers, hands_over)
+    made = ray_of(engine, None, recipe.machine.device) if ray is None else nullcontext(ray)
+    with held(run.path), made as found:
+        return _simulate(recipe, run, events or Events(), workers, hands_over, found)
 
 
 def _simulate(
     recipe: Recipe,
     run: RunDirectory,
-    engine: Engine,
     events: Events,
     workers: int | None,
     hands_over: bool,
+    ray: RayPlaces | None,
 ) -> RunResult:
-    coordinator = open_coordinator(recipe, run, events, workers if engine == "local" else 1)
+    coordinator = open_coordinator(recipe, run, events, workers, ray)
     final: list[ServerState] = []
     server_app = make_server_app(lambda context: coordinator.study(), final.append)
-    # Ray's workers prepare the study themselves, once each: it is not sent to them.
-    prepared = coordinator.simulated if engine == "local" else None
-    sites = SimulatedSites(recipe, run.path / "ledgers", prepared, coordinator.opened)
+    ledgers = run.path / "ledgers"
+    sites = SimulatedSites(recipe, ledgers, coordinator.simulated, coordinator.opened)
     events.on_stage("training")
-    if engine == "local":
-        _run_here(server_app, sites, coordinator, hands_over)
-    else:
-        run_ray(server_app, site_app(sites), len(coordinator.simulated.names))
+    _run_sites(server_app, sites, coordinator, hands_over, ray)
     return coordinator.finish(final[0])
 
 
-def _run_here(
+def _run_sites(
     server_app: ServerApp,
     sites: SimulatedSites,
     coordinator: SimulatedCoordinator,
     hands_over: bool,
+    ray: RayPlaces | None,
 ) -> None:
-    """Runs the apps with sites in this process or its workers.
+    """Runs the apps with sites in this process, its workers or those of a Ray.
 
     Raises:
         CloisterError: The error of a site, which is a better message than "did not answer"; or any
@@ -144,12 +149,19 @@ def _run_here(
     count, on_step = len(coordinator.simulated.names), coordinator.events.on_step
     failures: list[Exception] = []
     try:
-        if coordinator.workers is None:
+        if isinstance(coordinator.workers, RayPlan):
+            assert ray is not None
+            workspace = coordinator.coordinator.workspace
+            with ray_grid(
+                ray, coordinator.workers, sites, coordinator.simulated, workspace, failures.append
+            ) as on_ray:
+                run_apps(server_app, on_ray)
+        elif coordinator.workers is None:
             app = site_app(sites, on_step, failures.append)
-            run_local(server_app, LocalGrid(app, count))
+            run_apps(server_app, LocalGrid(app, count))
         else:
             with worker_grid(coordinator.workers, sites, count, on_step, failures.append) as grid:
-                run_local(server_app, grid)
+                run_apps(server_app, grid)
                 if hands_over:
                     grid.hand_over(partial(take_piece, coordinator.coordinator.workspace.network))
     except QuorumError:
@@ -160,7 +172,11 @@ def _run_here(
 
 
 def open_coordinator(
-    recipe: Recipe, run: RunDirectory, events: Events | None = None, workers: int | None = 1
+    recipe: Recipe,
+    run: RunDirectory,
+    events: Events | None = None,
+    workers: int | None = 1,
+    ray: RayPlaces | None = None,
 ) -> SimulatedCoordinator:
     """Loads data and model and, with privacy, proves that no record changes another's gradient.
 
@@ -169,6 +185,7 @@ def open_coordinator(
         run: Its folder.
         events: The callbacks.
         workers: Number of processes that will run the sites; None: it is decided here.
+        ray: The Ray that will run the sites; None: this machine does.
 
     Raises:
         CloisterError: Any error that makes the study impossible, before any training.
@@ -190,7 +207,11 @@ def open_coordinator(
         check_replies(workspace.network, workspace.task, workspace.tokenizer, recipe.model.base)
     for warning in check_records(simulated):
         events.on_warning(warning)
-    plan = plan_workers(simulated, workspace, workers)
+    plan: WorkerPlan | RayPlan | None
+    if ray is None:
+        plan = plan_workers(simulated, workspace, workers)
+    else:
+        plan = plan_of_ray(simulated, workspace, ray)
     if plan is not None:
         events.on_base(str(plan))
     if not run.heads():
@@ -260,7 +281,7 @@ class SimulatedCoordinator:
     coordinator: Coordinator
     events: Events
     opened: OpenLedgers
-    workers: WorkerPlan | None = None
+    workers: WorkerPlan | RayPlan | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property

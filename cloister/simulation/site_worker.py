@@ -35,16 +35,17 @@ import sys
 import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from flwr.app import Message
 
 from cloister.errors import CloisterError
 from cloister.models.handed_states import StatesPiece, pieces_of
+from cloister.simulation.far_files import FarAnswer, FarCall, FarFiles
 from cloister.simulation.local_grid import LocalGrid
 from cloister.simulation.site_app import site_app
 from cloister.simulation.study import SimulatedSites, workspace_of
@@ -59,12 +60,15 @@ class WorkerSetup:
         num_sites: Number of sites of the study.
         threads: Threads of torch.
         processes: Number of workers.
+        is_far: Whether the run's process is on another machine, and keeps the sites' files
+            (`far_files`).
     """
 
     sites: SimulatedSites
     num_sites: int
     threads: int
     processes: int
+    is_far: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,18 @@ class RunEnding:
     error: Exception
 
 
-Said = SiteAnswer | Stepped | SiteError | RunEnding | StatesPiece | HandedOver | logging.LogRecord
+Said = (
+    SiteAnswer
+    | Stepped
+    | SiteError
+    | RunEnding
+    | StatesPiece
+    | HandedOver
+    | FarCall
+    | logging.LogRecord
+)
+# What a worker is told: messages to its sites, and the answers to what it asks.
+Told = Message | HandOver | FarAnswer
 
 
 def serve(questions: Connection, answers: Connection, setup: WorkerSetup) -> None:
@@ -113,9 +128,17 @@ def serve(questions: Connection, answers: Connection, setup: WorkerSetup) -> Non
         answers.send(Stepped())
 
     def on_error(error: Exception) -> None:
-        answers.send(SiteError(_portable(error)))
+        answers.send(SiteError(portable(error)))
 
-    grid = LocalGrid(site_app(setup.sites, on_step, on_error), setup.num_sites)
+    def ask(call: FarCall) -> Any:
+        answers.send(call)
+        found: FarAnswer = questions.recv()  # no message comes before the open one is answered
+        if found.error is not None:
+            raise found.error
+        return found.value
+
+    sites = replace(setup.sites, opened=FarFiles(ask)) if setup.is_far else setup.sites
+    grid = LocalGrid(site_app(sites, on_step, on_error), setup.num_sites)
     while True:
         try:
             message = questions.recv()
@@ -130,11 +153,11 @@ def serve(questions: Connection, answers: Connection, setup: WorkerSetup) -> Non
         try:
             said: Said = SiteAnswer(grid.answer(message))
         except Exception as error:
-            said = RunEnding(_portable(error))
+            said = RunEnding(portable(error))
         answers.send(said)
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """Returns an error, or one with its text if it cannot be sent (`errors.MisfitError`)."""
     try:
         found = pickle.loads(pickle.dumps(error))
@@ -190,7 +213,7 @@ def end_after(work: Callable[[], None], answers: Connection) -> None:
             code = 0
         except Exception as error:
             with suppress(OSError):  # the coordinator's process is gone
-                answers.send(RunEnding(_portable(error)))
+                answers.send(RunEnding(portable(error)))
         finally:
             os._exit(code)
 

@@ -28,14 +28,24 @@ def prove_gradients(
         PreflightError: A check failed.
         BadFileError: The file cannot be written.
     """
+    found = proofs_of(simulated, workspace)
+    content = json.dumps([one.to_json() for one in found], indent=2)
+    try:
+        write_whole(run.path / PROOF, content.encode())
+    except OSError as error:
+        raise bad_file(error, "written") from error
+    return found
+
+
+def proofs_of(simulated: SimulatedStudy, workspace: Workspace) -> list[KnownProof]:
+    """Returns a proof for each different plan of the sites, which this process then knows.
+
+    Raises:
+        PreflightError: A check failed.
+    """
     training = on_machine(simulated.recipe.training, simulated.recipe.machine)
     found: dict[str, KnownProof] = {}
     for plan in simulated.plans.values():
         one = known_or_proven(workspace, plan, training)
         found.setdefault(one.proof.key, one)
-    content = json.dumps([one.to_json() for one in found.values()], indent=2)
-    try:
-        write_whole(run.path / PROOF, content.encode())
-    except OSError as error:
-        raise bad_file(error, "written") from error
     return list(found.values())

@@ -7,7 +7,7 @@ same study without sending anything.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +18,6 @@ from cloister.adapter.factor_pairs import cut_shapes
 from cloister.client.admission import Admitted, admit
 from cloister.client.app import Identity
 from cloister.client.banding import PURPOSE, Banding
-from cloister.client.personal import PersonalAdapter
 from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.data.census import Census, census
@@ -28,8 +27,6 @@ from cloister.data.records import Record
 from cloister.data.source import OLD_TEST
 from cloister.data.step_log import couples_units
 from cloister.errors import DataError
-from cloister.ledger.ledger import key_file
-from cloister.ledger.signing import load_key, public_hex
 from cloister.ledger.stated import COUPLED
 from cloister.ledger.unit_key import UnitKey, unit_key
 from cloister.names import is_name
@@ -41,7 +38,7 @@ from cloister.server.public_center import with_public_center
 from cloister.simulation.folds import held_out
 from cloister.simulation.held_apart import held_apart
 from cloister.simulation.kept import by_content
-from cloister.simulation.open_ledgers import OpenLedgers
+from cloister.simulation.open_ledgers import OpenLedgers, SiteFiles
 from cloister.simulation.partition import partition
 from cloister.simulation.plans import plans_of
 from cloister.simulation.policies import simulated_budget, simulated_policy
@@ -75,6 +72,7 @@ class SimulatedStudy:
         marks: Units' marks by site and key, once `banding_of` was called.
         held_out: By site, the records that are not trained on (`data.held_out_share`); empty if
             none are.
+        workspace: The workspace that another process sent with it; None: this process opens one.
     """
 
     recipe: Recipe
@@ -88,11 +86,31 @@ class SimulatedStudy:
     held_out: Mapping[str, list[Record]] = field(default_factory=dict)
     scored: dict[str, EncodedUnits] = field(default_factory=dict, compare=False, repr=False)
     marks: dict[tuple[str, UnitKey], Marks] = field(default_factory=dict, compare=False, repr=False)
+    workspace: Workspace | None = field(default=None, compare=False, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Returns the sites' names in order; Flower's partition id is the index in it."""
         return tuple(self.sites)
+
+    def part(self, names: Collection[str]) -> SimulatedStudy:
+        """Returns the study with the records of some sites alone, encoded, for the process that
+        runs them; the public sets, which the coordinator scores, are left out."""
+        none: list[Record] = []
+        for name in names:
+            units_of(self, name)
+            held_out_of(self, name)
+        return dataclasses.replace(
+            self,
+            sites={name: own if name in names else none for name, own in self.sites.items()},
+            held_out={name: own for name, own in self.held_out.items() if name in names},
+            test=none,
+            validation=none,
+            old_test=none,
+            encoded={name: units for name, units in self.encoded.items() if name in names},
+            scored={name: units for name, units in self.scored.items() if name in names},
+            marks={},
+        )
 
     def census(self) -> Census:
         """Counts the sites' privacy units; a person at two sites is a unit of each."""
@@ -178,6 +196,8 @@ def workspace_of(study: SimulatedStudy) -> Workspace:
     Raises:
         CloisterError: The base cannot be found or does not fit.
     """
+    if study.workspace is not None:
+        return study.workspace
     recipe = study.recipe
     # The key has only the fields that a workspace depends on, so that other studies share it.
     return _open(
@@ -308,13 +328,13 @@ class SimulatedSites:
         ledgers: Folder of the sites' ledgers.
         prepared: The study that the run prepared; None in another process, which prepares it from
             the recipe.
-        opened: Opens the ledgers.
+        opened: Opens the ledgers and what stands beside them.
     """
 
     recipe: Recipe
     ledgers: Path
     prepared: SimulatedStudy | None = None
-    opened: OpenLedgers = field(default_factory=OpenLedgers)
+    opened: SiteFiles = field(default_factory=OpenLedgers)
 
     def __call__(self, context: Context) -> tuple[Site, Workspace]:
         """Returns the site of `partition-id`, and this process's workspace."""
@@ -338,10 +358,10 @@ class SimulatedSites:
             unit=plan.unit,
             ledger=ledger,
             seed=self.recipe.study.seed,
-            personal=PersonalAdapter.beside(path, digest)
+            personal=self.opened.personal(path, digest)
             if workspace.kept or self.recipe.training.personal
             else None,
-            optimizer=PersonalAdapter.of_optimizer(path, digest)
+            optimizer=self.opened.optimizer(path, digest)
             if kept_moments(self.recipe.training)
             else None,
             rank=rank_of(study, name),
@@ -366,4 +386,4 @@ class SimulatedSites:
     def _partners(self, study: SimulatedStudy, name: str) -> tuple[str, ...]:
         """Returns the public keys of the other sites' ledgers."""
         others = (self.ledgers / f"{other}.ledger" for other in study.names if other != name)
-        return tuple(public_hex(load_key(key_file(ledger))) for ledger in others)
+        return tuple(self.opened.public_key(ledger) for ledger in others)

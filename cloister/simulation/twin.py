@@ -10,6 +10,7 @@ from cloister.recipe import Recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.engines import Engine
 from cloister.simulation.finish import ending_of, write_result
+from cloister.simulation.ray_nodes import RayPlaces
 from cloister.simulation.result import RunResult
 from cloister.simulation.run import Events, simulate
 from cloister.simulation.study import prepare, workspace_of
@@ -42,6 +43,8 @@ def simulate_with_twin(
     engine: Engine = "local",
     events: Events | None = None,
     workers: int | None = None,
+    *,
+    ray: RayPlaces | None = None,
 ) -> RunResult:
     """Runs a study, then its plain twin in the run's `twin/`, and puts both on the card.
 
@@ -51,6 +54,7 @@ def simulate_with_twin(
         engine: The engine that runs the sites.
         events: The callbacks, for both runs.
         workers: As in `simulate`, for both runs.
+        ray: As in `simulate`, for both runs.
 
     Raises:
         UsageError: There is no public test set, on which both could be compared.
@@ -62,12 +66,12 @@ def simulate_with_twin(
             "compared; leave it out, or name data.test"
         )
     events = events or Events()
-    result = simulate(recipe, run, engine, events, workers, hands_over=True)
+    result = simulate(recipe, run, engine, events, workers, hands_over=True, ray=ray)
     twin = plain_twin(recipe)
     folder = run.path / "twin"
     events.on_stage(STAGE)
     twin_run = RunDirectory.reopen(folder) if folder.exists() else RunDirectory.create(folder, twin)
-    plain = simulate(twin, twin_run, engine, events, workers)
+    plain = simulate(twin, twin_run, engine, events, workers, ray=ray)
     both = dataclasses.replace(
         result, plain_test=plain.test, seconds=result.seconds + plain.seconds
     )

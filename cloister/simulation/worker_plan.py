@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 import torch
 
@@ -60,6 +61,14 @@ class WorkerPlan:
     def device_of(self, worker: int) -> str:
         """Returns `machine.device` of a worker."""
         return f"cuda:{worker}" if self.kind == "cuda" else self.kind
+
+
+class Threaded(Protocol):
+    """A plan of workers."""
+
+    @property
+    def threads(self) -> int:
+        """Returns the number of torch's threads in each."""
 
 
 def plan_workers(
@@ -124,17 +133,22 @@ def operations(study: SimulatedStudy, workspace: Workspace) -> float:
     backbone = workspace.network.backbone
     tables = {id(m.weight) for m in backbone.modules() if isinstance(m, torch.nn.Embedding)}
     weights = sum(p.numel() for p in backbone.parameters() if id(p) not in tables)
-    tokens = 0.0
+    return 2.0 * weights * sum(tokens_of(study))
+
+
+def tokens_of(study: SimulatedStudy) -> list[float]:
+    """Estimates the tokens of each site's records, by partition."""
+    found = []
     for name in study.names:
         units = units_of(study, name).units
         some = list(islice(units, _LOOKED_AT))
         read = sum(len(example.input_ids) for unit in some for example in unit)
-        tokens += read * len(units) / max(len(some), 1)
-    return 2.0 * weights * tokens
+        found.append(read * len(units) / max(len(some), 1))
+    return found
 
 
 @contextmanager
-def threads_of(plan: WorkerPlan | None) -> Iterator[None]:
+def threads_of(plan: Threaded | None) -> Iterator[None]:
     """Gives torch the number of threads of one worker, so that a proof holds for the workers.
 
     Args:

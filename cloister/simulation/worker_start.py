@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +15,18 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
 
-from flwr.app import Message
+import torch
 
 from cloister.errors import CloisterError
-from cloister.simulation.site_worker import HandOver, Said, WorkerSetup, run_as_fork
+from cloister.simulation.site_worker import (
+    RunEnding,
+    Said,
+    Told,
+    WorkerSetup,
+    portable,
+    run_as_fork,
+    serve,
+)
 from cloister.simulation.study import SimulatedSites
 from cloister.simulation.worker_plan import WorkerPlan
 
@@ -55,16 +64,32 @@ class ForkedChild:
         return self._code
 
 
+class _ThreadChild:
+    """A thread of this process; it ends after the message that it answers."""
+
+    def __init__(self, thread: threading.Thread) -> None:
+        self._thread = thread
+
+    def kill(self) -> None:
+        """Does nothing: a thread cannot be killed; its process is, or it ends by itself."""
+
+    def wait(self) -> int:
+        """Waits for its end."""
+        self._thread.join()
+        return 0
+
+
 @dataclass
 class SiteWorker:
     """A worker process, seen from the coordinator's.
 
     Attributes:
-        name: For messages: `worker 2 of 4`.
+        name: For messages: `worker 2 of 4 (--workers)`.
         questions: Where messages to its sites go.
         answers: Where it says something (`site_worker.Said`).
         child: The process.
         lifeline: A file descriptor; the worker ends when it is closed.
+        advice: What helps if memory ran out, for messages.
     """
 
     name: str
@@ -72,9 +97,10 @@ class SiteWorker:
     answers: Connection
     child: WorkerChild
     lifeline: int
+    advice: str = "--resume --out RUN), with fewer --workers"
 
-    def ask(self, message: Message | HandOver) -> None:
-        """Sends a message to one of its sites, or asks for what it cached.
+    def ask(self, message: Told) -> None:
+        """Sends a message to one of its sites, asks for what it cached, or answers a question.
 
         Raises:
             CloisterError: The process ended.
@@ -117,9 +143,9 @@ class SiteWorker:
             how = f"by {signal.Signals(-code).name}"
             how += ", as when memory runs out" if code == -signal.SIGKILL else ""
         return CloisterError(
-            f"{self.name} (--workers) ended {how} before its sites had answered; closed rounds are "
-            "saved, and what its sites charged stays charged: resume the run (cloister simulate "
-            "--resume --out RUN), with fewer --workers if memory ran out"
+            f"{self.name} ended {how} before its sites had answered; closed rounds are saved, and "
+            "what its sites charged stays charged: resume the run (cloister simulate "
+            f"{self.advice} if memory ran out"
         )
 
 
@@ -137,10 +163,10 @@ def start_workers(plan: WorkerPlan, sites: SimulatedSites, num_sites: int) -> li
     started: list[SiteWorker] = []
     try:
         for number in range(plan.processes):
-            name = f"worker {number + 1} of {plan.processes}"
+            name = f"worker {number + 1} of {plan.processes} (--workers)"
             if plan.is_forked:
                 setup = WorkerSetup(sites, num_sites, plan.threads, plan.processes)
-                started.append(_forked(name, setup))
+                started.append(forked(name, setup))
             else:
                 own = _placed(sites, plan, number)
                 setup = WorkerSetup(own, num_sites, plan.threads, plan.processes)
@@ -218,7 +244,12 @@ class _Pipes:
         return SiteWorker(name, self.ask, self.answers, child, self.lifeline)
 
 
-def _forked(name: str, setup: WorkerSetup) -> SiteWorker:
+def forked(name: str, setup: WorkerSetup) -> SiteWorker:
+    """Starts a worker that is a fork of this process.
+
+    Raises:
+        OSError: The system starts no more processes.
+    """
     pipes = _Pipes.made()
 
     def start() -> ForkedChild:
@@ -234,6 +265,24 @@ def _forked(name: str, setup: WorkerSetup) -> SiteWorker:
         return ForkedChild(pid)
 
     return pipes.of(name, start)
+
+
+def in_a_thread(name: str, setup: WorkerSetup) -> SiteWorker:
+    """Starts a worker that is a thread of this process, which does nothing else."""
+    pipes = _Pipes.made()
+
+    def work() -> None:
+        torch.set_num_threads(setup.threads)
+        with pipes.asked, pipes.given:
+            try:
+                serve(pipes.asked, pipes.given, setup)
+            except Exception as error:
+                pipes.given.send(RunEnding(portable(error)))
+
+    thread = threading.Thread(target=work, name="sites", daemon=True)
+    thread.start()
+    os.close(pipes.alive)
+    return SiteWorker(name, pipes.ask, pipes.answers, _ThreadChild(thread), pipes.lifeline)
 
 
 def _anew(name: str, setup: WorkerSetup) -> SiteWorker:

@@ -11,7 +11,8 @@ noised counts: post-processing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +34,13 @@ class Voted:
 
     Attributes:
         texts: The texts after the last round, with their labels.
-        received: What each site sent.
+        received: What each site sent, also in a round whose sum was lost.
+        counted: By site, in how many rounds its votes were in the sum.
     """
 
     texts: tuple[CandidateText, ...]
     received: tuple[Received, ...]
+    counted: Mapping[str, int]
 
 
 def run_rounds(
@@ -63,7 +66,7 @@ def run_rounds(
         BadFileError: A file in the folder is damaged, or cannot be written.
     """
     received, votes, seed = list[Received](), study.votes, study.recipe.study.seed
-    labels, voted = study.recipe.task.labels, 0
+    labels, by_site = study.recipe.task.labels, Counter[str]()
     texts: list[CandidateText] = []
     for number in range(1, votes.rounds + 1):
         kept = KeptRound(folder, number, votes.candidates, labels)
@@ -79,7 +82,7 @@ def run_rounds(
             counted = ask(number, candidates)
             kept.keep_counted(counted)
         received += counted.received
-        voted += counted.sites
+        by_site.update(one.site for one in counted.received if counted.sites)
         on_round(number, counted)
         if kept.is_followed(votes.rounds):
             continue
@@ -93,9 +96,9 @@ def run_rounds(
                 seed=seed,
                 generator=generator,
             )
-    if not voted:
+    if not by_site:
         raise CloisterError(
             "no votes came in any round: each site had charged it and was interrupted before its "
             "release, or has no budget for it; begin another run, with a budget for it"
         )
-    return Voted(tuple(texts), tuple(received))
+    return Voted(tuple(texts), tuple(received), by_site)

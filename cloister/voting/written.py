@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,7 +56,6 @@ def write_records(
     rows = [one for one in voted.texts if chosen.keeps(one.text, one.label)]
     if not rows:
         raise CloisterError("no record is left of the last round's texts; ask for more candidates")
-    by_site = Counter(one.site for one in voted.received)
     with new_file(out) as (writer, temporary):
         for one in rows:
             writer.add({"text": one.text, "label": one.label}, out.name)
@@ -77,7 +75,7 @@ def write_records(
             sampling=_how(study, plans, vectors),
             dropped=dict(sorted(chosen.dropped.items())),
             created=datetime.now(UTC).date().isoformat(),
-            voted={name: by_site[name] for name in plans},
+            voted={name: voted.counted.get(name, 0) for name in plans},
         )
         on_content(temporary.read_bytes())
         return write_beside(out, facts, publication)

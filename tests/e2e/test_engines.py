@@ -4,10 +4,8 @@ import gc
 import importlib
 import json
 import os
-import socket
 import subprocess
 import sys
-import threading
 import time
 import tomllib
 import warnings
@@ -16,25 +14,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import flwr.simulation
+import psutil
 import pytest
-from flwr.app import Context, Message, RecordDict, UserConfig
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid, ServerApp
+from flwr.app import Context, RecordDict, UserConfig
 
 from cloister.adapter.tensors import Adapter
 from cloister.cli.main import run as cloister
-from cloister.errors import CloisterError, UsageError
+from cloister.errors import CloisterError
+from cloister.ledger.ledger import Ledger
 from cloister.recipe import parse_recipe
+from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
-from cloister.simulation.engines import Engine, run_ray
+from cloister.simulation import ray_plan
+from cloister.simulation.engines import Engine
+from cloister.simulation.far_files import FarAnswer, FarCall, KeptHere
 from cloister.simulation.local_grid import SERVER_NODE, LocalGrid
+from cloister.simulation.ray_nodes import ray_places
 from cloister.simulation.run import Events, simulate
 from cloister.simulation.study import prepare, workspace_of
 from cloister.strategies.strategy import ServerState
 from tests.support.ports import free_port
 from tests.support.processes import family
-from tests.support.studies import small_assignments
+from tests.support.studies import small_assignments, write_notes
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,191 +74,130 @@ def local(assignments: list[str], tmp_path_factory: pytest.TempPathFactory) -> A
     return adapter
 
 
-def simulated(assignments: list[str], out: Path) -> int:
-    """What `cloister simulate --engine ray` gives, run here, where torch is loaded."""
-    sets = [argument for a in assignments for argument in ("--set", a)]
-    words = ["simulate", *sets, "--engine", "ray", "--no-twin", "--json", "--out", str(out)]
-    return cloister(words)
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Flower's simulation runtime without Ray's processes; what each run asked of it.
-
-    As there, the ServerApp has a thread and its error becomes another, and the ClientApp gets to
-    each message as Ray's bytes.
-    """
-    from ray import cloudpickle
-
-    asked: list[dict[str, Any]] = []
-
-    def run_simulation(
-        *,
-        server_app: ServerApp,
-        client_app: ClientApp,
-        num_supernodes: int,
-        backend_config: dict[str, Any],
-    ) -> None:
-        asked.append(backend_config)
-        pickled = cloudpickle.dumps(client_app)
-        errors: list[BaseException] = []
-
-        def answered(message: Message, context: Context) -> Message:
-            reply: Message = cloudpickle.loads(pickled)(message, context)
-            return reply
-
-        def serve() -> None:
-            try:
-                grid = LocalGrid(answered, num_supernodes)  # type: ignore[arg-type]
-                server_app(grid=grid, context=context)
-            except BaseException as error:
-                errors.append(error)
-
-        context = Context(SERVER_NODE, SERVER_NODE, {}, RecordDict(), {})
-        thread = threading.Thread(target=serve)
-        thread.start()
-        thread.join()
-        if errors:
-            raise RuntimeError("Exception in ServerApp thread")
-
-    monkeypatch.setattr(flwr.simulation, "run_simulation", run_simulation)
-    return asked
-
-
-def test_what_ray_s_workers_get_gives_the_local_engine_s_adapter(
-    assignments: list[str],
-    local: Adapter,
-    tmp_path: Path,
-    here: list[dict[str, Any]],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert simulated(assignments, tmp_path / "run") == 0
-    assert json.loads(capsys.readouterr().out)["rounds"] == 2
-    assert difference(local, final(assignments, tmp_path / "run")) < 1e-6
-    (asked,) = here
-    assert asked["client_resources"]["num_cpus"] == 1
-    assert asked["init_args"]["include_dashboard"] is False
-
-
-def test_what_ends_a_study_on_ray_is_said_in_its_own_words(
-    here: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app, error = ServerApp(), CloisterError("0 of 2 sites take part")
-
-    @app.main()
-    def ends(grid: Grid, context: Context) -> None:
-        raise error
-
-    with pytest.raises(CloisterError) as raised:
-        run_ray(app, ClientApp(), 2)
-    assert raised.value is error
-
-    def broken(**_: object) -> None:
-        raise RuntimeError("no worker came up")
-
-    monkeypatch.setattr(flwr.simulation, "run_simulation", broken)
-    with pytest.raises(CloisterError, match=r"runtime failed: no worker came up"):
-        run_ray(app, ClientApp(), 2)
-    assert len(here) == 1
-
-
-def test_a_ray_with_nodes_elsewhere_is_refused_before_any_work(
-    here: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A site there would find neither its records nor its ledger."""
-    import ray
-
-    nodes = [{"NodeManagerHostname": socket.gethostname(), "Alive": True}]
-    joined: list[str] = []
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda address, **_: joined.append(address))
-    monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    monkeypatch.setattr(ray, "shutdown", lambda: joined.append("left"))
-    app = ServerApp()
-    app.main()(lambda grid, context: None)
-    gone = {"NodeManagerHostname": "gone", "Alive": False}
-    nodes.append(gone)
-    run_ray(app, ClientApp(), 2)
-    assert joined == ["10.0.0.1:6379"]
-    nodes.append({"NodeManagerHostname": "other", "Alive": True})
-    with pytest.raises(UsageError, match=r"nodes on other machines .other.; sites write"):
-        run_ray(app, ClientApp(), 2)
-    assert joined[1:] == ["10.0.0.1:6379", "left"]
-    assert len(here) == 1
-
-    def silent(*_: object, **__: object) -> None:
-        raise ConnectionError("timed out")
-
-    monkeypatch.setattr(ray, "init", silent)
-    with pytest.raises(UsageError, match=r"no Ray can be used there .timed out."):
-        run_ray(app, ClientApp(), 2)
-
-
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A Ray of two nodes on this machine, each with one worker."""
+    """A Ray of two nodes on this machine, each with one CPU, and work for both.
+
+    The run's process is on the first. It writes the ledgers of the second's sites, as it would if
+    that were another machine.
+    """
     import ray
     from ray.cluster_utils import Cluster
 
+    monkeypatch.setattr(ray_plan, "PAYS", 1.0)
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     found.add_node(num_cpus=1)
     found.wait_for_nodes()
-    monkeypatch.setenv("RAY_ADDRESS", found.address)
     yield found
     ray.shutdown()
     found.shutdown()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
-@pytest.mark.nightly  # two nodes of Ray, and a worker on each that loads torch
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray's open files
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_two_nodes_give_the_local_engine_s_adapter_and_one_may_be_killed(
-    assignments: list[str], local: Adapter, tmp_path: Path, cluster: Any
-) -> None:
-    recipe = parse_recipe("", assignments)
-
-    def killed(report: object) -> None:
-        cluster.remove_node(cluster.list_all_nodes()[1], allow_graceful=False)
-
-    place = RunDirectory.create(tmp_path / "run", recipe)
-    with pytest.raises(CloisterError):
-        simulate(recipe, place, "ray", Events(on_round=killed))
-    assert len(place.metrics()) == 1
-    simulate(recipe, place)  # the closed round was saved, and what was charged is skipped
-    cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
-    assert difference(local, run(assignments, "ray", tmp_path / "again")) < 1e-6
-
-
-@pytest.fixture
-def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """So many workers of Ray's, each of which loads torch."""
-    real = flwr.simulation.run_simulation
-
-    def simulation(backend_config: dict[str, Any], **named: Any) -> None:
-        backend_config["init_args"]["num_cpus"] = request.param
-        real(backend_config=backend_config, **named)
-
-    monkeypatch.setattr(flwr.simulation, "run_simulation", simulation)
-    yield
     with warnings.catch_warnings():  # Ray leaves /dev/null open; the next test would be blamed
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
 
 
-@pytest.mark.nightly  # Ray's own processes take half a minute
-@pytest.mark.usefixtures("workers")
-@pytest.mark.parametrize("workers", [1, 2], indirect=True)
-def test_ray_gives_the_local_engine_s_adapter(
-    assignments: list[str], local: Adapter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def fail(cluster: Any, node: Any) -> None:
+    """Ends a node as a power cut does: with all of its processes at once."""
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    for process in (*raylet.children(recursive=True), raylet):
+        process.kill()
+    cluster.remove_node(node, allow_graceful=False)
+
+
+@pytest.mark.nightly  # two nodes of Ray, and a process on each that loads torch
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray's open files
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_two_nodes_give_the_local_engine_s_adapter_and_one_may_be_killed(
+    assignments: list[str],
+    local: Adapter,
+    tmp_path: Path,
+    cluster: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert simulated(assignments, tmp_path / "run") == 0
+    """The second node is killed after its site's charge of round 2 is on disk."""
+    recipe = parse_recipe("", assignments)
+    real, charged = KeptHere.answer, []
+
+    def answer(kept: KeptHere, call: FarCall) -> FarAnswer:
+        found = real(kept, call)
+        charged.extend([call.site] if call.method == "reserve" else [])
+        if len(charged) == 2 and len(cluster.list_all_nodes()) == 2:
+            fail(cluster, cluster.list_all_nodes()[1])
+        return found
+
+    place, told = RunDirectory.create(tmp_path / "run", recipe), []
+    with pytest.MonkeyPatch.context() as patch, ray_places(cluster.address) as nodes:
+        patch.setattr(KeptHere, "answer", answer)
+        with pytest.raises(CloisterError, match=r"the process on .* .Ray. ended before its sites"):
+            simulate(recipe, place, "ray", Events(on_base=told.append), ray=nodes)
+    assert "workers: 2 processes on 2 nodes of Ray, 1 thread each" in told
+    assert len(place.metrics()) == 1
+    (site,) = set(charged)
+    ledger, digest = Ledger(place.ledger(site)), prepare(recipe).recipe.digest()
+    assert ledger.has_charged(digest, 2)
+    assert ledger.release_of(digest, 2) is None
+
+    cluster.wait_for_nodes(timeout=120)  # until Ray has noticed that one is gone
+    with ray_places(cluster.address) as nodes:  # on the node that is left
+        simulate(recipe, place, "ray", ray=nodes)
+    assert len(place.metrics()) == 2
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    assert difference(local, run(assignments, "ray", tmp_path / "again")) == 0.0
+
+
+@pytest.mark.nightly  # Ray's own processes take half a minute
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_thousand_sites_on_two_nodes(tmp_path: Path, cluster: Any) -> None:
+    folder = tmp_path / "many"
+    given = small_assignments(folder)
+    write_notes(folder / "many.jsonl", 2000)
+    recipe = parse_recipe(
+        "",
+        [
+            *given,
+            "privacy.enabled=false",
+            "data.sites=1000",
+            "data.partition=iid",
+            f"data.train='{folder / 'many.jsonl'}'",
+            "training.local_steps=1",
+            "training.expected_batch_size=2",
+            "federation.num_rounds=1",
+        ],
+    )
+    reports: list[RoundReport] = []
+    with ray_places(cluster.address) as nodes:
+        place = RunDirectory.create(tmp_path / "run", recipe)
+        simulate(recipe, place, "ray", Events(on_round=reports.append), ray=nodes)
+    assert len(reports[0].received) == 1000
+    assert reports[0].missing == ()
+
+
+@pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("cores", ["1", "2"])
+def test_ray_gives_the_local_engine_s_adapter(
+    cores: str,
+    assignments: list[str],
+    local: Adapter,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With one core the sites run in a thread of the node's process, with two in its forks."""
+    monkeypatch.setattr(ray_plan, "PAYS", 1.0)
+    monkeypatch.setenv("OMP_NUM_THREADS", cores)
+    sets = [argument for a in assignments for argument in ("--set", a)]
+    words = ["simulate", *sets, "--engine", "ray", "--no-twin", "--json"]
+    assert cloister([*words, "--out", str(tmp_path / "run")]) == 0
     assert json.loads(capsys.readouterr().out)["rounds"] == 2
-    assert difference(local, final(assignments, tmp_path / "run")) < 1e-6
+    assert difference(local, final(assignments, tmp_path / "run")) == 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @dataclass

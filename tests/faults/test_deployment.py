@@ -6,6 +6,7 @@ Processes that load torch cost most, so a study meets several faults, one a roun
 
 import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +22,7 @@ from cloister.deployment.flower import control
 from cloister.deployment.flower.control import BUNDLE
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.deployment.site.status import site_status
+from cloister.export.synthetic_facts import read_facts
 from cloister.ledger.ledger import key_file
 from cloister.ledger.signing import load_key, public_hex
 from cloister.ledger.storage import LedgerFile
@@ -292,6 +294,45 @@ def test_services_end_when_they_are_told_and_no_log_holds_a_record(live: Federat
     assert len(logs) == 3 + 2 * len(SITES)
     for log in logs:  # no text of a record is in any of them
         assert "pain" not in log.read_text()
+
+
+@pytest.mark.nightly
+def test_votes_go_on_whose_executor_is_killed_and_an_agent_dies_in_a_charged_round(
+    tmp_path: Path,
+) -> None:
+    """Over the network: first with noise of each site's own, then under secure aggregation."""
+    with federation(tmp_path, SITES, epsilon="60.0", noise=0.8) as live:
+        know_each_other(live)
+        marker_of(tmp_path / "west", "charged").write_text(LATER)
+        started(live, dying="west")
+        place = live.submit_recipe("votes", live.votes(3))
+        live.wait_closed("votes", 1)
+        kept = (place / "votes" / "votes-001.json").read_bytes()
+        assert live.kill("server", "executor")
+        assert live.wait_ended("votes") is RunStatus.FINISHED, read_run(place).error
+        assert (place / "votes" / "votes-001.json").read_bytes() == kept
+        rows = RunDirectory(place).metrics()
+        assert [row["round"] for row in rows] == [1, 2, 3]
+        assert all(set(row["received"]) == set(SITES) for row in rows)
+        assert check_history(live, "votes") == {"reserved": 9, "released": 9, "counted": 9}
+        facts = read_facts(place / "records" / "synthetic.jsonl")
+        assert facts is not None
+        assert facts.voted == dict.fromkeys(SITES, 3)
+        assert facts.largest is not None
+        for site in SITES:
+            assert (place / "certificates" / f"{site}.certificate.json").is_file()
+        before = check_history(live)
+        marker_of(tmp_path / "west", "charged").unlink()
+        shared = ('noise = "shared"', "missing_sites = 1", "colluding_sites = 0")
+        place = live.submit_recipe("summed", live.votes(2, *shared))
+        assert live.wait_ended("summed") is RunStatus.FINISHED, read_run(place).error
+        rows = RunDirectory(place).metrics()
+        assert set(rows[0]["received"]) == {"east", "north"}
+        after = check_history(live, "summed")
+        reserved, released = (after[what] - before[what] for what in ("reserved", "released"))
+        assert reserved - released == 1  # the round that was cut off is spent for nothing
+        kept = json.loads((place / "votes" / "votes-001.json").read_text())
+        assert kept["sites"] == 2
 
 
 @pytest.mark.nightly

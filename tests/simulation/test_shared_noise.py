@@ -19,7 +19,6 @@ from cloister.errors import (
     QuorumError,
     RecipeError,
     RefusedError,
-    UsageError,
 )
 from cloister.ledger.ledger import Ledger
 from cloister.ledger.storage import LedgerFile
@@ -277,12 +276,6 @@ def test_a_recipe_with_what_does_not_go_together_is_refused(
 ) -> None:
     with pytest.raises(RecipeError, match=said):
         recipe_of(folder, *SHARED, assignment)
-
-
-def test_ray_is_refused(folder: Path, tmp_path: Path) -> None:
-    recipe = recipe_of(folder, *SHARED)
-    with pytest.raises(UsageError, match="--engine local"):
-        simulate(recipe, RunDirectory.create(tmp_path / "run", recipe), "ray")
 
 
 def test_when_budgets_are_spent_the_run_ends_with_what_it_has(folder: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from cloister.server.run_directory import RunDirectory
 from cloister.simulation import worker_plan, worker_start
 from cloister.simulation.early import check_workers
 from cloister.simulation.run import Events, simulate
-from cloister.simulation.site_worker import WorkerSetup, _portable
+from cloister.simulation.site_worker import WorkerSetup, portable
 from cloister.simulation.study import SimulatedSites, prepare, workspace_of
 from cloister.simulation.twin import plain_twin
 from cloister.simulation.worker_plan import WorkerPlan, operations, plan_workers, useful
@@ -369,8 +369,8 @@ def test_workers_that_cannot_be_are_refused_before_anything_loads(
 
 def test_errors_reach_the_coordinator_with_their_class_where_it_can_be_sent() -> None:
     error = DataError("row 3: no text")
-    assert _portable(error) is error
-    changed = _portable(MisfitError("it is empty", "row 3: no text"))
+    assert portable(error) is error
+    changed = portable(MisfitError("it is empty", "row 3: no text"))
     assert str(changed) == "MisfitError: row 3: no text"
 
 

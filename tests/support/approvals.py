@@ -14,6 +14,7 @@ def standing(
     until: str = "2100-01-01",
     labels: Sequence[str] | None = None,
     shared_noise: bool = False,
+    votes: bool = False,
 ) -> str:
     """Lines of a `site.toml` that approve studies on a base; `labels` None: those of [records]."""
     lines = [
@@ -26,6 +27,7 @@ def standing(
         f"max_rounds = {max_rounds}",
         f"until = {until}",
         f"shared_noise = {json.dumps(shared_noise)}",
+        f"votes = {json.dumps(votes)}",
     ]
     if labels is not None:
         lines.append(f"labels = {json.dumps(list(labels))}")

@@ -15,6 +15,7 @@ from typing import Any
 
 from cloister.client.site_file import SiteFile, read_site
 from cloister.deployment.coordinator.deployed import resolved_recipe
+from cloister.deployment.coordinator.deployed_votes import resolved_votes
 from cloister.deployment.coordinator.folder import ServerConfig, ServerFolder
 from cloister.deployment.coordinator.journal import (
     ENDED,
@@ -45,7 +46,7 @@ from cloister.models.base import weights_sha256
 from cloister.recipe import Recipe
 from cloister.server.run_directory import RunDirectory
 from tests.support.approvals import standing
-from tests.support.models import tiny_bert
+from tests.support.models import tiny_bert, tiny_llama
 from tests.support.ports import free_port
 from tests.support.studies import NOTES, write_notes
 
@@ -73,6 +74,7 @@ max_grad_norm = 8.0
 tasks = ["sequence-classification"]
 base_sha256 = ["{sha256}"]
 max_rounds = 1000
+votes = true
 """
 RECIPE = """
 [study]
@@ -102,6 +104,27 @@ absent_timeout = 20.0
 round_timeout = 600.0
 [tracking]
 tensorboard = false
+"""
+VOTES = """
+[study]
+name = "votes"
+[model]
+base = "{base}"
+[task]
+max_length = 16
+labels = {labels}
+[privacy]
+noise_multiplier = 2.0
+{lines}
+[federation]
+absent_timeout = 20.0
+round_timeout = 600.0
+[votes]
+public = "{public}"
+candidates = 6
+rounds = {rounds}
+generator = "{generator}"
+most_tokens = 4
 """
 # Each with a `sitecustomize`: a clock that is an hour ahead; sites that wait less.
 SKEWED, HURRIED = (str(Path(__file__).parent / name) for name in ("skewed", "hurried"))
@@ -205,7 +228,29 @@ class Federation:
 
     def submit(self, name: str, rounds: int, *assignments: str) -> Path:
         """Starts a run once the coordinator listens; returns its folder."""
-        recipe = self.recipe(rounds, *assignments)
+        return self.submit_recipe(name, self.recipe(rounds, *assignments))
+
+    def votes(self, rounds: int, *lines: str) -> Recipe:
+        """A study of votes at the sites, as the coordinator resolves it; `lines`: of [privacy]."""
+        path, public = self.root / "votes.toml", self.root / "public.jsonl"
+        rows = [{"text": text, "label": label} for label in NOTES for text in NOTES[label][:2]]
+        public.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        tiny_llama(self.root / "generator")
+        path.write_text(
+            VOTES.format(
+                base=self.base,
+                labels=json.dumps(sorted(NOTES)),
+                rounds=rounds,
+                public=public,
+                generator=self.root / "generator",
+                lines="\n".join(lines),
+            )
+        )
+        members = connecting(read_members(self.server.members), datetime.now(UTC))
+        return resolved_votes(path, members)
+
+    def submit_recipe(self, name: str, recipe: Recipe) -> Path:
+        """Starts a run of a resolved study; returns its folder."""
         place = self.server.run(name)
         RunDirectory.create(place, recipe)
         members = connecting(read_members(self.server.members), datetime.now(UTC))
@@ -294,7 +339,7 @@ def federation(
             labels=json.dumps(sorted(NOTES)),
         )
         if approves:
-            text += standing(weights_sha256(base), shared_noise=True)
+            text += standing(weights_sha256(base), shared_noise=True, votes=True)
         (folder / "site.toml").write_text(text)
         sites[name] = read_site(folder / "site.toml")
         begin_ledger(sites[name])

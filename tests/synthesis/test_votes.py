@@ -1,6 +1,7 @@
 """Synthetic records by votes: what a run costs, what it may contain, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from cloister.errors import (
     RefusedError,
     UsageError,
 )
+from cloister.evidence.bundle import Received
 from cloister.export.synthetic_facts import read_facts
 from cloister.ledger.stated import of_plan
 from cloister.ledger.storage import LedgerFile
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.protocol.candidates import CandidateText
 from cloister.protocol.exchange import RoundRequest, Step
 from cloister.recipe import parse_document, parse_recipe
@@ -32,6 +35,7 @@ from cloister.synthesis.voted_records import synthesize_by_votes
 from cloister.synthesis.voters import Voters, open_voters
 from cloister.synthesis.votes_folder import begin_folder
 from cloister.voting import rounds as vote_rounds
+from cloister.voting.kept_rounds import Counted
 from cloister.voting.resampling import drawn, first_candidates, next_candidates
 from tests.support.models import tiny_llama
 from tests.support.studies import NOTES, write_notes
@@ -273,6 +277,41 @@ def test_the_first_candidates_are_public_texts_and_variations_where_they_are_few
     more = first_candidates(FEW, ("a", "b"), 9, seed=0, generator=Echo())  # type: ignore[arg-type]
     assert [one.label for one in more] == ["a"] * 5 + ["b"] * 4
     assert len(set(more)) == 9
+
+
+def test_a_round_without_a_sum_changes_no_candidate_and_counts_for_no_site(
+    folder: Path, tmp_path: Path
+) -> None:
+    """And rounds whose counts are kept are not asked again."""
+    read, asked = read_vote_study(study(folder, "lost")), list[int]()
+    public = [CandidateText(text, label) for label in NOTES for text in PUBLIC[label]]
+    sent = tuple(Received(1, site, "ab" * 32, "cd" * 32, ReleaseKind.VOTE) for site in ("e", "w"))
+
+    def ask(number: int, candidates: Any) -> Counted:
+        asked.append(number)
+        if number == 1:
+            return Counted(np.zeros(6), 0.0, sent[:1], 0)
+        return Counted(np.full(6, 9.0), 1.0, (replace(sent[0], round=2), *sent[1:]), 2)
+
+    def run() -> vote_rounds.Voted:
+        return vote_rounds.run_rounds(read, ask, public, Echo(), tmp_path)  # type: ignore[arg-type]
+
+    first = run()
+    kept = [(tmp_path / f"candidates-00{number}.json").read_bytes() for number in (1, 2)]
+    assert kept[0] == kept[1]
+    assert first.counted == {"e": 1, "w": 1}
+    assert len(first.received) == 3
+    assert run() == first
+    assert asked == [1, 2]
+    for content, why in ((b"{}", "damaged"), (_of_other_candidates(tmp_path), "of other cand")):
+        (tmp_path / "votes-002.json").write_bytes(content)
+        with pytest.raises(BadFileError, match=why):
+            run()
+
+
+def _of_other_candidates(folder: Path) -> bytes:
+    fields = json.loads((folder / "votes-001.json").read_text())
+    return canonical(fields | {"candidates": "ab" * 32})
 
 
 # --- what cannot be ---------------------------------------------------------------------------

@@ -172,9 +172,11 @@ class DeployedVotes:
             self.run.save_certificate(site, content)
         for site in sorted(self.members.keys() - certificates.keys()):
             self.observer.note(f"{site}: {NO_CERTIFICATE}; the card says so")
+        # A site whose votes never came has no part in the records, and no row on the card.
+        voted_at = {one.site for one in voted.received} | certificates.keys()
         promises = {
             site: site_facts(certificates[site][1]).promise if site in certificates else None
-            for site in sorted(self.members)
+            for site in sorted(voted_at)
         }
         done = self._write(voted, promises)
         self.observer.note(f"{done.facts.records:,} records: {done.file}")

@@ -89,6 +89,8 @@ def in_words(facts: dict[str, Any]) -> list[str]:
     asks, budget = facts["asks"], facts["budget"]
     unit = "person" if facts["unit"] == "person" else "record"
     steps = f"{counted(facts['rounds'], 'round')} of {counted(facts['local_steps'], 'step')}"
+    if "votes" in facts:
+        steps = f"{counted(facts['rounds'], 'round')} of votes"
     most = facts["max_records"]
     hidden = f"one {unit}"
     if unit == "person":

@@ -29,6 +29,7 @@ from cloister.deployment.site.records import read_records
 from cloister.errors import CloisterError, DataError, RecipeError, RefusedError, UsageError
 from cloister.evidence.bundle import Bundle, write_bundle
 from cloister.evidence.fingerprint import adapter_files, adapter_sha256
+from cloister.export.synthetic_card import promise_words
 from cloister.export.synthetic_facts import read_facts
 from cloister.ledger.certificate import certify
 from cloister.ledger.ledger import key_file, now
@@ -195,7 +196,7 @@ def deployed(folder: Path, models: Path, *, votes: str = "", privacy: str = "") 
             "model": models / "base",
             "labels": json.dumps(sorted(NOTES)),
         }
-        approval = standing(base, shared_noise=True).replace("shared", "votes = true\nshared")
+        approval = standing(base, shared_noise=True, votes=True)
         (place / "site.toml").write_text(SITE.format(**settings, partners="[]") + approval)
         begin_ledger(read_site(place / "site.toml"))
         keys[name] = public_hex(load_key(key_file(place / "records.ledger")))
@@ -250,6 +251,8 @@ def test_sites_vote_and_a_coordinator_that_stops_goes_on_without_another_charge(
     assert facts.digest == made.recipe.digest()
     for name, promise in facts.promises.items():
         assert promise == made.admitted[name].site.ledger.promise
+    missing = promise_words(replace(facts, promises={**facts.promises, "north": None}))
+    assert "ε = ∞: no certificate came of north" in missing
     told = [event for _, event in events(place)]
     assert told[-1]["what"] == "finished"
     # The institutions' certificates of these records, and what was received: both verifiers.

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from cloister.cli.main import run
 from cloister.client import voting
 from cloister.client.moments import Moments
 from cloister.client.site_file import read_site
@@ -64,9 +65,7 @@ def opened(folder: Path, base: Path, patch: pytest.MonkeyPatch, *, accepts: bool
     """A ward whose policy and standing approval let votes in, as far as `accepts` says."""
     ward = Ward.open(folder, notes(), base, patch)
     path = ward.folder / "site.toml"
-    text = path.read_text().replace("shared_noise = ", "votes = true\nshared_noise = ")
-    if "votes = true" not in text:
-        text = text.replace("[[approvals.standing]]", "[[approvals.standing]]\nvotes = true")
+    text = path.read_text().replace("votes = false", "votes = true")
     if accepts:
         text = text.replace("[accept]", "[accept]\nvotes = true")
     path.write_text(text)
@@ -148,7 +147,7 @@ def test_a_standing_approval_that_names_no_votes_lets_none_in(
     ward = opened(tmp_path / "ward", base, monkeypatch)
     path = ward.folder / "site.toml"
     head, tail = path.read_text().split("[[approvals.standing]]")
-    path.write_text(head + "[[approvals.standing]]" + tail.replace("votes = true\n", ""))
+    path.write_text(head + "[[approvals.standing]]" + tail.replace("votes = true", "votes = false"))
     again(ward)
     seen = ward.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE))
     assert seen.said[2] is Status.UNAPPROVED
@@ -166,6 +165,7 @@ def test_the_text_for_the_operator_says_what_votes_are(
     for words in ("nearest of 6 public candidate texts", "public.jsonl", "varied by some-model"):
         assert words in told
     assert "all of this study fits" in told
+    assert "length     2 rounds of votes" in told
     assert f"at most {facts['most_bytes_a_round']:,} bytes in a round" in told
     assert facts["most_bytes_a_round"] < 1000
     checks = {
@@ -173,6 +173,21 @@ def test_the_text_for_the_operator_says_what_votes_are(
     }
     assert "8 of 8 records" in checks["votes"].detail
     assert "may vote, each record once" in checks["units"].detail
+
+
+def test_the_policy_s_check_says_that_records_vote(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    votes_study(tmp_path, base)
+    ward = opened(tmp_path / "ward", base, monkeypatch)
+    study = (tmp_path / "study.toml").read_text() + "[data]\nsites = 1\npublic_records = 40\n"
+    (tmp_path / "study.toml").write_text(study)
+    given = [str(ward.folder / "site.toml"), str(tmp_path / "study.toml")]
+    assert run(["site", "policy", "check", *given, "--exact"]) == 0
+    told = capsys.readouterr().out
+    assert "It is 2 rounds of votes." in told
+    assert "every record votes for one of 6 public texts" in told
+    assert "Its longest message has 1" in told
 
 
 def test_less_noise_than_the_policy_demands_is_refused_and_not_made_more(
