@@ -124,6 +124,12 @@ def got(reference: Any, host: str) -> Any:
             raise cause from None
         raise CloisterError(f"a process of Ray on {host} failed: {cause}") from error
     except ray.exceptions.RayError as error:
+        if "raised in its creation task" in str(error):  # Ray has no class of its own for it
+            why = str(error).strip().splitlines()[-1].strip()
+            raise CloisterError(
+                f"the process on {host} (Ray) did not start ({why}); nothing was charged by it: "
+                "install there what this machine has, or leave that node out"
+            ) from error
         raise CloisterError(
             f"the process on {host} (Ray) ended before its sites had answered "
             f"({type(error).__name__}: the node failed, or memory ran out); closed rounds are "

@@ -155,6 +155,10 @@ def test_what_is_no_study_or_engine_is_refused(tmp_path: Path) -> None:
         cl.simulate(cl.Study(), engine="spark")  # type: ignore[arg-type]
     with pytest.raises(cl.CloisterError, match="engine: 'spark' given"):
         cl.resume(tmp_path, engine="spark")  # type: ignore[arg-type]
+    with pytest.raises(cl.CloisterError, match=r"ray_address: 'h:1' given .* uses no Ray"):
+        cl.simulate(cl.Study(), ray_address="h:1")
+    with pytest.raises(cl.CloisterError, match="ray_address: 6379 given; HOST:PORT of a Ray"):
+        cl.resume(tmp_path, engine="ray", ray_address=6379)  # type: ignore[arg-type]
     with pytest.raises(cl.CloisterError, match="progress: 3 given; a function is needed"):
         cl.simulate(cl.Study(), progress=3)  # type: ignore[arg-type]
     with pytest.raises(cl.CloisterError, match="is not a run's folder"):

@@ -12,6 +12,7 @@ Tested against Flower 1.41 (`tests/deployment/flower/test_contract.py`).
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from pathlib import Path
 
@@ -85,6 +86,7 @@ def main() -> None:
         server = make_server(given.secret, given.database)
     except CloisterError as error:
         sys.exit(f"the SuperLink does not start: {error}")
+    gc.freeze()  # libraries' objects stay for good: the collector need not look at them again
     server.run(sockets=[listening(given.socket)])
 
 
