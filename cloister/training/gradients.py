@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cloister.errors import CloisterError, PluginError
 from cloister.models.network import Network, trained_parameters
 from cloister.privacy.clipping import ClippedSum, clip_and_sum, empty_sum
 from cloister.privacy.products import Gradient, of_unit
-from cloister.tasks.task import IGNORE, Example, Task
+from cloister.tasks.task import Task
 from cloister.training.batches import physical_batches
 from cloister.training.filled_caches import fill_caches
 from cloister.training.layer_gradients import known_layers, per_record_layers
+from cloister.training.lone_records import check_data, dummy_of
 from cloister.training.numerics import check_pinned, pinned
 from cloister.training.passes import Pass, Row, fits, passes
 from cloister.training.preferences import weighted_units
@@ -216,7 +216,7 @@ def _rows(
     try:
         gradients = record_gradients(network, task, group, parameters)
     except Exception as error:
-        _check_data(error)
+        check_data(error)
         forget(network)
         units = list(dict.fromkeys(row.unit for row in group.rows))
     else:
@@ -227,7 +227,7 @@ def _rows(
         try:
             gradients = record_gradients(network, task, own, parameters)
         except Exception as error:
-            _check_data(error)
+            check_data(error)
             forget(network)
             _check_alive(network, task, own, parameters)
             failed.add(unit)
@@ -235,23 +235,12 @@ def _rows(
             yield own.rows, gradients
 
 
-def _check_data(error: Exception) -> None:
-    """Raises an error again if no record can have caused it.
-
-    A plug-in's task may raise on a certain record. If that ended the round, the site's answer would
-    reveal that the record is there.
-    """
-    if isinstance(error, CloisterError) and not isinstance(error, PluginError):
-        raise error
-
-
 def _check_alive(network: Network, task: Task, group: Pass, parameters: Sequence[Tensor]) -> None:
     """Raises the error of a pass with only a dummy record: then no record caused the failure.
 
     Otherwise every unit's contribution would count as zero from here on.
     """
-    per_token = isinstance(group.rows[0].example.target, tuple)
-    dummy = Example((0,), (IGNORE,) if per_token else 0)
+    dummy = dummy_of(group.rows[0].example, 1)
     record_gradients(network, task, Pass(group.shape, (Row(0, dummy),)), parameters)
 
 

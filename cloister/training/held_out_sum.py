@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cloister.adapter.formats import Shapes
 from cloister.models.network import Network
@@ -19,7 +20,8 @@ from cloister.privacy.noised_ratio import Floats
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.tally.chosen import statistics_of, tally_of
 from cloister.tasks.tally.tallies import TaskTally
-from cloister.tasks.task import Example, Task
+from cloister.tasks.task import Batch, Example, Task
+from cloister.training.lone_records import alone
 from cloister.training.numerics import pinned
 from cloister.training.passes import fits
 from cloister.training.units import UnitExamples
@@ -57,6 +59,8 @@ def held_out_sum(
 
     Raises:
         RefusedError: The task has no bounded statistics.
+        Exception: The device or the process can no longer compute, for any records
+            (`training.lone_records`).
 
     Guarantees:
         One unit moves the sum by at most `BOUND`. A unit without records, whose records cannot be
@@ -95,24 +99,26 @@ def unit_row(
 ) -> Floats | None:
     """Returns the mean of the tally's values over a unit's records; None: none can be scored."""
     outputs = len(task.labels) or network.vocabulary
+
+    def scored(one: Example) -> Floats:
+        batch = task.collate([one])
+        with np.errstate(all="ignore"):
+            row: Floats = tally.rows(_outputs(network, task, batch), batch)[0]
+        return row
+
+    def passed(one: Example) -> Tensor:
+        return _outputs(network, task, task.collate([one]))
+
     found = [
         row
         for example in unit
         if fits(example, longest, network.vocabulary, outputs)
-        and (row := _record_row(network, task, tally, example)) is not None
+        and (row := alone(scored, example, passed, longest)) is not None
     ]
     return np.sum(found, axis=0) / len(found) if found else None
 
 
-def _record_row(network: Network, task: Task, tally: TaskTally, one: Example) -> Floats | None:
-    try:
-        batch = task.collate([one])
-        if isinstance(task, CausalChat):  # a vocabulary's logits are too large to move
-            outputs = network.token_losses(batch)
-        else:
-            outputs = network.logits(batch).to(device="cpu", dtype=torch.float32)
-        with np.errstate(all="ignore"):
-            row: Floats = tally.rows(outputs, batch)[0]
-        return row
-    except Exception:  # whatever a record does, the site's answer does not show it
-        return None
+def _outputs(network: Network, task: Task, batch: Batch) -> Tensor:
+    if isinstance(task, CausalChat):  # a vocabulary's logits are too large to move
+        return network.token_losses(batch)
+    return network.logits(batch).to(device="cpu", dtype=torch.float32)

@@ -23,6 +23,7 @@ from cloister.privacy.noised_ratio import Floats
 from cloister.privacy.votes import BOUND
 from cloister.protocol.candidates import CandidateText
 from cloister.tasks.task import Example, Task
+from cloister.training.lone_records import alone
 from cloister.training.numerics import pinned
 from cloister.training.passes import fits
 from cloister.training.units import UnitExamples
@@ -46,6 +47,10 @@ def vote_sum(
         units: Encoded units; private, of any number, some of them empty.
         candidates: The public texts.
         grid: The grid of a sum with shared noise; None: that of the bound.
+
+    Raises:
+        Exception: The device or the process can no longer compute, for any text
+            (`training.lone_records`); the round ends.
 
     Guarantees:
         One unit moves the sum by a vector of norm at most `BOUND`. A unit without records, or whose
@@ -148,20 +153,31 @@ def _place(network: Network, task: Task, ballot: Ballot, example: Example) -> in
 def _candidate_vector(network: Network, task: Task, candidate: CandidateText) -> Floats | None:
     try:
         example = task.encode(TextRecord(candidate.text, candidate.label))
+    except MemoryError:  # no fault of the public text: without it every unit's votes would change
+        raise
     except Exception:  # a tokenizer may raise any error; the candidate then gets no vote
         return None
     return text_vector(network, task, example)
 
 
 def text_vector(network: Network, task: Task, example: Example) -> Floats | None:
-    """Returns a text's vector of length 1, float64 [H]; None: it has none that is finite."""
+    """Returns a text's vector of length 1, float64 [H]; None: it has none that is finite.
+
+    Raises:
+        Exception: The device or the process can no longer compute, for any text
+            (`training.lone_records`).
+    """
     if not fits(example, task.max_length, network.vocabulary, len(task.labels)):
         return None
-    try:
-        pooled = network.pooled(task.collate([example]))
-    except Exception:  # whatever a record does, the site's answer does not show it
+
+    def pooled(one: Example) -> Floats:
+        found = network.pooled(task.collate([one]))
+        on_cpu: Floats = found[0].to(device="cpu", dtype=torch.float64).numpy()
+        return on_cpu
+
+    vector = alone(pooled, example, pooled, task.max_length)
+    if vector is None:
         return None
-    vector: Floats = pooled[0].to(device="cpu", dtype=torch.float64).numpy()
     with np.errstate(all="ignore"):
         length = float(np.sqrt((vector * vector).sum()))
     if not np.isfinite(length) or length == 0:
