@@ -8,16 +8,15 @@ must have been drawn once, with the right deviation, for every value.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from cloister.audit.statistics import Floats
 from cloister.client.site import Site
 from cloister.privacy.clipping import ClippedSum
-from cloister.privacy.entropy import Entropy, OsEntropy
+from cloister.privacy.entropy import Entropy
 from cloister.privacy.gaussian_table import Integers
 from cloister.privacy.plan import Plan
 from cloister.privacy.shared_noise import SMOOTHING
@@ -26,16 +25,35 @@ from cloister.privacy.shared_noise import SMOOTHING
 ROUNDING = 1e-12
 
 
-class RecordedEntropy(OsEntropy):
-    """The operating system's randomness, whose Gaussian draws are kept with their deviations."""
+class RecordedEntropy:
+    """What a site draws from its own randomness: every Gaussian draw with its deviation.
+
+    Attributes:
+        drawn: The draws so far.
+    """
 
     def __init__(self) -> None:
         self.drawn: list[tuple[float, Integers]] = []
 
+    def of(self, source: Entropy) -> Entropy:
+        """Returns a source that draws from another one, and keeps a copy."""
+        return _Copying(source, self.drawn)
+
+
+class _Copying:
+    def __init__(self, source: Entropy, drawn: list[tuple[float, Integers]]) -> None:
+        self._source, self._drawn = source, drawn
+
+    @property
+    def is_private(self) -> bool:
+        return self._source.is_private
+
+    def uniform(self, count: int) -> Floats:
+        return self._source.uniform(count)
+
     def gaussian(self, deviation: float, count: int) -> Integers:
-        """Draws as `OsEntropy` does, and keeps a copy."""
-        values = super().gaussian(deviation, count)
-        self.drawn.append((deviation, values.copy()))
+        values = self._source.gaussian(deviation, count)
+        self._drawn.append((deviation, values.copy()))
         return values
 
 
@@ -44,26 +62,14 @@ class RecordedSite(Site):
     """A site whose noise is written down.
 
     Attributes:
-        recorded: Its randomness.
+        recorded: What it drew.
     """
 
     recorded: RecordedEntropy = field(default_factory=RecordedEntropy, compare=False)
 
     def entropy(self, plan: Plan, round_number: int) -> Entropy:
-        """Returns the recorded randomness."""
-        return self.recorded
-
-
-def recorded_sites() -> tuple[Callable[..., Site], list[RecordedEntropy]]:
-    """Returns a function that makes sites from their fields, and what each of them draws."""
-    recorded: list[RecordedEntropy] = []
-
-    def make(**fields: Any) -> Site:
-        site = RecordedSite(**fields)
-        recorded.append(site.recorded)
-        return site
-
-    return make, recorded
+        """Returns the site's randomness, which is written down."""
+        return self.recorded.of(super().entropy(plan, round_number))
 
 
 def is_sum_with_noise(
@@ -86,14 +92,19 @@ def is_sum_with_noise(
     return whole and math.isclose(deviation, right, rel_tol=ROUNDING)
 
 
-def is_sum_with_shares(left: Floats, share: float, recorded: Sequence[RecordedEntropy]) -> bool:
-    """Whether all noise in a sum over sites is one share of each, and no more.
+def shares_drawn(share: float, recorded: Sequence[RecordedEntropy], rounds: int) -> list[Floats]:
+    """Returns the sum of all sites' shares in each round, if each drew one for each.
 
     Args:
-        left: The sum in steps of its grid, less the exact one, [D].
         share: The plan's deviation of a share, in steps.
         recorded: What each site drew.
+        rounds: Number of rounds.
+
+    Returns:
+        One row for each round, [D]; nothing if a site drew another number of shares, or of another
+        deviation.
     """
-    if any([deviation for deviation, _ in one.drawn] != [share] for one in recorded):
-        return False
-    return np.array_equal(left, np.sum([one.drawn[0][1] for one in recorded], axis=0))
+    right = [share] * rounds
+    if not recorded or any([deviation for deviation, _ in one.drawn] != right for one in recorded):
+        return []
+    return [np.sum([one.drawn[at][1] for one in recorded], axis=0) for at in range(rounds)]

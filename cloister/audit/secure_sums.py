@@ -5,25 +5,31 @@ Each answers through the code of a deployed site, and the sums are unmasked as a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloister.audit.asked_site import STUDY, WIDE
+from cloister.audit.asked_site import STUDY, WIDE, Charged, charges_of
 from cloister.audit.audited_site import AuditedSite
-from cloister.audit.summed_sites import summed_sites
+from cloister.audit.masks import MaskedRound, mask_checks, masked_rounds
+from cloister.audit.recorded_noise import RecordedEntropy, RecordedSite
+from cloister.audit.statistics import Check, Floats, exact_check
+from cloister.audit.summed_sites import differing, summed_sites
+from cloister.audit.watched_units import WatchedUnits
 from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.ledger.ledger import Ledger
 from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.sharing import Sharing
 from cloister.protocol.exchange import RoundReply
 from cloister.recipe import Recipe
+from cloister.secagg.epoch_terms import EpochTerms
 from cloister.simulation.policies import simulated_budget, simulated_policy
+from cloister.training.config import TrainingConfig
 
 
 def names_of(plan: Plan) -> tuple[str, ...]:
@@ -32,78 +38,162 @@ def names_of(plan: Plan) -> tuple[str, ...]:
     return tuple(f"site {number}" for number in range(1, plan.sharing.sites + 1))
 
 
-@dataclass(frozen=True)
-class SecureTotals:
-    """What sites' secure sums gave.
-
-    Attributes:
-        totals: The unmasked sums in steps of their grid, None where nothing was unmasked.
-        replies: All replies, exchange by exchange.
-        different: Number of masked answers that differed when they were asked for again.
-    """
-
-    totals: list[NDArray[np.int64] | None]
-    replies: list[RoundReply]
-    different: int
-
-
 def fewest_honest(sharing: Sharing) -> int:
     """Returns the fewest honest sites in a sum, by their definition: all sites less those that may
     be missing and those that may collude."""
     return sharing.sites - sharing.missing - sharing.colluding
 
 
-def secure_totals(
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What all sites are asked for in each round.
+
+    Attributes:
+        kind: What is summed.
+        question: What is asked about: an adapter, or candidates.
+        other: Another question of the same form, for which a released round must not be answered.
+        values: Number of values of a sum.
+    """
+
+    kind: ReleaseKind
+    question: bytes
+    other: bytes
+    values: int
+
+
+@dataclass(frozen=True)
+class SecureSums:
+    """What sites' secure sums showed.
+
+    Attributes:
+        totals: The unmasked sums in steps of their grid, None where nothing was unmasked.
+        drawn: What each site drew, if its noise was written down.
+        masked: What the coordinator had of each sum.
+        replies: All replies, exchange by exchange.
+        charges: What each site charged.
+        different: Number of masked answers that differed when they were asked for again, or that
+            were sent for another question than the round's.
+        early: Looks at units before the round's charge.
+    """
+
+    totals: list[NDArray[np.int64] | None]
+    drawn: list[RecordedEntropy]
+    masked: list[MaskedRound]
+    replies: list[RoundReply]
+    charges: list[list[Charged]]
+    different: int
+    early: int
+
+    def rows(self, values: int) -> list[Floats]:
+        """Returns the sums in steps of their grid, with zeros where nothing was unmasked."""
+        none = np.zeros(values)
+        return [none if total is None else total.astype(np.float64) for total in self.totals]
+
+    def checks(self, what: str, expected: list[Charged], bits: int) -> list[Check]:
+        """Tests what does not depend on what is summed: answers, masks, charges and their order.
+
+        Args:
+            what: What is summed, for the names of the checks.
+            expected: What each site must have charged.
+            bits: Bits of a value on the wire.
+        """
+        return [
+            exact_check(
+                f"answers to {what}",
+                "fields that differ between a site with units and one without: "
+                f"{', '.join(sorted(self.apart)) or 'none'}",
+                len(self.apart),
+            ),
+            *mask_checks(what, self.masked, self.totals, bits),
+            exact_check(
+                f"charges of {what}",
+                "sites that did not charge each round once, as its own kind",
+                sum(found != expected for found in self.charges),
+            ),
+            exact_check(
+                f"charge before {what}",
+                "looks at units before the round's charge is in the ledger",
+                self.early,
+            ),
+            exact_check(
+                f"{what} asked again",
+                "masked values that differ when they are asked for again, or that are sent for "
+                "another question than the round's",
+                self.different,
+            ),
+        ]
+
+    @property
+    def apart(self) -> set[str]:
+        """Fields of answers that differ between sites."""
+        return differing(self.replies, len(self.charges))
+
+
+def secure_sums(
     recipe: Recipe,
     audited: AuditedSite,
     plan: Plan,
-    paths: Sequence[Path],
-    question: bytes,
-    values: int,
-    asked: int,
-    make: Callable[..., Site],
-    units_of: Callable[[int], Mapping[str, Any]],
-    *,
-    evaluates: bool = False,
-) -> SecureTotals:
-    """Asks all sites for the sums of rounds 1 to `asked`, each for its masked values twice.
+    asked: Asked,
+    rounds: int,
+    kind: type[Site] = RecordedSite,
+    training: TrainingConfig | None = None,
+) -> SecureSums:
+    """Asks all sites for the sums of rounds 1 to `rounds`, each for its masked values again.
 
     Args:
         recipe: The study.
         audited: The audited site; its workspace computes for all.
         plan: The plan of all sites.
-        paths: A new ledger for each site.
-        question: What is asked about: an adapter, or candidates.
-        values: Number of values of a sum.
-        asked: Number of rounds.
-        make: Makes a site from its fields.
-        units_of: By the site's place, the fields of a site that hold units.
-        evaluates: Whether held-out units are scored.
+        asked: What they are asked for.
+        rounds: Number of rounds.
+        kind: The kind of sites.
+        training: Their `[training]` section; None: the recipe's.
     """
-    names, sharing = names_of(plan), plan.sharing
+    names, sharing, workspace = names_of(plan), plan.sharing, audited.workspace
     assert sharing is not None
-    workspace, budget = audited.workspace, simulated_budget(plan, WIDE)
-    ledgers = [Ledger.create(path, budget, plan.unit) for path in paths]
-    keys = tuple(one.public_key for one in ledgers)
-    sites = [
-        make(
-            name=name,
-            study=STUDY,
-            plan=plan,
-            training=recipe.training,
-            unit=plan.unit,
-            policy=simulated_policy(recipe, plan, budget, workspace, keys),
-            ledger=ledger,
-            seed=recipe.study.seed,
-            keys=EpochKeys(),
-            **{"units": (), **units_of(place)},
+    evaluates = asked.kind is ReleaseKind.EVALUATION
+    budget = simulated_budget(plan, WIDE)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{name}.ledger" for name in names]
+        ledgers = [Ledger.create(path, budget, plan.unit) for path in paths]
+        keys = tuple(one.public_key for one in ledgers)
+        watched = [WatchedUnits(audited.units, ledger) for ledger in ledgers[1:]]
+        sites = [
+            kind(
+                name=name,
+                study=STUDY,
+                plan=plan,
+                training=training or recipe.training,
+                unit=plan.unit,
+                policy=simulated_policy(recipe, plan, budget, workspace, keys),
+                ledger=ledger,
+                seed=recipe.study.seed,
+                keys=EpochKeys(),
+                units=() if evaluates else own,
+                held_out=own if evaluates else None,
+            )
+            for name, ledger, own in zip(names, ledgers, [(), *watched], strict=True)
+        ]
+        has_evaluations = plan.evaluations is not None
+        summed = summed_sites(
+            sites, workspace, sharing, has_evaluations=has_evaluations, other=asked.other
         )
-        for place, (name, ledger) in enumerate(zip(names, ledgers, strict=True))
-    ]
-    has_evaluations = plan.evaluations is not None
-    summed = summed_sites(sites, workspace, sharing, has_evaluations=has_evaluations, twice=True)
-    totals = [
-        summed.rounds.run(number, question, values, summed.nodes, evaluates=evaluates).total
-        for number in range(1, asked + 1)
-    ]
-    return SecureTotals(totals, summed.replies, len(summed.different))
+        totals = [
+            summed.rounds.run(
+                number, asked.question, asked.values, summed.nodes, evaluates=evaluates
+            ).total
+            for number in range(1, rounds + 1)
+        ]
+        charges = [charges_of(path) for path in paths]
+    terms = EpochTerms(
+        study=STUDY, epoch=1, members=dict(zip(names, keys, strict=True)), sharing=sharing
+    )
+    return SecureSums(
+        totals,
+        [site.recorded for site in sites if isinstance(site, RecordedSite)],
+        masked_rounds(summed.heard, terms, asked.values),
+        summed.replies,
+        charges,
+        len(summed.different),
+        sum(one.early for one in watched),
+    )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from cloister.audit.secure_sums import fewest_honest
 from cloister.audit.statistics import Check, exact_check
 from cloister.privacy.entropy import Entropy
 from cloister.privacy.plan import Plan
@@ -61,7 +62,9 @@ def share_checks(
     same = full.shape == empty.shape == (workspace.start.size,)
     integers = full.dtype == again.dtype == empty.dtype == np.int64
     noise = plan.shared_noise(workspace.start.size)
-    least = plan.noise_multiplier * noise.bound / math.sqrt(plan.sharing.honest) / noise.grid
+    least = (
+        plan.noise_multiplier * noise.bound / math.sqrt(fewest_honest(plan.sharing)) / noise.grid
+    )
     return [
         Check(
             name="share",

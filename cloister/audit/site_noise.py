@@ -15,15 +15,18 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
+from cloister.audit.asked_site import Charged
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.noise_tests import angle_p
+from cloister.audit.recorded_noise import shares_drawn
+from cloister.audit.secure_sums import Asked, secure_sums
 from cloister.audit.statistics import LEVEL, Check, Floats, exact_check, p_check
-from cloister.audit.summed_sites import differing, summed_sites
 from cloister.client.round import answer
-from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.ledger.ledger import Ledger
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.protocol.exchange import RoundRequest
 from cloister.recipe import Recipe
 from cloister.simulation.policies import simulated_budget, simulated_policy
@@ -44,7 +47,7 @@ def site_noise(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> 
         names: The sites' names.
     """
     if audited.plan.sharing is not None:
-        return _noise_of_the_sum(recipe, audited, names)
+        return _noise_of_the_sum(recipe, audited)
     units, workspace = audited.units, audited.workspace
     plan = replace(
         audited.plan,
@@ -119,69 +122,75 @@ def _apart(rounds: Sequence[Sequence[Floats]]) -> Check:
     )
 
 
-def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> list[Check]:
+def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite) -> list[Check]:
     """Asks all sites for secure sums and tests the sums' noise against that of all shares (χ²).
 
     The first site has no records: except for its masked bytes, its answers must equal the others'.
     """
     units, workspace = audited.units, audited.workspace
+    values = workspace.start.size
+    rounds = max(-(-COORDINATES // values), ROUNDS)
     plan = replace(
         audited.plan,
         noise_multiplier=LOUD,
         max_grad_norm=BOUND,
-        num_rounds=-(-COORDINATES // workspace.start.size),
+        num_rounds=rounds,
         public_records=2 * len(units),
         expected_batch_size=len(units),
     )
-    assert plan.sharing is not None
-    budget, values = simulated_budget(plan, 1.0), workspace.start.size
+    sharing, noise = plan.sharing, plan.shared_noise(values)
+    assert sharing is not None
     # Questions hold the start, whole and exact.
     training = replace(
         recipe.training, physical_batch_tokens=64, probe_rounds=0, adapter_dtype=None
     )
-    with tempfile.TemporaryDirectory() as folder:
-        ledgers = {
-            name: Ledger.create(Path(folder) / f"{name}.ledger", budget, plan.unit)
-            for name in names
-        }
-        keys = tuple(ledger.public_key for ledger in ledgers.values())
-        sites = [
-            Site(
-                name=name,
-                study="audit",
-                plan=plan,
-                training=training,
-                units=() if name == names[0] else units,
-                unit=plan.unit,
-                seed=recipe.study.seed,
-                ledger=ledgers[name],
-                keys=EpochKeys(),
-                policy=simulated_policy(recipe, plan, budget, workspace, keys),
-            )
-            for name in names
-        ]
-        summed = summed_sites(sites, workspace, plan.sharing)
-        totals = [
-            summed.rounds.run(number, encode(workspace.whole), values, summed.nodes).total
-            for number in range(1, plan.num_rounds + 1)
-        ]
-    came = [total for total in totals if total is not None] or [np.zeros(1, dtype=np.int64)]
-    every = np.concatenate(came) / (plan.shared_noise(values).share * np.sqrt(len(names)))
-    low, high = np.sqrt(stats.chi2.ppf([LEVEL / 2, 1 - LEVEL / 2], len(every)) / len(every))
-    noise = Check(
-        name="noise of the sum",
-        law="noise of an unmasked sum over that of all sites' shares (χ²)",
-        figure=float(np.sqrt(np.square(every).mean())),
-        low=float(low),
-        high=float(high),
+    start = workspace.whole
+    asked = Asked(
+        kind=ReleaseKind.TRAINING,
+        question=encode(start),
+        other=encode(Adapter({name: value + 1 for name, value in start.items()})),
+        values=values,
     )
-    apart = differing(summed.replies, len(names))
+    summed = secure_sums(recipe, audited, plan, asked, rounds, training=training)
+    elsewhere = secure_sums(recipe, audited, plan, asked, 1, Site, training)
+    deviation = noise.share * math.sqrt(sharing.sites)
+    rows = np.array(summed.rows(values))
+    both = np.concatenate([rows, elsewhere.rows(values)]) / deviation
+    low, high = np.sqrt(stats.chi2.ppf([LEVEL / 2, 1 - LEVEL / 2], rows.size) / rows.size)
+    drawn = shares_drawn(noise.share, summed.drawn, rounds)
+    # What is left without the shares are clipped sums of batches, of all sites but the first.
+    most = (sharing.sites - 1) * len(units) * noise.bound / noise.grid
+    left = (
+        max((float(np.linalg.norm(of)) for of in rows - np.array(drawn)), default=math.inf)
+        if drawn
+        else math.inf
+    )
+    event = {
+        "noise_multiplier": LOUD,
+        "sample_rate": plan.sample_rate,
+        "steps": plan.local_steps,
+        "is_private": True,
+    }
+    expected: list[Charged] = [(number, None, event) for number in range(1, rounds + 1)]
     return [
-        noise,
-        exact_check(
-            "answer fields",
-            "fields of a secure round's answers that differ between "
-            f"sites: {', '.join(sorted(apart)) or 'none'}",
-            len(apart),
+        Check(
+            name="noise of the sum",
+            law="noise of an unmasked sum over that of all sites' shares (χ²)",
+            figure=float(np.sqrt(np.square(rows / deviation).mean())),
+            low=float(low),
+            high=float(high),
         ),
+        p_check(
+            "noise of different sums",
+            "angles between the noise of sums of all rounds, and of other ledgers' first one",
+            angle_p(both),
+        ),
+        exact_check(
+            "summed updates and their noise",
+            "largest norm of a sum without the shares of noise drawn for it, over that of all "
+            "units at the clip bound",
+            left / most,
+            1.0,
+        ),
+        *summed.checks("summed updates", expected, sharing.bits),
     ]

@@ -6,14 +6,17 @@ What leaves each of them is heard too: except for masked bytes it must be the sa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from cloister.client.admission import admit
+from cloister.client.admission import Admitted, admit
 from cloister.client.app import make_client_app
+from cloister.client.round import run_round
 from cloister.client.site import Site
+from cloister.errors import RefusedError, RoundSpentError
 from cloister.privacy.sharing import Sharing
 from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Step
 from cloister.protocol.signed_questions import Unsigned
@@ -31,14 +34,21 @@ class SummedSites:
     Attributes:
         rounds: Asks for their secure sums.
         nodes: The connected sites.
-        replies: What left them so far, exchange by exchange, in their order; grows as they answer.
-        different: Masked values that differed when they were asked for again; grows too.
+        heard: Questions with what left the sites so far, exchange by exchange, in their order;
+            grows as they answer.
+        different: Masked values that differed when they were asked for again, or that were sent for
+            another question than the round's; grows too.
     """
 
     rounds: SecureRounds
     nodes: Nodes
-    replies: list[RoundReply]
+    heard: list[tuple[RoundRequest, RoundReply]]
     different: list[RoundReply]
+
+    @property
+    def replies(self) -> list[RoundReply]:
+        """What left the sites so far."""
+        return [reply for _, reply in self.heard]
 
 
 def summed_sites(
@@ -47,7 +57,7 @@ def summed_sites(
     sharing: Sharing,
     *,
     has_evaluations: bool = False,
-    twice: bool = False,
+    other: bytes,
 ) -> SummedSites:
     """Connects sites to secure sums.
 
@@ -56,50 +66,72 @@ def summed_sites(
         workspace: The study's.
         sharing: How their noise is shared.
         has_evaluations: Whether the study has private evaluations.
-        twice: Whether each site is asked for its masked values again.
+        other: A question that is not asked. Each site is asked for its masked values again, and
+            then for those of this question.
     """
     keys = {site.name: site.ledger.public_key for site in sites}
-    app = make_client_app(
-        lambda at: admit(sites[int(str(at.node_config["partition-id"]))], workspace), Unsigned()
-    )
-    replies, different = list[RoundReply](), list[RoundReply]()
-    app = asked_twice(app, different.append) if twice else app
-    grid = LocalGrid(overheard(app, replies.append), len(sites))
+
+    def admitted(at: Context) -> Admitted:
+        return admit(sites[int(str(at.node_config["partition-id"]))], workspace)
+
+    heard, different = list[tuple[RoundRequest, RoundReply]](), list[RoundReply]()
+    app = asked_again(make_client_app(admitted, Unsigned()), admitted, other, different.append)
+    grid = LocalGrid(overheard(app, lambda *pair: heard.append(pair)), len(sites))
     asker = Dispatcher(
         grid, lambda _: dict.fromkeys(grid.get_node_ids(), ""), Timeouts(3600.0), Unsigned()
     )
     terms = ReplyTerms(sites[0].study, tuple(keys), keys)
     rounds = SecureRounds(asker, terms, keys, sharing, has_evaluations=has_evaluations)
-    return SummedSites(rounds, dict.fromkeys(grid.get_node_ids(), ""), replies, different)
+    return SummedSites(rounds, dict.fromkeys(grid.get_node_ids(), ""), heard, different)
 
 
-def asked_twice(app: ClientApp, differs: Callable[[RoundReply], None]) -> ClientApp:
-    """Returns the same app, which is asked each question for masked values again; what it answers
-    otherwise is passed on."""
+def asked_again(
+    app: ClientApp,
+    admitted: Callable[[Context], Admitted],
+    other: bytes,
+    differs: Callable[[RoundReply], None],
+) -> ClientApp:
+    """Returns the same app, which is asked each question for masked values again.
+
+    Args:
+        app: The app.
+        admitted: Admits the site of a context.
+        other: What it is asked for in the same round after that; it must refuse.
+        differs: Called with each further answer that is not the first one.
+    """
 
     def call(message: Message, context: Context) -> Message:
         reply = app(message, context)
-        if RoundRequest.from_fields(dict(message.content[RECORD])).step is Step.MASK:
-            first, again = (
-                RoundReply.from_fields(dict(one.content[RECORD]))
-                for one in (reply, app(message, context))
-            )
+        request = _request(message)
+        if request.step is Step.MASK:
+            first, again = _reply(reply), _reply(app(message, context))
             if again != first:
                 differs(again)
+            with suppress(RefusedError, RoundSpentError):
+                another = replace(request, adapter=other)
+                differs(run_round(admitted(context), another, lambda: None))
         return reply
 
     return call  # type: ignore[return-value]
 
 
-def overheard(app: ClientApp, heard: Callable[[RoundReply], None]) -> ClientApp:
-    """Returns the same app, which also passes on each of its replies."""
+def overheard(app: ClientApp, heard: Callable[[RoundRequest, RoundReply], object]) -> ClientApp:
+    """Returns the same app, which also passes on each question with its answer."""
 
     def call(message: Message, context: Context) -> Message:
         reply = app(message, context)
-        heard(RoundReply.from_fields(dict(reply.content[RECORD])))
+        heard(_request(message), _reply(reply))
         return reply
 
     return call  # type: ignore[return-value]
+
+
+def _request(message: Message) -> RoundRequest:
+    return RoundRequest.from_fields(dict(message.content[RECORD]))
+
+
+def _reply(message: Message) -> RoundReply:
+    return RoundReply.from_fields(dict(message.content[RECORD]))
 
 
 def differing(replies: Sequence[RoundReply], sites: int) -> set[str]:

@@ -17,15 +17,15 @@ class WatchedUnits(Sequence[UnitExamples]):
 
     Args:
         units: The units.
+        ledger: The site's; None: it is not asked yet.
 
     Attributes:
-        ledger: The site's; None: it is not asked yet, and nothing counts.
+        ledger: The site's; None: nothing counts.
         early: Number of looks before a charge.
     """
 
-    def __init__(self, units: Sequence[UnitExamples]) -> None:
-        self._units = units
-        self.ledger: Ledger | None = None
+    def __init__(self, units: Sequence[UnitExamples], ledger: Ledger | None = None) -> None:
+        self._units, self.ledger = units, ledger
         self.early = 0
 
     def _look(self) -> None:

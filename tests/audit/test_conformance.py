@@ -14,6 +14,7 @@ import tests.support.mutants.noise
 import tests.support.mutants.path
 import tests.support.mutants.sampler
 import tests.support.mutants.shared_evaluations
+import tests.support.mutants.shared_updates
 import tests.support.mutants.shared_votes
 import tests.support.mutants.units
 import tests.support.mutants.votes  # noqa: F401

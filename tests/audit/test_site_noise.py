@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tests.support.mutants.shared_updates  # noqa: F401
 from cloister.audit.audited_site import audited_site
 from cloister.audit.site_noise import COORDINATES, site_noise
 from cloister.client.site import Site
@@ -12,6 +13,7 @@ from cloister.privacy.entropy import Entropy
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
 from tests.support.entropy import FromNormals
+from tests.support.mutants.registry import MUTANTS, broken, of_part
 from tests.support.studies import small_recipe
 
 NAMES = ("site 1", "site 2", "site 3")
@@ -74,3 +76,24 @@ def test_one_site_that_drops_its_noise_is_refuted(
     monkeypatch.setattr(Site, "entropy", dropped)
     loudness, *_ = site_noise(recipe, audited_site(recipe, 6, 2), NAMES)
     assert loudness.refuted
+
+
+# The others run nightly, and their kinds in the tests of evaluations and votes.
+OFTEN = ("updates under the same shared masks in every round",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in OFTEN else pytest.mark.nightly)
+        for name in of_part("shared updates")
+    ],
+)
+def test_each_mutant_of_a_sum_is_refuted_by_its_check(
+    shared: Recipe, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloister.audit.site_noise.COORDINATES", 2_000)
+    audited = audited_site(shared, 6, 2)
+    broken(name, monkeypatch)
+    found = {check.name for check in site_noise(shared, audited, NAMES) if check.refuted}
+    assert MUTANTS[name].check in found

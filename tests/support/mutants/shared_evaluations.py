@@ -17,6 +17,17 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.shared_noise import SharedNoise
 from tests.support.mutants.registry import mutant
+from tests.support.mutants.secure import (
+    answering_another,
+    looking_first,
+    redrawn,
+    same_own_masks,
+    same_shared_masks,
+    silent_later,
+    trusting,
+    unmasked,
+)
+from tests.support.mutants.votes import seeded_noise
 
 Integers = NDArray[np.int64]
 
@@ -84,3 +95,50 @@ def summed_evaluations_charged_as_training(patch: pytest.MonkeyPatch) -> None:
         return Charge(**{**fields, "kind": ReleaseKind.TRAINING})
 
     patch.setattr(asked_charge, "Charge", as_training)
+
+
+@mutant("shared evaluations", "share of evaluations")
+def evaluation_shares_that_trust_every_site(patch: pytest.MonkeyPatch) -> None:
+    trusting(patch)
+
+
+@mutant("shared evaluations", "noise of summed evaluations")
+def evaluation_shares_from_the_study_s_seed(patch: pytest.MonkeyPatch) -> None:
+    seeded_noise(patch)
+
+
+@mutant("shared evaluations", "charge before summed evaluations")
+def summed_evaluations_charged_after_units_are_scored(patch: pytest.MonkeyPatch) -> None:
+    looking_first(patch, "evaluated_securely", "held_out")
+
+
+@mutant("shared evaluations", "summed evaluations asked again")
+def evaluation_shares_redrawn_when_asked_again(patch: pytest.MonkeyPatch) -> None:
+    redrawn(patch)
+
+
+@mutant("shared evaluations", "summed evaluations asked again")
+def scores_of_another_adapter_in_a_round_that_was_released(patch: pytest.MonkeyPatch) -> None:
+    answering_another(patch)
+
+
+@mutant("shared evaluations", "masks of summed evaluations")
+def statistics_without_masks(patch: pytest.MonkeyPatch) -> None:
+    unmasked(patch)
+
+
+@mutant("shared evaluations", "masks of summed evaluations")
+def statistics_under_the_same_shared_masks_in_every_round(patch: pytest.MonkeyPatch) -> None:
+    same_shared_masks(patch)
+
+
+@mutant("shared evaluations", "own masks of summed evaluations")
+def statistics_under_the_same_own_mask_in_every_round(patch: pytest.MonkeyPatch) -> None:
+    same_own_masks(patch)
+
+
+@mutant("shared evaluations", "summed statistics and their noise")
+def a_site_without_held_out_units_adds_no_share_from_the_third_round_on(
+    patch: pytest.MonkeyPatch,
+) -> None:
+    silent_later(patch, evaluating, "release_evaluation_share", 2)
