@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, cast
 
-from fastapi import FastAPI, Request
-from fastapi.responses import Response
 from flwr.proto.task_pb2 import Task
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.constant import TASK_TOKEN_HEADER
@@ -40,6 +38,9 @@ from flwr.superlink.routers.fleet.node_auth import authenticate_node
 from flwr.superlink.servicer.fleet import fleet_handlers
 from flwr.superlink.servicer.runtime import runtime_handlers
 from google.protobuf.message import Message
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 
 from cloister.deployment.flower.many_calls import LARGE, MANY, Parts
 
@@ -137,7 +138,7 @@ class DirectCalls:
         app: Flower's, without plug-ins that log calls.
     """
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: Starlette) -> None:
         self._app = app
         self._threads = ThreadPoolExecutor(THREADS, "call")
 
