@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --
 help: ## What each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(VENV)/.demo ## Four synthetic hospitals train one model together, at epsilon = 8 (about a minute and a half)
+demo: $(VENV)/.demo ## Four synthetic hospitals train one model together, at epsilon = 8 (about a minute)
 	$(BIN)/cloister simulate
 
 llm-demo: $(VENV)/.llm ## Four clinics' desks teach SmolLM2 their protocol, at epsilon = 8: before and after (about 8 minutes)

@@ -42,6 +42,8 @@ RECORDS = 40
 NORM = 0.5
 # Open files of a site: its SuperNode has up to four connections.
 FILES = 4
+# Sites that connect at a time.
+CONNECTING = 16
 # Seconds until the first polls of connected sites are over, for which they are then watched before
 # the study, and between two samples.
 SETTLED, IDLE, SAMPLE = 20.0, 20.0, 1.0
@@ -154,8 +156,7 @@ def measured(count: int, rounds: int, patience: float) -> dict[str, object]:
             for site in sites
         ]
         try:
-            for thread in threads:
-                thread.start()
+            _connect(sites, threads, patience)
             wait_for("all sites online", lambda: online(made.server) == count, patience)
             found = _study(made, count, rounds, patience)
         finally:
@@ -173,6 +174,19 @@ def measured(count: int, rounds: int, patience: float) -> dict[str, object]:
         **found,
         "answers_of_sites": sum(site.answered for site in sites),
     }
+
+
+def _connect(
+    sites: Sequence[ThreadedSite], threads: Sequence[threading.Thread], patience: float
+) -> None:
+    """Starts the sites, of which a few connect at a time.
+
+    Flower's connection ends the whole process if its answer comes too late and it asks once more.
+    """
+    for index, thread in enumerate(threads):
+        before = sites[index - CONNECTING].connected if index >= CONNECTING else None
+        assert before is None or before.wait(patience), f"{sites[index].name}: no turn to connect"
+        thread.start()
 
 
 def _study(made: Federation, count: int, rounds: int, patience: float) -> dict[str, object]:

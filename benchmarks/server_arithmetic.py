@@ -31,7 +31,7 @@ def figures(turns: int) -> Iterator[Figure]:
         turns,
     )
     yield Figure(name, value, 10, "at least")
-    yield Figure("memory of a mean beside the updates ÷ one update", _memory(rng), 6.1, "at most")
+    yield Figure("memory of a mean beside the updates ÷ one update", _memory(rng), 5.1, "at most")
 
 
 def _memory(rng: np.random.Generator) -> float:

@@ -58,6 +58,7 @@ class ThreadedSite:
         node: The key with which its SuperNode connection identifies itself.
         ledger: The key with which it signs answers.
         answered: Number of the questions that it answered.
+        connected: Set once it is connected.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ThreadedSite:
     )
     ledger: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     answered: int = 0
+    connected: threading.Event = field(default_factory=threading.Event)
 
     @cached_property
     def _seed(self) -> int:
@@ -93,6 +95,7 @@ class ThreadedSite:
         keys = (self.node, self.node.public_key())
         known: set[int] = set()
         with http_request_response(address, False, authority, keys) as connection:
+            self.connected.set()
             while not stopped.is_set():
                 try:
                     if not self._answer_next(connection, known):

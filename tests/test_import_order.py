@@ -84,7 +84,7 @@ CONFINED = {
     "jinja2": {"dashboard", "tasks"},
     "prometheus_client": {"dashboard", "service", "watching"},
     "markupsafe": {"dashboard"},
-    "fastapi": {"deployment"},
+    "fastapi": {"dashboard", "deployment"},
     "py3langid": {"data"},
     "datasketch": {"data"},
 }
@@ -329,3 +329,42 @@ for command in {COMMANDS!r}:
     check(command)
 """
     assert loaded(LOADS.format(heavy=HEAVY) + program) == set()
+
+
+# What a study loads when it first scores, plots or meets an unknown layer: half a second each.
+LATE = {"sklearn", "seqeval", "matplotlib", "opacus", "pandas"}
+
+
+def loaded_with(path: Path) -> list[str]:
+    """Names that a module imports when it is loaded: not in functions, not for types alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return plain + [
+        f"{node.module}.{alias.name}"
+        for node in nodes
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+
+
+def file_of(name: str) -> Path | None:
+    """The file of a module of this package, given by its own name or by that of something in it."""
+    for parts in (name.split(".")[1:], name.split(".")[1:-1]):
+        file = PACKAGE.joinpath(*parts).with_suffix(".py")
+        if parts and file.is_file():
+            return file
+    return None
+
+
+def test_a_simulation_starts_without_libraries_that_it_needs_later() -> None:
+    waiting, seen = [PACKAGE / "simulation" / "run.py"], set[Path]()
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        names = loaded_with(path)
+        early = [name for name in names if name.split(".")[0] in LATE]
+        assert early == [], f"{path}: import {early} in the function that uses it"
+        found = [file_of(name) for name in names if name.startswith("cloister.")]
+        waiting += [file for file in found if file is not None and file not in seen]
+    assert len(seen) > 100

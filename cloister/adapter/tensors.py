@@ -32,7 +32,8 @@ class Adapter(Mapping[str, Array]):
     def __init__(self, tensors: Mapping[str, NDArray[np.floating]]) -> None:
         frozen: dict[str, Array] = {}
         for name in sorted(tensors):
-            array = np.array(tensors[name], copy=True, order="C")
+            given = tensors[name]
+            array = given if _is_fixed(given) else np.array(given, copy=True, order="C")
             if not np.issubdtype(array.dtype, np.floating):
                 raise ValueError(f"{name}: {array.dtype} given; a floating type is needed")
             array = array.astype(np.float32, copy=False)
@@ -131,3 +132,17 @@ def _sum_of_squares(array: Array) -> float:
     flat = array.reshape(-1)
     pieces = (flat[at : at + PIECE] for at in range(0, flat.size, PIECE))
     return sum(float(np.square(piece, dtype=np.float64).sum()) for piece in pieces)
+
+
+def _is_fixed(array: object) -> bool:
+    """Whether no other array can change these values, so that they need no copy.
+
+    A read-only view does not count: the array below it may be written.
+    """
+    return (
+        isinstance(array, np.ndarray)
+        and array.dtype == np.float32
+        and array.base is None
+        and array.flags.c_contiguous
+        and not array.flags.writeable
+    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 # Rounds of the head alone, and of head and adapters together.
-HEAD_ROUNDS, ADAPTER_ROUNDS = 26, 4
+HEAD_ROUNDS, ADAPTER_ROUNDS = 24, 2
 
 TABLES: Mapping[str, Mapping[str, object]] = {
     # Five of the 5,210 notes are longer, by at most 6 tokens.

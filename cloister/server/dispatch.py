@@ -21,8 +21,10 @@ log = logging.getLogger(__name__)
 # checks for its next question. Each check costs the SuperLink a search of its database.
 POLL = 0.25
 # Seconds between checks whether a node has connected again since it was asked; and how many times
-# as long as a check takes, since it lists all nodes, and the SuperLink has other callers.
-RECONNECTED_POLL, RECONNECTED_TIMES = 1.0, 20.0
+# as long as a check takes, since it lists all nodes, and the SuperLink has other callers. A check
+# during the SuperLink's restart takes up to a minute; nodes connect again just after it. So the
+# pause has a limit: the minute after which Flower itself notices a node that left.
+RECONNECTED_POLL, RECONNECTED_TIMES, RECONNECTED_MOST = 1.0, 20.0, 60.0
 
 Nodes = Mapping[int, str]  # site by Flower's node id; "" where only the reply names the site
 
@@ -262,7 +264,7 @@ class _Asking:
             return
         there_since = self.asker.since(self.asker.grid)
         self.looked = self.asker.clock()
-        self.rest = RECONNECTED_TIMES * (self.looked - now)
+        self.rest = min(RECONNECTED_TIMES * (self.looked - now), RECONNECTED_MOST)
         for node in sorted(set(self.pending.values())):
             if there_since.get(node, self.connected.get(node)) != self.connected.get(node):
                 lost = dict.fromkeys(self._forget(node), (self.number, self.nodes[node]))

@@ -315,12 +315,24 @@ class RunDirectory:
 
     def heads(self) -> dict[str, Head]:
         """The head of each simulated site's ledger after the last closed round and its evaluation,
-        if there was one."""
+        if there was one.
+
+        Raises:
+            BadFileError: The checkpoint is damaged.
+        """
         latest = self.path / "checkpoint" / "latest.json"
         if not latest.exists():
             return {}
-        stored = json.loads(latest.read_text(encoding="utf-8"))["ledgers"]
-        return {site: Head(**head) for site, head in stored.items()}
+        try:
+            stored = json.loads(latest.read_text(encoding="utf-8"))["ledgers"]
+            heads = {str(site): Head(**head) for site, head in stored.items()}
+            if any(type(one.seq) is not int or type(one.hash) is not str for one in heads.values()):
+                raise TypeError("a head's number or hash is of another type")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise BadFileError(
+                f"{latest}: its heads of ledgers cannot be read; restore it, or start a new run"
+            ) from error
+        return heads
 
     def save_heads(self, heads: Mapping[str, Head]) -> None:
         """Replaces the heads of the last saved state: ledgers grew since, by an evaluation.

@@ -6,6 +6,7 @@ on a node (`RayCrew`) runs all sites of that node, in forks of itself, so a node
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
 import os
@@ -172,7 +173,10 @@ def ray_places(address: str | None = None, device: str | None = None) -> Iterato
         yield RayPlaces(kind, tuple(places), tuple(crews))
     finally:
         if is_ours:
-            ray.shutdown()
+            with warnings.catch_warnings():  # Ray leaves files and processes to the collector
+                warnings.simplefilter("ignore", ResourceWarning)
+                ray.shutdown()
+                gc.collect()
         else:
             for crew in crews:
                 with suppress(Exception):  # it may be dead

@@ -22,8 +22,9 @@ BITS = 32
 # Values below 2^(32 · -31) count as zero: the smallest normal float64 is 2^-1022, and the smallest
 # value of an update, in float32, is 2^-149.
 LOWEST = -31
-# Values that are cut together: 8 MB in float64.
-PART = 2**20
+# Values that are cut together: 1 MB in float64, which a core's cache holds. Parts of 8 MB took 1.2
+# to 2.2 times the CPU time.
+PART = 2**17
 
 
 class ExactSum:
@@ -72,6 +73,7 @@ class ExactSum:
         for start in range(0, flat.size if self._pieces else 0, PART):
             place = slice(start, start + PART)
             flat[place] = self._value(place) / total
+        found.setflags(write=False)  # so that an adapter takes it without a copy
         return found
 
     def _value(self, place: slice) -> NDArray[np.float64]:

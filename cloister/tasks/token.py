@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
-from seqeval.metrics.sequence_labeling import get_entities
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -82,6 +80,8 @@ def word_tags(logits: Tensor, batch: Batch, labels: Sequence[str]) -> list[list[
 
 def spans_of(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     """Entities in a sentence's tags, as the scores count them: type, first word, last word + 1."""
+    from seqeval.metrics.sequence_labeling import get_entities  # loads scikit-learn: half a second
+
     return [(kind, first, last + 1) for kind, first, last in get_entities(list(tags))]
 
 
@@ -156,6 +156,8 @@ class TokenMeter:
 
     def result(self) -> dict[str, float]:
         """Micro-averaged scores of whole entities, mean loss."""
+        from seqeval.metrics import f1_score, precision_score, recall_score
+
         pair = (self._true, self._predicted)
         return {
             "precision": float(precision_score(*pair, zero_division=0)),
@@ -168,6 +170,8 @@ class TokenMeter:
         """Precision, recall, F1 and support of each entity type."""
         if not any(tag != "O" for tags in (*self._true, *self._predicted) for tag in tags):
             return {}
+        from seqeval.metrics import classification_report
+
         found = classification_report(
             self._true, self._predicted, output_dict=True, zero_division=0
         )

@@ -13,6 +13,7 @@ from cloister.protocol.exchange import RoundRequest
 from cloister.protocol.signed_questions import Unsigned
 from cloister.server.dispatch import (
     POLL,
+    RECONNECTED_MOST,
     RECONNECTED_POLL,
     RECONNECTED_TIMES,
     Dispatcher,
@@ -173,6 +174,25 @@ def test_a_list_of_nodes_that_takes_long_is_asked_for_less_often() -> None:
     pauses = [later - earlier for earlier, later in itertools.pairwise(looked[1:])]
     assert len(pauses) >= 5
     assert all(RECONNECTED_TIMES * 0.5 < pause < 13 for pause in pauses)
+
+
+def test_a_node_that_connects_after_the_superlink_s_restart_is_asked_again_soon() -> None:
+    """The list of nodes came only when the SuperLink was back, half a minute later."""
+    one = Round(
+        {2: after(1.0), 3: after(None, 1.0)},
+        Timeouts(1000.0, again=5.0),
+        since=lambda now: {2: "first", 3: "first" if now < 50 else "second"},
+    )
+    since, slow = one.since, [30.0]
+
+    def restarting(now: float) -> Mapping[int, str]:
+        if now > 1 and slow:
+            one.clock.wait(slow.pop())
+        return since(now)
+
+    one.since = restarting
+    assert one.ask() == {"a": True, "b": True}
+    assert one.clock.now < 1 + RECONNECTED_POLL + 30 + RECONNECTED_MOST + 5
 
 
 def test_a_silent_node_is_asked_again_ever_more_rarely_and_counts_once() -> None:

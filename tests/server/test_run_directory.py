@@ -44,6 +44,30 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
         run.load(START, "d")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"[]",
+        b"\xff",
+        b"{}",
+        b'{"ledgers": []}',
+        b'{"ledgers": {"a": 3}}',
+        b'{"ledgers": {"a": {"seq": 3}}}',
+        b'{"ledgers": {"a": {"seq": "3", "hash": "ab"}}}',
+        b'{"ledgers": {"a": {"seq": true, "hash": "ab"}}}',
+        b'{"ledgers": {"a": {"seq": 3, "hash": null}}}',
+        b"[" * 100_000,
+    ],
+)
+def test_damaged_heads_of_ledgers_are_refused(tmp_path: Path, content: bytes) -> None:
+    run = RunDirectory.create(tmp_path / "run", Recipe())
+    run.save(LATER, "d", {"a": Head(3, "ab")})
+    (run.path / "checkpoint" / "latest.json").write_bytes(content)
+    with pytest.raises(BadFileError, match="cannot be read"):
+        run.heads()
+
+
 def test_a_line_that_was_cut_off_does_not_hide_the_others(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run", Recipe())
     run.append_metrics({"round": 1})

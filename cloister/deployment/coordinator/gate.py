@@ -11,6 +11,7 @@ time (`gate_connection`).
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import ssl
@@ -150,4 +151,6 @@ def make_server(folder: ServerFolder) -> uvicorn.Server:
 
 if __name__ == "__main__":
     log_json("gate")
-    make_server(ServerFolder.open(Path(sys.argv[1]))).run()
+    server = make_server(ServerFolder.open(Path(sys.argv[1])))
+    gc.freeze()  # libraries' objects stay for good: the collector need not look at them again
+    server.run()

@@ -218,9 +218,17 @@ class Gate:
     async def _in_turn(
         self, visitor: Visitor, call: str, body: bytes, said: Message, caller: Caller
     ) -> Response | None:
-        """Forwards an allowed request at its turn; None if that does not come in time."""
+        """Forwards an allowed request at its turn; None if that does not come in time.
+
+        Until then a body came and a poll was held, for a minute or more: a member that was revoked
+        meanwhile is refused.
+        """
         async with self.line.turn(RANKS.get(call, 0)) as taken:
-            return await self._ask(visitor, call, body, said, caller) if taken else None
+            if not taken:
+                return None
+            if self.door.site_of(visitor.headers[KEY_HEADER]) != visitor.site:
+                return _refusal(401, "revoked or expired meanwhile")
+            return await self._ask(visitor, call, body, said, caller)
 
     async def _ask(
         self, visitor: Visitor, call: str, body: bytes, said: Message, caller: Caller

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import AsyncIterator, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -79,6 +80,9 @@ RANKS: Mapping[str, int] = {
     "pull-object": 3,
     "pull-messages": 4,
 }
+# Seconds by which a call of the next rank counts as having come later. A flood of calls of an
+# earlier rank delays others by this and no more: a poll by 8 s, less than `LONGEST_WAIT`.
+HANDICAP = 2.0
 
 
 class Line:
@@ -87,11 +91,17 @@ class Line:
     Args:
         most: Most calls at a time.
         wait: Seconds for which one waits.
+        clock: Returns seconds of a monotonic clock.
     """
 
-    def __init__(self, most: int = MOST_FORWARDED, wait: float = LONGEST_WAIT) -> None:
-        self._free, self._wait = most, wait
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+    def __init__(
+        self,
+        most: int = MOST_FORWARDED,
+        wait: float = LONGEST_WAIT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._free, self._wait, self._clock = most, wait, clock
+        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
 
     @asynccontextmanager
@@ -99,7 +109,8 @@ class Line:
         """Holds one of the SuperLink's turns.
 
         Args:
-            rank: The lowest of those who wait is next; of equal ones, the first that came.
+            rank: Who came first is next, if a rank counts as `HANDICAP` seconds that one came
+                later.
 
         Yields:
             Whether there was one in time.
@@ -117,7 +128,8 @@ class Line:
     async def _come(self, rank: int) -> bool:
         """Waits for a turn; returns whether it came in time."""
         mine = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (rank, next(self._numbers), mine))
+        at = self._clock() + rank * HANDICAP
+        heapq.heappush(self._waiting, (at, next(self._numbers), mine))
         try:
             async with asyncio.timeout(self._wait):
                 await mine

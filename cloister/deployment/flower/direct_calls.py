@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, cast
 
-from fastapi import FastAPI, Request
-from fastapi.responses import Response
 from flwr.proto.task_pb2 import Task
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.constant import TASK_TOKEN_HEADER
@@ -40,11 +38,29 @@ from flwr.superlink.routers.fleet.node_auth import authenticate_node
 from flwr.superlink.servicer.fleet import fleet_handlers
 from flwr.superlink.servicer.runtime import runtime_handlers
 from google.protobuf.message import Message
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 
+from cloister.deployment.flower import INSTALL_TESTED
 from cloister.deployment.flower.many_calls import LARGE, MANY, Parts
+from cloister.errors import UsageError
 
 # Threads for the calls' work, which uses the database one after the other (`link_state`).
 THREADS = 4
+# The layers of Flower 1.41, of which a call needs the second and fifth, which stand here, and a
+# site's call the eighth. Another one may check something.
+LAYERS = (
+    "ControlSensitiveResponseMiddleware",
+    "BaseHTTPMiddleware",
+    "ControlAuthenticationMiddleware",
+    "ControlLicenseMiddleware",
+    "ProtobufTranslationMiddleware",
+    "RuntimeTracingMiddleware",
+    "ControlEventLogMiddleware",
+    "NodeAuthMiddleware",
+    "FleetEventLogMiddleware",
+)
 # Checks who calls; returns what the handler needs beside the message.
 Check: TypeAlias = Callable[[Request], tuple[Any, ...]]
 
@@ -135,9 +151,19 @@ class DirectCalls:
 
     Args:
         app: Flower's, without plug-ins that log calls.
+
+    Raises:
+        UsageError: It has other layers than `LAYERS`, which the short way would leave out.
     """
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: Starlette) -> None:
+        layers = tuple(str(getattr(one.cls, "__name__", one.cls)) for one in app.user_middleware)
+        if layers != LAYERS:
+            other = ", ".join(sorted({*layers} ^ {*LAYERS})) or "the same in another order"
+            raise UsageError(
+                f"this Flower's SuperLink has other layers ({other}), which may check what the "
+                f"short way for frequent calls would leave out; {INSTALL_TESTED}"
+            )
         self._app = app
         self._threads = ThreadPoolExecutor(THREADS, "call")
 

@@ -1,8 +1,9 @@
 """Flower's state of a SuperLink in SQLite, with fewer writes for each call of a site.
 
 Flower's `SqlLinkState` keeps everything that must outlive a killed SuperLink, and so does this one:
-nodes, runs, messages and their objects are on the disk before a call is answered. It differs where
-many sites made it slow:
+nodes, runs, messages and their objects are in its file before a call is answered. It differs where
+many sites made it slow (as with Flower's, SQLite writes before an answer and syncs at its own
+checkpoints: after a power cut the last seconds may be missing, and sites are asked again):
 
     Flower                                            here
     each call takes SQLite's one write lock two or    calls take turns in this process, so none
@@ -36,6 +37,9 @@ from flwr.supercore.utils import uint64_to_int64
 from flwr.superlink.federation import FederationManager
 from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
+
+from cloister.deployment.flower import INSTALL_TESTED
+from cloister.errors import UsageError
 
 # Seconds between two looks for overdue tasks, which Flower gives up after 60 s without a heartbeat,
 # and between two writes of the sums.
@@ -184,6 +188,9 @@ def in_turn(factory: LinkStateFactory) -> StudyLinkState:
 
     Args:
         factory: The SuperLink's; its application asks it for the state at each call.
+
+    Raises:
+        UsageError: The factory is not as in Flower 1.41, and goes on with a state of its own.
     """
     objects = ObjectStoreInTurn(factory.database, threading.RLock())
     objects.initialize()
@@ -191,4 +198,8 @@ def in_turn(factory: LinkStateFactory) -> StudyLinkState:
     state.initialize()
     factory.objectstore_factory.store_instance = objects
     factory.state_instance = state
+    if factory.state() is not state or factory.objectstore_factory.store() is not objects:
+        raise UsageError(
+            f"this Flower's SuperLink goes on with a state of its own; {INSTALL_TESTED}"
+        )
     return state

@@ -12,6 +12,8 @@ Tested against Flower 1.41 (`tests/deployment/flower/test_contract.py`).
 from __future__ import annotations
 
 import argparse
+import gc
+import sys
 from pathlib import Path
 
 import uvicorn
@@ -25,6 +27,7 @@ from flwr.superlink.main import create_app
 from cloister.deployment.flower.direct_calls import DirectCalls
 from cloister.deployment.flower.link_state import in_turn
 from cloister.deployment.flower.sockets import listening, read_secret
+from cloister.errors import CloisterError
 
 
 def settings(secret: Path, database: Path) -> SuperLinkLifespanConfig:
@@ -61,7 +64,12 @@ def settings(secret: Path, database: Path) -> SuperLinkLifespanConfig:
 
 
 def make_server(secret: Path, database: Path) -> uvicorn.Server:
-    """Makes the SuperLink's server; the caller provides its socket."""
+    """Makes the SuperLink's server; the caller provides its socket.
+
+    Raises:
+        BadFileError: The secret cannot be read.
+        UsageError: This Flower has other parts than the tested one.
+    """
     app = create_app(settings(secret, database), SuperLinkLifespan)
     in_turn(app.state.linkstate_factory)
     logs = get_uvicorn_log_config(console_handler.level)
@@ -74,7 +82,12 @@ def main() -> None:
     for name in ("socket", "secret", "database"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     given = parser.parse_args()
-    make_server(given.secret, given.database).run(sockets=[listening(given.socket)])
+    try:
+        server = make_server(given.secret, given.database)
+    except CloisterError as error:
+        sys.exit(f"the SuperLink does not start: {error}")
+    gc.freeze()  # libraries' objects stay for good: the collector need not look at them again
+    server.run(sockets=[listening(given.socket)])
 
 
 if __name__ == "__main__":

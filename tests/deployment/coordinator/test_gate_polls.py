@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from flwr.supercore.protobuf.client import ProtobufClient
+from google.protobuf.message import Message
 
 from cloister.deployment.coordinator import gate as gate_module
 from cloister.deployment.coordinator import gate_polls
@@ -234,6 +235,34 @@ def test_who_ends_an_exchange_has_the_next_turn_before_who_begins_one() -> None:
     ]
 
 
+def test_calls_of_an_earlier_rank_do_not_keep_another_s_call_waiting_for_ever() -> None:
+    """A member that always has a heartbeat waiting would otherwise silence every other member."""
+
+    async def check() -> list[str]:
+        now, order = Clock(), list[str]()
+        line = Line(most=1, clock=now)
+
+        async def call(name: str) -> None:
+            async with line.turn(RANKS.get(name, 0)):
+                order.append(name)
+                now.wait(1.0)
+                if name == "heartbeat" and len(order) < 2 * LONGEST_WAIT:
+                    flood.append(asyncio.create_task(call(name)))
+                    await asyncio.sleep(0)
+
+        flood: list[asyncio.Task[None]] = []
+        async with line.turn():
+            waiting = [asyncio.create_task(call(name)) for name in ["heartbeat", *RANKS]]
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        await asyncio.gather(*flood)
+        return order
+
+    order = asyncio.run(check())
+    assert max(order.index(name) for name in RANKS) < LONGEST_WAIT
+    assert [name for name in order if name in RANKS] == list(RANKS)
+
+
 def test_a_turn_for_one_who_left_goes_to_the_next() -> None:
     async def check() -> None:
         line = Line(most=1)
@@ -252,6 +281,24 @@ def test_a_turn_for_one_who_left_goes_to_the_next() -> None:
             assert taken
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("said", [gates.poll(), gates.reply()], ids=["poll", "reply"])
+def test_a_call_of_a_member_that_is_revoked_while_it_waits_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Message
+) -> None:
+    with gates.open_gate(tmp_path) as gate:
+        gates.ask(gate)
+        asked = len(gate.link.asked)
+
+        @asynccontextmanager
+        async def late(line: Line, rank: int = 0) -> AsyncIterator[bool]:
+            gates.revoke(gate.folder, "ward")
+            yield True
+
+        monkeypatch.setattr(Line, "turn", late)
+        assert gate.say(said) == 401
+        assert len(gate.link.asked) == asked  # the SuperLink has not seen it
 
 
 def test_a_poll_that_gets_no_turn_brings_nothing_and_the_next_is_forwarded(
@@ -275,7 +322,7 @@ def test_a_poll_that_gets_no_turn_brings_nothing_and_the_next_is_forwarded(
 def test_a_call_that_gets_no_turn_is_to_be_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Line.__init__, "__defaults__", (0, 0.01))
+    monkeypatch.setattr(Line.__init__, "__defaults__", (0, 0.01, time.monotonic))
     with open_gate(tmp_path) as gate:
         assert gate.say(gates.activation()) == 503
         assert gate.link.asked == []

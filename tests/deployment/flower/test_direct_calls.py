@@ -33,6 +33,8 @@ from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.main import create_app
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 
 from cloister.deployment.enrolment.node_key import public_pem
 from cloister.deployment.flower.direct_calls import CALLS, EXECUTORS, SITES, DirectCalls
@@ -41,6 +43,7 @@ from cloister.deployment.flower.grid import StudyGrid
 from cloister.deployment.flower.link_state import in_turn
 from cloister.deployment.flower.many_calls import LARGE, MANY, Parts
 from cloister.deployment.flower.superlink import settings
+from cloister.errors import UsageError
 from tests.support.clock import Clock, TimedGrid
 from tests.support.gate import signed
 from tests.support.papers import keys
@@ -50,6 +53,10 @@ from tests.support.superlinks import message, node, run
 pytestmark = pytest.mark.filterwarnings("ignore:No path_separator:DeprecationWarning")
 
 KIND = {"content-type": PROTOBUF_MEDIA_TYPE}
+
+
+class RevokedNodes(BaseHTTPMiddleware):
+    """A check that a later version might have."""
 
 
 class Link:
@@ -178,6 +185,37 @@ def test_a_caller_of_another_version_is_refused(link: Link) -> None:
     direct = link.ask(link.direct, call, headers, link.body(call, 1))
     assert direct == link.ask(link.app, call, headers, link.body(call, 1))
     assert direct[0] >= 400
+
+
+@pytest.mark.parametrize("change", ["one more", "one less", "another order"])
+def test_another_flower_is_refused_that_may_check_more(
+    link: Link, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """A layer that a later version adds for all calls would silently not apply to these."""
+    layers = list(link.app.user_middleware)
+    changed = {
+        "one more": [Middleware(RevokedNodes), *layers],
+        "one less": layers[:-1],
+        "another order": layers[::-1],
+    }[change]
+    monkeypatch.setattr(link.app, "user_middleware", changed)
+    with pytest.raises(UsageError, match="layers") as refused:
+        DirectCalls(link.app)
+    assert "flwr>=1.41,<1.42" in str(refused.value)
+    assert ("RevokedNodes" in str(refused.value)) == (change == "one more")
+
+
+def test_a_factory_that_keeps_a_state_of_its_own_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(secrets.token_hex(32).encode())
+    app = create_app(settings(secret, tmp_path / "link.db"), SuperLinkLifespan)
+    factory = app.state.linkstate_factory
+    own = factory.state()
+    monkeypatch.setattr(factory, "state", lambda: own)
+    with pytest.raises(UsageError, match="a state of its own"):
+        in_turn(factory)
 
 
 def test_other_calls_go_to_flower_s_application(link: Link) -> None:
