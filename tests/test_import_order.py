@@ -84,7 +84,7 @@ CONFINED = {
     "jinja2": {"dashboard", "tasks"},
     "prometheus_client": {"dashboard", "service", "watching"},
     "markupsafe": {"dashboard"},
-    "fastapi": {"dashboard"},
+    "fastapi": {"dashboard", "deployment"},
     "py3langid": {"data"},
     "datasketch": {"data"},
 }

@@ -6,6 +6,7 @@ Each answers through the code of a deployed site, and the sums are unmasked as a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.ledger.ledger import Ledger
 from cloister.privacy.plan import Plan
+from cloister.privacy.sharing import Sharing
 from cloister.protocol.exchange import RoundReply
 from cloister.recipe import Recipe
 from cloister.simulation.policies import simulated_budget, simulated_policy
@@ -28,6 +30,27 @@ def names_of(plan: Plan) -> tuple[str, ...]:
     """Returns the names of the sites that share a plan's noise."""
     assert plan.sharing is not None
     return tuple(f"site {number}" for number in range(1, plan.sharing.sites + 1))
+
+
+@dataclass(frozen=True)
+class SecureTotals:
+    """What sites' secure sums gave.
+
+    Attributes:
+        totals: The unmasked sums in steps of their grid, None where nothing was unmasked.
+        replies: All replies, exchange by exchange.
+        different: Number of masked answers that differed when they were asked for again.
+    """
+
+    totals: list[NDArray[np.int64] | None]
+    replies: list[RoundReply]
+    different: int
+
+
+def fewest_honest(sharing: Sharing) -> int:
+    """Returns the fewest honest sites in a sum, by their definition: all sites less those that may
+    be missing and those that may collude."""
+    return sharing.sites - sharing.missing - sharing.colluding
 
 
 def secure_totals(
@@ -42,8 +65,8 @@ def secure_totals(
     units_of: Callable[[int], Mapping[str, Any]],
     *,
     evaluates: bool = False,
-) -> tuple[list[NDArray[np.int64] | None], list[RoundReply]]:
-    """Asks all sites for the sums of rounds 1 to `asked`.
+) -> SecureTotals:
+    """Asks all sites for the sums of rounds 1 to `asked`, each for its masked values twice.
 
     Args:
         recipe: The study.
@@ -56,9 +79,6 @@ def secure_totals(
         make: Makes a site from its fields.
         units_of: By the site's place, the fields of a site that hold units.
         evaluates: Whether held-out units are scored.
-
-    Returns:
-        The unmasked sums in steps of their grid, None where nothing was unmasked; and all replies.
     """
     names, sharing = names_of(plan), plan.sharing
     assert sharing is not None
@@ -81,9 +101,9 @@ def secure_totals(
         for place, (name, ledger) in enumerate(zip(names, ledgers, strict=True))
     ]
     has_evaluations = plan.evaluations is not None
-    summed = summed_sites(sites, workspace, sharing, has_evaluations=has_evaluations)
+    summed = summed_sites(sites, workspace, sharing, has_evaluations=has_evaluations, twice=True)
     totals = [
         summed.rounds.run(number, question, values, summed.nodes, evaluates=evaluates).total
         for number in range(1, asked + 1)
     ]
-    return totals, summed.replies
+    return SecureTotals(totals, summed.replies, len(summed.different))

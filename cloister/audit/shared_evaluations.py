@@ -168,7 +168,7 @@ class _SummedEvaluations:
     ) -> tuple[list[Floats], list[RoundReply]]:
         audited, count = self.audited, len(paths)
         workspace, units = audited.workspace, audited.units
-        totals, replies = secure_totals(
+        found = secure_totals(
             self.recipe,
             audited,
             self.plan,
@@ -186,4 +186,5 @@ class _SummedEvaluations:
         )
         sure = (count - 1) * exact.tensors[0].numpy()
         none = np.zeros(self.statistics)
-        return [none if total is None else (total - sure) * self.grid for total in totals], replies
+        rows = [none if total is None else (total - sure) * self.grid for total in found.totals]
+        return rows, found.replies

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,13 +29,16 @@ from cloister.audit.audited_site import AuditedSite
 from cloister.audit.noise_tests import Releases, noise_check
 from cloister.audit.recorded_noise import RecordedSite, is_sum_with_noise
 from cloister.audit.statistics import Check, Floats, exact_check
+from cloister.audit.watched_units import WatchedUnits
 from cloister.client.admission import Admitted
 from cloister.client.round import run_round
 from cloister.client.site import Site
 from cloister.data.records import TextRecord
-from cloister.ledger.ledger import Ledger
+from cloister.errors import RefusedError, RoundSpentError
 from cloister.models.state import write_adapter
 from cloister.privacy.clipping import ClippedSum
+from cloister.privacy.entropy import Entropy, OsEntropy
+from cloister.privacy.gaussian_table import Integers
 from cloister.privacy.plan import Plan
 from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.votes import BOUND, FEWEST, HISTOGRAM, votes_shapes
@@ -185,32 +189,20 @@ def _values(total: ClippedSum) -> Floats:
     return total.tensors[0].double().numpy()
 
 
-class _Watched(Sequence[UnitExamples]):
-    """A site's units that note when they are looked at before the round's charge."""
+class _NoNoise(OsEntropy):
+    """A source that fails when noise is drawn, as after a charge."""
 
-    def __init__(self, units: Sequence[UnitExamples]) -> None:
-        self._units = units
-        self.ledger: Ledger | None = None
-        self.before = -1
-        self.early = 0
+    def gaussian(self, deviation: float, count: int) -> Integers:
+        """Draws nothing."""
+        raise OSError("no noise")
 
-    def _look(self) -> None:
-        if self.ledger is not None and self.ledger.head.seq == self.before:
-            self.early += 1
 
-    def __len__(self) -> int:
-        self._look()
-        return len(self._units)
+class _CutOff(Site):
+    """A site that is cut off between a round's charge and its release."""
 
-    @overload
-    def __getitem__(self, place: int) -> UnitExamples: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[UnitExamples]: ...
-
-    def __getitem__(self, place: int | slice) -> UnitExamples | Sequence[UnitExamples]:
-        self._look()
-        return self._units[place]
+    def entropy(self, plan: Plan, round_number: int) -> Entropy:
+        """Returns the source that fails."""
+        return _NoNoise()
 
 
 class _VotingStudy:
@@ -227,7 +219,7 @@ class _VotingStudy:
     ) -> None:
         self._recipe, self._audited, self._plan = recipe, audited, plan
         self._path, self._other = folder / "site.ledger", folder / "other.ledger"
-        self._third = folder / "third.ledger"
+        self._third, self._fourth = folder / "third.ledger", folder / "fourth.ledger"
         self._candidates, self._body = candidates, encode_candidates(candidates)
         self._different = self._early = 0
 
@@ -256,9 +248,9 @@ class _VotingStudy:
         left with units once their sum is taken off. Both have one seed and one study, so that noise
         which follows from these shows as equal rows."""
         answers = ask_all(self._open, self._ask, ASKED)
-        self._different = answers.different
+        self._different = answers.different + self._otherwise()
         rows = [self._sent(reply) for reply in answers.replies]
-        workspace, watched = self._audited.workspace, _Watched(self._audited.units)
+        workspace, watched = self._audited.workspace, WatchedUnits(self._audited.units)
         loud = self._plan.noise_multiplier
         quiet = replace(self._plan, num_rounds=ASKED_WITH_UNITS, noise_multiplier=QUIET)
         other = self._opened(self._other, quiet, watched)
@@ -266,7 +258,7 @@ class _VotingStudy:
             workspace.network, workspace.task, self._audited.units, self._candidates
         )
         for number in range(1, ASKED_WITH_UNITS + 1):
-            watched.ledger, watched.before = other.site.ledger, other.site.ledger.head.seq
+            watched.ledger = other.site.ledger
             sent = self._sent(self._ask(other, number))
             rows.append((sent - _values(exact) * exact.grid) * (loud / QUIET))
         self._early = watched.early
@@ -275,6 +267,22 @@ class _VotingStudy:
             "properties of the noise of every count, of a site without units and with",
             Releases(np.array(rows), (len(self._candidates),), loud * BOUND),
         )
+
+    def _otherwise(self) -> int:
+        """Counts answers that would be a second release of a round: with other candidates than
+        those for which it was released, and after it was cut off."""
+        first, *rest = self._candidates
+        others = encode_candidates([replace(first, text=f"{first.text} x"), *rest])
+        given = 0
+        with suppress(RefusedError):
+            asked = RoundRequest(STUDY, 1, b"", Step.VOTE, others)
+            run_round(self._open(), asked, lambda: None)
+            given += 1
+        for kind in (_CutOff, Site):
+            with suppress(RoundSpentError):
+                self._ask(self._opened(self._fourth, self._plan, (), kind), 1)
+                given += 1
+        return given
 
     def exactly(self) -> Check:
         """Asks a site whose noise is written down, and takes it off bit for bit."""
@@ -309,7 +317,8 @@ class _VotingStudy:
             ),
             exact_check(
                 "votes asked again",
-                "votes that differ, or are charged anew, when they are asked again",
+                "votes that differ or are charged anew when they are asked again, and answers to a "
+                "round that was released for other candidates, or cut off",
                 self._different,
             ),
         ]

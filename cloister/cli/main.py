@@ -41,6 +41,7 @@ from cloister.cli import (
 from cloister.cli import (
     run as runs,
 )
+from cloister.cli.local_paths import paths_of_this_machine
 from cloister.cli.streams import Printing, printing, say_error
 from cloister.cli.typer_and_click import mended
 from cloister.errors import BadFileError, CloisterError, NetworkError, UsageError
@@ -89,7 +90,7 @@ _TYPERS_INTERRUPT = 130
 @cache
 def command_line() -> click.Command:
     """Returns the whole command line as a click command."""
-    return mended(typer.main.get_command(app))
+    return paths_of_this_machine(mended(typer.main.get_command(app)))
 
 
 def _print_version(is_asked: bool) -> None:

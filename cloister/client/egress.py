@@ -213,8 +213,10 @@ def _check_secure(
         needed = masked_bytes(terms, sum(math.prod(shape) for shape in summed))
     elif asked.step is Step.REVEAL:
         needed = revealed_bytes(terms, len(Query.from_bytes(asked.body).boxes) + 1)
-    else:
+    elif asked.step in (Step.SIGN, Step.ADVERTISE):
         needed = SIGNATURE_BYTES if asked.step is Step.SIGN else ADVERTISEMENT_BYTES
+    else:
+        raise RefusedError(f"{asked.step}: asked in clear, and nothing leaves but under a mask")
     if len(reply.delta) != needed:
         raise RefusedError(f"{asked.step}: {len(reply.delta)} bytes; {needed} are needed")
     if asked.step is Step.MASK:

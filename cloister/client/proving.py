@@ -112,7 +112,10 @@ class Times:
             candidates: Number of candidate texts.
         """
         records = plan.public_records * plan.max_records
-        return BESIDE + self.candidate * candidates + self.voting * records
+        # The coordinator chooses the candidates, so each may be a text that takes a tokenizer
+        # longest; of records that has been done before the round.
+        read = self.encoding + self.candidate
+        return BESIDE + read * candidates + self.voting * records
 
     def of_evaluation(self, plan: Plan, units: int) -> float:
         """Seconds of an evaluation of held-out units, each with as many records as count.

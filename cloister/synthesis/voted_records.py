@@ -85,6 +85,11 @@ def synthesize_by_votes(
         raise UsageError(f"--out: {out} given; records are written to a new .jsonl file")
     check_new(out)
     study = read_vote_study(file)
+    if study.recipe.has_stand_in:
+        raise UsageError(
+            "data.train: missing; name the file of the records that vote. Connected sites have "
+            "their own: cloister run start"
+        )
     public_file = Path(study.votes.public or "").expanduser()
     public = public_texts(study)
     _refuse_private(study, public_file, public)

@@ -1,12 +1,14 @@
 """A path that cannot exist, or of the wrong kind, ends in one line and exit code 3."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 
-from cloister.cli.main import of_system, run
+from cloister.cli.local_paths import LocalPath
+from cloister.cli.main import command_line, of_system, run
 from cloister.client.site_file import EXAMPLE
 from cloister.errors import BadFileError, NetworkError
 from cloister.files import bad_file
@@ -99,3 +101,35 @@ def test_the_path_and_the_reason_are_told() -> None:
     )
     assert isinstance(of_system(OSError(28, "No space left on device")), BadFileError)
     assert isinstance(of_system(ConnectionRefusedError(111, "refused")), NetworkError)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["simulate", "--out", "s3://bucket/run"],
+        ["simulate", "gs://bucket/study.toml"],
+        ["model", "export", "run", "--format", "onnx", "--out", "memory://x"],
+    ],
+)
+def test_a_url_is_no_folder_of_this_machine(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == 2
+    told = capsys.readouterr().err
+    assert "is a URL; a file or folder of this machine is needed" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_path_of_every_command_is_of_this_machine() -> None:
+    def paths(command: click.Command) -> Iterator[click.ParamType]:
+        yield from (one.type for one in command.params if isinstance(one.type, click.Path))
+        for inner in command.commands.values() if isinstance(command, click.Group) else ():
+            yield from paths(inner)
+
+    found = list(paths(command_line()))
+    assert len(found) > 100
+    assert all(isinstance(one, LocalPath) for one in found)

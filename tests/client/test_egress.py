@@ -378,6 +378,16 @@ def test_an_answer_of_secure_aggregation_has_one_length(step: Step) -> None:
         check(trained(b"x" * length, by="clinic", **told), where, for_step(step))
 
 
+@pytest.mark.parametrize("length", LENGTHS.values())
+@pytest.mark.parametrize("step", [Step.TRAIN, Step.EVALUATE, Step.VOTE])
+def test_with_shared_noise_no_bytes_leave_in_clear_whatever_their_length(
+    step: Step, length: int
+) -> None:
+    """An answer to a question in clear once passed if it had the length of a public key."""
+    with pytest.raises(RefusedError, match="in clear"):
+        check(trained(b"x" * length, epsilon=0.0, head=""), secure_site(), for_step(step))
+
+
 def test_an_update_without_names_leaves_within_its_bound() -> None:
     sent = encode_compact(UPDATE, "int8", BOUND)
     check(trained(sent), site(released=sent, training=COMPACT))

@@ -221,6 +221,14 @@ def test_an_evaluation_s_time_is_that_of_records_alone_and_not_a_part_of_a_step(
     assert period == period_of(150.1) > period_of(times.of_round(plan))
 
 
+def test_a_round_of_votes_has_time_for_candidates_that_take_a_tokenizer_longest() -> None:
+    """The coordinator chooses them: with no room for that, its texts could be so long that the
+    number of units decides in which period a site answers."""
+    plan: Any = SimpleNamespace(public_records=10, max_records=3)
+    times = Times(0.0, encoding=0.5, voting=2.0, candidate=1.0)
+    assert times.of_votes(plan, 4) == pytest.approx(4 * (0.5 + 1.0) + 10 * 3 * 2.0 + proving.BESIDE)
+
+
 def test_what_scoring_a_record_takes_is_measured_on_records_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

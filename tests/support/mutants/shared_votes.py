@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cloister.client import asked_charge, voting
-from cloister.ledger.charge import Charge
+from cloister.client import asked_charge, secure, voting
+from cloister.client.secure import SecureExchange
+from cloister.ledger.charge import Charge, Released
 from cloister.privacy import vote_release
 from cloister.privacy.discrete_noise import discrete_gaussian
 from cloister.privacy.entropy import Entropy
 from cloister.privacy.plan import Plan
 from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.shared_noise import SharedNoise
+from cloister.privacy.sharing import Sharing
+from cloister.secagg import participant, unmasking
 from cloister.training import vote_sum as summing
 from tests.support.mutants.registry import mutant
-from tests.support.mutants.votes import unclipped
+from tests.support.mutants.votes import seeded_noise, unclipped
 
 Integers = NDArray[np.int64]
 
@@ -93,3 +96,52 @@ def summed_votes_charged_in_the_first_round_only(patch: pytest.MonkeyPatch) -> N
         return Charge(**fields)
 
     patch.setattr(asked_charge, "Charge", elsewhere)
+
+
+@mutant("shared votes", "share of votes")
+def vote_shares_that_trust_every_site(patch: pytest.MonkeyPatch) -> None:
+    """Sites that collude with the coordinator take their own shares off the sum."""
+    patch.setattr(Sharing, "honest", property(lambda self: self.threshold))
+
+
+@mutant("shared votes", "noise of summed votes")
+def vote_shares_from_the_study_s_seed(patch: pytest.MonkeyPatch) -> None:
+    """Of the right size, and charged as private; who knows the study can take them off."""
+    seeded_noise(patch)
+
+
+@mutant("shared votes", "charge before summed votes")
+def summed_votes_charged_after_they_are_counted(patch: pytest.MonkeyPatch) -> None:
+    real = voting.voted_securely
+
+    def late(admitted: Any, request: Any, asking: Any, entropy: Any) -> Released:
+        for unit in admitted.site.units:
+            assert unit is not None
+        return real(admitted, request, asking, entropy)
+
+    patch.setattr("cloister.client.round.voted_securely", late)
+
+
+@mutant("shared votes", "summed votes asked again")
+def vote_shares_redrawn_when_asked_again(patch: pytest.MonkeyPatch) -> None:
+    """Under the same masks with other sites: the difference shows the noise."""
+    real, seen = SecureExchange._mask, set[tuple[str, int]]()
+
+    def redrawn(self: SecureExchange, charge: Charge, noised: Any) -> Released:
+        released, place = real(self, charge, noised), (self.site, self.sum)
+        if place not in seen:
+            seen.add(place)
+            return released
+        assert self.keys.member is not None
+        before = replace(self.keys.member, masked=self.sum - 1)
+        self.keys.member, update = secure.mask_update(before, self.sum, self.adapter, noised())
+        return Released(update.to_bytes(), released.head)
+
+    patch.setattr(SecureExchange, "_mask", redrawn)
+
+
+@mutant("shared votes", "masked counts")
+def counts_without_masks(patch: pytest.MonkeyPatch) -> None:
+    """The sum is right, and each site's counts are there with a share of the noise alone."""
+    for module in (participant, unmasking):
+        patch.setattr(module, "mask", lambda seed, count, bits: np.zeros(count, dtype=np.uint32))

@@ -8,8 +8,11 @@ import torch
 
 from cloister.client import voting
 from cloister.client.site import Site
+from cloister.errors import RoundSpentError
 from cloister.ledger.charge import Charge, Released
+from cloister.ledger.history import Reserved
 from cloister.ledger.ledger import Ledger
+from cloister.ledger.storage import Transaction
 from cloister.privacy import vote_release
 from cloister.privacy.clipping import ClippedSum, grid_of
 from cloister.privacy.entropy import Entropy, SeededEntropy
@@ -142,6 +145,11 @@ def a_site_s_first_unit_votes_twice(patch: pytest.MonkeyPatch) -> None:
 @mutant("votes", "noise of votes")
 def vote_noise_from_the_study_s_seed(patch: pytest.MonkeyPatch) -> None:
     """Of the right size, and charged as private; who knows the study can take it off."""
+    seeded_noise(patch)
+
+
+def seeded_noise(patch: pytest.MonkeyPatch) -> None:
+    """Lets all noise follow from seed, site and round."""
 
     class Predictable(SeededEntropy):
         is_private = True
@@ -161,6 +169,31 @@ def vote_noise_redrawn_when_asked_again(patch: pytest.MonkeyPatch) -> None:
         return _Free(granted.head) if isinstance(granted, Released) else granted
 
     patch.setattr(Ledger, "reserve", reserve)
+
+
+@mutant("votes", "votes asked again")
+def votes_for_other_candidates_in_a_round_that_was_released(patch: pytest.MonkeyPatch) -> None:
+    real = Ledger._again
+
+    def again(self: Ledger, before: Reserved, charge: Charge, transaction: Transaction) -> Any:
+        if before.request != charge.request:
+            return _Free("ab" * 32)
+        return real(self, before, charge, transaction)
+
+    patch.setattr(Ledger, "_again", again)
+
+
+@mutant("votes", "votes asked again")
+def noise_of_a_round_that_was_cut_off_redrawn(patch: pytest.MonkeyPatch) -> None:
+    real = Ledger._again
+
+    def again(self: Ledger, before: Reserved, charge: Charge, transaction: Transaction) -> Any:
+        try:
+            return real(self, before, charge, transaction)
+        except RoundSpentError:
+            return _Free("ab" * 32)
+
+    patch.setattr(Ledger, "_again", again)
 
 
 @mutant("votes", "charges of votes")
