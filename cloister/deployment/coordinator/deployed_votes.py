@@ -23,10 +23,10 @@ from cloister.deployment.coordinator.deployed import connected_sites, plans_of
 from cloister.deployment.coordinator.journal import note
 from cloister.deployment.coordinator.members import Member
 from cloister.deployment.coordinator.ports import Journal
+from cloister.deployment.coordinator.publication import kept_publication
 from cloister.errors import UsageError
 from cloister.evidence.site_facts import site_facts
 from cloister.export.card import NO_CERTIFICATE
-from cloister.export.croissant import Publication
 from cloister.export.synthetic_files import Synthesized
 from cloister.files import bad_file, write_whole
 from cloister.ledger.stated import Stated
@@ -219,5 +219,5 @@ class DeployedVotes:
             promises=promises,
             vectors=vectors,
             generator=self.generator,
-            publication=Publication(),
+            publication=kept_publication(self.run.path),
         )
