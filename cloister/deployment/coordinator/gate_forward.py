@@ -189,26 +189,17 @@ class Gate:
             return answer or _refusal(503, "too many calls wait for the SuperLink", site)
 
     async def _poll(
-        self,
-        visitor: Visitor,
-        body: bytes,
-        said: PullMessagesRequest,
-        caller: Caller,
-        request: Request,
+        self, who: Visitor, body: bytes, said: PullMessagesRequest, caller: Caller, asked: Request
     ) -> Response:
-        """Answers a poll; one that would bring nothing is held, and the SuperLink is not asked.
-
-        If it is too busy to be asked, the answer is empty, and the node is not noted as one without
-        a question.
-        """
+        """Answers a poll; one that would bring nothing is held, and the SuperLink is not asked."""
         node = said.node.node_id
-        empty = await self.polls.held(node, request.receive)
+        empty = await self.polls.held(node, asked.receive)
         if empty is not None:
             return Response(empty[0], 200, dict(empty[1]))
         mark = self.polls.mark(node)
-        answer = await self._in_turn(visitor, "pull-messages", body, said, caller)
-        if answer is None:  # the node asks again in 3 s
-            return Response(b"", 200, _member_headers(visitor.site), PROTOBUF_MEDIA_TYPE)
+        answer = await self._in_turn(who, "pull-messages", body, said, caller)
+        if answer is None:  # it is too busy; the node asks again in 3 s
+            return Response(b"", 200, _member_headers(who.site), PROTOBUF_MEDIA_TYPE)
         if answer.status_code == 200 and not answer.body:
             self.polls.came_empty(node, mark, bytes(answer.body), answer.headers)
         else:
