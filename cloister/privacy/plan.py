@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Self
 
+from cloister.bounds import MOST_ROUNDS
 from cloister.canonical import canonical
 from cloister.errors import RefusedError, UsageError
 from cloister.privacy.accounting import SMALLEST_NOISE, calibrate, epsilon
@@ -316,6 +317,9 @@ class Plan:
             ValueError: A term is missing, unknown or has another type.
         """
         if set(terms) | _LATER != {field.name for field in fields(cls)}:
+            raise ValueError("the terms are not a plan's")
+        rounds = terms["num_rounds"]  # correlated noise is computed for all of them at once
+        if terms.get("bands") and not (type(rounds) is int and 1 <= rounds <= MOST_ROUNDS):
             raise ValueError("the terms are not a plan's")
         sharing = terms.get("sharing")
         try:
