@@ -170,6 +170,7 @@ def policy_check(
     from cloister.deployment.site.open_ledger import check_covered
     from cloister.ledger.stated import of_plan
     from cloister.names import counted
+    from cloister.privacy.votes import votes_shapes
     from cloister.recipe.vote_study import read_study
 
     file, study = read_site(site), read_study(recipe)
@@ -178,7 +179,7 @@ def policy_check(
     isolated = file.policy.privacy.isolate_units
     tightened = changes(proposed_plan(study, file), plan, isolate_units=isolated)
     promised = of_plan(plan)
-    counts = None if plan.votes is None else _encoded(dict(plan.message))  # of no base
+    counts = None if plan.votes is None else _encoded(votes_shapes(plan.votes))  # of no base
     needed = _message_bytes(file, study) if exact else counts
     if as_json:
         document = {
