@@ -21,9 +21,8 @@ from cloister.files import bad_file, write_whole
 from cloister.ledger.certificate import certify
 from cloister.ledger.ledger import key_file, now
 from cloister.ledger.signing import load_key
-from cloister.ledger.stated import Stated
 from cloister.ledger.storage import LedgerFile
-from cloister.ledger.verify import verify
+from cloister.ledger.verify import Verdict, verify
 from cloister.owner_only import private_folder
 from cloister.protocol.candidates import CandidateText
 from cloister.recipe.private_file import refuse_private_file, training_records
@@ -147,12 +146,14 @@ def _written(
     publication: Publication,
 ) -> Synthesized:
     """Writes the records with what belongs beside them, and the certificates."""
+    verdicts = _verdicts(voters)
     return write_records(
         out,
         voters.study,
         voted,
         plans=voters.plans,
-        promises=_promises(voters),
+        promises={name: one.promise for name, one in verdicts.items()},
+        alone={name: one.promise_alone for name, one in verdicts.items()},
         vectors=voters.workspace.base_sha256,
         generator=generator,
         publication=publication,
@@ -162,11 +163,10 @@ def _written(
     )
 
 
-def _promises(voters: Voters) -> dict[str, Stated | None]:
-    """Returns what each site's ledger promises, verified from its entries."""
+def _verdicts(voters: Voters) -> dict[str, Verdict]:
+    """Returns what each site's ledger says, verified from its entries."""
     return {
-        name: verify(LedgerFile(path).entries(), str(path)).promise
-        for name, path in voters.ledgers.items()
+        name: verify(LedgerFile(path).entries(), str(path)) for name, path in voters.ledgers.items()
     }
 
 

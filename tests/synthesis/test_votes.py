@@ -129,6 +129,7 @@ def test_a_run_writes_records_with_the_plan_s_promise_and_both_verifiers_take_th
     for words in (str(of_plan(plan)), "Voted: east in 2, west in 2", "public file public.jsonl"):
         assert words in card
     assert "fine-tuned" not in card
+    assert "work together" not in card
     place = folder / "done.votes"
     for site in ("east", "west"):
         found = charges(place / "ledgers" / f"{site}.ledger")
