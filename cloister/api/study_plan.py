@@ -76,8 +76,8 @@ def plan_study(recipe: Recipe) -> StudyPlan:
     """Computes the noise and ε of a study from the recipe's declared constants alone.
 
     Args:
-        recipe: The study. If its data and base are on this machine, the plan also says how many
-            parameters get noise.
+        recipe: The study: one that trains, or one of votes. If data and base of one that trains are
+            on this machine, the plan also says how many parameters get noise.
 
     Raises:
         UsageError: Privacy is off, or the recipe's fields contradict each other.
@@ -88,6 +88,11 @@ def plan_study(recipe: Recipe) -> StudyPlan:
     from cloister.simulation.planning import noised_parameters, plans_by_size
     from cloister.simulation.recipe_checks import simulation_problem
 
+    if recipe.votes is not None:
+        found = [_facts(recipe, count, made, None) for made, count in plans_by_size(recipe)]
+        for facts in found:
+            del facts["warnings"]  # both are of gradients
+        return StudyPlan(recipe.digest(), tuple(found), _vote_warnings(recipe))
     if not recipe.privacy.enabled:
         raise UsageError("privacy.enabled: false given; there is nothing to plan without privacy")
     problem = simulation_problem(recipe)
@@ -103,6 +108,15 @@ def plan_study(recipe: Recipe) -> StudyPlan:
         *([f"cloister simulate would refuse it: {problem}"] if problem is not None else []),
     ]
     return StudyPlan(recipe.digest(), tuple(plans), tuple(notes))
+
+
+def _vote_warnings(recipe: Recipe) -> tuple[str, ...]:
+    if not recipe.has_stand_in:
+        return ()
+    return (
+        f"data.train: missing; shown for {recipe.data.sites} sites of the sizes above. Connected "
+        "sites declare their own: cloister run start FILE states the figures for them",
+    )
 
 
 def _facts(study: Recipe, sites: int, made: Plan, parameters: int | None) -> dict[str, Any]:
@@ -158,6 +172,10 @@ def _facts(study: Recipe, sites: int, made: Plan, parameters: int | None) -> dic
         facts["epsilon_of_records"] = {
             k: json_number(group_epsilon(whole, made.delta, k)) for k in GROUPS
         }
+    if made.votes is not None:
+        from cloister.api.vote_plan_facts import vote_facts
+
+        return facts | {"votes": vote_facts(study, made)}
     facts |= _band_facts(study, made, parameters)
     if parameters is not None:
         ratio = noise_over_signal(made, parameters, study.data.sites)
@@ -221,11 +239,18 @@ def _site_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         "promised for the whole plan"
     )
     spent = "  ".join(f"{r}: {shown(e, PLACES)}" for r, e in facts["epsilon_over_rounds"].items())
-    lines = [
+    mechanism = [
         f"noise multiplier {facts['noise_multiplier']:g} on a clip bound of "
         f"{facts['max_grad_norm']:g}; {facts['steps']} steps of about "
         f"{facts['expected_batch_size']} {unit}s, each drawn {_turn(facts)}with probability "
-        f"{facts['sample_rate']:.4g}",
+        f"{facts['sample_rate']:.4g}"
+    ]
+    if "votes" in facts:
+        from cloister.api.vote_plan_facts import vote_words
+
+        mechanism = vote_words(facts["votes"], unit)
+    lines = [
+        *mechanism,
         f"spent after round, an indication and no promise: {spent}",
     ]
     if "epsilon_of_records" in facts:
@@ -269,8 +294,9 @@ def _turn(facts: dict[str, Any]) -> str:
 
 
 def _seen(facts: dict[str, Any]) -> str:
+    sums = "votes" if "votes" in facts else "updates"
     return (
-        "every sum of the sites' updates"
+        f"every sum of the sites' {sums}"
         if "sharing" in facts
         else ("everything that a site sends")
     )

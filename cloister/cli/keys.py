@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cloister.bounds import listed, shortened
 from cloister.errors import BadFileError, UsageError
-from cloister.files import open_file
+from cloister.files import bad_file, open_file
 from cloister.json_text import read_json
 from cloister.printable import one_line
 
@@ -37,7 +37,9 @@ def read_keys(file: Path | None, given: list[str]) -> dict[str, str]:
                     if member["ledger_key"]
                 }
             keys |= {str(site): str(value) for site, value in document.items()}
-        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        except OSError as error:
+            raise bad_file(error, "read") from error
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
             why = one_line(str(error), MOST_WHY)
             raise BadFileError(
                 f'{file}: not a file of keys ({why}); {{"site": "hex", …}} is needed'

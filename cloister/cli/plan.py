@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def plan(
     recipe: Annotated[
-        Path | None, typer.Argument(help="The study's recipe (TOML). Absent: the quickstart.")
+        Path | None,
+        typer.Argument(help="The recipe of a study (TOML), or of votes. Absent: the quickstart."),
     ] = None,
     assignments: Annotated[
         list[str] | None,
@@ -39,13 +40,23 @@ def plan(
     Example: cloister plan simulations/bank_intents.toml --set privacy.epsilon=3
     """
     from cloister.api.study_plan import plan_study
+    from cloister.errors import UsageError
     from cloister.recipe import read_recipe
+    from cloister.recipe.vote_study import is_vote_study, read_vote_study
 
     if layers is not None:
         _layers(read_recipe(recipe, assignments or []), layers, as_json)
         return
-    study = read_recipe(recipe, assignments or [])
-    typer.echo("… computing the noise; reading the public data and the base", err=True)
+    if recipe is not None and is_vote_study(recipe):
+        if assignments:
+            raise UsageError(
+                "--set: given with a study of votes, whose file states everything; change the file"
+            )
+        study = read_vote_study(recipe).recipe
+        typer.echo("… computing the noise", err=True)
+    else:
+        study = read_recipe(recipe, assignments or [])
+        typer.echo("… computing the noise; reading the public data and the base", err=True)
     found = plan_study(study)
     if as_json:
         typer.echo(json.dumps(found.to_json()))

@@ -44,6 +44,12 @@ def start(
             "sites see its SHA-256 before they accept, and their ledgers add both studies.",
         ),
     ] = None,
+    license_: Annotated[
+        str,
+        typer.Option("--license", help="Votes: the license of the records, for their metadata."),
+    ] = "",
+    creator: Annotated[str, typer.Option(help="Votes: who publishes the records.")] = "",
+    url: Annotated[str, typer.Option(help="Votes: the page of the records.")] = "",
     watch: Watch = False,
 ) -> None:
     """Start a study with the sites that were approved.
@@ -54,13 +60,16 @@ def start(
 
     A study of votes, which writes synthetic records and trains nothing, is started alike.
     """
-    from cloister.deployment.coordinator.deployed import plans_of, resolved_recipe
+    from cloister.deployment.coordinator.deployed import resolved_recipe
     from cloister.deployment.coordinator.deployed_votes import resolved_votes
     from cloister.deployment.coordinator.folder import ServerFolder
     from cloister.deployment.coordinator.journal import Run, RunStatus, write_run
+    from cloister.deployment.coordinator.member_sites import plans_of
     from cloister.deployment.coordinator.members import connecting, read_members
+    from cloister.deployment.coordinator.publication import PUBLICATION, keep_publication
     from cloister.deployment.coordinator.service import submit
     from cloister.errors import UsageError
+    from cloister.export.croissant import Publication
     from cloister.ledger.stated import of_plan
     from cloister.recipe.vote_study import is_vote_study
     from cloister.server.former_run import read_former
@@ -79,6 +88,12 @@ def start(
     chosen = {one: members[one] for one in sorted(site or members)}
     began = None if former is None else read_former(folder.named_run(former))
     votes = is_vote_study(recipe)
+    published = Publication(license=license_, creator=creator, url=url)
+    if not votes and published != Publication():
+        raise UsageError(
+            "--license, --creator, --url: given with a study that trains; they are of the records "
+            "that a study of votes writes: leave them out"
+        )
     if votes and (assignments or former):
         raise UsageError(
             "--set, --from: given with a study of votes, whose file states everything, and which "
@@ -104,11 +119,13 @@ def start(
     try:
         if began is not None:
             keep_start(run, began)
+        keep_publication(place, published)
         write_run(place, fresh)
         submit(folder, fresh)
     except Exception:
         # Only what is written here goes: the run may have begun although the answer did not come.
-        (place / "run.json").unlink(missing_ok=True)
+        for written in ("run.json", PUBLICATION):
+            (place / written).unlink(missing_ok=True)
         if clear_unused(place):
             place.rmdir()
         raise

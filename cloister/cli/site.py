@@ -22,6 +22,8 @@ from cloister.cli import (
 from cloister.cli.arguments import AsJson, SiteToml
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cloister.client.site_file import SiteFile
     from cloister.recipe import Recipe
 
@@ -168,6 +170,7 @@ def policy_check(
     from cloister.deployment.site.open_ledger import check_covered
     from cloister.ledger.stated import of_plan
     from cloister.names import counted
+    from cloister.privacy.votes import votes_shapes
     from cloister.recipe.vote_study import read_study
 
     file, study = read_site(site), read_study(recipe)
@@ -176,7 +179,8 @@ def policy_check(
     isolated = file.policy.privacy.isolate_units
     tightened = changes(proposed_plan(study, file), plan, isolate_units=isolated)
     promised = of_plan(plan)
-    needed = _message_bytes(file, study) if exact else None
+    counts = None if plan.votes is None else _encoded(votes_shapes(plan.votes))  # of no base
+    needed = _message_bytes(file, study) if exact else counts
     if as_json:
         document = {
             "site": file.site.name,
@@ -228,12 +232,17 @@ def policy_check(
 
 def _message_bytes(file: SiteFile, study: Recipe) -> int:
     """Returns the longest message of a study, in bytes, once its base is loaded and accepted."""
-    from cloister.adapter.wire import encoded_length
     from cloister.deployment.site.opened_site import accepted_plan, site_workspace
 
     workspace = site_workspace(file, study)
     plan = accepted_plan(file, study, workspace)
     sent = workspace.whole.shapes if plan.votes is None else dict(plan.message)
+    return _encoded(sent)
+
+
+def _encoded(sent: Mapping[str, tuple[int, ...]]) -> int:
+    from cloister.adapter.wire import encoded_length
+
     return encoded_length(sent, "float32")
 
 

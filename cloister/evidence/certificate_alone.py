@@ -7,6 +7,7 @@ recomputed from the plans, events and budget in the certificate. With the ledger
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -39,6 +40,7 @@ from cloister.ledger.stated import (
     of_plan_alone,
 )
 from cloister.printable import one_line
+from cloister.privacy.adversaries import is_name
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
@@ -47,6 +49,8 @@ from cloister.privacy.units import Unit
 MOST_BYTES = 2 * MOST_STATED
 _WRITTEN = (UNCOUPLED, COUPLED, EVALUATED, VOTED)
 _WRITTEN_NOW = " or ".join(map(str, _WRITTEN))
+# What fields of another form raise where they are read.
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError)
 # Most characters of an error in a message; our own errors are shorter.
 MOST_SAID = 200
 
@@ -99,7 +103,8 @@ def check_alone(
         raise LedgerError(f"{site}: the certificate belongs to another site or study")
     try:
         _check_figures(fields, most_steps)
-    except (ValueError, KeyError, TypeError, AttributeError, UsageError, RefusedError) as error:
+        _check_told(fields)
+    except (*_MALFORMED, UsageError, RefusedError) as error:
         # The error may quote a name that the site chose, of any length and any characters.
         said = one_line(str(error), MOST_SAID)
         raise LedgerError(f"{site}: the certificate contradicts itself ({said})") from error
@@ -150,6 +155,22 @@ def _check_figures(fields: Mapping[str, Any], most_steps: int) -> None:
         delta = budget.delta / 2
     spent = of_events(events, delta, plans, unit)
     _need(fields["spent"], with_rdp(spent, events), "spent")
+
+
+def _check_told(fields: Mapping[str, Any]) -> None:
+    """Checks the form of what cards and later studies read from a certificate, and does not follow
+    from its other figures."""
+    head, alone = fields["ledger"], fields["promise_alone"]
+    if set(head) != {"seq", "hash"} or type(head["seq"]) is not int or head["seq"] < 0:
+        raise ValueError("a ledger's head without its number")
+    if re.fullmatch("[0-9a-f]{64}", head["hash"]) is None:
+        raise ValueError("a ledger's head without its SHA-256")
+    figures = [fields["promise"], fields["spent"], fields["life"]["spent"]]
+    for figure in [*figures, *([] if alone is None else [alone])]:
+        Stated.from_json(figure)
+        named = figure["adversaries"]
+        if type(named) is not list or not all(map(is_name, named)):
+            raise ValueError("adversaries that are none")
 
 
 def _check_listed(

@@ -63,6 +63,9 @@ def _privacy(facts: SyntheticFacts) -> str:
     rows = [f"| {site} | {_cell(one)} |" for site, one in sorted(facts.promises.items())]
     if rows:
         lines += ["| site | promise |", "|---|---|", *rows, ""]
+    if facts.alone:
+        most = max(facts.alone.values(), key=lambda one: one.epsilon)
+        lines.append(f"The sites shared the noise. If all others work together: at most {most}.\n")
     if facts.voted:
         rounds = [f"{site} in {number}" for site, number in sorted(facts.voted.items())]
         lines += [

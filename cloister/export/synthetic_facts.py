@@ -47,6 +47,8 @@ class SyntheticFacts:
         voted: Of records that were chosen by votes: in how many rounds each site voted; empty: a
             model that was trained wrote them. The base is then the generator's, or empty, there is
             no adapter, and `public` is the file of the first candidates.
+        alone: What each of these sites was promised against all other sites together, where they
+            shared the noise of the votes; else empty.
     """
 
     file: str
@@ -64,6 +66,7 @@ class SyntheticFacts:
     dropped: Mapping[str, int]
     created: str
     voted: Mapping[str, int] = field(default_factory=dict)
+    alone: Mapping[str, Stated] = field(default_factory=dict)
 
     @property
     def largest(self) -> Stated | None:
@@ -93,7 +96,8 @@ class SyntheticFacts:
         promises = {
             site: None if one is None else one.to_json() for site, one in self.promises.items()
         }
-        return {"version": VERSION, **asdict(self), "promises": promises}
+        alone = {site: one.to_json() for site, one in self.alone.items()}
+        return {"version": VERSION, **asdict(self), "promises": promises, "alone": alone}
 
 
 def facts_file(records: Path) -> Path:
@@ -159,6 +163,7 @@ def _facts(found: Mapping[str, Any]) -> SyntheticFacts:
         str(site): None if one is None else Stated.from_json(one)
         for site, one in fields.pop("promises").items()
     }
+    alone = {str(site): Stated.from_json(one) for site, one in fields.pop("alone", {}).items()}
     columns = tuple(map(str, fields.pop("columns")))
     kinds = {"records": int, "sampling": dict, "dropped": dict, "voted": dict}
     for name, value in fields.items():
@@ -167,4 +172,4 @@ def _facts(found: Mapping[str, Any]) -> SyntheticFacts:
     for name in ("dropped", "voted"):
         if any(type(number) is not int for number in fields.get(name, {}).values()):
             raise ValueError(f"{name}: whole numbers are needed")
-    return SyntheticFacts(**fields, promises=promises, columns=columns)
+    return SyntheticFacts(**fields, promises=promises, alone=alone, columns=columns)

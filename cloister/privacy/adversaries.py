@@ -23,7 +23,7 @@ Charged = Iterable[tuple[Plan, GaussianEvent]]
 
 # All other sites together, as a certificate names them.
 ALL_OTHERS = (f"{Adversary.COORDINATOR}-with-all-{Adversary.OTHER_SITES}",)
-_SOME = re.compile(rf"{Adversary.COORDINATOR}-with-(\d+)-{Adversary.OTHER_SITES}")
+_SOME = re.compile(rf"{Adversary.COORDINATOR}-with-(\d{{1,9}})-{Adversary.OTHER_SITES}")
 
 
 def colluding(plans: Iterable[Plan]) -> int | None:
@@ -42,6 +42,12 @@ def names(plans: Iterable[Plan]) -> list[str]:
     if most is None:
         return [adversary.value for adversary in Adversary]
     return [f"{Adversary.COORDINATOR}-with-{most}-{Adversary.OTHER_SITES}", Adversary.PUBLIC.value]
+
+
+def is_name(given: object) -> bool:
+    """Whether this is an adversary's name in a certificate."""
+    known = (*ALL_OTHERS, *(adversary.value for adversary in Adversary))
+    return isinstance(given, str) and (given in known or _SOME.fullmatch(given) is not None)
 
 
 def words(plans: Iterable[Plan]) -> str:

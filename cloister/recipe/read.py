@@ -51,8 +51,8 @@ STAND_IN = (
 
 # What is said of `[votes]` in a recipe that a user wrote for training.
 VOTES_ELSEWHERE = (
-    "a study of votes trains nothing: run it by cloister synthesize --votes FILE, or at connected "
-    "sites by cloister run start FILE"
+    "a study of votes trains nothing: plan it by cloister plan FILE, run it by cloister synthesize "
+    "--votes FILE, or at connected sites by cloister run start FILE"
 )
 
 Tables = dict[str, object]

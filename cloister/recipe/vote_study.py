@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloister.bounds import shortened
@@ -173,7 +173,12 @@ def read_vote_study(path: Path, declared: tuple[int, ...] = ()) -> VoteStudy:
         data = rest.get("data", {})
         sizes = {"sites": len(declared), "public_records": list(declared)}
         rest["data"] = {**(data if isinstance(data, dict) else {}), **sizes}
-    study = VoteStudy(read_tables({**rest, **NOT_TRAINED}, votes))
+    own_data = rest.get("data", {})
+    recipe = replace(
+        read_tables({**rest, **NOT_TRAINED}, votes),
+        has_stand_in=not declared and isinstance(own_data, dict) and "train" not in own_data,
+    )
+    study = VoteStudy(recipe)
     # The plans of as many sites as declared, so that what cannot be is refused at once.
     study.plans(tuple(f"site {number}" for number in range(1, study.recipe.data.sites + 1)))
     return study

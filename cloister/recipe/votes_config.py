@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -65,5 +66,11 @@ class VotesConfig:
                 "candidates are variations of those with votes; name a public language model, or "
                 "set rounds = 1"
             )
+        for place in re.findall(r"\{\w*\}", self.prompt or ""):
+            if place != LABEL:
+                raise UsageError(
+                    f"prompt: {place} given, for which nothing is put; the generator would read it "
+                    f"as it is: {LABEL} stands for the candidate's label"
+                )
         if self.generator_sha256 is not None and not is_sha256(self.generator_sha256):
             raise UsageError("generator_sha256: 64 lower-case hexadecimal digits are needed")

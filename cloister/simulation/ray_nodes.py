@@ -10,6 +10,7 @@ import gc
 import importlib.util
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -35,6 +36,11 @@ _SETTINGS = {
 # Ray sets them in its processes by the CPUs and GPUs that they asked for. A proof depends on them,
 # so the processes of this node get those of this process.
 _OURS = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+
+# Addresses that Ray takes besides HOST:PORT: a Ray that it finds on this machine, or a new one.
+_WORDS = ("auto", "local")
+# Seconds until a port must take a connection; Ray waits as long for one of its attempts.
+REACHED_WITHIN = 5.0
 
 
 @dataclass(frozen=True)
@@ -205,7 +211,7 @@ def check_ray_address(option: str, address: object, engine: str) -> None:
         engine: The engine.
 
     Raises:
-        UsageError: It is empty or a URL, or the engine uses no Ray.
+        UsageError: It is neither HOST:PORT nor one of Ray's words, or the engine uses no Ray.
     """
     if address is None:
         return
@@ -214,11 +220,38 @@ def check_ray_address(option: str, address: object, engine: str) -> None:
             f"{option}: {shortened(address)} given with the engine {engine}, which uses no Ray; "
             "choose the engine ray, or leave it out"
         )
-    if not isinstance(address, str) or not address or "://" in address:
+    if not isinstance(address, str) or (address not in _WORDS and _host_and_port(address) is None):
         raise UsageError(
             f"{option}: {shortened(address)} given; HOST:PORT of a Ray is needed that has a node "
             "on this machine (`ray start --address=HOST:PORT` here adds one), or `auto`"
         )
+
+
+def _host_and_port(address: str) -> tuple[str, int] | None:
+    """Returns both parts of HOST:PORT; None: it is something else, such as a URL."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        return None
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _reach(source: str, address: str) -> None:
+    """Refuses an address at which nobody listens: Ray itself would try it for minutes.
+
+    Raises:
+        UsageError: Nothing takes a connection there.
+    """
+    place = _host_and_port(address)
+    if place is None:
+        return
+    try:
+        socket.create_connection(place, REACHED_WITHIN).close()
+    except OSError as error:
+        raise UsageError(
+            f"{source}: {shortened(address)} given, and nothing answers there "
+            f"({error.strerror or error}); correct it, or leave it out, and one is started on this "
+            "machine"
+        ) from error
 
 
 def check_installed() -> None:
@@ -262,6 +295,8 @@ def _connect(address: str | None, is_option: bool) -> None:
 
     source = "--ray-address" if is_option else "RAY_ADDRESS, in the environment"
     check_ray_address(source, address, "ray")
+    if address is not None:
+        _reach(source, address)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         named: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}

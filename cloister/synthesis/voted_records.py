@@ -21,9 +21,8 @@ from cloister.files import bad_file, write_whole
 from cloister.ledger.certificate import certify
 from cloister.ledger.ledger import key_file, now
 from cloister.ledger.signing import load_key
-from cloister.ledger.stated import Stated
 from cloister.ledger.storage import LedgerFile
-from cloister.ledger.verify import verify
+from cloister.ledger.verify import Verdict, verify
 from cloister.owner_only import private_folder
 from cloister.protocol.candidates import CandidateText
 from cloister.recipe.private_file import refuse_private_file, training_records
@@ -31,9 +30,9 @@ from cloister.recipe.vote_study import VoteStudy, read_vote_study
 from cloister.server.unused_run import held
 from cloister.synthesis.voters import Voters, open_voters
 from cloister.synthesis.votes_folder import begin_folder
+from cloister.voting.first_candidates import public_texts
 from cloister.voting.generator import TextGenerator, open_generator
-from cloister.voting.public_texts import public_texts
-from cloister.voting.rounds import Voted, run_rounds
+from cloister.voting.vote_rounds import Voted, run_rounds
 from cloister.voting.written import about_records, write_records
 
 
@@ -85,6 +84,11 @@ def synthesize_by_votes(
         raise UsageError(f"--out: {out} given; records are written to a new .jsonl file")
     check_new(out)
     study = read_vote_study(file)
+    if study.recipe.has_stand_in:
+        raise UsageError(
+            "data.train: missing; name the file of the records that vote. Connected sites have "
+            "their own: cloister run start"
+        )
     public_file = Path(study.votes.public or "").expanduser()
     public = public_texts(study)
     _refuse_private(study, public_file, public)
@@ -142,12 +146,14 @@ def _written(
     publication: Publication,
 ) -> Synthesized:
     """Writes the records with what belongs beside them, and the certificates."""
+    verdicts = _verdicts(voters)
     return write_records(
         out,
         voters.study,
         voted,
         plans=voters.plans,
-        promises=_promises(voters),
+        promises={name: one.promise for name, one in verdicts.items()},
+        alone={name: one.promise_alone for name, one in verdicts.items()},
         vectors=voters.workspace.base_sha256,
         generator=generator,
         publication=publication,
@@ -157,11 +163,10 @@ def _written(
     )
 
 
-def _promises(voters: Voters) -> dict[str, Stated | None]:
-    """Returns what each site's ledger promises, verified from its entries."""
+def _verdicts(voters: Voters) -> dict[str, Verdict]:
+    """Returns what each site's ledger says, verified from its entries."""
     return {
-        name: verify(LedgerFile(path).entries(), str(path)).promise
-        for name, path in voters.ledgers.items()
+        name: verify(LedgerFile(path).entries(), str(path)) for name, path in voters.ledgers.items()
     }
 
 

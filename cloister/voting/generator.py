@@ -105,15 +105,20 @@ def open_generator(votes: VotesConfig, seed: int, device: str | None) -> TextGen
     """
     if votes.generator is None:
         return None
-    workspace = open_workspace(
-        ModelConfig(base=votes.generator, sha256=votes.generator_sha256),
-        LoraConfig(),
-        TaskConfig(kind="causal-lm", max_length=2),
-        (),
-        seed,
-        frozen_cache_gib=0.0,
-        device=device,
-    )
+    try:
+        workspace = open_workspace(
+            ModelConfig(base=votes.generator, sha256=votes.generator_sha256),
+            LoraConfig(),
+            TaskConfig(kind="causal-lm", max_length=2),
+            (),
+            seed,
+            frozen_cache_gib=0.0,
+            device=device,
+        )
+    except ModelFileError as error:  # it speaks of the base of a study that trains
+        told = str(error).replace("model.base", "votes.generator")
+        told = told.replace("model.sha256", "votes.generator_sha256")
+        raise ModelFileError(told.replace(" for this task.kind", "")) from error
     positions = workspace.limits.positions
     if positions is not None and positions <= votes.most_tokens:
         raise ModelFileError(

@@ -19,7 +19,7 @@ from cloister.ledger.stated import Stated
 from cloister.privacy.plan import Plan
 from cloister.recipe.vote_study import VoteStudy, noise_of_a_count
 from cloister.voting.generator import TextGenerator
-from cloister.voting.rounds import Voted
+from cloister.voting.vote_rounds import Voted
 
 
 def write_records(
@@ -29,6 +29,7 @@ def write_records(
     *,
     plans: Mapping[str, Plan],
     promises: Mapping[str, Stated | None],
+    alone: Mapping[str, Stated | None],
     vectors: str,
     generator: TextGenerator | None,
     publication: Publication,
@@ -42,6 +43,7 @@ def write_records(
         voted: What its rounds gave.
         plans: Each site's plan.
         promises: What each site's ledger or certificate promises; None: it is not known.
+        alone: The same against all other sites together; None: it is the same, or not known.
         vectors: SHA-256 of the base that computed the vectors.
         generator: The generator; None: there was none.
         publication: What the publisher states.
@@ -76,6 +78,7 @@ def write_records(
             dropped=dict(sorted(chosen.dropped.items())),
             created=datetime.now(UTC).date().isoformat(),
             voted={name: voted.counted.get(name, 0) for name in plans},
+            alone={site: one for site, one in alone.items() if one is not None},
         )
         on_content(temporary.read_bytes())
         return write_beside(out, facts, publication)

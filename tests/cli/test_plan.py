@@ -110,3 +110,57 @@ def test_a_recipe_without_data_is_planned_and_told_what_a_run_would_refuse(
     notes = json.loads(capsys.readouterr().out)["warnings"]
     assert any("simulate would refuse it: data.held_out_share: missing" in one for one in notes)
     assert run(["simulate", str(recipe), "--dry-run"]) == 2
+
+
+VOTES = """
+[task]
+labels = ["a", "b"]
+[data]
+sites = 3
+public_records = 400
+[privacy]
+epsilon = 4.0
+[votes]
+public = "public.jsonl"
+candidates = 60
+rounds = 4
+generator = "generator"
+"""
+
+
+@pytest.mark.parametrize("noise", ["site", "shared"])
+def test_a_study_of_votes_is_planned_with_the_noise_of_its_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], noise: str
+) -> None:
+    """Neither the public file, the records nor a base are read: none of them is there."""
+    file = tmp_path / "votes.toml"
+    sharing = f'epsilon = 4.0\nnoise = "{noise}"'
+    file.write_text(VOTES.replace("epsilon = 4.0", sharing).replace("[data]", '[data]\ntrain="x"'))
+    assert run(["plan", str(file), "--json"]) == 0
+    (one,) = (found := json.loads(capsys.readouterr().out))["plans"]
+    votes, sigma = one["votes"], one["noise_multiplier"]
+    honest = 3 - one["sharing"]["colluding"] if noise == "shared" else 1
+    assert votes["noise_at_site"] == pytest.approx(sigma / honest**0.5, rel=1e-3)
+    assert votes["noise_over_sites"] == pytest.approx(votes["noise_at_site"] * 3**0.5)
+    assert votes["mean_count"] == 20
+    assert votes["most_candidates"] == int(1200 / votes["noise_over_sites"])
+    assert 3.9 < one["epsilon"] <= 4.0
+    assert found["warnings"] == []
+    assert run(["plan", str(file)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "3 sites of 400 declared records: ε = " in told
+    assert "every record votes for one of 60 candidates in each of 4 rounds" in told
+    assert "over all sites a candidate gets 20 votes on average, with noise of" in told
+    for words in ("clip bound", "batch", "gradient"):
+        assert words not in told, words
+
+
+def test_a_study_of_votes_without_data_says_whose_sizes_it_took_and_takes_no_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "votes.toml"
+    file.write_text(VOTES)
+    assert run(["plan", str(file)]) == 0
+    assert "Connected sites declare their own" in capsys.readouterr().out
+    assert run(["plan", str(file), "--set", "privacy.epsilon=3"]) == 2
+    assert "--set: given with a study of votes" in capsys.readouterr().err

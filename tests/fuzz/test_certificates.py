@@ -1,5 +1,6 @@
 """Fuzzes certificates with both verifiers, with and without ledgers, under any signature."""
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -9,11 +10,12 @@ from hypothesis import strategies as st
 
 from cloister.canonical import canonical
 from cloister.evidence.certificate_alone import check_alone
+from cloister.evidence.site_facts import site_facts
 from cloister.ledger.certificate import Evidence, check, read_evidence
-from cloister.ledger.chain import Entry
+from cloister.ledger.chain import Entry, Head
 from tests.support.evidence import certified, certified_as, chain, key_of, keys_of
 from tests.support.fuzzing import as_json, fuzz_slow, hostile_bytes, must_account, odd, reshaped
-from tests.support.ledgers import shared_plan, small_plan
+from tests.support.ledgers import banded_plan, shared_plan, small_plan
 from tests.tools.test_independent_verifier import independent
 
 KEY = keys_of()["site-0"]
@@ -152,6 +154,55 @@ def test_each_number_alone(place: tuple[Any, ...], value: Any) -> None:
     fields["plans"][0]["sha256"] = hashlib.sha256(canonical(terms)).hexdigest()
     lone(alone(signed(fields)))
     examined(as_file(signed(fields), evidence(0).ledger))
+
+
+@pytest.mark.parametrize("value", [None, 0.5, "x", [], {}, [[1]], 10**300, -1], ids=repr)
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("ledger",),
+        ("ledger", "seq"),
+        ("ledger", "hash"),
+        ("promise_alone",),
+        ("promise", "adversaries"),
+        ("promise", "adversaries", 0),
+        ("life", "spent"),
+        ("life", "spent", "epsilon"),
+        ("life", "spent", "unit"),
+    ],
+    ids=lambda place: ".".join(map(str, place)),
+)
+def test_what_is_accepted_alone_can_be_told_on_a_card(place: tuple[Any, ...], value: Any) -> None:
+    """One site's certificate must not end a study whose rounds are over."""
+    from copy import deepcopy
+
+    fields = deepcopy(evidence(1).fields)
+    parent: Any = fields
+    for step in place[:-1]:
+        parent = parent[step]
+    parent[place[-1]] = value
+    found = lone(alone(signed(fields)))
+    if isinstance(found, Mapping):
+        told = site_facts(found)
+        assert str(told.promise) + str(told.promise_alone) + str(told.lifetime)
+        Head(**found["ledger"])
+
+
+def test_a_plan_with_correlated_noise_and_terms_of_another_type_is_refused_alone() -> None:
+    """Its noise is computed from them before they are compared with anything."""
+    import hashlib
+    from copy import deepcopy
+
+    rounds = [("study", number, banded_plan(), True) for number in (1, 2)]
+    fields = deepcopy(certified(chain(key_of(0), rounds), 0).fields)
+    assert lone(alone(signed(fields))) is not None
+    for name in fields["plans"][0]["terms"]:
+        for value in (0, -1, [], 10**6, 10**15):
+            changed = deepcopy(fields)
+            terms = changed["plans"][0]["terms"]
+            terms[name] = value
+            changed["plans"][0]["sha256"] = hashlib.sha256(canonical(terms)).hexdigest()
+            lone(alone(signed(changed)))
 
 
 @fuzz_slow

@@ -4,6 +4,7 @@ Ray's own processes are left out here (`support.ray_here`); `e2e/test_engines.py
 """
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -318,6 +319,7 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         def get_node_id(self) -> str:
             return "n0"
 
+    monkeypatch.setattr(ray_nodes, "_reach", lambda source, address: None)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda address, **_: asked.append(address))
     monkeypatch.setattr(ray, "nodes", lambda: [node(0, 0)])
@@ -363,11 +365,31 @@ def test_a_ray_that_does_not_answer_is_said_with_where_its_address_is_from(
         pass
 
 
+def test_a_port_at_which_nobody_listens_is_refused_before_ray_tries_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "init", lambda address, **_: asked.append(address))
+    with socket.socket() as closed:  # bound, so that nobody else gets it, and not listening
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(UsageError, match=r"--ray-address: .* and nothing answers there"):
+            ray_places(address).__enter__()
+        assert asked == []
+        closed.listen()
+        ray_nodes._reach("--ray-address", address)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--ray-address", "10.0.0.1:6379"], "with the engine local, which uses no Ray"),
         (["--engine", "ray", "--ray-address", "ray://x:1"], "HOST:PORT of a Ray is needed"),
+        (["--engine", "ray", "--ray-address", "10.0.0.1"], "HOST:PORT of a Ray is needed"),
+        (["--engine", "ray", "--ray-address", "10.0.0.1:abc"], "HOST:PORT of a Ray is needed"),
+        (["--engine", "ray", "--ray-address", "10.0.0.1:70000"], "HOST:PORT of a Ray is needed"),
         (["--engine", "ray", "--ray-address", ""], "HOST:PORT of a Ray is needed"),
     ],
 )

@@ -12,7 +12,7 @@ from cloister.client.round import run_round
 from cloister.client.secure import EpochKeys
 from cloister.errors import RecipeError, RefusedError, UsageError
 from cloister.export.synthetic_facts import read_facts
-from cloister.ledger.stated import of_plan
+from cloister.ledger.stated import of_plan, of_plan_alone
 from cloister.protocol.candidates import CandidateText, encode_candidates
 from cloister.protocol.exchange import RoundRequest, Step
 from cloister.recipe.vote_study import noise_of_a_count, read_vote_study
@@ -105,6 +105,10 @@ def test_a_run_writes_records_whose_promise_both_verifiers_take(folder: Path) ->
     (plan,) = set(read_vote_study(file).plans(("a", "b", "c")).values())
     assert set(facts.promises.values()) == {of_plan(plan)}
     assert set(facts.voted.values()) == {1}
+    alone = of_plan_alone(plan)
+    assert facts.alone == dict.fromkeys(facts.promises, alone)
+    card = done.with_suffix(".README.md").read_text(encoding="utf-8")
+    assert f"If all others work together: at most {alone}." in card
     place = folder / "done.votes" / "certificates"
     keys = json.loads((place / "keys.json").read_text())
     assert verdicts(place / "bundle.zip", keys) == (True, True)

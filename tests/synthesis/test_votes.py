@@ -17,6 +17,7 @@ from cloister.errors import (
     BudgetError,
     CloisterError,
     DataError,
+    ModelFileError,
     RecipeError,
     RefusedError,
     UsageError,
@@ -30,11 +31,13 @@ from cloister.protocol.candidates import CandidateText
 from cloister.protocol.exchange import RoundRequest, Step
 from cloister.recipe import parse_document, parse_recipe
 from cloister.recipe.vote_study import read_vote_study
+from cloister.recipe.votes_config import VotesConfig
 from cloister.synthesis import voted_records
 from cloister.synthesis.voted_records import synthesize_by_votes
 from cloister.synthesis.voters import Voters, open_voters
 from cloister.synthesis.votes_folder import begin_folder
-from cloister.voting import rounds as vote_rounds
+from cloister.voting import vote_rounds
+from cloister.voting.generator import open_generator
 from cloister.voting.kept_rounds import Counted
 from cloister.voting.resampling import drawn, first_candidates, next_candidates
 from tests.support.models import tiny_llama
@@ -126,6 +129,7 @@ def test_a_run_writes_records_with_the_plan_s_promise_and_both_verifiers_take_th
     for words in (str(of_plan(plan)), "Voted: east in 2, west in 2", "public file public.jsonl"):
         assert words in card
     assert "fine-tuned" not in card
+    assert "work together" not in card
     place = folder / "done.votes"
     for site in ("east", "west"):
         found = charges(place / "ledgers" / f"{site}.ledger")
@@ -329,6 +333,12 @@ def _of_other_candidates(folder: Path) -> bytes:
         ([("max_length", "kind = 'causal-lm'\nmax_length")], RecipeError, "task.kind: causal-lm"),
         ([("candidates = 6", "candidates = 2")], RecipeError, "for 3 labels"),
         ([("candidates = 6", "candidate = 6")], RecipeError, "votes.candidate: unknown key"),
+        ([("train = ", "# ")], UsageError, "data.train: missing; name the file of the records"),
+        (
+            [("most_tokens", "prompt = 'A {lable}: '\nmost_tokens")],
+            RecipeError,
+            r"votes.prompt: \{lable\} given, for which nothing is put",
+        ),
         ([("most_tokens", "kept = 2.0\nmost_tokens")], RecipeError, "votes.kept: 2.0 given"),
         (
             [("epsilon = 4.0", "noise_multiplier = 1.0\nsite_budgets = [9.0, 3.0]")],
@@ -343,6 +353,12 @@ def test_what_cannot_be_is_one_message_and_nothing_is_begun(
     with pytest.raises(error, match=why):
         synthesize_by_votes(study(folder, "bad", *changes), folder / "bad.jsonl")
     assert not (folder / "bad.votes").exists()
+
+
+def test_a_generator_that_writes_no_text_is_refused_by_its_own_name(folder: Path) -> None:
+    votes = VotesConfig(public="public.jsonl", generator=str(folder / "base"))
+    with pytest.raises(ModelFileError, match=r"^votes.generator: .* is a bert, an encoder"):
+        open_generator(votes, 0, None)
 
 
 def test_rounds_need_a_generator_and_a_public_file(folder: Path) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from cloister.bounds import shortened
 from cloister.errors import UsageError
 
 Side = Literal["train", "validation", "test"]
@@ -191,8 +192,8 @@ def by_time(test_from: str, validation_from: str | None) -> Callable[[str], Side
         UsageError: A moment is neither, or validation begins after test. The returned function
             raises it for a record's time that is neither.
     """
-    test = moment(test_from)
-    validation = test if validation_from is None else moment(validation_from)
+    test = _stated("--test-from", test_from)
+    validation = test if validation_from is None else _stated("--validation-from", validation_from)
     if validation[0] != test[0] or validation[1] > test[1]:
         raise UsageError(
             f"--validation-from: {validation_from} given; a moment before --test-from "
@@ -208,6 +209,14 @@ def by_time(test_from: str, validation_from: str | None) -> Callable[[str], Side
         return "validation" if found[1] >= validation[1] else "train"
 
     return side
+
+
+def _stated(option: str, text: str) -> tuple[str, float]:
+    """Returns the `moment` of an option; of a record's, no message repeats the value."""
+    try:
+        return moment(text)
+    except UsageError as error:
+        raise UsageError(f"{option}: {shortened(text)} given: {error}") from None
 
 
 def moment(text: str) -> tuple[str, float]:
@@ -228,7 +237,7 @@ def moment(text: str) -> tuple[str, float]:
             raise ValueError
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise UsageError("neither an integer nor a date such as 2024-03-05 is given") from error
+        raise UsageError("neither an integer nor a date such as 2024-03-05") from error
     zoned = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
     return "date", zoned.timestamp()
 

@@ -2,7 +2,7 @@
 
 In the run's folder:
 
-    votes/          the candidates and the noised counts of every round (`voting.rounds`)
+    votes/          the candidates and the noised counts of every round (`voting.vote_rounds`)
     records/        synthetic.jsonl with its card and metadata, and `cloister.json`, which names the
                     base of the vectors
     certificates/   what each site signed
@@ -19,14 +19,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.serverapp import Grid
 
 from cloister.adapter.tensors import Adapter
-from cloister.deployment.coordinator.deployed import connected_sites, plans_of
 from cloister.deployment.coordinator.journal import note
+from cloister.deployment.coordinator.member_sites import connected_sites, plans_of
 from cloister.deployment.coordinator.members import Member
 from cloister.deployment.coordinator.ports import Journal
+from cloister.deployment.coordinator.publication import kept_publication
 from cloister.errors import UsageError
 from cloister.evidence.site_facts import site_facts
 from cloister.export.card import NO_CERTIFICATE
-from cloister.export.croissant import Publication
 from cloister.export.synthetic_files import Synthesized
 from cloister.files import bad_file, write_whole
 from cloister.ledger.stated import Stated
@@ -42,10 +42,10 @@ from cloister.server.private_votes import VoteRounds, voting_study
 from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
 from cloister.server.study import ServerStudy
+from cloister.voting.first_candidates import public_texts
 from cloister.voting.generator import TextGenerator, open_generator
 from cloister.voting.kept_rounds import Counted
-from cloister.voting.public_texts import public_texts
-from cloister.voting.rounds import Voted, run_rounds
+from cloister.voting.vote_rounds import Voted, run_rounds
 from cloister.voting.written import about_records, write_records
 
 RECORDS = "records"
@@ -174,11 +174,12 @@ class DeployedVotes:
             self.observer.note(f"{site}: {NO_CERTIFICATE}; the card says so")
         # A site whose votes never came has no part in the records, and no row on the card.
         voted_at = {one.site for one in voted.received} | certificates.keys()
+        stated = {site: site_facts(fields) for site, (_, fields) in certificates.items()}
         promises = {
-            site: site_facts(certificates[site][1]).promise if site in certificates else None
-            for site in sorted(voted_at)
+            site: stated[site].promise if site in stated else None for site in sorted(voted_at)
         }
-        done = self._write(voted, promises)
+        alone = {site: one.promise_alone for site, one in sorted(stated.items())}
+        done = self._write(voted, promises, alone)
         self.observer.note(f"{done.facts.records:,} records: {done.file}")
         note(self.run.path, "finished", round=last, scores={"test": {}})
 
@@ -203,7 +204,12 @@ class DeployedVotes:
         )
         self.observer.round_closed(self._reports.get(number, unknown))
 
-    def _write(self, voted: Voted, promises: Mapping[str, Stated | None]) -> Synthesized:
+    def _write(
+        self,
+        voted: Voted,
+        promises: Mapping[str, Stated | None],
+        alone: Mapping[str, Stated | None],
+    ) -> Synthesized:
         place, vectors = self.run.path / RECORDS, self.study.recipe.model.sha256 or ""
         try:
             place.mkdir(exist_ok=True)
@@ -217,7 +223,8 @@ class DeployedVotes:
             voted,
             plans={site: self.plans[site] for site in sorted(self.plans)},
             promises=promises,
+            alone=alone,
             vectors=vectors,
             generator=self.generator,
-            publication=Publication(),
+            publication=kept_publication(self.run.path),
         )

@@ -125,7 +125,7 @@ class AsyncSocketTransport(httpx.AsyncBaseTransport):
         return httpx.Response(
             head.status_code,
             headers=head.headers.raw_items(),
-            stream=_Body(self, link, request, seconds),
+            stream=_AnswerBody(self, link, request, seconds),
         )
 
     def _kept(self) -> _Link | None:
@@ -154,7 +154,7 @@ class AsyncSocketTransport(httpx.AsyncBaseTransport):
             await self._idle.pop().closed()
 
 
-class _Body(httpx.AsyncByteStream):
+class _AnswerBody(httpx.AsyncByteStream):
     """An answer's body, of which a piece must come in time.
 
     Args:

@@ -126,6 +126,10 @@ def test_times_and_sites() -> None:
         side("last week")
     with pytest.raises(UsageError, match="--validation-from"):
         by_time("2024-01-01", "2024-03-01")
+    with pytest.raises(UsageError, match=r"^--test-from: '08.01.2024' given: neither an integer"):
+        by_time("08.01.2024", None)
+    with pytest.raises(UsageError, match=r"^--validation-from: 'May' given: neither"):
+        by_time("2024-01-01", "May")
     assert moment("1" * 19)[0] == "number"
     with pytest.raises(UsageError, match="neither"):
         moment("1" * 400)

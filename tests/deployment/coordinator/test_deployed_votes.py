@@ -23,12 +23,21 @@ from cloister.deployment.coordinator.deployed_votes import DeployedVotes, resolv
 from cloister.deployment.coordinator.journal import Run, RunStatus, events, write_run
 from cloister.deployment.coordinator.members import Member, MemberStatus
 from cloister.deployment.coordinator.ports import Connected, Journal
+from cloister.deployment.coordinator.publication import keep_publication, kept_publication
 from cloister.deployment.site.open_ledger import begin_ledger
 from cloister.deployment.site.opened_site import open_for_study
 from cloister.deployment.site.records import read_records
-from cloister.errors import CloisterError, DataError, RecipeError, RefusedError, UsageError
+from cloister.errors import (
+    BadFileError,
+    CloisterError,
+    DataError,
+    RecipeError,
+    RefusedError,
+    UsageError,
+)
 from cloister.evidence.bundle import Bundle, write_bundle
 from cloister.evidence.fingerprint import adapter_files, adapter_sha256
+from cloister.export.croissant import Publication
 from cloister.export.synthetic_card import promise_words
 from cloister.export.synthetic_facts import read_facts
 from cloister.ledger.certificate import certify
@@ -236,6 +245,7 @@ def test_sites_vote_and_a_coordinator_that_stops_goes_on_without_another_charge(
         with pytest.raises(KeyboardInterrupt):
             made.execute()
     place = made.run.path
+    keep_publication(place, Publication("CC0-1.0", creator="the clinics"))
     before = {path.name: path.read_bytes() for path in (place / "votes").iterdir()}
     assert set(before) == {f"{kind}-00{n}.json" for kind in ("candidates", "votes") for n in (1, 2)}
     # The counts of round 2 are lost too: the sites are asked again, and send the same bytes.
@@ -249,6 +259,8 @@ def test_sites_vote_and_a_coordinator_that_stops_goes_on_without_another_charge(
     assert facts is not None
     assert facts.voted == dict.fromkeys(NAMES, 2)
     assert facts.digest == made.recipe.digest()
+    metadata = json.loads((place / "records" / "synthetic.croissant.json").read_text())
+    assert (metadata["license"], metadata["creator"]["name"]) == ("CC0-1.0", "the clinics")
     for name, promise in facts.promises.items():
         assert promise == made.admitted[name].site.ledger.promise
     missing = promise_words(replace(facts, promises={**facts.promises, "north": None}))
@@ -360,3 +372,21 @@ def test_a_study_of_votes_takes_no_changes_from_the_command_line(
     given = ["run", "start", str(path), "--server", str(folder), "--set", "study.seed=1"]
     assert cli(given) == 2
     assert "--set, --from: given with a study of votes" in capsys.readouterr().err
+    trains = tmp_path / "trains.toml"
+    trains.write_text("[privacy]\nepsilon = 4.0\n")
+    assert cli(["run", "start", str(trains), "--server", str(folder), "--license", "MIT"]) == 2
+    assert "--license, --creator, --url: given with a study that trains" in capsys.readouterr().err
+
+
+def test_what_is_stated_of_the_records_stays_with_the_run_and_damage_is_said(
+    tmp_path: Path,
+) -> None:
+    keep_publication(tmp_path, Publication())
+    assert list(tmp_path.iterdir()) == []
+    assert kept_publication(tmp_path) == Publication()
+    keep_publication(tmp_path, stated := Publication(url="https://example.org"))
+    assert kept_publication(tmp_path) == stated
+    for content in ("[1]", '{"license": 3}', "{", '{"licence": "MIT"}'):
+        (tmp_path / "publication.json").write_text(content)
+        with pytest.raises(BadFileError, match=r"publication.json: damaged"):
+            kept_publication(tmp_path)

@@ -188,6 +188,8 @@ def test_the_policy_s_check_says_that_records_vote(
     assert "It is 2 rounds of votes." in told
     assert "every record votes for one of 6 public texts" in told
     assert "Its longest message has 1" in told
+    assert run(["site", "policy", "check", *given]) == 0  # counts have the bytes of no base
+    assert capsys.readouterr().out == told
 
 
 def test_less_noise_than_the_policy_demands_is_refused_and_not_made_more(
