@@ -66,7 +66,7 @@ def open_site(
 
 
 @dataclass(frozen=True)
-class Answers:
+class Repeated:
     """What a site answered.
 
     Attributes:
@@ -80,7 +80,7 @@ class Answers:
 
 def ask_all(
     opened: Callable[[], Admitted], ask: Callable[[Admitted, int], RoundReply], count: int
-) -> Answers:
+) -> Repeated:
     """Asks a site for every release, and for the first `TWICE` again.
 
     Args:
@@ -95,7 +95,7 @@ def ask_all(
             head = admitted.site.ledger.head
             again, after = ask(opened(), number), opened().site.ledger.head
             different += again != replies[-1] or after != head
-    return Answers(replies, different)
+    return Repeated(replies, different)
 
 
 def expected_charges(

@@ -33,7 +33,7 @@ from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
 
 
-class WatchedUnits(Sequence[UnitExamples]):
+class DrawnUnits(Sequence[UnitExamples]):
     """Units that record, step by step, which of them are taken by index.
 
     Args:
@@ -111,7 +111,7 @@ def observe_round(
         moves: Whether steps change the parameters; if not, every step's gradients are taken at
             `start`.
     """
-    watched = WatchedUnits(units)
+    watched = DrawnUnits(units)
     if plan.sharing is not None:
         share = shared_gradient(
             workspace.network,

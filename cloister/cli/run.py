@@ -60,10 +60,11 @@ def start(
 
     A study of votes, which writes synthetic records and trains nothing, is started alike.
     """
-    from cloister.deployment.coordinator.deployed import plans_of, resolved_recipe
+    from cloister.deployment.coordinator.deployed import resolved_recipe
     from cloister.deployment.coordinator.deployed_votes import resolved_votes
     from cloister.deployment.coordinator.folder import ServerFolder
     from cloister.deployment.coordinator.journal import Run, RunStatus, write_run
+    from cloister.deployment.coordinator.member_sites import plans_of
     from cloister.deployment.coordinator.members import connecting, read_members
     from cloister.deployment.coordinator.publication import PUBLICATION, keep_publication
     from cloister.deployment.coordinator.service import submit

@@ -23,6 +23,7 @@ from cloister.client.admission import Admitted, admit
 from cloister.client.asked_charge import asked_charge
 from cloister.client.charged import charged
 from cloister.client.evaluating import check_listed, evaluate, evaluated_securely
+from cloister.client.kept_between import kept_tensors, optimizer_memory, own_start
 from cloister.client.rollback import check_seen
 from cloister.client.secure import SecureExchange, agreed_terms
 from cloister.client.site import Site
@@ -39,7 +40,7 @@ from cloister.protocol.exchange import RoundReply, RoundRequest, Status, Step
 from cloister.secagg.query import Query
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
-from cloister.training.memory import OptimizerMemory, memory_shapes
+from cloister.training.memory import OptimizerMemory
 from cloister.training.shared import shared_gradient
 from cloister.training.workspace import Workspace
 
@@ -175,9 +176,9 @@ def _decoded(admitted: Admitted, request: RoundRequest) -> _Begin:
     if site.start is not None:
         _check_start(site, request)
     received = admitted.question.decode(request.adapter, request.round)
-    center = Adapter({**received, **_kept(site, workspace, request.round)})
-    own = _own(site, center, request.round)
-    begin = _Begin(request.round, own, center, _memory(site, workspace, request.round))
+    center = Adapter({**received, **kept_tensors(site, workspace, request.round)})
+    own = own_start(site, center, request.round)
+    begin = _Begin(request.round, own, center, optimizer_memory(site, workspace, request.round))
     _check_values(site, begin.start)
     return begin
 
@@ -316,33 +317,6 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
         admitted, request, entropy, request.adapter + request.body, ReleaseKind.TRAINING
     )
     return _released(site, request, asking.answer(request.step, charge, gradient))
-
-
-def _own(site: Site, center: Adapter, number: int) -> Adapter:
-    """Returns the adapter from which a round starts: the shared one, or the site's own."""
-    if not site.training.personal or site.personal is None:
-        return center
-    return site.personal.before(number, center.shapes) or center
-
-
-def _kept(site: Site, workspace: Workspace, number: int) -> Adapter:
-    """Returns the tensors that never leave, before a round: the site's own, else the first ones."""
-    if not workspace.kept:
-        return Adapter({})
-    start = workspace.start.select(workspace.kept)
-    own = site.personal.before(number, start.shapes) if site.personal is not None else None
-    return own or start
-
-
-def _memory(site: Site, workspace: Workspace, number: int) -> OptimizerMemory | None:
-    """Returns the optimizer's memory before a round; empty before the first round."""
-    if site.optimizer is None:
-        return None
-    trained = workspace.start.shapes
-    kept = site.optimizer.before(number, memory_shapes(site.training, trained))
-    if kept is None:
-        return OptimizerMemory.empty(site.training, trained)
-    return OptimizerMemory(site.training, kept)
 
 
 def _encoded(delta: Adapter, training: TrainingConfig, plan: Plan) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloister.evidence.fonts import ABSENT, fonts_for
-from cloister.evidence.outcome import Outcome, outcome_of, unchecked
+from cloister.evidence.outcome import Made, outcome_of, unchecked
 from cloister.evidence.report_document import (
     Block,
     Bullets,
@@ -353,7 +353,7 @@ def _releases(sites: Sequence[_Site]) -> Iterator[Block]:
         )
 
 
-def _limits(checked: Sequence[str], outcome: Outcome) -> Iterator[Block]:
+def _limits(checked: Sequence[str], outcome: Made) -> Iterator[Block]:
     yield Heading("What this evidence shows, and what it cannot")
     if checked:
         yield Paragraph("Checked, and holds:")

@@ -20,14 +20,14 @@ SENT = {
 }
 
 
-class Outcome(StrEnum):
+class Made(StrEnum):
     """What a study gives."""
 
     ADAPTER = "adapter"
     DATA_SET = "data set"
 
 
-def outcome_of(ledgers: Iterable[tuple[object, object]]) -> Outcome:
+def outcome_of(ledgers: Iterable[tuple[object, object]]) -> Made:
     """Returns what the studies in some ledgers give.
 
     Args:
@@ -35,7 +35,7 @@ def outcome_of(ledgers: Iterable[tuple[object, object]]) -> Outcome:
     """
     charged = list(ledgers)
     votes_alone = any(votes for _, votes in charged) and not any(rounds for rounds, _ in charged)
-    return Outcome.DATA_SET if votes_alone else Outcome.ADAPTER
+    return Made.DATA_SET if votes_alone else Made.ADAPTER
 
 
 def sent_words(kinds: Iterable[ReleaseKind]) -> str:
@@ -44,9 +44,9 @@ def sent_words(kinds: Iterable[ReleaseKind]) -> str:
     return " and ".join(counted(found[kind], word) for kind, word in SENT.items() if found[kind])
 
 
-def unchecked(outcome: Outcome) -> tuple[str, ...]:
+def unchecked(outcome: Made) -> tuple[str, ...]:
     """Returns the claims that no evidence can show, in words."""
-    is_data_set = outcome is Outcome.DATA_SET
+    is_data_set = outcome is Made.DATA_SET
     made = (
         "That the data set's records are those that the released votes chose; the bundle does not "
         "hold them."

@@ -10,7 +10,7 @@ from typing import Any
 from cloister.errors import LedgerError, UsageError
 from cloister.evidence.bundle import Bundle
 from cloister.evidence.fingerprint import adapter_sha256, base_sha256
-from cloister.evidence.outcome import SENT, Outcome, outcome_of, sent_words, unchecked
+from cloister.evidence.outcome import SENT, Made, outcome_of, sent_words, unchecked
 from cloister.ledger.certificate import check
 from cloister.ledger.verify import Verdict
 
@@ -46,7 +46,7 @@ class Findings:
     sites: tuple[SiteClaim, ...]
     checked: tuple[str, ...]
     unchecked: tuple[str, ...]
-    outcome: Outcome = Outcome.ADAPTER
+    outcome: Made = Made.ADAPTER
 
 
 def examine(bundle: Bundle, keys: Mapping[str, str]) -> Findings:
@@ -103,13 +103,13 @@ def examine(bundle: Bundle, keys: Mapping[str, str]) -> Findings:
     return Findings(sites, held, not_held, outcome)
 
 
-def certified_outcome(bundle: Bundle) -> Outcome:
+def certified_outcome(bundle: Bundle) -> Made:
     """Returns what the sites' certificates are about, as they state it."""
     stated = [evidence.fields for evidence in bundle.sites.values()]
     return outcome_of((one["rounds"], one.get("votes")) for one in stated)
 
 
-def _checked(bundle: Bundle, name: str, key: str, outcome: Outcome) -> Verdict:
+def _checked(bundle: Bundle, name: str, key: str, outcome: Made) -> Verdict:
     evidence = bundle.sites[name]
     stated = evidence.fields
     try:
@@ -123,7 +123,7 @@ def _checked(bundle: Bundle, name: str, key: str, outcome: Outcome) -> Verdict:
     return verdict
 
 
-def _agree(bundle: Bundle, outcome: Outcome) -> None:
+def _agree(bundle: Bundle, outcome: Made) -> None:
     for claim in ("study", "base"):
         if len({str(evidence.fields[claim]) for evidence in bundle.sites.values()}) != 1:
             raise LedgerError(f"the sites' certificates name different values for {claim}")
@@ -161,7 +161,7 @@ def _received(bundle: Bundle, verdicts: Mapping[str, Verdict]) -> None:
             )
 
 
-def _held(bundle: Bundle, sites: tuple[SiteClaim, ...], outcome: Outcome) -> tuple[str, ...]:
+def _held(bundle: Bundle, sites: tuple[SiteClaim, ...], outcome: Made) -> tuple[str, ...]:
     entries = sum(len(evidence.ledger) for evidence in bundle.sites.values())
     return (
         "The one certificate is signed by the key that was given for its site."

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cloister.errors import RefusedError
+from cloister.errors import RefusedError, RoundSpentError
 from cloister.ledger.charge import Charge
-from cloister.ledger.history import History
+from cloister.ledger.history import History, Reserved
 
 
 def check_terms(charge: Charge, history: History, path: str) -> None:
@@ -33,6 +33,30 @@ def check_terms(charge: Charge, history: History, path: str) -> None:
         raise RefusedError(
             f"{path}: units were grouped by another key before; a unit would be in two groups: "
             "restore the key from a backup, or take no part in studies with privacy.noise_bands"
+        )
+
+
+def check_again(before: Reserved, charge: Charge, *, is_released: bool) -> None:
+    """Refuses to answer a round that was charged before, unless the answer is the same.
+
+    Args:
+        before: The round's earlier charge.
+        charge: What is asked now.
+        is_released: Whether the earlier charge was released.
+
+    Raises:
+        RefusedError: It was asked with another plan or adapter.
+        RoundSpentError: It was interrupted, and a second try would draw other noise.
+    """
+    if (before.plan, before.request) != (charge.plan.digest(), charge.request):
+        raise RefusedError(
+            f"round {charge.round} was asked before with another plan or adapter; a round "
+            "is answered once: ask for the next one"
+        )
+    if not is_released and (before.event.is_private or charge.plan.bands):
+        raise RoundSpentError(
+            f"round {charge.round} was charged and interrupted before its release; it stays spent: "
+            "go on with the next one"
         )
 
 

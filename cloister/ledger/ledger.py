@@ -1,7 +1,6 @@
 """A site's ledger: charges rounds before anything is drawn, never refunds, records releases.
 
-    reserve   written and synced before the first batch of a round is drawn; after a crash at any
-              later point the round stays spent
+    reserve   written and synced before a round's first batch is drawn; then the round stays spent
     release   written and synced, with the bytes, before they are sent; if they are asked for
               again, the same bytes are sent and nothing more is charged
 
@@ -20,12 +19,12 @@ from typing import Any
 
 from cloister import __version__
 from cloister.canonical import json_number
-from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError
+from cloister.errors import BudgetError, LedgerError
 from cloister.ledger.budget import Budget, FirstCharge, fits, terms_for
 from cloister.ledger.certificate import certify
 from cloister.ledger.chain import Entry, Head, check_entry, follow, sign
 from cloister.ledger.charge import Charge, Released
-from cloister.ledger.charge_rules import check_kind, check_moment, check_terms
+from cloister.ledger.charge_rules import check_again, check_kind, check_moment, check_terms
 from cloister.ledger.history import History, ReleasedEntry, Reserved, first_fields, request_of
 from cloister.ledger.planned_round import PlannedRound
 from cloister.ledger.reservation import Reservation
@@ -354,23 +353,14 @@ class Ledger:
     def _again(
         self, before: Reserved, charge: Charge, transaction: Transaction
     ) -> Reservation | Released:
-        if (before.plan, before.request) != (charge.plan.digest(), charge.request):
-            raise RefusedError(
-                f"round {charge.round} was asked before with another plan or adapter; a round "
-                "is answered once: ask for the next one"
-            )
         release = self._history.released.get(before.seq)
-        if release is not None:
-            payload = transaction.payload(release.seq)
-            if hashlib.sha256(payload).hexdigest() != release.sha256:
-                raise LedgerError(f"{self._file.path}: the bytes of release {release.seq} changed")
-            return Released(payload, release.hash)
-        if not before.event.is_private and not charge.plan.bands:
+        check_again(before, charge, is_released=release is not None)
+        if release is None:
             return Reservation(self, before.seq)  # ε is ∞ already; the same seed, the same bytes
-        raise RoundSpentError(
-            f"round {charge.round} was charged and interrupted before its release; it stays spent: "
-            "go on with the next one"
-        )
+        payload = transaction.payload(release.seq)
+        if hashlib.sha256(payload).hexdigest() != release.sha256:
+            raise LedgerError(f"{self._file.path}: the bytes of release {release.seq} changed")
+        return Released(payload, release.hash)
 
     def _append(
         self,

@@ -20,13 +20,14 @@ from cloister.errors import RefusedError, UsageError
 from cloister.privacy.accounting import SMALLEST_NOISE, calibrate, epsilon
 from cloister.privacy.bands import check_bands, check_room, coefficients, step_variance
 from cloister.privacy.config import PrivacyConfig
-from cloister.privacy.evaluations import STATISTIC_BITS, Evaluations
+from cloister.privacy.evaluations import Evaluations
 from cloister.privacy.events import GaussianEvent
+from cloister.privacy.listed_rules import check_evaluations, check_votes
 from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.shared_noise import SHARE_LEFT, SharedNoise, shared_noise
 from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Neighbouring, Unit
-from cloister.privacy.votes import BOUND, COUNT_BITS, check_candidates, shared_vote_noise
+from cloister.privacy.votes import BOUND, shared_vote_noise
 
 Message = tuple[tuple[str, tuple[int, ...]], ...]  # names and shapes, in name order
 # Terms that are left out where a plan has none of them.
@@ -79,10 +80,23 @@ class Plan:
     votes: int | None = None
 
     def __post_init__(self) -> None:
+        independent = self.is_private and not self.bands
         if self.votes is not None:
-            self._check_votes(self.votes)
+            sizes = (self.expected_batch_size, self.local_steps)
+            bounds = (self.max_grad_norm, self.max_update_norm)
+            check_votes(
+                self.votes,
+                self.sharing,
+                is_alone=independent and self.evaluations is None,
+                is_of_all=(*sizes, *bounds) == (self.public_records, 1, BOUND, None),
+            )
         if self.evaluations is not None:
-            self._check_evaluations(self.evaluations)
+            check_evaluations(
+                self.evaluations,
+                self.sharing,
+                is_independent=independent,
+                num_rounds=self.num_rounds,
+            )
         if not self.bands:
             return
         check_bands(self.bands)
@@ -91,46 +105,6 @@ class Plan:
                 "correlated noise is possible for one step a round, with noise of the site's own"
             )
         check_room(self.bands, self.noise_multiplier, self.num_rounds)
-
-    def _check_votes(self, candidates: int) -> None:
-        check_candidates(candidates)
-        if self.bands or self.evaluations or not self.is_private:
-            raise RefusedError(
-                "votes are possible with independent noise, and without training or evaluations "
-                "beside them"
-            )
-        if self.sharing is not None and self.sharing.bits != COUNT_BITS:
-            raise RefusedError(
-                f"votes with shared noise need {COUNT_BITS} bits a value: with fewer, counts of "
-                "units would be cut"
-            )
-        whole = (self.public_records, 1, BOUND, None)
-        if whole != (
-            self.expected_batch_size,
-            self.local_steps,
-            self.max_grad_norm,
-            self.max_update_norm,
-        ):
-            raise RefusedError(
-                f"votes are of every unit, once a round, of norm {BOUND:g}: a sample rate or a "
-                "bound below 1 is not possible; ask for a study that trains"
-            )
-
-    def _check_evaluations(self, evaluations: Evaluations) -> None:
-        if self.bands or not self.is_private:
-            raise RefusedError(
-                "private evaluations are possible beside training whose noise is independent"
-            )
-        if self.sharing is not None and self.sharing.bits != STATISTIC_BITS:
-            raise RefusedError(
-                f"private evaluations with shared noise need {STATISTIC_BITS} bits a value: with "
-                "fewer, counts of units would be cut"
-            )
-        if evaluations.rounds[-1] > self.num_rounds:
-            raise RefusedError(
-                f"an evaluation after round {evaluations.rounds[-1]} was asked; the plan has "
-                f"{self.num_rounds} rounds"
-            )
 
     @property
     def groups(self) -> int:

@@ -30,9 +30,9 @@ from cloister.recipe.vote_study import VoteStudy, read_vote_study
 from cloister.server.unused_run import held
 from cloister.synthesis.voters import Voters, open_voters
 from cloister.synthesis.votes_folder import begin_folder
+from cloister.voting.first_candidates import public_texts
 from cloister.voting.generator import TextGenerator, open_generator
-from cloister.voting.public_texts import public_texts
-from cloister.voting.rounds import Voted, run_rounds
+from cloister.voting.vote_rounds import Voted, run_rounds
 from cloister.voting.written import about_records, write_records
 
 

@@ -1,7 +1,7 @@
 """`OUT.votes/` beside the output of a simulated study of votes, so that it can be continued.
 
 study.json     what is run; another study is not continued
-candidates-*   and votes-*: the rounds so far (`voting.rounds`)
+candidates-*   and votes-*: the rounds so far (`voting.vote_rounds`)
 ledgers/       the sites' ledgers, each with its key
 certificates/  written at the end
 """

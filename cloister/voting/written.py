@@ -19,7 +19,7 @@ from cloister.ledger.stated import Stated
 from cloister.privacy.plan import Plan
 from cloister.recipe.vote_study import VoteStudy, noise_of_a_count
 from cloister.voting.generator import TextGenerator
-from cloister.voting.rounds import Voted
+from cloister.voting.vote_rounds import Voted
 
 
 def write_records(

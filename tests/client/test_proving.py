@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from transformers import DebertaV2Config, DebertaV2Model
 
-from cloister.client import proving
+from cloister.client import measured_times, proving
+from cloister.client.measured_times import SPREAD, Times
 from cloister.client.moments import period_of
-from cloister.client.proving import SPREAD, Times
 from cloister.client.site_file import read_site
 from cloister.data.records import TextRecord
 from cloister.deployment.site.opened_site import _periods
@@ -103,7 +103,7 @@ def test_a_proof_is_made_once_and_made_again_where_it_is_damaged(
         monkeypatch.setattr(proving, name, noting)
 
     counted("prove")
-    counted("_measured")
+    counted("measured_times")
     recipe, place = study(bert), tmp_path / "ward"
     one = ward(place, bert, monkeypatch)
     kinds = type(one.agent), one.agent.path, one.agent.runtime, one.agent.moments
@@ -112,7 +112,7 @@ def test_a_proof_is_made_once_and_made_again_where_it_is_damaged(
             one.proofs.write_text(content)
         one.agent = kinds[0](*kinds[1:])  # as after a restart
         assert prepare(one, recipe).said[2] is Status.READY
-        assert tried == ["prove", "_measured"] * times
+        assert tried == ["prove", "measured_times"] * times
     kept = json.loads(one.proofs.read_text())
     assert len(kept) == 2
     one.proofs.write_text(json.dumps({key: {"shapes": 1} for key in kept}))
@@ -186,7 +186,7 @@ def test_a_round_that_would_be_ended_before_it_is_done_is_refused_before_any_cha
     one = ward(tmp_path / "ward", bert, monkeypatch)
     path = one.folder / "site.toml"
     path.write_text(path.read_text().replace("[site]", "[site]\nmax_round_seconds = 100"))
-    monkeypatch.setattr(proving, "_measured", lambda admitted, length: Times(50.0, 1e-3))
+    monkeypatch.setattr(proving, "measured_times", lambda admitted, length: Times(50.0, 1e-3))
     assert prepare(one, study(bert)).said[2] is Status.REFUSED
     assert "site.max_round_seconds: 100; a round of this study may take" in why(one)
 
@@ -226,7 +226,9 @@ def test_a_round_of_votes_has_time_for_candidates_that_take_a_tokenizer_longest(
     number of units decides in which period a site answers."""
     plan: Any = SimpleNamespace(public_records=10, max_records=3)
     times = Times(0.0, encoding=0.5, voting=2.0, candidate=1.0)
-    assert times.of_votes(plan, 4) == pytest.approx(4 * (0.5 + 1.0) + 10 * 3 * 2.0 + proving.BESIDE)
+    assert times.of_votes(plan, 4) == pytest.approx(
+        4 * (0.5 + 1.0) + 10 * 3 * 2.0 + measured_times.BESIDE
+    )
 
 
 def test_what_scoring_a_record_takes_is_measured_on_records_alone(
@@ -234,13 +236,13 @@ def test_what_scoring_a_record_takes_is_measured_on_records_alone(
 ) -> None:
     scored: list[int] = []
     clock = iter((0.0, 40.0))
-    monkeypatch.setattr(proving, "held_out_sum", lambda *given: scored.append(len(given[2])))
-    monkeypatch.setattr(proving.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(measured_times, "held_out_sum", lambda *given: scored.append(len(given[2])))
+    monkeypatch.setattr(measured_times.time, "perf_counter", lambda: next(clock))
     admitted: Any = SimpleNamespace(
         workspace=SimpleNamespace(network=None, task=SimpleNamespace(max_length=16))
     )
-    assert proving._scoring_seconds(admitted, [None, None]) == 40.0 / proving.SCORED  # type: ignore[list-item]
-    assert scored == [1, proving.SCORED]
+    assert measured_times._scoring_seconds(admitted, [None, None]) == 40.0 / measured_times.SCORED  # type: ignore[list-item]
+    assert scored == [1, measured_times.SCORED]
 
 
 def test_of_several_processes_the_slowest_is_waited_for() -> None:

@@ -20,7 +20,7 @@ from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from transformers import PreTrainedTokenizerBase
 
 from cloister.adapter.wire import decode, encode
-from cloister.client import proving
+from cloister.client import measured_times, proving
 from cloister.client import round as site_round
 from cloister.client.moments import Moments
 from cloister.client.site_file import read_site
@@ -299,8 +299,8 @@ def _charge_time(clock: Clock, patch: pytest.MonkeyPatch) -> None:
     timed(ChatTemplate, "render", rendering)
     # What is measured on synthetic records costs likewise; but it is kept, and so shared by wards.
     elapsed = SimpleNamespace(perf_counter=lambda: time.perf_counter() + clock.now)
-    patch.setattr(proving, "time", elapsed)
-    measured = getattr(proving._measured, "untimed", proving._measured)
+    patch.setattr(measured_times, "time", elapsed)
+    measured = getattr(proving.measured_times, "untimed", proving.measured_times)
 
     def measuring(*given: Any) -> Any:
         before = clock.now
@@ -310,8 +310,9 @@ def _charge_time(clock: Clock, patch: pytest.MonkeyPatch) -> None:
             clock.now = before
 
     measuring.untimed = measured  # type: ignore[attr-defined]
-    patch.setattr(proving, "_measured", measuring)
-    for trains in (site_round, proving):  # a round, and the step that its period is measured on
+    patch.setattr(proving, "measured_times", measuring)
+    # A round, and the step that its period is measured on.
+    for trains in (site_round, measured_times):
         timed(
             trains,
             "local_update",

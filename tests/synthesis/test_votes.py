@@ -36,7 +36,7 @@ from cloister.synthesis import voted_records
 from cloister.synthesis.voted_records import synthesize_by_votes
 from cloister.synthesis.voters import Voters, open_voters
 from cloister.synthesis.votes_folder import begin_folder
-from cloister.voting import rounds as vote_rounds
+from cloister.voting import vote_rounds
 from cloister.voting.generator import open_generator
 from cloister.voting.kept_rounds import Counted
 from cloister.voting.resampling import drawn, first_candidates, next_candidates

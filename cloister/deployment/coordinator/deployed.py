@@ -20,34 +20,30 @@ from cloister.data.load import Split, load
 from cloister.data.public_set import public_records, refuse_contaminated, stated_public_set
 from cloister.data.records import Record
 from cloister.data.source import OLD_TEST, RECIPE
-from cloister.deployment.coordinator.journal import note, ready_sites
+from cloister.deployment.coordinator.journal import note
+from cloister.deployment.coordinator.member_sites import connected_sites, plans_of
 from cloister.deployment.coordinator.members import Member
-from cloister.deployment.coordinator.ports import Connected, Journal
+from cloister.deployment.coordinator.ports import Journal
 from cloister.errors import CloisterError, DataError, RecipeError, UsageError
 from cloister.evidence.began import read_began
 from cloister.evidence.site_facts import site_facts
 from cloister.export.card import NO_CERTIFICATE
 from cloister.models.base import check_base, find_base
 from cloister.privacy.estimated_scores import evaluated_rounds
-from cloister.privacy.plan import Plan
 from cloister.protocol.delivery import Claim
-from cloister.recipe import Recipe, read_recipe, sent_document, validated
+from cloister.recipe import Recipe, read_recipe, validated
 from cloister.recipe.continued import Former, continued
 from cloister.recipe.evaluation_rules import NO_LABELS
-from cloister.recipe.plan_of import plan_of
 from cloister.server.certifying import collect_certificates
 from cloister.server.coordinator import Coordinator, label_counts, majority
 from cloister.server.delivering import ABSENT, deliver
-from cloister.server.dispatch import Timeouts
 from cloister.server.ending import Ending, forgetting
-from cloister.server.ledger_heads import Heads
 from cloister.server.ports import Observer, Participants
 from cloister.server.public_center import with_public_center
 from cloister.server.report import SetScores
 from cloister.server.rounds import run_study
 from cloister.server.run_directory import RunDirectory
 from cloister.server.study import ServerStudy
-from cloister.server.voice import Signed
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.build import labels_of
 from cloister.tasks.items_hash import with_items_sha256
@@ -55,10 +51,6 @@ from cloister.tasks.lexical import lexical_scores
 from cloister.training.machine import on_machine
 from cloister.training.proof import proven
 from cloister.training.workspace import open_workspace
-
-# Seconds after which a site whose answer was lost is asked again; its agent restarts faster than
-# that and then has the answer.
-ASK_AGAIN = 5.0
 
 PublicSet = Literal["test", "validation", "old_test"]
 PUBLIC: tuple[PublicSet, ...] = get_args(PublicSet)
@@ -171,53 +163,6 @@ def _public(recipe: Recipe, name: PublicSet) -> list[Record]:
     split: Split = "test" if name == "old_test" else name
     asker = OLD_TEST if name == "old_test" else RECIPE
     return load(source, split, recipe.task.records, recipe.data, asker=asker) if source else []
-
-
-def plans_of(recipe: Recipe, members: Mapping[str, Member]) -> dict[str, Plan]:
-    """Makes the plan that the recipe proposes to each site, from the sites' declarations.
-
-    Raises:
-        RefusedError: No noise meets the target.
-    """
-    return {name: plan_of(recipe, member.public_records) for name, member in members.items()}
-
-
-def connected_sites(
-    recipe: Recipe,
-    run: RunDirectory,
-    members: Mapping[str, Member],
-    allowed: Callable[[], Mapping[str, Member]],
-    key: Ed25519PrivateKey,
-    heads: Path,
-) -> Connected:
-    """Returns the participating members, with the way in which the coordinator asks them.
-
-    Args:
-        recipe: The study's.
-        run: The run's folder, which says who agreed before an interruption.
-        members: The sites that take part, by name.
-        allowed: Returns the present members.
-        key: The coordinator's private key, which signs every question.
-        heads: Folder of the last heads of each ledger.
-    """
-    names, federation = tuple(sorted(members)), recipe.federation
-    keys = {name: member.ledger_key for name, member in members.items()}
-    return Connected(
-        names=names,
-        patience=Timeouts(
-            federation.round_timeout,
-            federation.absent_timeout,
-            ASK_AGAIN,
-            silent=federation.absent_timeout,
-        ),
-        voice=Signed(key, recipe.digest(), sent_document(recipe), keys, Heads(heads)),
-        ready=ready_sites(run.path) & set(names),
-        keys=keys,
-        # Each site says in its site.toml which of the study's ranks it trains.
-        ranks=dict.fromkeys(names, frozenset(recipe.lora.ranks)),
-        members=members,
-        allowed=allowed,
-    )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 In the run's folder:
 
-    votes/          the candidates and the noised counts of every round (`voting.rounds`)
+    votes/          the candidates and the noised counts of every round (`voting.vote_rounds`)
     records/        synthetic.jsonl with its card and metadata, and `cloister.json`, which names the
                     base of the vectors
     certificates/   what each site signed
@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.serverapp import Grid
 
 from cloister.adapter.tensors import Adapter
-from cloister.deployment.coordinator.deployed import connected_sites, plans_of
 from cloister.deployment.coordinator.journal import note
+from cloister.deployment.coordinator.member_sites import connected_sites, plans_of
 from cloister.deployment.coordinator.members import Member
 from cloister.deployment.coordinator.ports import Journal
 from cloister.deployment.coordinator.publication import kept_publication
@@ -42,10 +42,10 @@ from cloister.server.private_votes import VoteRounds, voting_study
 from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
 from cloister.server.study import ServerStudy
+from cloister.voting.first_candidates import public_texts
 from cloister.voting.generator import TextGenerator, open_generator
 from cloister.voting.kept_rounds import Counted
-from cloister.voting.public_texts import public_texts
-from cloister.voting.rounds import Voted, run_rounds
+from cloister.voting.vote_rounds import Voted, run_rounds
 from cloister.voting.written import about_records, write_records
 
 RECORDS = "records"

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote
 
 import httpx
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest
@@ -28,7 +26,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cloister import __version__
+from cloister.deployment.coordinator.gate_answers import member_headers, refusal
 from cloister.deployment.coordinator.gate_authenticator import (
     KEY_HEADER,
     MemberAuthenticator,
@@ -55,7 +53,6 @@ THROWN_SECONDS, THROWN_BYTES = 5.0, 16_000_000
 LARGEST_WHOLE = 4_000_000
 # Connections to the SuperLink.
 MOST_LINKS = 256
-VERSION = {"cloister-version": __version__}
 
 
 class Connection(Protocol):
@@ -124,16 +121,16 @@ class Gate:
             connection.is_strangers()
             await _deliver(visitor, scope, receive, send, connection)
         elif request.path_params["call"] not in CALLS:
-            await _deliver(_refusal(404, "not for sites"), scope, receive, send, connection)
+            await _deliver(refusal(404, "not for sites"), scope, receive, send, connection)
         elif not connection.belongs_to(visitor.site):
-            full = _refusal(503, "too many connections of one member", visitor.site)
+            full = refusal(503, "too many connections of one member", visitor.site)
             await _deliver(full, scope, receive, send, connection)
         else:
             with self.turns.request(visitor.site) as taken:
                 answer = (
                     await self._answer(visitor, request, connection)
                     if taken
-                    else _refusal(503, "too many requests of one member at a time", visitor.site)
+                    else refusal(503, "too many requests of one member at a time", visitor.site)
                 )
                 await _deliver(answer, scope, receive, send, connection)
 
@@ -141,17 +138,17 @@ class Gate:
         """The member that makes a request, by its headers; else a refusal."""
         raw = request.headers.raw
         if are_too_many(raw):
-            return _refusal(431, "more headers than a node sends")
+            return refusal(431, "more headers than a node sends")
         headers = passed_on(raw)
         if headers is None:
-            return _refusal(400, "a header is sent twice, or is not ASCII")
+            return refusal(400, "a header is sent twice, or is not ASCII")
         site = self.door.site_of(headers.get(KEY_HEADER, ""))
         if site is None:
-            return _refusal(401, "unknown, unapproved, revoked or expired key")
+            return refusal(401, "unknown, unapproved, revoked or expired key")
         if not holds_its_key(headers):
-            return _refusal(401, "not signed by the key that it shows", site)
+            return refusal(401, "not signed by the key that it shows", site)
         if request.headers.get("transfer-encoding") is not None:
-            return _refusal(411, "the body's length is needed; no SuperNode sends chunks", site)
+            return refusal(411, "the body's length is needed; no SuperNode sends chunks", site)
         return Visitor(site, base64.b64decode(headers[KEY_HEADER]).decode(), headers)
 
     async def _answer(self, visitor: Visitor, request: Request, connection: Connection) -> Response:
@@ -168,25 +165,25 @@ class Gate:
         connection.most = max(most, THROWN_BYTES)
         if size > most:
             await _throw_away(request)
-            return _refusal(413, f"{size} bytes; at most {most} are allowed", site)
+            return refusal(413, f"{size} bytes; at most {most} are allowed", site)
         async with self.turns.body(site, size):
             try:
                 body = await _body_of(request)
             except TimeoutError:
-                return _refusal(408, "the body came too slowly", site)
+                return refusal(408, "the body came too slowly", site)
             except ClientDisconnect:
                 return Response(status_code=400)
             self.seen(site, len(body))
             said = parse(call, body)
             if said is None:
-                return _refusal(400, f"not a request of {call}", site)
+                return refusal(400, f"not a request of {call}", site)
             refused = judge(said, caller)
             if refused is not None:
-                return _refusal(refused.code, refused.why, site)
+                return refusal(refused.code, refused.why, site)
             if isinstance(said, PullMessagesRequest):
                 return await self._poll(visitor, body, said, caller, request)
             answer = await self._in_turn(visitor, call, body, said, caller)
-            return answer or _refusal(503, "too many calls wait for the SuperLink", site)
+            return answer or refusal(503, "too many calls wait for the SuperLink", site)
 
     async def _poll(
         self, who: Visitor, body: bytes, said: PullMessagesRequest, caller: Caller, asked: Request
@@ -199,7 +196,7 @@ class Gate:
         mark = self.polls.mark(node)
         answer = await self._in_turn(who, "pull-messages", body, said, caller)
         if answer is None:  # it is too busy; the node asks again in 3 s
-            return Response(b"", 200, _member_headers(who.site), PROTOBUF_MEDIA_TYPE)
+            return Response(b"", 200, member_headers(who.site), PROTOBUF_MEDIA_TYPE)
         if answer.status_code == 200 and not answer.body:
             self.polls.came_empty(node, mark, bytes(answer.body), answer.headers)
         else:
@@ -218,7 +215,7 @@ class Gate:
             if not taken:
                 return None
             if self.door.site_of(visitor.headers[KEY_HEADER]) != visitor.site:
-                return _refusal(401, "revoked or expired meanwhile")
+                return refusal(401, "revoked or expired meanwhile")
             return await self._ask(visitor, call, body, said, caller)
 
     async def _ask(
@@ -245,9 +242,9 @@ class Gate:
             if call in READ_WHOLE or not answer.is_success:
                 content = await _whole(answer)
             if not lesson.after(answer.is_success, content):
-                return _refusal(502, INVALID_ANSWER, visitor.site)
+                return refusal(502, INVALID_ANSWER, visitor.site)
         except httpx.HTTPError:  # it may have processed the call: the node repeats it
-            return _refusal(
+            return refusal(
                 503,
                 "the coordinator's SuperLink is not running; it is being restarted",
                 visitor.site,
@@ -256,7 +253,7 @@ class Gate:
             name: value
             for name, value in answer.headers.items()
             if name in ("content-type", "content-length") or name.startswith("flwr-")
-        } | _member_headers(visitor.site)
+        } | member_headers(visitor.site)
         if content is None:
             return Passing(answer, headers)
         headers.pop("content-length", None)
@@ -367,17 +364,6 @@ async def _whole(answer: httpx.Response) -> bytes | None:
 def _declared(request: Request) -> int:
     """The declared length of a request's body; h11 has checked that it is a number."""
     return int(request.headers.get("content-length", 0))
-
-
-def _member_headers(site: str) -> dict[str, str]:
-    """Returns the headers of every answer to a member."""
-    return {**VERSION, "cloister-member": quote(site, safe=" ")}
-
-
-def _refusal(code: int, why: str, site: str | None = None) -> Response:
-    """A refusal with its reason; it ends the connection, so that the place is free."""
-    headers = {**(VERSION if site is None else _member_headers(site)), "connection": "close"}
-    return Response(json.dumps({"detail": why}), code, headers, media_type="application/json")
 
 
 def make_gate(gate: Gate, superlink: Path) -> Starlette:

@@ -18,6 +18,7 @@ from cloister.deployment.enrolment.coordinator_key import key_fingerprint
 from cloister.deployment.site.joining import SiteMembership
 from cloister.deployment.site.open_ledger import open_ledger
 from cloister.deployment.site.trusted_key import trusted_coordinator
+from cloister.deployment.site.votes_text import votes_in_words, votes_of
 from cloister.errors import BudgetError, CloisterError
 from cloister.ledger.budget import steps_left
 from cloister.ledger.charge import Charge
@@ -76,7 +77,7 @@ def facts_of(terms: StudyTerms) -> dict[str, Any]:
         "local_steps": plan.local_steps,
         **({"noise_bands": plan.groups} if plan.bands else {}),
         **({"evaluations": asdict(plan.evaluations)} if plan.evaluations else {}),
-        **({"votes": _votes(terms)} if plan.votes else {}),
+        **({"votes": votes_of(terms)} if plan.votes else {}),
         **({"shares_noise": True} if plan.sharing else {}),
         "most_bytes_a_round": a_round,
         "most_bytes": in_all,
@@ -121,7 +122,7 @@ def in_words(facts: dict[str, Any]) -> list[str]:
         f"costs      {facts['promise_in_words']}",
         *([f"noise      {_correlated(facts['noise_bands'])}"] if "noise_bands" in facts else []),
         *([f"evaluates  {_evaluated(facts)}"] if "evaluations" in facts else []),
-        *([f"votes      {_voted(facts)}"] if "votes" in facts else []),
+        *([f"votes      {votes_in_words(facts)}"] if "votes" in facts else []),
         f"budget     {budget['in_words']}",
         f"records    {facts['data']}, declared as {facts['public_records']:,} {unit}s",
         f"length     {steps}",
@@ -177,32 +178,6 @@ def _evaluated(facts: dict[str, Any]) -> str:
         f"after round {', '.join(map(str, told['rounds']))} on this site's held-out units; their "
         f"clipped statistics leave {how} {told['noise_multiplier']:.4g} (the cost above counts "
         "them)"
-    )
-
-
-def _votes(terms: StudyTerms) -> dict[str, Any]:
-    """Describes the votes of a study for JSON: on what, with which noise, and what comes of it."""
-    votes, plan = terms.recipe.votes, terms.plan
-    return {
-        "candidates": plan.votes,
-        "noise_multiplier": plan.noise_multiplier,
-        "public": None if votes is None else votes.public,
-        "generator": None if votes is None else votes.generator,
-    }
-
-
-def _voted(facts: dict[str, Any]) -> str:
-    """Describes the votes in words."""
-    told, unit = facts["votes"], "person" if facts["unit"] == "person" else "record"
-    how = "with noise multiplier"
-    if "shares_noise" in facts:
-        how = "under a mask; in the sum over sites they have noise multiplier"
-    varied = f", varied by {told['generator']}" if told["generator"] else ""
-    return (
-        f"nothing is trained: in each round every {unit} has one vote, for the nearest of "
-        f"{told['candidates']:,} public candidate texts of its label; the {told['candidates']:,} "
-        f"counts leave {how} {told['noise_multiplier']:.4g} in each. The texts are those of "
-        f"{told['public']} at the coordinator{varied}; those that win are published"
     )
 
 
