@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloister.errors import UsageError
 from cloister.ledger.stated import shown
+from cloister.names import counted
 
 if TYPE_CHECKING:
     from cloister.privacy.plan import Plan
@@ -233,7 +234,7 @@ def _band_words(bands: dict[str, Any]) -> str:
 def _site_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Returns the lines of a group of sites: promise, noise, and ε over rounds and persons."""
     epsilon, delta, unit = shown(facts["epsilon"], PLACES), facts["delta"], facts["unit"]
-    opening = f"{facts['sites']} sites of {facts['public_records']:,} declared {unit}s"
+    opening = f"{counted(facts['sites'], 'site')} of {facts['public_records']:,} declared {unit}s"
     promise = (
         f": ε = {epsilon}, δ = {delta:g} for one {unit} of a site, added or removed (PLD), "
         "promised for the whole plan"

@@ -86,9 +86,9 @@ def new(
         columns = ", ".join(found.names[:MOST_SHOWN]) if found is not None else ""
         raise UsageError(
             f"{data}: its columns ({columns}) fit no task{f' {kind}' if kind else ''}; a text and "
-            "a label, labels (a list) or a score, two texts and a label, words and tags (lists), "
-            "items (ids) or messages (role, content) are needed: rename or convert them, or give "
-            "only the task and fill in the recipe"
+            "a label (texts or integers, no dates), labels (a list) or a score, two texts and a "
+            "label, words and tags (lists), items (ids) or messages (role, content) are needed: "
+            "rename or convert them, or give only the task and fill in the recipe"
         )
     if test is not None and found is not None:
         _check_columns(test, found)

@@ -1,8 +1,11 @@
 """`cloister new`: a recipe that runs once its public test file is named."""
 
 import json
+from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cloister.cli.main import run
@@ -190,3 +193,11 @@ def test_without_a_file_the_scale_is_that_of_the_built_in_records(tmp_path: Path
     assert run(["new", "scoring", "--out", str(out)]) == 0
     assert "score_range = [0, 6] " in out.read_text()
     assert "That of the built-in records" in out.read_text()
+
+
+def test_a_column_of_dates_is_no_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {"text": ["fever", "rash"], "label": [date(2024, 1, 1), date(2024, 1, 2)]}
+    pq.write_table(pa.table(rows), tmp_path / "dated.parquet")
+    out = ["--out", str(tmp_path / "study.toml")]
+    assert run(["new", "--data", str(tmp_path / "dated.parquet"), *out]) == 2
+    assert "a label (texts or integers, no dates)" in capsys.readouterr().err

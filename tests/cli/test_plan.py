@@ -164,3 +164,6 @@ def test_a_study_of_votes_without_data_says_whose_sizes_it_took_and_takes_no_cha
     assert "Connected sites declare their own" in capsys.readouterr().out
     assert run(["plan", str(file), "--set", "privacy.epsilon=3"]) == 2
     assert "--set: given with a study of votes" in capsys.readouterr().err
+    file.write_text(VOTES.replace("sites = 3", "sites = 1"))
+    assert run(["plan", str(file)]) == 0
+    assert capsys.readouterr().out.startswith("1 site of 400 declared records: ε = ")
