@@ -45,7 +45,7 @@ def fewest_honest(sharing: Sharing) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class AskedSums:
     """What all sites are asked for in each round.
 
     Attributes:
@@ -133,7 +133,7 @@ def secure_sums(
     recipe: Recipe,
     audited: AuditedSite,
     plan: Plan,
-    asked: Asked,
+    asked: AskedSums,
     rounds: int,
     kind: type[Site] = RecordedSite,
     training: TrainingConfig | None = None,

@@ -13,7 +13,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.evaluation_conformance import influence_checks, sides_check
-from cloister.audit.secure_sums import Asked, secure_sums
+from cloister.audit.secure_sums import AskedSums, secure_sums
 from cloister.audit.shared_releases import SharedRelease
 from cloister.audit.statistics import Check
 from cloister.models.state import write_adapter
@@ -49,7 +49,7 @@ def shared_evaluation_checks(recipe: Recipe, audited: AuditedSite) -> list[Check
     exact = summing.held_out_sum(
         workspace.network, workspace.task, audited.units, workspace.task.max_length, noise.grid
     )
-    asked = Asked(
+    asked = AskedSums(
         kind=ReleaseKind.EVALUATION,
         question=encode(adapter),
         other=encode(Adapter({name: value + 1 for name, value in adapter.items()})),

@@ -16,7 +16,7 @@ import numpy as np
 from cloister.audit.asked_site import expected_charges
 from cloister.audit.noise_tests import Releases, noise_check
 from cloister.audit.recorded_noise import shares_drawn
-from cloister.audit.secure_sums import Asked, SecureSums, fewest_honest
+from cloister.audit.secure_sums import AskedSums, SecureSums, fewest_honest
 from cloister.audit.statistics import Check, Floats, exact_check
 from cloister.client.site import Site
 from cloister.privacy.shared_noise import SharedNoise
@@ -47,7 +47,7 @@ class SharedRelease:
 
     what: str
     values: str
-    asked: Asked
+    asked: AskedSums
     sharing: Sharing
     noise: SharedNoise
     noise_multiplier: float

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from cloister.audit.audited_site import AuditedSite
-from cloister.audit.secure_sums import Asked, secure_sums
+from cloister.audit.secure_sums import AskedSums, secure_sums
 from cloister.audit.shared_releases import SharedRelease
 from cloister.audit.statistics import Check
 from cloister.audit.vote_conformance import ballot_for, vote_influence, with_candidates
@@ -45,7 +45,7 @@ def shared_vote_checks(recipe: Recipe, audited: AuditedSite, plan: Plan) -> list
         workspace.network, workspace.task, audited.units, candidates, noise.grid
     )
     first, *rest = candidates
-    asked = Asked(
+    asked = AskedSums(
         kind=ReleaseKind.VOTE,
         question=encode_candidates(candidates),
         other=encode_candidates([replace(first, text=f"{first.text} x"), *rest]),

@@ -21,7 +21,7 @@ from cloister.audit.asked_site import Charged
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.noise_tests import angle_p
 from cloister.audit.recorded_noise import shares_drawn
-from cloister.audit.secure_sums import Asked, secure_sums
+from cloister.audit.secure_sums import AskedSums, secure_sums
 from cloister.audit.statistics import LEVEL, Check, Floats, exact_check, p_check
 from cloister.client.round import answer
 from cloister.client.site import Site
@@ -145,7 +145,7 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite) -> list[Check]:
         recipe.training, physical_batch_tokens=64, probe_rounds=0, adapter_dtype=None
     )
     start = workspace.whole
-    asked = Asked(
+    asked = AskedSums(
         kind=ReleaseKind.TRAINING,
         question=encode(start),
         other=encode(Adapter({name: value + 1 for name, value in start.items()})),

@@ -80,21 +80,20 @@ class Plan:
     votes: int | None = None
 
     def __post_init__(self) -> None:
-        independent = self.is_private and not self.bands
         if self.votes is not None:
             sizes = (self.expected_batch_size, self.local_steps)
             bounds = (self.max_grad_norm, self.max_update_norm)
             check_votes(
                 self.votes,
                 self.sharing,
-                is_alone=independent and self.evaluations is None,
+                is_alone=self._is_independent and self.evaluations is None,
                 is_of_all=(*sizes, *bounds) == (self.public_records, 1, BOUND, None),
             )
         if self.evaluations is not None:
             check_evaluations(
                 self.evaluations,
                 self.sharing,
-                is_independent=independent,
+                is_independent=self._is_independent,
                 num_rounds=self.num_rounds,
             )
         if not self.bands:
@@ -105,6 +104,10 @@ class Plan:
                 "correlated noise is possible for one step a round, with noise of the site's own"
             )
         check_room(self.bands, self.noise_multiplier, self.num_rounds)
+
+    @property
+    def _is_independent(self) -> bool:
+        return self.is_private and not self.bands
 
     @property
     def groups(self) -> int:

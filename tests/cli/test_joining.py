@@ -233,9 +233,12 @@ def test_a_name_that_is_taken_is_refused_with_options_that_run_start_has(
     table.init()
     deployed = "cloister.deployment.coordinator.deployed"
     monkeypatch.setattr(f"{deployed}.resolved_recipe", lambda *arguments: Recipe())
-    monkeypatch.setattr(f"{deployed}.plans_of", lambda *arguments: {})
+    sites = "cloister.deployment.coordinator.member_sites"
+    monkeypatch.setattr(f"{sites}.plans_of", lambda *arguments: {})
     (table.server / "runs" / "triage").mkdir()
-    start = ("run", "start", "study.toml", "--server", table.server, "--name", "triage")
+    recipe = table.folder / "study.toml"
+    recipe.write_text("")
+    start = ("run", "start", recipe, "--server", table.server, "--name", "triage")
     said = table.fails(2, *start)
     assert "choose another --name" in said
     assert f"cloister run resume triage --server {table.server}" in said
@@ -390,7 +393,7 @@ def test_runs_that_are_not_there_or_over_are_named(
     over = Run(name="old", standing=RunStatus.FINISHED, flower_run=1, sites=("st-marys",))
     write_run(runs / "old", over)
     assert "has ended already (finished)" in table.fails(2, "run", "stop", "old", *server)
-    assert "is finished; its adapter is in" in table.fails(2, "run", "resume", "old", *server)
+    assert "is finished; its result is in" in table.fails(2, "run", "resume", "old", *server)
     assert read_run(runs / "old") == over
     (runs / "new").mkdir()
     write_run(runs / "new", Run(name="new", standing=RunStatus.RUNNING, flower_run=1, sites=()))

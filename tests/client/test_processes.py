@@ -119,7 +119,7 @@ def test_processes_are_at_hand_before_a_masked_sum_is_charged(
     admitted: Any = SimpleNamespace(
         site=site,
         workspace=workspace,
-        plan=None,
+        plan=SimpleNamespace(votes=None),
         question=SimpleNamespace(decode=lambda *_: Adapter({})),
         gather=lambda: order.append("gather"),
     )

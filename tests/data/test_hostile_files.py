@@ -314,10 +314,10 @@ def test_a_file_that_grows_while_it_is_read_makes_nothing(notes: Path, command: 
     assert here() == ["notes.jsonl"]
 
 
-def test_real_numbers_of_parquet_are_kept_and_dates_are_named(
+def test_real_numbers_and_dates_of_parquet_are_kept(
     notes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Scores of essays are floats there; a date has several spellings."""
+    """Scores of essays are floats there; a date is written in ISO 8601."""
     import datetime
 
     import pyarrow as pa
@@ -335,19 +335,22 @@ def test_real_numbers_of_parquet_are_kept_and_dates_are_named(
     assert written[::2] == scores
     kept = [pq.read_table(f"parts/{side}.parquet")["score"] for side in ("train", "test")]
     assert sorted(n for column in kept for n in column.to_pylist()) == sorted(scores)
-    made = here()
-    pq.write_table(pa.table({**columns, "when": [datetime.date(2026, 1, 1)] * 40}), "e.parquet")
-    capsys.readouterr()
+    when = [datetime.date(2026, 1, 1)] * 40
+    pq.write_table(pa.table({**columns, "when": when}), "e.parquet")
     for arguments in (
-        ["split", "e.parquet", "--out", "o"],
-        ["augment", "e.parquet", "--out", "o.jsonl"],
         ["scrub", "e.parquet", "--out", "o.jsonl"],
         ["scrub", "e.parquet", "--out", "o.csv"],
         ["scrub", "e.parquet", "--out", "o.parquet"],
-        ["clean", "e.parquet", "--out", "o.jsonl", "--score", "score", "--keep", "when"],
+        ["clean", "e.parquet", "--out", "c.jsonl", "--score", "score", "--keep", "when"],
+        ["clean", "e.parquet", "--out", "c.csv", "--score", "score", "--keep", "when"],
     ):
-        assert data(*arguments) == 3
-        refused(capsys, "e.parquet, row 1: when", "date32")
+        assert data(*arguments) == 0
+        assert "2026-01-01" in Path(arguments[3]).read_bytes().decode("utf-8", "replace")
+    # A label or an identifier must have one spelling.
+    made = here()
+    capsys.readouterr()
+    assert data("clean", "e.parquet", "--out", "x.jsonl", "--label", "when") == 3
+    assert "when" in capsys.readouterr().err
     assert here() == made
 
 

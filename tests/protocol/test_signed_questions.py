@@ -113,11 +113,11 @@ def test_unsigned_questions_are_for_those_who_say_so() -> None:
 
 
 def test_no_deployed_file_says_so() -> None:
-    """Only simulations and audits may; a deployment has no way to ask or to answer unsigned."""
+    """Simulations (of votes, too) and audits may; a deployment can ask and answer nothing so."""
     package = Path(__file__).parents[2] / "cloister"
     named = {
         path.relative_to(package).parts[0]
         for path in package.rglob("*.py")
         if "Unsigned()" in path.read_text(encoding="utf-8")
     }
-    assert named == {"simulation", "audit"}
+    assert named == {"simulation", "audit", "synthesis"}

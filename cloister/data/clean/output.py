@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import BinaryIO
 
 from cloister.data.csv_rows import csv_line
 from cloister.data.formats import FileForm, form_of
-from cloister.data.outputs import check_place
-from cloister.data.values import Number, Value
+from cloister.data.outputs import check_place, json_text
+from cloister.data.values import Moment, Number, Real, Value
 from cloister.errors import UsageError
 from cloister.files import whole_file
 from cloister.owner_only import FILE
@@ -90,12 +89,15 @@ class NewRows:
         """Writes one row in the file's form.
 
         Args:
-            row: Values by column; for a CSV only texts, numbers, true and false.
+            row: Values by column; for a CSV only texts, numbers, dates, true and false.
+
+        Raises:
+            DataError: JSON cannot hold a value, as an infinite number.
         """
         if self._form.kind == "csv":
             self._write_cells([_cell(row.get(name)) for name in self._columns])
         else:
-            self._write(f"{_json(row)}\n")
+            self._write(f"{json_text(row)}\n")
 
     def end(self) -> None:
         """Completes the content; no row may be written after this."""
@@ -115,23 +117,8 @@ def _cell(value: Value) -> str:
             return value
         case bool():
             return "true" if value else "false"
-        case Number(literal):
-            return literal
+        case Number(written) | Real(written=str(written)) | Moment(written=written):
+            return written
     raise UsageError(
         "a list or an object cannot be a cell of a CSV; give --out a name that ends in .jsonl"
     )
-
-
-def _json(value: Value) -> str:
-    """Returns a value as JSON, each number digit for digit as it was read."""
-    match value:
-        case Number(literal):
-            return literal
-        case Mapping():
-            pairs = (f"{json.dumps(k, ensure_ascii=False)}: {_json(v)}" for k, v in value.items())
-            return f"{{{', '.join(pairs)}}}"
-        case str() | bool() | None:
-            return json.dumps(value, ensure_ascii=False)
-        case Sequence():
-            return f"[{', '.join(map(_json, value))}]"
-    raise TypeError(type(value).__name__)

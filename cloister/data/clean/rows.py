@@ -204,6 +204,7 @@ class RowCleaner:
             if label != value:
                 changed.add("label")
             value = label
+        _check_spelling(value, column, where)
         if written(value) is None:
             raise _LeftOutError("no-label")
         self._compare_kind(column, value, where, number)
@@ -228,6 +229,8 @@ class RowCleaner:
             if column is None:
                 continue
             value = row.get(column)
+            if role not in self.roles.guessed:
+                _check_spelling(value, column, where)
             if written(value) is None:
                 if role in self.roles.guessed:
                     continue
@@ -270,3 +273,11 @@ class _LeftOutError(Exception):
     def __init__(self, rule: str) -> None:
         self.rule = rule
         super().__init__(rule)
+
+
+def _check_spelling(value: Value, column: str, where: str) -> None:
+    if isinstance(value, Moment):
+        raise DataError(
+            f"{where}: {shown(column)} is {value.kind}, which other files may spell otherwise; "
+            "write the column as text to use it as a label or an identifier"
+        )
