@@ -45,6 +45,7 @@ class Study(NamedTuple):
         rates: To choose from with noise.
         plain: To choose from without privacy, by optimizer.
         fields: Fields that differ from the recipe's.
+        larger: Rates for batches that are twice as large; empty: the study has no such row.
         tested: How many of the test records, at random, and half as many to choose on; None: all.
     """
 
@@ -54,6 +55,7 @@ class Study(NamedTuple):
     rates: tuple[float, ...]
     plain: tuple[tuple[str, float], ...]
     fields: tuple[str, ...] = ()
+    larger: tuple[float, ...] = ()
     tested: int | None = None
 
 
@@ -66,6 +68,7 @@ STUDIES = {
         "perplexity",
         (4.0, 1.5),
         (("sgd", 1.5), ("sgd", 4.0), ("sgd", 10.0)),
+        larger=(2.7,),
         tested=200,
     ),
     "movie reviews": Study(
@@ -96,17 +99,22 @@ class Lora:
         noise: `own` or `shared` by the sites; `none` without privacy.
         rate: The learning rate.
         optimizer: At the sites.
+        times: Its batches over the recipe's, in expected size.
     """
 
     epsilon: float | None
     noise: str
     rate: float
     optimizer: str = "sgd"
+    times: int = 1
 
     def recipe(self, study: Study, files: Sequence[str], seed: int) -> Recipe:
         """The study's recipe with this method; `files` states the data."""
         path = SIMULATIONS / study.recipe
         stated = [*study.fields, *files, f"study.seed={seed}"]
+        if self.times != 1:
+            size = read_recipe(path, study.fields).training.expected_batch_size
+            stated.append(f"training.expected_batch_size={self.times * size}")
         stated.append(f"training.optimizer={self.optimizer}")
         if self.epsilon is None:
             stated.append(f"training.plain_learning_rate={self.rate}")
@@ -117,23 +125,36 @@ class Lora:
 
 
 # Rows and their ε, in the order in which they run: if time ends, the goal's ε is there.
-NOISE = {"without privacy": "none", "shared noise": "shared", "own noise": "own"}
+NOISE = {
+    "without privacy": "none",
+    "shared noise": "shared",
+    "own noise": "own",
+    "shared noise, larger batches": "shared",
+    "without privacy, larger batches": "none",
+}
 CASES: tuple[tuple[str, float | None], ...] = (
     ("shared noise", 8.0),
     ("without privacy", None),
     ("shared noise", 1.0),
     ("own noise", 8.0),
     ("own noise", 1.0),
+    ("shared noise, larger batches", 8.0),
+    ("without privacy, larger batches", None),
 )
 
 
-def methods(study: Study, noise: str, epsilon: float | None) -> list[Lora]:
-    """What a row is chosen from at an ε."""
+def methods(study: Study, row: str, epsilon: float | None) -> list[Lora]:
+    """What a row is chosen from at an ε; nothing if the study does not have the row."""
+    noise, is_larger = NOISE[row], row.endswith("larger batches")
+    times = 2 if is_larger else 1
     if epsilon is None:
+        plain = study.plain if study.larger or not is_larger else ()
         return [
-            Lora(epsilon=None, noise=noise, rate=rate, optimizer=name) for name, rate in study.plain
+            Lora(epsilon=None, noise=noise, rate=rate, optimizer=name, times=times)
+            for name, rate in plain
         ]
-    return [Lora(epsilon=epsilon, noise=noise, rate=rate) for rate in study.rates]
+    rates = study.larger if is_larger else study.rates
+    return [Lora(epsilon=epsilon, noise=noise, rate=rate, times=times) for rate in rates]
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -178,7 +199,9 @@ def run_case(
                     store.append({**named, "split": split}, outcome)
         return where(store.rows, **named)[0]
 
-    found = methods(study, NOISE[row], epsilon)
+    found = methods(study, row, epsilon)
+    if not found:
+        return
     if len(found) > 1:
         found.sort(key=lambda method: -score(run(method, "validation", SEEDS[0])))
     run(found[0], "test", seed)
