@@ -135,6 +135,18 @@ class ModelConfig:
         ):
             raise UsageError("sha256: not valid; 64 lower-case hexadecimal digits are needed")
 
+    @property
+    def center_in_words(self) -> str | None:
+        """What is subtracted from every text's vector; None: nothing is."""
+        if self.center is None:
+            return None
+        if self.center == "public":
+            return 'the mean vector of data.public is subtracted (model.center = "public")'
+        return (
+            f"the mean vector of built-in {self.center.title()} sentences is subtracted "
+            f'(model.center = "{self.center}")'
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:

@@ -66,7 +66,7 @@ class Events:
         on_note: A message that should stay visible, such as the number of privacy units.
         on_warning: A setting is probably a mistake.
         on_untrained: Gets the scores of the adapter before round 1, by public set.
-        on_base: Gets device, pooling and proof of the gradients in words.
+        on_base: Gets device, pooling, centre and proof of the gradients in words.
     """
 
     on_stage: Callable[[str], None] = lambda text: None
@@ -203,6 +203,9 @@ def open_coordinator(
     events.on_base(f"device: {device_words(workspace.network.device)}")
     if workspace.network.pooling is not None:
         events.on_base(f"pooling: {workspace.network.pooling}")
+    # A private head gets one by default on most bases, which its recipe does not name.
+    if (center := simulated.recipe.model.center_in_words) is not None:
+        events.on_base(f"centre: {center}")
     if isinstance(workspace.task, CausalChat):
         check_replies(workspace.network, workspace.task, workspace.tokenizer, recipe.model.base)
     for warning in check_records(simulated):

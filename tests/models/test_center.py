@@ -136,3 +136,10 @@ def test_a_recipe_without_it_keeps_its_digest_and_one_with_it_has_another() -> N
     assert '"center"' not in sent_document(plain)
     assert centred.digest() != plain.digest()
     assert parse_document(sent_document(centred)).model.center == "english"
+
+
+def test_what_is_subtracted_is_said() -> None:
+    assert ModelConfig(center="none").center_in_words is None
+    assert ModelConfig(center="chinese").center_in_words == (
+        'the mean vector of built-in Chinese sentences is subtracted (model.center = "chinese")'
+    )

@@ -225,7 +225,12 @@ def test_the_mean_of_public_records_is_subtracted_and_sent_to_sites(
         ]
     mean = torch.stack(vectors).double().mean(0)
     assert np.abs(np.array(values) - mean.numpy()).max() <= 2.0**-7 + 1e-6
-    result = simulate(recipe, RunDirectory.create(tmp_path / "run", recipe))
+    said: list[str] = []
+    events = Events(on_base=said.append)
+    result = simulate(recipe, RunDirectory.create(tmp_path / "run", recipe), events=events)
+    assert [line for line in said if line.startswith("centre: ")] == [
+        'centre: the mean vector of data.public is subtracted (model.center = "public")'
+    ]
     # Export merges it into the head, so the adapter needs neither the file nor the vector.
     (tmp_path / "study" / "public.jsonl").unlink()
     _, loaded = load_released(tmp_path / "run" / "adapter")
