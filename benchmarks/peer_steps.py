@@ -212,6 +212,15 @@ def fastdp(work: Work, padding: str, checkout: Path | None) -> Step | Absent:
     engine = fastdp_engine(checkout)
     if isinstance(engine, Absent):
         return engine
+    try:
+        step = _fastdp_step(engine, work, padding)
+        step()
+    except Exception as error:  # it swaps parts of transformers, of whichever version
+        return Absent(f"its step fails with these libraries ({type(error).__name__}: {error})")
+    return step
+
+
+def _fastdp_step(engine: Callable[..., Any], work: Work, padding: str) -> Step:
     model, batch = peft_model(work.classes), tokens_of(work, padding)
     optimizer = torch.optim.SGD(_trained(model), lr=RATE)
     engine(

@@ -50,6 +50,18 @@ def test_a_checkout_of_fastdp_is_used(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.delitem(sys.modules, "fastDP")
 
 
+def test_a_fastdp_whose_step_fails_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*given: object) -> None:
+        raise AttributeError("no position_embedding_type")
+
+    monkeypatch.setattr(peer_steps, "fastdp_engine", lambda checkout: None)
+    monkeypatch.setattr(peer_steps, "_fastdp_step", failing)
+    found: Any = peer_steps.fastdp(None, "longest", tmp_path)  # type: ignore[arg-type]
+    assert found.why == (
+        "its step fails with these libraries (AttributeError: no position_embedding_type)"
+    )
+
+
 def test_variants_take_turns_after_one_to_warm_up() -> None:
     order: list[str] = []
     taken = in_turns({name: lambda name=name: order.append(name) for name in "ab"}, 3)  # type: ignore[misc]
