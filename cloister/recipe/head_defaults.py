@@ -1,5 +1,5 @@
-"""Fills in clip bound, rate and momentum of a private linear head, from the size of its noise, and
-the form of the vectors for which they are meant.
+"""Fills in clip bound and rate of a private linear head, alone or beside adapters, from the size of
+its noise, and the form of the vectors for which they are meant.
 
     C = 1,   β = 0.5,   η = 1.5 (1 − β) / (s √(κ T) √384)
 
@@ -17,6 +17,11 @@ if the recipe states nothing of them. On two language models the rule is then wi
 best of 32 settings in all eight cases, and 0.5 to 11.3 points below it without a centre
 (docs/utility-tables.md).
 
+Beside the head a study may train adapters that start at zero (`lora.train = "b"`). Head and
+adapters are clipped and noised as one vector, and `lora.alpha / lora.r` is the public constant by
+which an adapter's gradients count beside the head's. The same rate fits: the head's logits have the
+larger part of the noise.
+
 It is a function of declared constants, so it costs no privacy; the value is written into the run's
 recipe and the sites' document, as every default is.
 """
@@ -29,12 +34,9 @@ from dataclasses import replace
 from typing import Literal
 
 from cloister.data.guess import is_spaceless
-from cloister.errors import CloisterError
 from cloister.models.config import DEFAULT_BASE, ModelConfig
-from cloister.privacy.bands import sum_error
-from cloister.privacy.plan import Plan, make_plan
+from cloister.recipe.rate_by_noise import last_noise, states, with_rate
 from cloister.recipe.schema import Recipe
-from cloister.strategies.config import StrategyConfig
 
 CLIP, MOMENTUM = 1.0, 0.5
 # Of 0.75, 1.5 and 3 the best on average over the twelve cases above.
@@ -42,43 +44,32 @@ LOGIT_NOISE = 1.5
 # Coordinates of the default base's vectors. Longer vectors have more noise in a logit: for 1,536
 # coordinates twice as much, which cost 0.3 points on average and 1.0 at most.
 HIDDEN = 384
-# κ of each schedule, without its warm-up: ∫(1 − t)² = 1/3, and ∫((1 + cos πt) / 2)² = 3/8.
-SCHEDULES = {"constant": 1.0, "warmup-linear": 1 / 3, "warmup-cosine": 3 / 8}
 
 
 def with_head_defaults(recipe: Recipe, stated: Mapping[str, object]) -> Recipe:
-    """Returns a user's recipe with the values above, if it trains a head alone and states none.
+    """Returns a user's recipe with the values above, if it trains such a head and states none.
 
     Args:
         recipe: As it was read.
         stated: The user's own sections; one that states a rate or a clip bound keeps both.
 
     Returns:
-        The recipe itself for other tasks, other modes and strategies, or without noise.
+        The recipe itself for other tasks, other modes and strategies, or without noise. Momentum is
+        filled in for a head alone.
     """
-    training, privacy, strategy = recipe.training, recipe.privacy, recipe.strategy
-    is_head = recipe.lora.train == "none" and recipe.task.kind == "sequence-classification"
-    if not is_head or not privacy.enabled or training.mode != "gradient-rounds":
+    is_alone = recipe.lora.train == "none"
+    if recipe.task.kind != "sequence-classification" or not (is_alone or _has_adapters(recipe)):
         return recipe
-    if _states(stated, "training", "learning_rate") or _states(stated, "privacy", "max_grad_norm"):
-        return recipe
-    if "strategy" not in stated:
-        strategy = StrategyConfig(name="fedavgm", momentum=MOMENTUM)
-    if not isinstance(strategy, StrategyConfig) or strategy.name not in ("fedavg", "fedavgm"):
-        return recipe
-    clipped = replace(recipe, privacy=replace(privacy, max_grad_norm=CLIP), strategy=strategy)
-    try:
-        deviation = mean_noise(clipped)
-    except CloisterError:  # what is wrong is reported where it is checked
-        return recipe
-    if deviation == 0:
-        return recipe
-    rate = head_rate(clipped, deviation)
-    return replace(
-        clipped,
-        model=_with_fitting_vectors(recipe, stated),
-        training=replace(training, learning_rate=rate),
-    )
+    momentum = MOMENTUM if is_alone else None
+    found = with_rate(recipe, stated, head_rate, clip=CLIP, momentum=momentum)
+    return recipe if found is None else replace(found, model=_with_fitting_vectors(recipe, stated))
+
+
+def _has_adapters(recipe: Recipe) -> bool:
+    """Whether adapters that start at zero train beside a head of full rank."""
+    lora = recipe.lora
+    is_plain = lora.train == "b" and lora.is_lora and not lora.use_dora
+    return is_plain and lora.head in (None, "linear")
 
 
 def _with_fitting_vectors(recipe: Recipe, stated: Mapping[str, object]) -> ModelConfig:
@@ -86,10 +77,10 @@ def _with_fitting_vectors(recipe: Recipe, stated: Mapping[str, object]) -> Model
     model = recipe.model
     if model.base == DEFAULT_BASE:
         return model
-    if not _states(stated, "model", "normalize"):
+    if not states(stated, "model", "normalize"):
         model = replace(model, normalize=True)
     # A head of label words answers as the language model would, which a centre would change.
-    if not _states(stated, "model", "center") and recipe.lora.head != "label-words":
+    if not states(stated, "model", "center") and recipe.lora.head != "label-words":
         model = replace(model, center=_language(recipe))
     return model
 
@@ -107,49 +98,4 @@ def head_rate(recipe: Recipe, deviation: float) -> float:
         recipe: With the strategy that runs.
         deviation: s, at the recipe's clip bound.
     """
-    strategy = recipe.strategy
-    is_momentum = isinstance(strategy, StrategyConfig) and strategy.name == "fedavgm"
-    momentum = 0.9 if strategy.momentum is None else strategy.momentum  # type: ignore[union-attr]
-    left = 1 - momentum if is_momentum else 1.0
-    rounds = SCHEDULES[recipe.training.schedule] * recipe.federation.num_rounds
-    return float(f"{LOGIT_NOISE * left / (deviation * math.sqrt(rounds * HIDDEN)):.2g}")
-
-
-def mean_noise(recipe: Recipe) -> float:
-    """Returns s, the deviation of the noise in each value of the sites' mean gradient.
-
-    Raises:
-        CloisterError: No noise meets the target.
-    """
-    declared, sites = recipe.data.public_records, recipe.data.sites
-    by_site = declared if isinstance(declared, tuple) else (declared,) * sites
-    plans = {records: _plan(recipe, records) for records in set(by_site)}
-    variances = [_variance(plans[records]) for records in by_site]
-    return math.sqrt(sum(variances)) / len(by_site)
-
-
-def _variance(plan: Plan) -> float:
-    """(σC / B)², or a site's part of a shared noise, which the honest sites alone must make up."""
-    # Of correlated noise, the independent noise with the same error in the sums of all steps.
-    rounds = plan.num_rounds
-    cancelled = sum_error(plan.bands, rounds) / sum_error((), rounds) if plan.bands else 1.0
-    alone = (
-        cancelled * plan.noise_multiplier * (plan.max_grad_norm or 0.0) / plan.expected_batch_size
-    )
-    return alone**2 if plan.sharing is None else alone**2 / plan.sharing.honest
-
-
-def _plan(recipe: Recipe, records: int) -> Plan:
-    return make_plan(
-        recipe.privacy,
-        public_records=records,
-        expected_batch_size=recipe.training.expected_batch_size,
-        local_steps=recipe.training.local_steps,
-        num_rounds=recipe.federation.num_rounds,
-        sites=recipe.data.sites,
-    )
-
-
-def _states(stated: Mapping[str, object], section: str, key: str) -> bool:
-    table = stated.get(section)
-    return isinstance(table, dict) and key in table
+    return float(f"{LOGIT_NOISE / (math.sqrt(HIDDEN) * last_noise(recipe, deviation)):.2g}")

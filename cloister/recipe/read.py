@@ -22,6 +22,7 @@ from cloister.fields import (
     takes_none,
 )
 from cloister.models.config import DEFAULT_BASE
+from cloister.recipe.chat_defaults import with_chat_defaults
 from cloister.recipe.defaults import with_task_defaults
 from cloister.recipe.document import FORMAT, LAST_FORMAT, OLD_MACHINE, as_begun
 from cloister.recipe.head_defaults import with_head_defaults
@@ -181,7 +182,7 @@ def _read(
         sections["votes"] = votes
     recipe = Recipe(**sections, format=written, notes=notes)
     if imports and not is_whole and recipe.votes is None:  # a user's own, not a run's of any format
-        recipe = with_head_defaults(recipe, tables)
+        recipe = with_chat_defaults(with_head_defaults(recipe, tables), tables)
     return _validated(recipe, is_begun=not imports)
 
 

@@ -15,7 +15,8 @@ from sets import Part
 
 from cloister.data.guess import is_spaceless
 from cloister.models.center import STEP
-from cloister.recipe.head_defaults import CLIP, HIDDEN, LOGIT_NOISE, MOMENTUM, SCHEDULES
+from cloister.recipe.head_defaults import CLIP, HIDDEN, LOGIT_NOISE, MOMENTUM
+from cloister.recipe.rate_by_noise import SCHEDULES
 
 Classes = NDArray[np.int64]
 # Plain steps on public records before round 1: `training.public_steps`, and a rate that was fixed

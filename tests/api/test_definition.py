@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import cloister as cl
 from cloister.errors import BadFileError, DataError, RecipeError, UsageError
-from cloister.recipe import Recipe, parse_recipe
+from cloister.recipe import parse_recipe
 from cloister.recipe.schema import SECTIONS
 from tests.support.examples import tries
 
@@ -96,8 +96,8 @@ def test_a_strategy_of_one_s_own_is_named_in_the_recipe_with_its_options() -> No
 
 
 def test_the_defaults_are_the_recipe_s() -> None:
-    assert cl.Study().recipe == Recipe().resolved()
-    assert cl.Study().recipe.digest() == Recipe().digest()
+    assert cl.Study().recipe == parse_recipe("").resolved()
+    assert cl.Study().recipe.digest() == parse_recipe("").digest()
     assert cl.Study(data="a.csv", test="b.csv").recipe.study.name == "study"
 
 

@@ -290,7 +290,8 @@ def whole(section: object) -> dict[str, object]:
 
 
 def test_what_a_machine_spends_and_a_coordinator_keeps_is_not_sent() -> None:
-    own = parse_recipe("[machine]\nphysical_batch_tokens = 64\n[tracking]\ntensorboard = false\n")
+    text = "[machine]\nphysical_batch_tokens = 64\n[tracking]\ntensorboard = false\n"
+    own = parse_recipe(text, ["training.learning_rate=1.0"])
     assert own != Recipe()
     assert own.digest() == Recipe().digest()
     assert sent_document(own) == GOLDEN

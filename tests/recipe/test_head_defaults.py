@@ -9,7 +9,8 @@ import pytest
 from cloister.adapter.tensors import Adapter
 from cloister.errors import RecipeError
 from cloister.recipe import Recipe, parse_document, parse_recipe, read_run_recipe, sent_document
-from cloister.recipe.head_defaults import HIDDEN, LOGIT_NOISE, head_rate, mean_noise
+from cloister.recipe.head_defaults import HIDDEN, LOGIT_NOISE, head_rate
+from cloister.recipe.rate_by_noise import mean_noise
 from cloister.recipe.vote_study import read_vote_study
 from cloister.server.aggregate_noise import aggregate_noise
 from cloister.strategies.build import make_strategy
@@ -85,7 +86,8 @@ def test_a_run_that_was_begun_before_keeps_what_it_ran_with(tmp_path: Path) -> N
         ["privacy.noise_multiplier=0"],
         ["training.mode=local-steps"],
         ["strategy.name=median"],
-        ["lora.train=b"],
+        ["lora.train=both"],
+        ["lora.train=b", "lora.head=lora"],
         ["task.kind=multi-label-classification"],
     ],
 )
@@ -95,6 +97,18 @@ def test_other_studies_keep_their_defaults(changes: list[str]) -> None:
     assert recipe.training.learning_rate == plain.training.learning_rate
     assert recipe.privacy.max_grad_norm == plain.privacy.max_grad_norm
     assert recipe.strategy.name in ("fedavg", "median")
+
+
+def test_adapters_beside_the_head_get_the_same_noise_in_its_logits() -> None:
+    """The strategy stays; with the same momentum the rate is that of the head alone."""
+    beside = parse_recipe("", ["lora.train=b", *HEAD[1:]])
+    assert (beside.privacy.max_grad_norm, beside.strategy.name) == (1.0, "fedavg")
+    assert beside.training.learning_rate == head_rate(beside, mean_noise(beside))
+    momentum = ["strategy.name=fedavgm", "strategy.momentum=0.5"]
+    alone, same = (parse_recipe("", [*HEAD, *momentum, f"lora.train={t}"]) for t in ("none", "b"))
+    assert same.training.learning_rate == alone.training.learning_rate
+    other = parse_recipe("", ["model.base=intfloat/multilingual-e5-small"])
+    assert (other.model.normalize, other.model.center) == (True, "english")
 
 
 def test_less_noise_allows_a_larger_rate() -> None:
@@ -156,7 +170,7 @@ def test_a_recipe_s_own_vectors_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", ["training.learning_rate=1.0", "privacy.enabled=false", "lora.train=b"]
+    "change", ["training.learning_rate=1.0", "privacy.enabled=false", "lora.train=both"]
 )
 def test_vectors_of_other_studies_stay_as_they_are(change: str) -> None:
     recipe = parse_recipe("", [*HEAD, OTHER, change])

@@ -176,7 +176,8 @@ def test_an_old_file_that_is_started_from_is_a_study_of_today(tmp_path: Path) ->
 
 
 def test_machine_settings_where_they_were_are_taken_and_said() -> None:
-    recipe = parse_recipe("[training]\nphysical_batch_tokens = 64\nfrozen_cache_gib = 0\n")
+    moved = "physical_batch_tokens = 64\nfrozen_cache_gib = 0\n"
+    recipe = parse_recipe(f"[training]\nlearning_rate = 1.0\n{moved}")
     assert recipe.machine.physical_batch_tokens == 64
     assert recipe.machine.frozen_cache_gib == 0.0
     assert recipe.digest() == Recipe().digest()

@@ -19,8 +19,12 @@ def problems(text: str = "", *assignments: str) -> list[str]:
     return list(caught.value.problems)
 
 
-def test_the_empty_recipe_is_the_quickstart() -> None:
-    assert parse_recipe("") == Recipe()
+def test_the_empty_recipe_has_the_defaults_and_a_rate_by_its_noise() -> None:
+    assert parse_recipe("", ["training.learning_rate=1.0"]) == Recipe()
+    filled = parse_recipe("")
+    training = dataclasses.replace(Recipe().training, learning_rate=filled.training.learning_rate)
+    privacy = dataclasses.replace(Recipe().privacy, max_grad_norm=1.0)
+    assert filled == Recipe(training=training, privacy=privacy) != Recipe()
 
 
 def test_a_recipe_written_reads_back_equal() -> None:
