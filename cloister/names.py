@@ -1,4 +1,4 @@
-"""Checks names of sites and runs, and formats a number with its noun."""
+"""Checks names of sites and runs, tells a URL from a path, and formats a number with its noun."""
 
 from __future__ import annotations
 
@@ -22,6 +22,15 @@ def is_name(text: str) -> bool:
         and text.isprintable()
         and len(text.encode()) <= LONGEST
     )
+
+
+# A scheme as RFC 3986 (section 3.1) writes it, of more letters than a drive of Windows has.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def is_url(text: str) -> bool:
+    """Returns whether a text is a URL, and no path of this machine."""
+    return _SCHEME.match(text) is not None
 
 
 def counted(count: int, word: str) -> str:
