@@ -143,7 +143,8 @@ def simulate(
         bool,
         typer.Option(
             "--dry-run",
-            help="Check plan, base, data and gradients; stop before the first round.",
+            help="Check plan, base, data and gradients; stop before the first round. With "
+            "--engine ray also whether its address answers; no Ray is started or joined.",
         ),
     ] = False,
     is_verbose: Annotated[
@@ -154,8 +155,8 @@ def simulate(
     ] = False,
 ) -> None:
     """Run a federated study on this machine."""
-    from cloister.recipe import read_recipe, read_run_recipe, warnings
-    from cloister.simulation.ray_nodes import check_ray_address
+    from cloister.recipe import read_recipe, warnings
+    from cloister.simulation.ray_nodes import check_ray_address, checked_ray
 
     check_ray_address("--ray-address", ray_address, engine.value)
 
@@ -163,26 +164,16 @@ def simulate(
         from cloister.simulation.folds import check_folds
 
         check_folds(folds, seeds, sweeps or [])
-    if former is not None and (resume or twin or sweeps or seeds is not None or folds is not None):
+    is_several = bool(sweeps) or seeds is not None or folds is not None
+    if former is not None and (resume or twin or is_several):
         raise UsageError(
             "--from: given with --resume, --twin, --sweep, --seeds or --folds; it begins one run "
             "with privacy or without: leave the others out (a run that began so is resumed with "
             "--resume --out alone)"
         )
-    if sweeps or seeds is not None or folds is not None:
-        if workers is not None:
-            raise UsageError(
-                "--workers: given with --sweep, --seeds or --folds, each of whose runs decides by "
-                "itself; leave it out (OMP_NUM_THREADS bounds all of them)"
-            )
-        if resume or is_dry or twin:
-            raise UsageError(
-                f"--{'resume' if resume else 'dry-run' if is_dry else 'twin'} given with --sweep, "
-                "--seeds or --folds; it is for one run. The same command again continues an "
-                "unfinished sweep; the twin of a sweep is --sweep privacy.enabled=true,false, "
-                "whose runs without privacy have rows of their own in the comparison (--twin would "
-                "add one to each run, equal for every ε)"
-            )
+    if is_several:
+        single = "resume" if resume else "dry-run" if is_dry else "twin" if twin else None
+        _refuse_for_several(workers, single)
         run_sweep(
             recipe,
             assignments or [],
@@ -196,19 +187,8 @@ def simulate(
             as_json=as_json,
         )
         return
-    if resume and is_dry:
-        raise UsageError(
-            "--dry-run: given with --resume; it checks a study before it begins: leave --resume out"
-        )
-    if resume and (out is None or recipe is not None or assignments):
-        raise UsageError(
-            "--resume: give the run's folder as --out, and nothing else; its own recipe.toml is "
-            "used"
-        )
-    if resume and out is not None:
-        if not (out / "recipe.toml").is_file():
-            raise UsageError(f"--resume: {out} is not a run's folder: it has no recipe.toml")
-        study = read_run_recipe(out / "recipe.toml")
+    if resume:
+        study = _resumed(out, is_dry=is_dry, is_other=recipe is not None or bool(assignments))
     else:
         study = read_recipe(recipe, assignments or [])
     began = None
@@ -232,6 +212,8 @@ def simulate(
         display = Display(study, is_verbose=is_verbose)
         for note in warnings(study):
             display.warn(note)
+        if engine is EngineName.RAY:
+            display.note(checked_ray(ray_address))
         _dry_run(study, display, as_json, began, workers if engine is EngineName.LOCAL else 1)
         return
     folder = out or Path("runs") / f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -276,6 +258,58 @@ def simulate(
     display.summary(result.finished)
     if as_json:
         typer.echo(json.dumps(result.to_json()))
+
+
+def _refuse_for_several(workers: int | None, single: str | None) -> None:
+    """Refuses options of one run beside those of several.
+
+    Args:
+        workers: What --workers says.
+        single: The name of an option that is for one run; None: none is given.
+
+    Raises:
+        UsageError: One is given.
+    """
+    if workers is not None:
+        raise UsageError(
+            "--workers: given with --sweep, --seeds or --folds, each of whose runs decides by "
+            "itself; leave it out (OMP_NUM_THREADS bounds all of them)"
+        )
+    if single is not None:
+        raise UsageError(
+            f"--{single} given with --sweep, --seeds or --folds; it is for one run. The same "
+            "command again continues an unfinished sweep; the twin of a sweep is --sweep "
+            "privacy.enabled=true,false, whose runs without privacy have rows of their own in the "
+            "comparison (--twin would add one to each run, equal for every ε)"
+        )
+
+
+def _resumed(out: Path | None, *, is_dry: bool, is_other: bool) -> Recipe:
+    """Returns the recipe of the run that is resumed.
+
+    Args:
+        out: The run's folder.
+        is_dry: Whether --dry-run is given.
+        is_other: Whether a recipe or changes to one are given.
+
+    Raises:
+        UsageError: Other options are given, or the folder is not that of a run.
+        CloisterError: The run's recipe is damaged.
+    """
+    from cloister.recipe import read_run_recipe
+
+    if is_dry:
+        raise UsageError(
+            "--dry-run: given with --resume; it checks a study before it begins: leave --resume out"
+        )
+    if out is None or is_other:
+        raise UsageError(
+            "--resume: give the run's folder as --out, and nothing else; its own recipe.toml is "
+            "used"
+        )
+    if not (out / "recipe.toml").is_file():
+        raise UsageError(f"--resume: {out} is not a run's folder: it has no recipe.toml")
+    return read_run_recipe(out / "recipe.toml")
 
 
 def went_on(study: Recipe, began: FormerRun) -> list[str]:
