@@ -35,7 +35,10 @@ from cloister.privacy.bands import sum_error
 from cloister.privacy.plan import Plan, make_plan
 from cloister.recipe.schema import Recipe
 from cloister.strategies.config import StrategyConfig
+from cloister.tasks.config import TaskKind
 
+# The tasks whose heads get them.
+HEADS: frozenset[TaskKind] = frozenset({"sequence-classification"})
 CLIP, MOMENTUM = 1.0, 0.5
 # Of 0.75, 1.5 and 3 the best on average over the twelve cases above.
 LOGIT_NOISE = 1.5
@@ -57,7 +60,7 @@ def with_head_defaults(recipe: Recipe, stated: Mapping[str, object]) -> Recipe:
         The recipe itself for other tasks, other modes and strategies, or without noise.
     """
     training, privacy, strategy = recipe.training, recipe.privacy, recipe.strategy
-    is_head = recipe.lora.train == "none" and recipe.task.kind == "sequence-classification"
+    is_head = recipe.lora.train == "none" and recipe.task.kind in HEADS
     if not is_head or not privacy.enabled or training.mode != "gradient-rounds":
         return recipe
     if _states(stated, "training", "learning_rate") or _states(stated, "privacy", "max_grad_norm"):
