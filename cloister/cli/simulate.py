@@ -8,10 +8,11 @@ import time
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from cloister.cli.run_at_url import RunAtUrl, again, place_of
 from cloister.cli.sweep import sweep as run_sweep
 from cloister.data.config import FEWEST_FOLDS, MOST_FOLDS
 from cloister.errors import BadFileError, CloisterError, RefusedError, UsageError
@@ -42,6 +43,8 @@ Examples:
     cloister simulate study.toml --engine ray --ray-address 10.0.0.5:6379
 
     cloister simulate --resume --out runs/bank
+
+    cloister simulate study.toml --out s3://bucket/clinics
 
     cloister simulate next.toml --from runs/bank --set data.old_test=test.jsonl --out runs/next
 
@@ -91,7 +94,21 @@ def simulate(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder. Absent: runs/NAME-TIME.")
+        str | None,
+        typer.Option(
+            metavar="FOLDER|URL",
+            help="The run's folder, or an fsspec URL to which it is copied after each round and "
+            "at the end. Absent: runs/NAME-TIME.",
+        ),
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With a URL as --out: the folder on a local disk of this machine in which the run "
+            "works, and from which alone it is resumed. Absent: cloister/runs/NAME-HASH in the "
+            "user's cache, by the URL.",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the unfinished run in --out.")
@@ -160,18 +177,19 @@ def simulate(
 
     check_ray_address("--ray-address", ray_address, engine.value)
 
+    several = bool(sweeps) or seeds is not None or folds is not None
+    place = place_of(out, work, several)
     if folds is not None:
         from cloister.simulation.folds import check_folds
 
         check_folds(folds, seeds, sweeps or [])
-    is_several = bool(sweeps) or seeds is not None or folds is not None
-    if former is not None and (resume or twin or is_several):
+    if former is not None and (resume or twin or several):
         raise UsageError(
             "--from: given with --resume, --twin, --sweep, --seeds or --folds; it begins one run "
             "with privacy or without: leave the others out (a run that began so is resumed with "
             "--resume --out alone)"
         )
-    if is_several:
+    if several:
         single = "resume" if resume else "dry-run" if is_dry else "twin" if twin else None
         _refuse_for_several(workers, single)
         run_sweep(
@@ -181,14 +199,18 @@ def simulate(
             seeds or 1,
             engine=engine.value,
             ray_address=ray_address,
-            out=out,
+            out=None if out is None else Path(out),
             folds=folds,
             is_verbose=is_verbose,
             as_json=as_json,
         )
         return
+    at_url: RunAtUrl | None = None
     if resume:
-        study = _resumed(out, is_dry=is_dry, is_other=recipe is not None or bool(assignments))
+        if out is None or recipe is not None or assignments or is_dry:
+            _refuse_beside_resume(is_dry=is_dry)
+        at_url = None if place is None else RunAtUrl.reopen(place)
+        study = _resumed(out, Path(out) if place is None else place.folder)
     else:
         study = read_recipe(recipe, assignments or [])
     began = None
@@ -216,8 +238,13 @@ def simulate(
             display.note(checked_ray(ray_address))
         _dry_run(study, display, as_json, began, workers if engine is EngineName.LOCAL else 1)
         return
-    folder = out or Path("runs") / f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    run = RunDirectory.reopen(folder) if resume else RunDirectory.create(folder, study)
+    name = f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(out or Path("runs") / name) if place is None else place.folder
+    if place is not None:
+        at_url = at_url or RunAtUrl.create(place, study)
+        run = at_url.run
+    else:
+        run = RunDirectory.reopen(folder) if resume else RunDirectory.create(folder, study)
     if began is not None:
         from cloister.simulation.ledgers import go_on
 
@@ -228,6 +255,8 @@ def simulate(
     for note in warnings(study):
         display.warn(note)
 
+    if at_url is not None:
+        at_url.begin(display)
     from cloister.api.simulating import (
         run_study,
     )  # loads torch; all refusals above are faster without it
@@ -236,7 +265,7 @@ def simulate(
     events = Events(
         display.on_stage,
         display.on_step,
-        display.on_round,
+        display.on_round if at_url is None else at_url.on_round(display.on_round),
         display.note,
         display.warn,
         on_base=display.note,
@@ -247,17 +276,21 @@ def simulate(
             result = run_study(study, run, engine.value, with_twin, events, workers, ray_address)
     except (UsageError, BadFileError, RefusedError) as error:
         if resume:
-            error.add_note(_after_resume(folder, display.closed_rounds))
+            error.add_note(_after_resume(folder, again(place, folder, work), display.closed_rounds))
         raise
     except KeyboardInterrupt:
         raise CloisterError(
             f"interrupted in round {display.closed_rounds + 1}; {display.closed_rounds} rounds "
-            f"are saved in {run.path}; continue with: cloister simulate --resume --out {folder}"
-            f"{' --twin' if with_twin else ''}"
+            f"are saved in {run.path}; continue with: cloister simulate --resume "
+            f"{again(place, folder, work)}{' --twin' if with_twin else ''}"
         ) from None
     display.summary(result.finished)
+    failed = None if at_url is None else at_url.finish(display)
     if as_json:
-        typer.echo(json.dumps(result.to_json()))
+        facts = {} if at_url is None else at_url.facts(failed)
+        typer.echo(json.dumps({**result.to_json(), **facts}))
+    if failed is not None:
+        raise failed
 
 
 def _refuse_for_several(workers: int | None, single: str | None) -> None:
@@ -284,32 +317,42 @@ def _refuse_for_several(workers: int | None, single: str | None) -> None:
         )
 
 
-def _resumed(out: Path | None, *, is_dry: bool, is_other: bool) -> Recipe:
-    """Returns the recipe of the run that is resumed.
+def _refuse_beside_resume(*, is_dry: bool) -> NoReturn:
+    """Refuses what is given beside --resume, or that its folder is not.
 
     Args:
-        out: The run's folder.
         is_dry: Whether --dry-run is given.
-        is_other: Whether a recipe or changes to one are given.
 
     Raises:
-        UsageError: Other options are given, or the folder is not that of a run.
-        CloisterError: The run's recipe is damaged.
+        UsageError: Always.
     """
-    from cloister.recipe import read_run_recipe
-
     if is_dry:
         raise UsageError(
             "--dry-run: given with --resume; it checks a study before it begins: leave --resume out"
         )
-    if out is None or is_other:
-        raise UsageError(
-            "--resume: give the run's folder as --out, and nothing else; its own recipe.toml is "
-            "used"
-        )
-    if not (out / "recipe.toml").is_file():
-        raise UsageError(f"--resume: {out} is not a run's folder: it has no recipe.toml")
-    return read_run_recipe(out / "recipe.toml")
+    raise UsageError(
+        "--resume: give the run's folder as --out, and nothing else; its own recipe.toml is used"
+    )
+
+
+def _resumed(given: str, folder: Path) -> Recipe:
+    """Returns the recipe of the run that is resumed.
+
+    Args:
+        given: What --out says, for messages.
+        folder: The run's folder.
+
+    Raises:
+        UsageError: It is not that of a run, or a copy for reading.
+        CloisterError: The run's recipe is damaged.
+    """
+    from cloister.recipe import read_run_recipe
+    from cloister.server.run_copy import refuse_copy
+
+    if not (folder / "recipe.toml").is_file():
+        raise UsageError(f"--resume: {given} is not a run's folder: it has no recipe.toml")
+    refuse_copy(folder)
+    return read_run_recipe(folder / "recipe.toml")
 
 
 def went_on(study: Recipe, began: FormerRun) -> list[str]:
@@ -360,7 +403,7 @@ def _dry_run(
     typer.echo("The study can run. Nothing was trained, charged or kept.")
 
 
-def _after_resume(folder: Path, closed_rounds: int) -> str:
+def _after_resume(folder: Path, options: str, closed_rounds: int) -> str:
     """Returns the remedy for a run that cannot be resumed with its recipe."""
     recipe = f"a resumed run keeps its own recipe, {folder / 'recipe.toml'}; "
     if closed_rounds:
@@ -369,8 +412,8 @@ def _after_resume(folder: Path, closed_rounds: int) -> str:
             f"{closed_rounds} closed rounds stay charged in {folder / 'ledgers'}"
         )
     return recipe + (
-        "if that recipe is wrong, correct yours and run `cloister simulate RECIPE --out "
-        f"{folder}` without --resume: if nothing was charged yet, the folder is used again"
+        "if that recipe is wrong, correct yours and run `cloister simulate RECIPE "
+        f"{options}` without --resume: if nothing was charged yet, the folder is used again"
     )
 
 
