@@ -8,11 +8,16 @@ import time
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cloister.cli.run_at_url import RunAtUrl, again, place_of
+from cloister.cli.simulate_refusals import (
+    refuse_beside_resume,
+    refuse_for_several,
+    resumed_recipe,
+)
 from cloister.cli.sweep import sweep as run_sweep
 from cloister.data.config import FEWEST_FOLDS, MOST_FOLDS
 from cloister.errors import BadFileError, CloisterError, RefusedError, UsageError
@@ -191,7 +196,7 @@ def simulate(
         )
     if several:
         single = "resume" if resume else "dry-run" if is_dry else "twin" if twin else None
-        _refuse_for_several(workers, single)
+        refuse_for_several(workers, single)
         run_sweep(
             recipe,
             assignments or [],
@@ -208,9 +213,9 @@ def simulate(
     at_url: RunAtUrl | None = None
     if resume:
         if out is None or recipe is not None or assignments or is_dry:
-            _refuse_beside_resume(is_dry=is_dry)
+            refuse_beside_resume(is_dry=is_dry)
         at_url = None if place is None else RunAtUrl.reopen(place)
-        study = _resumed(out, Path(out) if place is None else place.folder)
+        study = resumed_recipe(out, Path(out) if place is None else place.folder)
     else:
         study = read_recipe(recipe, assignments or [])
     began = None
@@ -291,68 +296,6 @@ def simulate(
         typer.echo(json.dumps({**result.to_json(), **facts}))
     if failed is not None:
         raise failed
-
-
-def _refuse_for_several(workers: int | None, single: str | None) -> None:
-    """Refuses options of one run beside those of several.
-
-    Args:
-        workers: What --workers says.
-        single: The name of an option that is for one run; None: none is given.
-
-    Raises:
-        UsageError: One is given.
-    """
-    if workers is not None:
-        raise UsageError(
-            "--workers: given with --sweep, --seeds or --folds, each of whose runs decides by "
-            "itself; leave it out (OMP_NUM_THREADS bounds all of them)"
-        )
-    if single is not None:
-        raise UsageError(
-            f"--{single} given with --sweep, --seeds or --folds; it is for one run. The same "
-            "command again continues an unfinished sweep; the twin of a sweep is --sweep "
-            "privacy.enabled=true,false, whose runs without privacy have rows of their own in the "
-            "comparison (--twin would add one to each run, equal for every ε)"
-        )
-
-
-def _refuse_beside_resume(*, is_dry: bool) -> NoReturn:
-    """Refuses what is given beside --resume, or that its folder is not.
-
-    Args:
-        is_dry: Whether --dry-run is given.
-
-    Raises:
-        UsageError: Always.
-    """
-    if is_dry:
-        raise UsageError(
-            "--dry-run: given with --resume; it checks a study before it begins: leave --resume out"
-        )
-    raise UsageError(
-        "--resume: give the run's folder as --out, and nothing else; its own recipe.toml is used"
-    )
-
-
-def _resumed(given: str, folder: Path) -> Recipe:
-    """Returns the recipe of the run that is resumed.
-
-    Args:
-        given: What --out says, for messages.
-        folder: The run's folder.
-
-    Raises:
-        UsageError: It is not that of a run, or a copy for reading.
-        CloisterError: The run's recipe is damaged.
-    """
-    from cloister.recipe import read_run_recipe
-    from cloister.server.run_copy import refuse_copy
-
-    if not (folder / "recipe.toml").is_file():
-        raise UsageError(f"--resume: {given} is not a run's folder: it has no recipe.toml")
-    refuse_copy(folder)
-    return read_run_recipe(folder / "recipe.toml")
 
 
 def went_on(study: Recipe, began: FormerRun) -> list[str]:
