@@ -26,7 +26,8 @@ def vote_facts(study: Recipe, made: Plan) -> dict[str, Any]:
         UsageError: The candidates are more than the votes and their noise can tell apart.
         BudgetError: A site's lifetime budget does not cover all rounds.
     """
-    plans = VoteStudy(study).plans(study.data.site_names)
+    names = tuple(f"site {number}" for number in range(1, study.data.sites + 1))
+    plans = VoteStudy(study).plans(names)
     units = sum(plan.public_records for plan in plans.values())
     noise = noise_of_a_count(plans)
     return {

@@ -41,11 +41,7 @@ def _what(facts: SyntheticFacts) -> str:
 
 
 def promise_words(facts: SyntheticFacts) -> str:
-    """Returns the promise in a sentence or two, without the last full stop, with everything that
-    an ε needs.
-
-    If the sites shared the noise, it has both ε: the promised one, and that against all others.
-    """
+    """Returns the promise in one sentence, with everything that an ε needs."""
     unknown = sorted(site for site, one in facts.promises.items() if one is None)
     if facts.voted and unknown:
         return (
@@ -59,18 +55,17 @@ def promise_words(facts: SyntheticFacts) -> str:
             "ε = ∞: the model was trained without privacy at a site, or a site's certificate is "
             "missing, so nothing is promised about any record"
         )
-    alone = facts.largest_alone
-    if alone is None:
-        return f"at each site at most {facts.largest}"
-    return (
-        f"at each site at most {facts.largest}. The sites shared the noise. If all others work "
-        f"together: at most {alone}"
-    )
+    return f"at each site at most {facts.largest}"
 
 
 def _privacy(facts: SyntheticFacts) -> str:
     lines = ["## Privacy\n", f"Promised: {promise_words(facts)}.\n"]
-    lines += _by_site(facts)
+    rows = [f"| {site} | {_cell(one)} |" for site, one in sorted(facts.promises.items())]
+    if rows:
+        lines += ["| site | promise |", "|---|---|", *rows, ""]
+    if facts.alone:
+        most = max(facts.alone.values(), key=lambda one: one.epsilon)
+        lines.append(f"The sites shared the noise. If all others work together: at most {most}.\n")
     if facts.voted:
         rounds = [f"{site} in {number}" for site, number in sorted(facts.voted.items())]
         lines += [
@@ -91,25 +86,6 @@ def _privacy(facts: SyntheticFacts) -> str:
         "checked by the keys that they name; whose keys these are was not.\n",
     ]
     return "\n".join(lines)
-
-
-def _by_site(facts: SyntheticFacts) -> list[str]:
-    """Returns the table of the sites' promises; empty if no site is known."""
-    if not facts.promises:
-        return []
-    sites = sorted(facts.promises.items())
-    if not facts.alone:
-        rows = [f"| {site} | {_cell(one)} |" for site, one in sites]
-        return ["| site | promise |", "|---|---|", *rows, ""]
-    return [
-        "| site | promise | against all other sites together |",
-        "|---|---|---|",
-        *(
-            f"| {site} | {_cell(one)} | {_cell(facts.alone.get(site, one))} |"
-            for site, one in sites
-        ),
-        "",
-    ]
 
 
 def _cell(one: Stated | None) -> str:

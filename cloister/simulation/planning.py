@@ -18,7 +18,8 @@ def plans_by_size(recipe: Recipe) -> Iterator[tuple[Plan, int]]:
     Raises:
         RefusedError: No noise meets the target.
     """
-    yield from Counter(plans_of(recipe, recipe.data.site_names).values()).items()
+    names = tuple(f"site {number}" for number in range(recipe.data.sites))
+    yield from Counter(plans_of(recipe, names).values()).items()
 
 
 def noised_parameters(recipe: Recipe) -> tuple[int | None, str | None]:

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from cloister.data.config import DataConfig, Partition
 from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
 from cloister.errors import DataError, UsageError
-from cloister.names import site_names
-from cloister.simulation.partition import partition
+from cloister.simulation.partition import partition, site_names
 
 KINDS: list[Partition] = ["iid", "dirichlet", "quantity", "column", "person"]
 LABELS = ("a", "b", "c")
