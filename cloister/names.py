@@ -1,4 +1,4 @@
-"""Checks names of sites and runs, tells a URL from a path, and formats a number with its noun."""
+"""Checks names of sites and runs, names simulated sites, tells a URL from a path, and counts."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ def is_name(text: str) -> bool:
         and text.isprintable()
         and len(text.encode()) <= LONGEST
     )
+
+
+def site_names(count: int) -> list[str]:
+    """Returns names of simulated sites, whose alphabetical order is their numerical order."""
+    width = len(str(count - 1))
+    return [f"site-{number:0{width}d}" for number in range(count)]
 
 
 # A scheme as RFC 3986 (section 3.1) writes it, of more letters than a drive of Windows has.

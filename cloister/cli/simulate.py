@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloister.cli.run_at_url import RunAtUrl, again, place_of
+from cloister.cli.simulate_refusals import (
+    refuse_beside_resume,
+    refuse_for_several,
+    resumed_recipe,
+)
 from cloister.cli.sweep import sweep as run_sweep
 from cloister.data.config import FEWEST_FOLDS, MOST_FOLDS
 from cloister.errors import BadFileError, CloisterError, RefusedError, UsageError
@@ -160,7 +165,8 @@ def simulate(
         bool,
         typer.Option(
             "--dry-run",
-            help="Check plan, base, data and gradients; stop before the first round.",
+            help="Check plan, base, data and gradients; stop before the first round. With "
+            "--engine ray also whether its address answers; no Ray is started or joined.",
         ),
     ] = False,
     is_verbose: Annotated[
@@ -171,8 +177,8 @@ def simulate(
     ] = False,
 ) -> None:
     """Run a federated study on this machine."""
-    from cloister.recipe import read_recipe, read_run_recipe, warnings
-    from cloister.simulation.ray_nodes import check_ray_address
+    from cloister.recipe import read_recipe, warnings
+    from cloister.simulation.ray_nodes import check_ray_address, checked_ray
 
     check_ray_address("--ray-address", ray_address, engine.value)
 
@@ -189,19 +195,8 @@ def simulate(
             "--resume --out alone)"
         )
     if several:
-        if workers is not None:
-            raise UsageError(
-                "--workers: given with --sweep, --seeds or --folds, each of whose runs decides by "
-                "itself; leave it out (OMP_NUM_THREADS bounds all of them)"
-            )
-        if resume or is_dry or twin:
-            raise UsageError(
-                f"--{'resume' if resume else 'dry-run' if is_dry else 'twin'} given with --sweep, "
-                "--seeds or --folds; it is for one run. The same command again continues an "
-                "unfinished sweep; the twin of a sweep is --sweep privacy.enabled=true,false, "
-                "whose runs without privacy have rows of their own in the comparison (--twin would "
-                "add one to each run, equal for every ε)"
-            )
+        single = "resume" if resume else "dry-run" if is_dry else "twin" if twin else None
+        refuse_for_several(workers, single)
         run_sweep(
             recipe,
             assignments or [],
@@ -215,25 +210,12 @@ def simulate(
             as_json=as_json,
         )
         return
-    if resume and is_dry:
-        raise UsageError(
-            "--dry-run: given with --resume; it checks a study before it begins: leave --resume out"
-        )
-    if resume and (out is None or recipe is not None or assignments):
-        raise UsageError(
-            "--resume: give the run's folder as --out, and nothing else; its own recipe.toml is "
-            "used"
-        )
     at_url: RunAtUrl | None = None
-    if resume and out is not None:
-        from cloister.server.run_copy import refuse_copy
-
+    if resume:
+        if out is None or recipe is not None or assignments or is_dry:
+            refuse_beside_resume(is_dry=is_dry)
         at_url = None if place is None else RunAtUrl.reopen(place)
-        resumed = Path(out) if place is None else place.folder
-        if not (resumed / "recipe.toml").is_file():
-            raise UsageError(f"--resume: {out} is not a run's folder: it has no recipe.toml")
-        refuse_copy(resumed)
-        study = read_run_recipe(resumed / "recipe.toml")
+        study = resumed_recipe(out, Path(out) if place is None else place.folder)
     else:
         study = read_recipe(recipe, assignments or [])
     began = None
@@ -257,11 +239,14 @@ def simulate(
         display = Display(study, is_verbose=is_verbose)
         for note in warnings(study):
             display.warn(note)
+        if engine is EngineName.RAY:
+            display.note(checked_ray(ray_address))
         _dry_run(study, display, as_json, began, workers if engine is EngineName.LOCAL else 1)
         return
     name = f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(out or Path("runs") / name) if place is None else place.folder
+    folder = Path("runs") / name if out is None else Path(out)
     if place is not None:
+        folder = place.folder
         at_url = at_url or RunAtUrl.create(place, study)
         run = at_url.run
     else:
