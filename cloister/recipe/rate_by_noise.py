@@ -8,7 +8,7 @@ schedule, and β the server's momentum. A rate by noise is one at which this has
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from cloister.errors import CloisterError
@@ -19,6 +19,8 @@ from cloister.strategies.config import StrategyConfig
 
 # κ of each schedule, without its warm-up: ∫(1 − t)² = 1/3, and ∫((1 + cos πt) / 2)² = 3/8.
 SCHEDULES = {"constant": 1.0, "warmup-linear": 1 / 3, "warmup-cosine": 3 / 8}
+# Strategies whose result is the sum of the rounds' means, so that their noise is known.
+AVERAGES = ("fedavg", "fedavgm")
 
 
 def with_rate(
@@ -28,6 +30,7 @@ def with_rate(
     *,
     clip: float,
     momentum: float | None = None,
+    strategies: Sequence[str] = AVERAGES,
 ) -> Recipe | None:
     """Returns a user's recipe with a clip bound and the rate that fits its noise.
 
@@ -37,6 +40,7 @@ def with_rate(
         rate: The rate of a recipe with the clip bound, and the deviation of its noise.
         clip: The bound.
         momentum: The server's, where the user states no strategy; None: their default stays.
+        strategies: Those for which the rate is meant, of `AVERAGES`.
 
     Returns:
         None for other modes and strategies, without noise, or where the user states a value.
@@ -48,7 +52,7 @@ def with_rate(
         return None
     if momentum is not None and "strategy" not in stated:
         strategy = StrategyConfig(name="fedavgm", momentum=momentum)
-    if not isinstance(strategy, StrategyConfig) or strategy.name not in ("fedavg", "fedavgm"):
+    if not isinstance(strategy, StrategyConfig) or strategy.name not in strategies:
         return None
     clipped = replace(recipe, privacy=replace(privacy, max_grad_norm=clip), strategy=strategy)
     try:
@@ -68,12 +72,20 @@ def last_noise(recipe: Recipe, deviation: float) -> float:
         recipe: With the strategy that runs.
         deviation: s, at the recipe's clip bound.
     """
-    strategy = recipe.strategy
-    is_momentum = isinstance(strategy, StrategyConfig) and strategy.name == "fedavgm"
-    momentum = 0.9 if strategy.momentum is None else strategy.momentum  # type: ignore[union-attr]
-    left = 1 - momentum if is_momentum else 1.0
     rounds = SCHEDULES[recipe.training.schedule] * recipe.federation.num_rounds
-    return deviation * math.sqrt(rounds) / left
+    return deviation * math.sqrt(rounds) * momentum_way(recipe)
+
+
+def momentum_way(recipe: Recipe) -> float:
+    """Returns 1 / (1 − β), the way that the server's momentum makes of a step; 1 without it.
+
+    Args:
+        recipe: With the strategy that runs, of `AVERAGES`.
+    """
+    strategy = recipe.strategy
+    if not isinstance(strategy, StrategyConfig) or strategy.name != "fedavgm":
+        return 1.0
+    return 1 / (1 - (0.9 if strategy.momentum is None else strategy.momentum))
 
 
 def mean_noise(recipe: Recipe) -> float:

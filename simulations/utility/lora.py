@@ -67,7 +67,7 @@ STUDIES = {
         "customer_service_smollm2.toml",
         "perplexity",
         {
-            ("shared noise", 8.0): (4.0, 2.2, 1.5),
+            ("shared noise", 8.0): (4.0, 2.2, 1.5, 0.7),
             ("shared noise", 1.0): (4.0, 0.7),
             ("own noise", 8.0): (1.5, 0.7),
             ("own noise", 1.0): (0.7,),

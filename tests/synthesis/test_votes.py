@@ -343,7 +343,15 @@ def _of_other_candidates(folder: Path) -> bytes:
         (
             [("epsilon = 4.0", "noise_multiplier = 1.0\nsite_budgets = [9.0, 3.0]")],
             BudgetError,
-            r"3 for site 2; 2 rounds of votes cost ε = \S+, and 0 of them fit",
+            r"3 for site 2 of 2 by name; 2 rounds of votes cost ε = \S+, and 0 of them fit",
+        ),
+        (  # as its ledger is called
+            [
+                ("epsilon = 4.0", "noise_multiplier = 1.0\nsite_budgets = [9.0, 3.0]"),
+                ("sites = 2\n", 'sites = 2\npartition = "iid"\n'),
+            ],
+            BudgetError,
+            r"3 for site-1; 2 rounds of votes cost ε",
         ),
     ],
 )
