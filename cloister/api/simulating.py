@@ -84,11 +84,14 @@ def simulate(
     from cloister.api.run_result import Result
     from cloister.recipe.continued import continued
     from cloister.server.former_run import read_former
+    from cloister.server.run_copy import refuse_copy
     from cloister.server.run_directory import RECORDS, RunDirectory
     from cloister.simulation.budget_check import budget_problem
     from cloister.simulation.ledgers import go_on
 
     before = from_run.folder if isinstance(from_run, Result) else from_run
+    if before is not None:
+        refuse_copy(Path(before))
     former = None if before is None else read_former(Path(before))
 
     private: Path | None = None

@@ -31,7 +31,13 @@ def fetch(
             f"{shortened(url)} given; a URL is needed, for example s3://bucket/run. A folder of "
             "this machine needs no fetching"
         )
-    found = fetch_run(url, folder)
+    found = fetch_run(
+        url,
+        folder,
+        lambda found: typer.echo(
+            f"a run, {found}; fetching {len(found.files)} files, {found.size:,} bytes", err=True
+        ),
+    )
     if as_json:
         facts = {
             "folder": str(folder),
@@ -43,4 +49,4 @@ def fetch(
         }
         typer.echo(json.dumps(facts))
         return
-    typer.echo(f"{folder}: {len(found.files)} files, {found.size:,} bytes; the run is {found}")
+    typer.echo(f"{folder}: fetched, for reading; cloister evaluate {folder} --data FILE scores it")

@@ -109,6 +109,12 @@ class RunAtUrl:
             self.copy.at_end()
         except CloisterError as error:
             return error
+        except KeyboardInterrupt:
+            return CloisterError(
+                f"interrupted while the finished run was copied to {self.place.url.shown}; it is "
+                f"in {self.run.path}. To copy the rest: cloister simulate --resume --out "
+                f"{self.place.url.shown} --work {self.run.path}"
+            )
         if failed is None:
             display.note(f"copied to {self.place.url.shown}, with the sites' certificates")
         return failed

@@ -244,8 +244,9 @@ def simulate(
         _dry_run(study, display, as_json, began, workers if engine is EngineName.LOCAL else 1)
         return
     name = f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(out or Path("runs") / name) if place is None else place.folder
+    folder = Path("runs") / name if out is None else Path(out)
     if place is not None:
+        folder = place.folder
         at_url = at_url or RunAtUrl.create(place, study)
         run = at_url.run
     else:

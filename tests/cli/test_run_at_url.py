@@ -7,16 +7,27 @@ from typing import NamedTuple
 
 import fsspec
 import pytest
+import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
+from cloister import Study
 from cloister.api import simulating
+from cloister.cli.display import Display
 from cloister.cli.main import run
-from cloister.errors import UsageError
+from cloister.cli.run_at_url import RunAtUrl
+from cloister.errors import RefusedError, UsageError
+from cloister.ledger.storage import LedgerFile
 from cloister.server import run_directory
+from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
+from cloister.simulation import ray_plan
 from cloister.simulation.copies.files import COPIED, STAYS, is_copied, stays
+from cloister.simulation.copies.place import RunPlace
+from cloister.simulation.copies.remote import RunUrl
+from cloister.simulation.run import Events, simulate
 from tests.support.copied_runs import at_url
-from tests.support.studies import small_assignments
+from tests.support.ray_here import RayHere
+from tests.support.studies import small_assignments, small_recipe
 
 # Everything that a run may keep: parts of adapters and optimizers at sites, figures, a run without
 # privacy.
@@ -114,6 +125,9 @@ def test_no_study_goes_on_in_a_fetched_run(
     assert run(["simulate", *sets(made.study, *RICH), *words]) == 4
     assert "a copy that was fetched from a URL" in capsys.readouterr().err
     assert not out.exists()
+    with pytest.raises(RefusedError, match="a copy that was fetched from a URL"):
+        simulating.simulate(Study(), out=out, from_run=made.here)
+    assert not out.exists()
     (made.here / "certificates" / "bundle.zip").rename(tmp_path / "bundle.zip")
     assert run(["audit", "certificate", str(made.here)]) == 3
     assert "the sites' keys stay where the study ran" in capsys.readouterr().err
@@ -167,6 +181,34 @@ def test_a_run_is_interrupted_and_its_url_fails_and_nothing_is_lost(
     assert not (tmp_path / "another-machine").exists()
 
 
+@pytest.mark.nightly  # the engine changes nothing that is copied; the local one's test is quicker
+def test_a_run_on_nodes_of_ray_is_copied_by_its_own_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_plan, "PAYS", 1.0)
+    recipe = small_recipe(tmp_path / "study", "data.sites=3", "data.partition=iid")
+    nodes, threads = RayHere(monkeypatch, 2, 1), torch.get_num_threads()
+    at = RunAtUrl.create(RunPlace.of("memory://hospital/ray", tmp_path / "work"), recipe)
+    seen: list[int] = []
+
+    def closed(report: RoundReport) -> None:
+        manifest = RunUrl.open("memory://hospital/ray").manifest()
+        seen.append(0 if manifest is None else manifest.round)
+
+    try:
+        simulate(recipe, at.run, "ray", Events(on_round=at.on_round(closed)), ray=nodes.places)
+    finally:
+        nodes.close()
+        torch.set_num_threads(threads)
+    assert at.finish(Display(recipe)) is None
+    assert seen == [0, 1]
+    assert run(["fetch", "memory://hospital/ray", str(tmp_path / "here")]) == 0
+    here = RunDirectory(tmp_path / "here")
+    assert {site: LedgerFile(path).entries() for site, path in here.ledgers().items()} == {
+        site: LedgerFile(path).entries() for site, path in at.run.ledgers().items()
+    }
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -198,8 +240,6 @@ def test_fetch_needs_a_url(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_python_refuses_a_url_and_names_the_command(tmp_path: Path) -> None:
-    from cloister import Study
-
     with pytest.raises(UsageError, match="cloister simulate RECIPE --out URL"):
         simulating.simulate(Study(), out=URL)
     with pytest.raises(UsageError, match="cloister simulate RECIPE --out URL"):

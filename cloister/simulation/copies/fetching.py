@@ -27,14 +27,14 @@ _CHUNK = 2**20
 
 
 def fetch(
-    place: str, folder: Path, on_file: Callable[[str, int], None] = lambda path, size: None
+    place: str, folder: Path, on_found: Callable[[Manifest], None] = lambda found: None
 ) -> Manifest:
     """Fetches a run.
 
     Args:
         place: Its URL.
         folder: A new folder, or an empty one.
-        on_file: Is called before each file, with its path in the run and its size in bytes.
+        on_found: Is called before the first file is fetched.
 
     Returns:
         What the URL says about the run.
@@ -66,8 +66,8 @@ def fetch(
     try:
         with staging(folder, "fetched") as stage:
             _check_room(stage, found, url.shown)
+            on_found(found)
             for path, file in found.files.items():
-                on_file(path, file.size)
                 _fetch_file(url, path, file, stage / path)
             write_whole(stage / COPY, json.dumps(_origin(url, found)).encode(), FILE)
             stage.rename(folder)

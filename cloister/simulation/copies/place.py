@@ -57,13 +57,17 @@ class RunPlace:
                 URL.
 
         Raises:
-            UsageError: fsspec cannot open the URL.
+            UsageError: fsspec cannot open the URL, or it names the folder itself, whose ledgers
+                the copy would overwrite.
         """
         opened = RunUrl.open(url)
         if work is None:
             last = opened.shown.rpartition("/")[2]
             name = hashlib.sha256(opened.shown.encode()).hexdigest()[:16]
             work = cache_folder("runs") / (f"{last[:60]}-{name}" if is_name(last) else name)
+        there, here = opened.local_folder(), work.resolve()
+        if there is not None and (there in (here, *here.parents) or here in there.parents):
+            raise _same_folder(opened, here)
         return cls(opened, work.absolute())
 
     def create(self, recipe: Recipe) -> tuple[RunDirectory, RunCopy]:
@@ -168,6 +172,9 @@ class RunPlace:
         claim = json.dumps({"writer": writer}).encode()
         if is_new and not self.url.reach(lambda: self.url.store.create(CLAIM, claim)):
             raise self._of_another_folder()
+        if (self.folder / CLAIM).exists():  # the URL leads back, for example by sftp://localhost
+            (self.folder / CLAIM).unlink()
+            raise _same_folder(self.url, self.folder)
 
     def _check_empty(self) -> None:
         """Refuses a URL with files that are not ours: they would be overwritten."""
@@ -190,6 +197,13 @@ class RunPlace:
             f"read it here: cloister fetch {self.url.shown} FOLDER. For a new run choose another "
             "URL. Nothing was written"
         )
+
+
+def _same_folder(url: RunUrl, folder: Path) -> UsageError:
+    return UsageError(
+        f"{url.shown}: is the folder {folder} of this machine, or lies around or in it; a copy "
+        "needs a place of its own: choose another URL, or give the folder as --out"
+    )
 
 
 def _check_heads(run: RunDirectory, last: Manifest) -> None:

@@ -108,17 +108,20 @@ class RunUrl:
         except FileNotFoundError:
             return None
 
+    def local_folder(self) -> Path | None:
+        """Returns the folder of this machine that the URL names (`file://`); None: no such one."""
+        from fsspec.implementations.local import LocalFileSystem
+
+        is_local = isinstance(self.files, LocalFileSystem)
+        return Path(self.store.root).resolve() if is_local else None
+
     def write_whole(self, name: str, content: bytes) -> None:
         """Writes a small file so that a reader finds the former one or this one.
 
         Object stores do so themselves; in a folder that fsspec opens (`file://`) we do.
         """
-        from fsspec.implementations.local import LocalFileSystem
-
-        if isinstance(self.files, LocalFileSystem):
-            FolderStore(Path(self.store.root)).write(name, content)
-        else:
-            self.store.write(name, content)
+        folder = self.local_folder()
+        (self.store if folder is None else FolderStore(folder)).write(name, content)
 
 
 def within(seconds: float, work: Callable[[], Found]) -> Found:

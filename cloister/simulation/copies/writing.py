@@ -67,6 +67,7 @@ class RunCopy:
         self._unremoved: set[str] = set()
         self._busy: threading.Event | None = None
         self._is_behind = False
+        self._folders: set[str] = set()
 
     def after_round(self, number: int) -> None:
         """Copies what changed; a failure is a warning, once until a copy succeeds again."""
@@ -193,7 +194,10 @@ class RunCopy:
 
     def _put(self, place: str, content: Path | bytes) -> None:
         path = self.url.path(place)
-        self.url.files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        folder = path.rpartition("/")[0]
+        if folder not in self._folders:
+            self.url.files.makedirs(folder, exist_ok=True)
+            self._folders.add(folder)
         if isinstance(content, bytes):
             self.url.files.pipe_file(path, content)
         else:

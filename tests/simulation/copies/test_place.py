@@ -13,7 +13,7 @@ from cloister.server.run_directory import RunDirectory
 from cloister.simulation.copies.fetching import fetch
 from cloister.simulation.copies.manifest import MANIFEST
 from cloister.simulation.copies.place import CLAIM, RunPlace
-from cloister.simulation.copies.remote import shown_url
+from cloister.simulation.copies.remote import RunUrl, shown_url
 from cloister.simulation.ledgers import go_on
 from cloister.simulation.run import simulate
 from tests.support.copied_runs import RECIPE, at_url, begin_sites, close_round, copied, url_of
@@ -152,6 +152,24 @@ def test_neither_url_nor_folder_with_a_run_is_one_message(tmp_path: Path) -> Non
 def test_a_url_that_cannot_hold_a_run_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match=r"names no folder|fsspec does not open it"):
         RunPlace.of(url, None)
+
+
+@pytest.mark.parametrize("there", ["work", "work/inside", "", "link"])
+def test_a_url_that_is_the_folder_itself_is_refused(tmp_path: Path, there: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "work")
+    with pytest.raises(UsageError, match="a copy needs a place of its own"):
+        RunPlace.of(f"file://{tmp_path}/{there}", tmp_path / "work")
+
+
+def test_a_url_that_leads_back_to_the_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As sftp://localhost does, of which no path of this machine is known."""
+    monkeypatch.setattr(RunUrl, "local_folder", lambda url: None)
+    place = RunPlace.of(f"file://{tmp_path}/work", tmp_path / "work")
+    with pytest.raises(UsageError, match="a copy needs a place of its own"):
+        place.create(RECIPE)
+    assert not (tmp_path / "work" / CLAIM).exists()
 
 
 def test_passwords_are_in_no_shown_url() -> None:
