@@ -18,7 +18,9 @@ from collections.abc import Mapping
 
 from cloister.recipe.rate_by_noise import last_noise, with_rate
 from cloister.recipe.schema import Recipe
+from cloister.tasks.config import TaskKind
 
+CHATS: TaskKind = "causal-lm"
 CLIP, MOMENTUM = 0.1, 0.9
 # K. The best of 0.1, 0.3, 1 and 3 for a base of 260,000 values at ε = 1 and 8, which a larger one
 # ruins. SmolLM2 could take three times as much, and loses 4 to 5 % of perplexity by it
@@ -38,7 +40,7 @@ def with_chat_defaults(recipe: Recipe, stated: Mapping[str, object]) -> Recipe:
     """
     lora = recipe.lora
     is_plain = lora.train == "b" and lora.is_lora and not lora.use_dora
-    if recipe.task.kind != "causal-lm" or not is_plain:
+    if recipe.task.kind != CHATS or not is_plain:
         return recipe
     return with_rate(recipe, stated, adapter_rate, clip=CLIP, momentum=MOMENTUM) or recipe
 

@@ -9,6 +9,7 @@ from cloister.data.guess import Guess
 from cloister.data.records import POOLED
 from cloister.data.roles import OWN
 from cloister.data.synthetic_answers import HIGHEST
+from cloister.recipe.chat_defaults import CHATS
 from cloister.recipe.defaults import TASK_DEFAULTS
 from cloister.recipe.head_defaults import HEADS
 from cloister.recipe.usual_scales import usual_scale
@@ -225,8 +226,8 @@ def _training(task: TaskKind, found: Guess | None) -> str:
     batch = max(1, min(BATCH, declared(found) // RATE))
     rate = (
         """\
-# learning_rate is left out, as max_grad_norm below: both get what was found for this task, and
-# those of a head alone (lora.train = "none") follow from its noise. State both, or none
+# learning_rate is left out, as max_grad_norm below: both follow from the noise where that was
+# tried, and are else what was found for this task. State both, or none
 """
         if _has_rule(task)
         else """\
@@ -241,7 +242,7 @@ expected_batch_size = {batch}    # over public_records: the sample rate. Larger 
 
 def _has_rule(task: TaskKind) -> bool:
     """Returns whether a recipe that states neither a rate nor a clip bound gets both by a rule."""
-    return task in HEADS or task in TASK_DEFAULTS
+    return task in HEADS or task == CHATS or task in TASK_DEFAULTS
 
 
 def _privacy(task: TaskKind, found: Guess | None) -> str:

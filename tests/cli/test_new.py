@@ -11,6 +11,7 @@ import pytest
 
 from cloister.cli.main import run
 from cloister.recipe import read_recipe, warnings
+from cloister.recipe.chat_defaults import adapter_rate
 from cloister.recipe.commented_recipe import declared, new_recipe
 from cloister.recipe.head_defaults import head_rate
 from cloister.recipe.rate_by_noise import mean_noise
@@ -103,14 +104,18 @@ def test_a_new_recipe_leaves_rate_and_clip_bound_to_the_rules_that_there_are(
         recipe = read_recipe(path, [*files, *changes])
         return recipe.training.learning_rate, recipe.privacy.max_grad_norm
 
-    assert of(texts) == (1.0, 8.0)  # of adapters, as before
+    beside = read_recipe(texts, files)
+    assert of(texts) == (head_rate(beside, mean_noise(beside)), 1.0)
     assert of(words) == (24.0, 1.0)
-    assert of(talks) == (1.0, 1.0)  # no rule: stated
+    adapters = read_recipe(talks, files)
+    assert of(talks) == (adapter_rate(adapters, mean_noise(adapters)), 0.1)
     other = ["lora.train=none", "model.base=intfloat/multilingual-e5-small"]
     head = read_recipe(texts, [*files, *other])
     assert head.training.learning_rate == head_rate(head, mean_noise(head)) > 1.0
     assert (head.privacy.max_grad_norm, head.model.center) == (1.0, "english")
-    for path, is_stated in ((texts, False), (words, False), (talks, True)):
+    scores = tmp_path / "scores.toml"  # a task without a rule
+    assert run(["new", "scoring", "--out", str(scores)]) == 0
+    for path, is_stated in ((texts, False), (words, False), (talks, False), (scores, True)):
         stated: dict[str, Any] = parse_toml(path.read_text(encoding="utf-8"))
         assert ("learning_rate" in stated["training"]) == is_stated
         assert ("max_grad_norm" in stated["privacy"]) == is_stated
