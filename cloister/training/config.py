@@ -43,12 +43,14 @@ class TrainingConfig:
             sample rate. Also the constant that gradients are divided by.
         local_steps: Optimizer steps a site takes in a round.
         learning_rate: Peak learning rate. A recipe of token classification that states none gets
-            24 (`cloister.recipe.defaults`). One that classifies texts by a head alone
-            (`lora.train = "none"`), in gradient rounds, and states neither a rate nor
-            `privacy.max_grad_norm`, gets a clip bound of 1 and the rate that fits its noise; with
-            another base than the default also `model.normalize = true` and a built-in
-            `model.center`, unless it states them. A head alone that finds entities on the default
-            base gets a clip bound of 0.3 and a rate likewise (`cloister.recipe.head_defaults`).
+            24 (`cloister.recipe.defaults`). In gradient rounds, one that classifies texts by a head
+            alone (`lora.train = "none"`) or with adapters that start at zero (`b`), and states
+            neither a rate nor `privacy.max_grad_norm`, gets a clip bound of 1 and the rate that
+            fits its noise; with another base than the default also `model.normalize = true` and a
+            built-in `model.center`, unless it states them. A head alone that finds entities on the
+            default base gets a clip bound of 0.3 and a rate likewise
+            (`cloister.recipe.head_defaults`), and a causal LM's adapters that start at zero 0.1, a
+            rate likewise and the server's momentum (`cloister.recipe.chat_defaults`).
         optimizer: The optimizer at a site: `sgd`, `adamw`, or `adam-bc`, which is Adam with the
             known noise variance subtracted from its second moment (DP-AdamBC; Tang et al. 2024,
             arXiv:2312.14334). Each site keeps its moments over the rounds, beside its ledger: 8
