@@ -86,6 +86,7 @@ def simulate(
     from cloister.server.former_run import read_former
     from cloister.server.run_copy import refuse_copy
     from cloister.server.run_directory import RECORDS, RunDirectory
+    from cloister.simulation.budget_check import budget_problem
     from cloister.simulation.ledgers import go_on
 
     before = from_run.folder if isinstance(from_run, Result) else from_run
@@ -103,6 +104,9 @@ def simulate(
         recipe = study.named(folder / RECORDS)
         if former is not None:
             recipe = continued(recipe, former.former)
+        short = budget_problem(recipe)
+        if short is not None:  # before a ledger is begun with a budget that it keeps
+            raise short
         run = RunDirectory.create(folder, recipe)
         if former is not None:
             go_on(run, former)

@@ -65,7 +65,7 @@ class FailingFiles:
     """A file system whose changes fail from a given one on, as those of a process that is killed.
 
     Attributes:
-        before: Is called before each change, with its number and its method's name.
+        before: Is called before each change, with its number and its path.
         changes: The changes so far, each as method and path.
     """
 
@@ -79,9 +79,9 @@ class FailingFiles:
             return found
 
         def change(*arguments: Any, **named: Any) -> Any:
-            self.before(len(self.changes), name)
-            at = arguments[1] if name == "put_file" else arguments[0]
-            self.changes.append((name, str(at)))
+            at = str(arguments[1] if name == "put_file" else arguments[0])
+            self.before(len(self.changes), at)
+            self.changes.append((name, at))
             return found(*arguments, **named)
 
         return change
