@@ -47,9 +47,9 @@ CONNECTING = 16
 # Seconds until the first polls of connected sites are over, for which they are then watched before
 # the study, and between two samples.
 SETTLED, IDLE, SAMPLE = 20.0, 20.0, 1.0
-# A round of many sites takes minutes where the sites use the coordinator's cores: none is taken for
-# silent and asked once more meanwhile.
-SLOWLY = ("federation.round_timeout=7200", "federation.absent_timeout=3600")
+# A round of many sites takes minutes where the sites use the coordinator's cores: only one whose
+# reply was lost is asked once more meanwhile.
+SLOWLY = ("federation.round_timeout=7200", "federation.absent_timeout=600")
 PROCESSES = ("superlink", "gate", "executor")
 # Clock ticks of /proc/PID/stat in a second.
 TICKS = os.sysconf("SC_CLK_TCK")

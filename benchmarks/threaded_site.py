@@ -9,6 +9,7 @@ nothing, and what is measured is the coordinator.
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -45,6 +46,7 @@ POLL = 3.0
 EPSILON = 8.0
 # A SuperNode's id and seven calls (`http_request_response`).
 Connection: TypeAlias = tuple[Any, ...]
+log = logging.getLogger(__name__)
 ANSWERS = {Step.PREPARE: Status.READY, Step.TRAIN: Status.TRAINED}
 
 
@@ -128,9 +130,15 @@ class ThreadedSite:
         whole = inflate_object_from_contents(name, contents)
         assert isinstance(whole, Message)
         reply, replied, parts = _packed(self.answer(whole), question)
-        wanted, session = send(reply, replied, 0.0)
-        for object_id in wanted:
-            push(run, session, object_id, parts[object_id])
+        try:
+            wanted, session = send(reply, replied, 0.0)
+            for object_id in wanted:
+                push(run, session, object_id, parts[object_id])
+        except RunNotRunningException:
+            raise
+        except Exception as error:  # a SuperNode drops the reply, too, and is asked once more
+            log.warning("%s: a reply was not taken: %s", self.name, error)
+            return True
         self.answered += 1
         return True
 

@@ -1,4 +1,4 @@
-"""Checks names of sites and runs, and formats a number with its noun."""
+"""Checks names of sites and runs, names simulated sites, tells a URL from a path, and counts."""
 
 from __future__ import annotations
 
@@ -22,6 +22,21 @@ def is_name(text: str) -> bool:
         and text.isprintable()
         and len(text.encode()) <= LONGEST
     )
+
+
+def site_names(count: int) -> list[str]:
+    """Returns names of simulated sites, whose alphabetical order is their numerical order."""
+    width = len(str(count - 1))
+    return [f"site-{number:0{width}d}" for number in range(count)]
+
+
+# A scheme as RFC 3986 (section 3.1) writes it, of more letters than a drive of Windows has.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def is_url(text: str) -> bool:
+    """Returns whether a text is a URL, and no path of this machine."""
+    return _SCHEME.match(text) is not None
 
 
 def counted(count: int, word: str) -> str:

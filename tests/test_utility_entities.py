@@ -190,7 +190,9 @@ def test_lora_s_rate_is_chosen_on_validation_and_runs_are_kept(
 
     monkeypatch.setattr(lora, "outcomes", outcomes)
     study = lora.STUDIES["chat"]._replace(
-        data=tmp_path.name, rates=(1.5, 0.75), plain=(("sgd", 1.5),), tested=None
+        data=tmp_path.name,
+        rates={("shared noise", 8.0): (1.5, 0.75), ("without privacy", None): (1.5,)},
+        tested=None,
     )
     files = lora.splits(study, tmp_path.parent, tmp_path)
     store = store_of.Store(tmp_path / "lora.jsonl")

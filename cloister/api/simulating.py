@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from cloister.api.definition import Study
 from cloister.bounds import shortened
 from cloister.errors import UsageError
+from cloister.names import is_url
 from cloister.quiet import keep_quiet
 from cloister.simulation.ray_nodes import check_ray_address
 from cloister.simulation.ray_start import ray_of
@@ -77,16 +78,21 @@ def simulate(
             "cloister.Study.from_toml(path) reads from a recipe"
         )
     _check_options(engine, progress, ray_address)
+    _check_folder("out", out)
     if from_run is not None and twin:
         raise UsageError("twin: given with from_run, which begins one run; leave one of them out")
     keep_quiet()
     from cloister.api.run_result import Result
     from cloister.recipe.continued import continued
     from cloister.server.former_run import read_former
+    from cloister.server.run_copy import refuse_copy
     from cloister.server.run_directory import RECORDS, RunDirectory
+    from cloister.simulation.budget_check import budget_problem
     from cloister.simulation.ledgers import go_on
 
     before = from_run.folder if isinstance(from_run, Result) else from_run
+    if before is not None:
+        refuse_copy(Path(before))
     former = None if before is None else read_former(Path(before))
 
     private: Path | None = None
@@ -99,6 +105,9 @@ def simulate(
         recipe = study.named(folder / RECORDS)
         if former is not None:
             recipe = continued(recipe, former.former)
+        short = budget_problem(recipe)
+        if short is not None:  # before a ledger is begun with a budget that it keeps
+            raise short
         run = RunDirectory.create(folder, recipe)
         if former is not None:
             go_on(run, former)
@@ -137,6 +146,7 @@ def resume(
         CloisterError: Any error that ends the study.
     """
     _check_options(engine, progress, ray_address)
+    _check_folder("folder", folder)
     keep_quiet()
     from cloister.server.run_directory import RunDirectory
 
@@ -206,6 +216,19 @@ def _run_study(
     runner = simulate_with_twin if twin and recipe.privacy.enabled else simulation.simulate
     found = runner(recipe, run, engine, events, workers, ray=ray, leaves_ray=True)
     return Result(found, tuple(noted))
+
+
+def _check_folder(name: str, given: str | PathLike[str] | None) -> None:
+    """Refuses a URL, which would be taken for a relative path.
+
+    Raises:
+        UsageError: It is a URL.
+    """
+    if isinstance(given, str) and is_url(given):
+        raise UsageError(
+            f"{name}: {shortened(given)} is a URL; a folder of this machine is needed. A run is "
+            "copied to a URL while it goes on by the command: cloister simulate RECIPE --out URL"
+        )
 
 
 def _check_options(engine: object, progress: object, ray_address: object) -> None:

@@ -84,8 +84,10 @@ def plan_study(recipe: Recipe) -> StudyPlan:
         UsageError: Privacy is off, or the recipe's fields contradict each other.
         RefusedError: No noise meets the target, or the adapters have no gradients of single
             records.
+        BudgetError: No site's stated budget covers a round.
     """
     from cloister.recipe import warnings
+    from cloister.simulation.budget_check import budget_problem
     from cloister.simulation.planning import noised_parameters, plans_by_size
     from cloister.simulation.recipe_checks import simulation_problem
 
@@ -96,7 +98,7 @@ def plan_study(recipe: Recipe) -> StudyPlan:
         return StudyPlan(recipe.digest(), tuple(found), _vote_warnings(recipe))
     if not recipe.privacy.enabled:
         raise UsageError("privacy.enabled: false given; there is nothing to plan without privacy")
-    problem = simulation_problem(recipe)
+    problem = simulation_problem(recipe) or budget_problem(recipe)
     # A recipe that names no data may be one for deployed sites, which this may not concern.
     if problem is not None and not recipe.has_stand_in:
         raise problem

@@ -26,8 +26,7 @@ def vote_facts(study: Recipe, made: Plan) -> dict[str, Any]:
         UsageError: The candidates are more than the votes and their noise can tell apart.
         BudgetError: A site's lifetime budget does not cover all rounds.
     """
-    names = tuple(f"site {number}" for number in range(1, study.data.sites + 1))
-    plans = VoteStudy(study).plans(names)
+    plans = VoteStudy(study).plans(study.data.site_names)
     units = sum(plan.public_records for plan in plans.values())
     noise = noise_of_a_count(plans)
     return {

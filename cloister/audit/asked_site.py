@@ -22,7 +22,7 @@ from cloister.recipe import Recipe
 from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.training.workspace import Workspace
 
-STUDY = "audit"
+NAME, STUDY = "site", "audit"
 # A budget that ends no study: what is charged is tested, and not what is covered.
 WIDE = 400.0
 # Releases that are asked for twice.
@@ -52,7 +52,7 @@ def open_site(
     """
     budget = simulated_budget(plan, WIDE)
     site = kind(
-        name="site",
+        name=NAME,
         study=STUDY,
         plan=plan,
         policy=simulated_policy(recipe, plan, budget, workspace),
@@ -99,16 +99,21 @@ def ask_all(
 
 
 def expected_charges(
-    rounds: Iterable[int], kind: ReleaseKind, noise_multiplier: float
+    rounds: Iterable[int],
+    kind: ReleaseKind,
+    noise_multiplier: float,
+    sample_rate: float = 1.0,
+    steps: int = 1,
 ) -> list[Charged]:
-    """Returns one charge of a kind for each round: of every unit, once."""
+    """Returns one charge of a kind for each round; by default of every unit, once."""
     event = {
         "noise_multiplier": noise_multiplier,
-        "sample_rate": 1.0,
-        "steps": 1,
+        "sample_rate": sample_rate,
+        "steps": steps,
         "is_private": True,
     }
-    return [(number, kind.value, event) for number in rounds]
+    stated = None if kind is ReleaseKind.TRAINING else kind.value
+    return [(number, stated, event) for number in rounds]
 
 
 def charges_of(path: Path) -> list[Charged]:

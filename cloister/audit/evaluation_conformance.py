@@ -1,9 +1,9 @@
 """Conformance of private evaluations: who is scored, what one unit can change, noise and charge.
 
 The accountant counts one Gaussian release at rate 1 for each evaluation, of sensitivity 1. That
-holds if a unit is on one side for the data set's life, if its vector is clipped as a whole, if
-every statistic is noised, and if an evaluation is charged once and sent again as it was. Training
-is tested on the same plan without evaluations.
+holds if a unit is on one side for the data set's life and in that side's releases alone, if its
+vector is clipped as a whole, and if noise, answers and charges are as of all releases with noise of
+a site's own (`audit.own_releases`). Training is tested on the same plan without evaluations.
 """
 
 from __future__ import annotations
@@ -16,44 +16,32 @@ from pathlib import Path
 
 import numpy as np
 
-from cloister.adapter.formats import Shapes
-from cloister.adapter.wire import decode, encode
-from cloister.audit.asked_site import (
-    STUDY,
-    ask_all,
-    expected_charges,
-    open_site,
-    wrong_charges,
-)
+from cloister.audit.asked import Asked, UnitSum
+from cloister.audit.asked_site import open_site
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.banded_conformance import by_hand
-from cloister.audit.noise_tests import Releases, noise_check
-from cloister.audit.recorded_noise import RecordedSite, is_sum_with_noise
-from cloister.audit.statistics import Check, Floats, exact_check
-from cloister.client.admission import Admitted
+from cloister.audit.noise_tests import angle_p
+from cloister.audit.own_releases import own_checks
+from cloister.audit.recorded_noise import RecordedSite
+from cloister.audit.statistics import Check, Floats, exact_check, p_check
+from cloister.audit.unit_influence import UnitInfluence, values_of
+from cloister.audit.watched_units import WatchedUnits
 from cloister.client.round import run_round
-from cloister.client.site import Site
 from cloister.client.stamp import ContentStamp
 from cloister.data.held_out import PURPOSE, HeldOut
 from cloister.data.unit_hash import MARKS, side_digests
 from cloister.deployment.site.records import SiteRecords
+from cloister.models.network import Network
 from cloister.models.state import write_adapter
 from cloister.privacy.clipping import ClippedSum
-from cloister.privacy.evaluations import BOUND, Evaluations
-from cloister.privacy.plan import Plan
+from cloister.privacy.evaluations import BOUND
 from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.units import Unit
-from cloister.protocol.exchange import RoundReply, RoundRequest, Step
 from cloister.recipe import Recipe
 from cloister.tasks.tally.chosen import statistics_of, tally_of
 from cloister.training import held_out_sum as summing
 from cloister.training.units import UnitExamples
 
-# Evaluations of a site without held-out units; with a thousand statistics or more, or with a few.
-ASKED = 24
-# Evaluations that the same site is asked with held-out units and another ledger, and their noise:
-# little, so that a few units' sum stands out if it is not the exact one.
-ASKED_WITH_UNITS, QUIET = 4, 0.5
 # Lengths of statistics that are beyond any bound, and how many of them.
 LONG, LONGS = 50.0, 40
 SECRET, SHARE = b"audit" * 7, 0.5
@@ -66,15 +54,39 @@ def evaluation_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
         recipe: The study.
         audited: Its site, with synthetic records; its plan has evaluations.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        study = _EvaluatedStudy(recipe, audited, Path(folder))
-        return [
-            sides_check(audited),
-            *influence_checks(audited),
-            study.noise(),
-            study.exactly(),
-            *study.entries(),
-        ]
+    return [
+        sides_check(audited),
+        *influence_checks(audited),
+        *own_checks(recipe, audited, audited.plan, evaluation_of(audited)),
+        *beside_training(recipe, audited),
+    ]
+
+
+def evaluation_of(audited: AuditedSite) -> UnitSum:
+    """Returns the release of one evaluation.
+
+    Args:
+        audited: A site with synthetic records; its plan has evaluations.
+    """
+    evaluations, workspace = audited.plan.evaluations, audited.workspace
+    assert evaluations is not None
+
+    def exact(units: Sequence[UnitExamples], grid: float | None) -> ClippedSum:
+        write_adapter(workspace.network, workspace.whole)
+        task = workspace.task
+        return summing.held_out_sum(workspace.network, task, units, task.max_length, grid)
+
+    shapes = summing.released_shapes(workspace.task)
+    ((size,),) = shapes.values()
+    return UnitSum(
+        what="evaluations",
+        values="statistics",
+        asked=Asked.about(ReleaseKind.EVALUATION, workspace.whole, size),
+        shapes=shapes,
+        noise_multiplier=evaluations.noise_multiplier,
+        bound=BOUND,
+        exact=exact,
+    )
 
 
 def sides_check(audited: AuditedSite) -> Check:
@@ -114,34 +126,20 @@ def influence_checks(audited: AuditedSite, grid: float | None = None) -> list[Ch
         audited: The audited site.
         grid: The grid of sums with shared noise; None: that of the bound.
     """
-    workspace, units = audited.workspace, list(audited.units)
+    workspace, units = audited.workspace, audited.units
     task = workspace.task
     write_adapter(workspace.network, workspace.start)
 
-    def total(of: Sequence[UnitExamples]) -> ClippedSum:
-        return summing.held_out_sum(workspace.network, task, of, task.max_length, grid)
+    def total(network: Network, of: Sequence[UnitExamples]) -> ClippedSum:
+        return summing.held_out_sum(network, task, of, task.max_length, grid)
 
-    whole, longest, companions = total(units), 0.0, 0
-    for place, unit in enumerate(units):
-        rest, alone = total(units[:place] + units[place + 1 :]), total([unit])
-        moved = _values(whole) - _values(rest)
-        longest = max(longest, float(np.linalg.norm(moved)) * whole.grid)
-        companions += not np.array_equal(moved, _values(alone))
-    rng = np.random.default_rng(0)
-    scales = statistics_of(tally_of(task)).scales
-    bent = 0.0
-    for _ in range(LONGS):
-        vector = rng.normal(0, LONG, (1, len(scales))) / scales
-        found = summing.clipped_statistics(vector, scales, grid)
-        clipped = _values(found) * found.grid
-        longest = max(longest, float(np.linalg.norm(clipped)))
-        direction = (vector * scales)[0] / np.linalg.norm(vector * scales)
-        bent = max(bent, float(np.abs(clipped - direction).max()) - _rounding(len(clipped), grid))
+    found = UnitInfluence.measured(total, workspace.network, units)
+    longest, bent, spread = _long_vectors(statistics_of(tally_of(task)).scales, grid)
     return [
         exact_check(
             "influence of a held-out unit",
             "largest norm of what one unit adds to the statistics, over the bound",
-            longest / BOUND,
+            max(found.longest, longest) / BOUND,
             1.0,
         ),
         exact_check(
@@ -151,11 +149,39 @@ def influence_checks(audited: AuditedSite, grid: float | None = None) -> list[Ch
             1e-5,
         ),
         exact_check(
-            "companions of a held-out unit",
-            "units whose statistics differ between alone and among others",
-            companions,
+            "statistics that are not finite",
+            "vectors with NaN or infinities that add something, or change what others add",
+            spread,
         ),
+        *found.checks("held-out unit", total, workspace.network, units, summing.BLOCK),
     ]
+
+
+def _long_vectors(scales: Floats, grid: float | None) -> tuple[float, float, int]:
+    """Clips statistics that are far too long, or not finite.
+
+    Returns:
+        The largest norm of a clipped vector, the largest change of a direction, and the number of
+        vectors that are not finite and still change a sum.
+    """
+    rng = np.random.default_rng(0)
+    longest = bent = 0.0
+    for _ in range(LONGS):
+        vector = rng.normal(0, LONG, (1, len(scales))) / scales
+        found = summing.clipped_statistics(vector, scales, grid)
+        clipped = values_of(found) * found.grid
+        longest = max(longest, float(np.linalg.norm(clipped)))
+        direction = (vector * scales)[0] / np.linalg.norm(vector * scales)
+        bent = max(bent, float(np.abs(clipped - direction).max()) - _rounding(len(clipped), grid))
+    sound = values_of(summing.clipped_statistics(vector, scales, grid))
+    spread = 0
+    for place, value in enumerate((np.nan, np.inf, -np.inf)):
+        broken = vector.copy()
+        broken[0, place % len(scales)] = value
+        with np.errstate(all="ignore"):
+            both = summing.clipped_statistics(np.concatenate([broken, vector]), scales, grid)
+        spread += not np.array_equal(values_of(both), sound)
+    return longest, bent, spread
 
 
 def _rounding(size: int, grid: float | None) -> float:
@@ -164,104 +190,45 @@ def _rounding(size: int, grid: float | None) -> float:
     return 0.0 if grid is None else (1 + math.sqrt(size)) * grid / 2
 
 
-def _sent(reply: RoundReply, shapes: Shapes) -> Floats:
-    (values,) = decode(reply.delta, shapes).values()
-    return values.astype(np.float64)
+def beside_training(recipe: Recipe, audited: AuditedSite) -> list[Check]:
+    """Has a site train a round and evaluate after it, with units on either side.
 
-
-def _values(total: ClippedSum) -> Floats:
-    return total.tensors[0].double().numpy()
-
-
-class _EvaluatedStudy:
-    """A site without held-out units, asked for the evaluations of a study; and the same with units,
-    under another ledger."""
-
-    def __init__(self, recipe: Recipe, audited: AuditedSite, folder: Path) -> None:
-        self._recipe, self._audited, self._path = recipe, audited, folder / "site.ledger"
-        self._other, self._third = folder / "other.ledger", folder / "third.ledger"
-        evaluations = audited.plan.evaluations
-        assert evaluations is not None
-        self._noise = evaluations.noise_multiplier
-        self._different = 0
-
-    def _plan(self, asked: int, noise: float) -> Plan:
-        rounds = tuple(range(1, asked + 1))
-        evaluations = Evaluations(rounds=rounds, noise_multiplier=noise)
-        return replace(self._audited.plan, num_rounds=asked, evaluations=evaluations)
-
-    def _open(self) -> Admitted:
-        """As another process opens the site."""
-        return self._opened(self._path, self._plan(ASKED, self._noise), ())
-
-    def _opened(
-        self,
-        path: Path,
-        plan: Plan,
-        held_out: Sequence[UnitExamples],
-        kind: type[Site] = Site,
-    ) -> Admitted:
-        workspace = self._audited.workspace
-        return open_site(self._recipe, workspace, path, plan, kind, units=(), held_out=held_out)
-
-    def _ask(self, admitted: Admitted, number: int) -> RoundReply:
-        adapter = encode(admitted.workspace.whole)
-        request = RoundRequest(STUDY, number, adapter, Step.EVALUATE)
-        return run_round(admitted, request, lambda: None)
-
-    def noise(self) -> Check:
-        """Asks all evaluations, the first ones twice, and tests what comes without any unit, and
-        what is left with units once their sum is taken off. Both have one seed and one study, so
-        that noise which follows from these shows as equal rows."""
-        answers = ask_all(self._open, self._ask, ASKED)
-        self._different = answers.different
-        shapes = self._open().evaluated
-        rows = [_sent(reply, shapes) for reply in answers.replies]
-        workspace, units = self._audited.workspace, self._audited.units
-        other = self._opened(self._other, self._plan(ASKED_WITH_UNITS, QUIET), units)
-        for number in range(1, ASKED_WITH_UNITS + 1):
-            sent = _sent(self._ask(other, number), shapes)
-            exact = summing.held_out_sum(
-                workspace.network, workspace.task, units, workspace.task.max_length
-            )
-            rows.append((sent - _values(exact) * exact.grid) * (self._noise / QUIET))
-        (shape,) = shapes.values()
-        return noise_check(
-            "noise of evaluations",
-            "properties of the noise of all statistics, of a site without held-out units and with",
-            Releases(np.array(rows), (shape[0],), self._noise * BOUND),
-        )
-
-    def exactly(self) -> Check:
-        """Asks a site whose noise is written down, and takes it off bit for bit."""
-        workspace, units = self._audited.workspace, self._audited.units
-        asked = self._opened(self._third, self._plan(1, self._noise), units, RecordedSite)
-        sent = _sent(self._ask(asked, 1), asked.evaluated)
-        site = asked.site
+    Args:
+        recipe: The study.
+        audited: Its site, with synthetic records; its plan has evaluations.
+    """
+    evaluated, workspace = evaluation_of(audited), audited.workspace
+    # Questions hold the start, whole and exact, whatever the study's adapter is rounded to.
+    recipe = replace(recipe, training=replace(recipe.training, adapter_dtype=None))
+    names = workspace.trained_in_round(recipe.training, 1)
+    size = workspace.start.select(names).size
+    trained = Asked.about(ReleaseKind.TRAINING, workspace.whole, size)
+    steps = -(-evaluated.asked.values // trained.values)  # as many values of noise, or more
+    plan = replace(evaluated.planned(audited.plan, 1), bands=(), local_steps=steps)
+    units, held_out = WatchedUnits(audited.units), WatchedUnits(audited.units)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "site.ledger"
+        own = {"units": units, "held_out": held_out}
+        admitted = open_site(recipe, workspace, path, plan, RecordedSite, **own)
+        site = admitted.site
         assert isinstance(site, RecordedSite)
-        write_adapter(workspace.network, workspace.whole)
-        exact = summing.held_out_sum(
-            workspace.network, workspace.task, units, workspace.task.max_length
-        )
-        return exact_check(
-            "statistics and their noise",
-            "evaluations that are not the exact statistics plus the noise drawn for them, bit for "
-            "bit",
-            not is_sum_with_noise(sent, exact, self._noise, site.recorded),
-        )
-
-    def entries(self) -> list[Check]:
-        """Compares the ledger with one charge of its own kind for each evaluation."""
-        expected = expected_charges(range(1, ASKED + 1), ReleaseKind.EVALUATION, self._noise)
-        return [
-            exact_check(
-                "charges of evaluations",
-                "evaluations without a charge of their own kind, and other charges",
-                wrong_charges(self._path, expected),
-            ),
-            exact_check(
-                "evaluations asked again",
-                "evaluations that differ, or are charged anew, when they are asked again",
-                self._different,
-            ),
-        ]
+        before = held_out.looks
+        run_round(admitted, trained.request(1), lambda: None)
+        looks, before = held_out.looks - before, units.looks
+        run_round(admitted, evaluated.asked.request(1), lambda: None)
+        looks += units.looks - before
+        *updates, last = [values / deviation for deviation, values in site.recorded.drawn]
+    update = np.concatenate([*updates, np.zeros(0)])[: len(last)]
+    same = len(update) == len(last) == evaluated.asked.values
+    return [
+        exact_check(
+            "looks at the other side",
+            "looks at held-out units in a trained round, and at trained units in an evaluation",
+            looks,
+        ),
+        p_check(
+            "noise beside training",
+            "angle between the noise of an evaluation and that of its round's update",
+            angle_p(np.array([update, last])) if same else [float("nan")],
+        ),
+    ]

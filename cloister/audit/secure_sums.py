@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cloister.audit.asked import Asked
 from cloister.audit.asked_site import STUDY, WIDE, Charged, charges_of
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.masks import MaskedRound, mask_checks, masked_rounds
@@ -42,23 +43,6 @@ def fewest_honest(sharing: Sharing) -> int:
     """Returns the fewest honest sites in a sum, by their definition: all sites less those that may
     be missing and those that may collude."""
     return sharing.sites - sharing.missing - sharing.colluding
-
-
-@dataclass(frozen=True, kw_only=True)
-class AskedSums:
-    """What all sites are asked for in each round.
-
-    Attributes:
-        kind: What is summed.
-        question: What is asked about: an adapter, or candidates.
-        other: Another question of the same form, for which a released round must not be answered.
-        values: Number of values of a sum.
-    """
-
-    kind: ReleaseKind
-    question: bytes
-    other: bytes
-    values: int
 
 
 @dataclass(frozen=True)
@@ -133,7 +117,7 @@ def secure_sums(
     recipe: Recipe,
     audited: AuditedSite,
     plan: Plan,
-    asked: AskedSums,
+    asked: Asked,
     rounds: int,
     kind: type[Site] = RecordedSite,
     training: TrainingConfig | None = None,

@@ -19,10 +19,16 @@ import numpy as np
 from cloister.adapter.formats import BFLOAT16_ROUNDING
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
+from cloister.audit.answer_fields import entries_apart, unexplained_fields
+from cloister.audit.asked import Asked
+from cloister.audit.asked_site import NAME, STUDY, expected_charges, wrong_charges
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.noise_tests import Releases, noise_check
 from cloister.audit.observed import replayed, watched_optimizers
+from cloister.audit.recorded_noise import CoinSite, RecordedEntropy, drawn_by, repeated_coins
+from cloister.audit.second_answers import second_answers
 from cloister.audit.statistics import Check, Floats, exact_check
+from cloister.audit.watched_units import WatchedUnits
 from cloister.client.admission import Admitted, admit
 from cloister.client.personal import PersonalAdapter
 from cloister.client.round import run_round
@@ -31,14 +37,15 @@ from cloister.ledger.ledger import Ledger
 from cloister.ledger.storage import LedgerFile
 from cloister.models.network import trained_parameters
 from cloister.privacy.plan import Plan
-from cloister.protocol.exchange import RoundReply, RoundRequest, Status
+from cloister.privacy.release_kind import ReleaseKind
+from cloister.protocol.exchange import RoundReply
 from cloister.recipe import Recipe
 from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.training.memory import OptimizerMemory, kept_moments
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
 
-NAME, STUDY, TIME = "site", "audit", "2000-01-01T00:00:00+00:00"
+TIME = "2000-01-01T00:00:00+00:00"
 # Fields that may differ between two sites' answers: the payload, and those computed from it.
 FROM_PAYLOAD = frozenset({"delta", "head", "signature"})
 
@@ -69,21 +76,32 @@ def answer_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
         recipe: The study; its noise is not shared.
         audited: Its site, with synthetic records.
     """
-    units = audited.units
+    units, plan, workspace = audited.units, audited.plan, audited.workspace
     sites: list[Sequence[UnitExamples]] = [(), (), units[:1], units, (units * 5)[::-1][:-3]]
-    numbers = [n for n in (1, 2) if n <= audited.plan.num_rounds]
+    numbers = [n for n in (1, 2) if n <= plan.num_rounds]
+    charged = expected_charges(
+        numbers, ReleaseKind.TRAINING, plan.noise_multiplier, plan.sample_rate, plan.local_steps
+    )
     given: list[list[Answered]] = []
     ledgers: list[list[dict[str, Any]]] = []
-    again = 0
+    coins: list[RecordedEntropy] = []
+    again = early = wrong = drawn = 0
     with tempfile.TemporaryDirectory() as folder:
         for count, records in enumerate(sites):
-            path = Path(folder) / f"{count}.ledger"
-            site = _site(recipe, audited, records, path)
-            memory = OptimizerMemory.empty(site.training, audited.workspace.start.shapes)
-            given.append([_answered(site, audited.workspace, n, memory) for n in numbers])
-            last = _asked(admit(site, audited.workspace), numbers[-1])
+            path, watched = Path(folder) / f"{count}.ledger", WatchedUnits(records)
+            site = _site(recipe, audited, watched, path, CoinSite)
+            assert isinstance(site, CoinSite)
+            watched.ledger = site.ledger
+            memory = OptimizerMemory.empty(site.training, workspace.start.shapes)
+            given.append([_answered(site, workspace, n, memory) for n in numbers])
+            early += watched.early
+            coins.append(site.recorded)
+            drawn += watched.taken != drawn_by(site.recorded, plan.sample_rate)
+            last = _asked(admit(site, workspace), numbers[-1])
             again += int(last != given[-1][-1].reply)
+            wrong += wrong_charges(path, charged)
             ledgers.append([entry.fields for entry in LedgerFile(path, None).entries()])
+        again += _second(recipe, audited, Path(folder))
     every = [one for site_s in given for one in site_s]
     differing = {name for one in every for name in one.differing} | _differing(given)
     return [
@@ -100,21 +118,68 @@ def answer_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
             + len({(one.reply.round, len(one.reply.delta)) for one in every})
             - len(numbers),
         ),
-        exact_check("answers asked again", "answers that change when they are asked again", again),
+        exact_check(
+            "answers asked again",
+            "answers that change when they are asked again, and answers about another adapter in "
+            "their round, to a round that was cut off, or to one that the plan does not list",
+            again,
+        ),
+        exact_check(
+            "charges of updates",
+            "rounds without a charge of the plan's steps, rate and noise, and other charges",
+            wrong,
+        ),
+        exact_check(
+            "charge before updates",
+            "looks at units before the round's charge is in the ledger",
+            early,
+        ),
+        exact_check(
+            "batches of answers",
+            "sites whose units are not those that their coins draw at the plan's rate, and coins "
+            "that were drawn before",
+            drawn + repeated_coins(coins),
+        ),
         exact_check(
             "ledger entries",
             "entries of a ledger that differ between sites, except for the hashes of releases",
-            _entries_apart(ledgers),
+            entries_apart(ledgers),
         ),
-        _noise(audited.plan, [one for site_s in given[:2] for one in site_s]),
+        _noise(plan, [one for site_s in given[:2] for one in site_s]),
     ]
 
 
-def _site(recipe: Recipe, audited: AuditedSite, units: Sequence[UnitExamples], path: Path) -> Site:
-    plan = audited.plan
+def _second(recipe: Recipe, audited: AuditedSite, folder: Path) -> int:
+    """Counts answers that the first site, and one that is cut off, must not give."""
+    workspace = audited.workspace
+
+    def opened(name: str, kind: type[Site] = Site) -> Admitted:
+        return admit(_site(recipe, audited, (), folder / f"{name}.ledger", kind), workspace)
+
+    return second_answers(
+        Asked.about(ReleaseKind.TRAINING, workspace.whole, workspace.start.size),
+        lambda: opened("0"),
+        lambda kind: opened("cut off", kind),
+        audited.plan.num_rounds,
+    )
+
+
+def _site(
+    recipe: Recipe,
+    audited: AuditedSite,
+    units: Sequence[UnitExamples],
+    path: Path,
+    kind: type[Site] = Site,
+) -> Site:
+    """Opens a site, as another process does if it has a ledger."""
+    plan, key = audited.plan, path.with_name("key")
     budget = simulated_budget(plan)
-    ledger = Ledger.create(path, budget, plan.unit, key=path.with_name("key"), clock=lambda: TIME)
-    return Site(
+    ledger = (
+        Ledger(path, key=key, clock=lambda: TIME)
+        if path.exists()
+        else Ledger.create(path, budget, plan.unit, key=key, clock=lambda: TIME)
+    )
+    return kind(
         name=NAME,
         study=STUDY,
         plan=plan,
@@ -132,7 +197,8 @@ def _site(recipe: Recipe, audited: AuditedSite, units: Sequence[UnitExamples], p
 
 
 def _asked(admitted: Admitted, number: int) -> RoundReply:
-    request = RoundRequest(STUDY, number, encode(admitted.workspace.whole))
+    whole = admitted.workspace.whole
+    request = Asked.about(ReleaseKind.TRAINING, whole, whole.size).request(number)
     return run_round(admitted, request, lambda: None)
 
 
@@ -140,7 +206,7 @@ def _answered(site: Site, workspace: Workspace, number: int, memory: OptimizerMe
     admitted = admit(site, workspace)  # outside of the watch, since its proof also takes steps
     with watched_optimizers() as means:
         reply = _asked(admitted, number)
-    differing = tuple(_differing_fields(reply, site, number))
+    differing = tuple(unexplained_fields(reply, site, number))
     parts = tuple(p.numel() for _, p in trained_parameters(workspace.network))
     expected = _payload(site, workspace, means, number, memory)
     return Answered(reply, expected, means, parts, differing)
@@ -170,20 +236,6 @@ def _payload(
     return encode(sent, site.training.update_dtype, site.plan.max_update_norm)
 
 
-def _differing_fields(reply: RoundReply, site: Site, number: int) -> list[str]:
-    """Fields that differ from plan and ledger."""
-    sound = {
-        "site": reply.site == NAME,
-        "round": reply.round == number,
-        "status": reply.status is Status.TRAINED,
-        "epsilon": reply.epsilon == site.ledger.promise.epsilon,
-        "head": reply.head == site.ledger.head.hash,
-        "signature": reply.signature == site.ledger.sign(reply.statement(STUDY)),
-        "delta": True,
-    }
-    return [field.name for field in fields(reply) if not sound.get(field.name, False)]
-
-
 def _differing(given: Sequence[Sequence[Answered]]) -> set[str]:
     """Fields that differ between sites in the same round."""
     names = {field.name for field in fields(RoundReply)} - FROM_PAYLOAD
@@ -194,18 +246,6 @@ def _differing(given: Sequence[Sequence[Answered]]) -> set[str]:
         for name in names
         if len({repr(getattr(reply, name)) for reply in replies}) > 1
     }
-
-
-def _entries_apart(ledgers: Sequence[Sequence[dict[str, Any]]]) -> int:
-    """Entries that differ in more than hashes of releases."""
-    if len({len(entries) for entries in ledgers}) > 1:
-        return max(len(entries) for entries in ledgers)
-    hashes = {"prev", "sha256"}
-    public = [
-        {repr(sorted((k, v) for k, v in entry.items() if k not in hashes)) for entry in same}
-        for same in zip(*ledgers, strict=True)
-    ]
-    return sum(len(kinds) > 1 for kinds in public)
 
 
 def _noise(plan: Plan, answers: Sequence[Answered]) -> Check:

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
-from cloister.audit.asked_site import Charged
+from cloister.audit.asked import Asked
+from cloister.audit.asked_site import expected_charges
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.noise_tests import angle_p
-from cloister.audit.recorded_noise import shares_drawn
-from cloister.audit.secure_sums import AskedSums, secure_sums
+from cloister.audit.recorded_noise import repeated_coins, shares_drawn
+from cloister.audit.secure_sums import secure_sums
 from cloister.audit.statistics import LEVEL, Check, Floats, exact_check, p_check
 from cloister.client.round import answer
 from cloister.client.site import Site
@@ -144,15 +144,9 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite) -> list[Check]:
     training = replace(
         recipe.training, physical_batch_tokens=64, probe_rounds=0, adapter_dtype=None
     )
-    start = workspace.whole
-    asked = AskedSums(
-        kind=ReleaseKind.TRAINING,
-        question=encode(start),
-        other=encode(Adapter({name: value + 1 for name, value in start.items()})),
-        values=values,
-    )
+    asked = Asked.about(ReleaseKind.TRAINING, workspace.whole, values)
     summed = secure_sums(recipe, audited, plan, asked, rounds, training=training)
-    elsewhere = secure_sums(recipe, audited, plan, asked, 1, Site, training)
+    elsewhere = secure_sums(recipe, audited, plan, asked, 1, training=training)
     deviation = noise.share * math.sqrt(sharing.sites)
     rows = np.array(summed.rows(values))
     both = np.concatenate([rows, elsewhere.rows(values)]) / deviation
@@ -165,13 +159,9 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite) -> list[Check]:
         if drawn
         else math.inf
     )
-    event = {
-        "noise_multiplier": LOUD,
-        "sample_rate": plan.sample_rate,
-        "steps": plan.local_steps,
-        "is_private": True,
-    }
-    expected: list[Charged] = [(number, None, event) for number in range(1, rounds + 1)]
+    expected = expected_charges(
+        range(1, rounds + 1), asked.kind, LOUD, plan.sample_rate, plan.local_steps
+    )
     return [
         Check(
             name="noise of the sum",
@@ -191,6 +181,11 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite) -> list[Check]:
             "units at the clip bound",
             left / most,
             1.0,
+        ),
+        exact_check(
+            "coins of summed updates",
+            "coins that were drawn before, by any site under either ledger",
+            repeated_coins(summed.drawn + elsewhere.drawn),
         ),
         *summed.checks("summed updates", expected, sharing.bits),
     ]

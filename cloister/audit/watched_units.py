@@ -22,13 +22,17 @@ class WatchedUnits(Sequence[UnitExamples]):
     Attributes:
         ledger: The site's; None: nothing counts.
         early: Number of looks before a charge.
+        looks: Number of all looks.
+        taken: The places that were looked at one by one, in order.
     """
 
     def __init__(self, units: Sequence[UnitExamples], ledger: Ledger | None = None) -> None:
         self._units, self.ledger = units, ledger
-        self.early = 0
+        self.early = self.looks = 0
+        self.taken: list[int] = []
 
     def _look(self) -> None:
+        self.looks += 1
         if self.ledger is not None and self.ledger.head.seq % 2 == 0:
             self.early += 1
 
@@ -44,4 +48,6 @@ class WatchedUnits(Sequence[UnitExamples]):
 
     def __getitem__(self, place: int | slice) -> UnitExamples | Sequence[UnitExamples]:
         self._look()
+        if not isinstance(place, slice):
+            self.taken.append(int(place))
         return self._units[place]

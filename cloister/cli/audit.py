@@ -142,11 +142,10 @@ def _conform(study: Recipe, as_json: bool) -> None:
     site = audited_site(study, PERSONS, EACH)
     evaluated = shared_evaluation_checks if site.plan.sharing else evaluation_checks
     plain = site.with_training_alone()
-    names = tuple(f"site {number}" for number in range(1, study.data.sites + 1))
     checks = [
         unit_check(site),
         *conformance(site.workspace, site.units, plain.plan, study.training),
-        *site_noise(study, plain, names),
+        *site_noise(study, plain, study.data.site_names),
         *(() if site.plan.sharing else answer_checks(study, plain)),
         *(banded_checks(study, site) if site.plan.bands else ()),
         *(evaluated(study, site) if site.plan.evaluations else ()),
@@ -163,7 +162,7 @@ def _conform_votes(path: Path, as_json: bool) -> None:
 
     study = read_vote_study(path)
     site = audited_site(study.recipe, PERSONS, EACH)
-    names = tuple(f"site {number}" for number in range(1, study.recipe.data.sites + 1))
+    names = study.recipe.data.site_names
     plan = study.plans(names)[names[0]]
     voted = shared_vote_checks if plan.sharing else vote_checks
     _report([unit_check(site), *voted(study.recipe, site, plan)], plan, as_json)

@@ -6,16 +6,13 @@ written below the current folder, and nothing would arrive where the user meant.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import click
 from typer.models import TyperPath
 
 from cloister.bounds import shortened
-
-# A scheme as RFC 3986 (section 3.1) writes it, of more letters than a drive of Windows has.
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+from cloister.names import is_url
 
 
 class LocalPath(TyperPath):
@@ -44,10 +41,12 @@ class LocalPath(TyperPath):
         Raises:
             click.BadParameter: It is a URL.
         """
-        if isinstance(value, str) and _URL.match(value):
+        if isinstance(value, str) and is_url(value):
             self.fail(
-                f"{shortened(value)} is a URL; a file or folder of this machine is needed. To keep "
-                "a finished model at a URL: cloister model promote RUN --as NAME --registry URL",
+                f"{shortened(value)} is a URL; a file or folder of this machine is needed. A run "
+                "that was copied to a URL (cloister simulate --out URL) is brought here by: "
+                "cloister fetch URL FOLDER. To keep a finished model at a URL: cloister model "
+                "promote RUN --as NAME --registry URL",
                 param,
                 ctx,
             )

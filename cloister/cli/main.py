@@ -22,6 +22,7 @@ from cloister.cli import (
     epsilon,
     evaluate,
     export,
+    fetch,
     index,
     ledger,
     member,
@@ -58,6 +59,7 @@ app = typer.Typer(
 )
 app.command("new")(new.new)
 app.command("simulate")(simulate.simulate)
+app.command("fetch")(fetch.fetch)
 app.command("tune")(tune.tune)
 app.command("compare")(compare.compare)
 app.command("track")(track.track)

@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cloister.cli.run_at_url import RunAtUrl, again, place_of
+from cloister.cli.simulate_refusals import (
+    refuse_beside_resume,
+    refuse_for_several,
+    resumed_recipe,
+)
 from cloister.cli.sweep import sweep as run_sweep
 from cloister.data.config import FEWEST_FOLDS, MOST_FOLDS
 from cloister.errors import BadFileError, CloisterError, RefusedError, UsageError
@@ -42,6 +48,8 @@ Examples:
     cloister simulate study.toml --engine ray --ray-address 10.0.0.5:6379
 
     cloister simulate --resume --out runs/bank
+
+    cloister simulate study.toml --out s3://bucket/clinics
 
     cloister simulate next.toml --from runs/bank --set data.old_test=test.jsonl --out runs/next
 
@@ -91,7 +99,21 @@ def simulate(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder. Absent: runs/NAME-TIME.")
+        str | None,
+        typer.Option(
+            metavar="FOLDER|URL",
+            help="The run's folder, or an fsspec URL to which it is copied after each round and "
+            "at the end. Absent: runs/NAME-TIME.",
+        ),
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With a URL as --out: the folder on a local disk of this machine in which the run "
+            "works, and from which alone it is resumed. Absent: cloister/runs/NAME-HASH in the "
+            "user's cache, by the URL.",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the unfinished run in --out.")
@@ -143,7 +165,8 @@ def simulate(
         bool,
         typer.Option(
             "--dry-run",
-            help="Check plan, base, data and gradients; stop before the first round.",
+            help="Check plan, base, data and gradients; stop before the first round. With "
+            "--engine ray also whether its address answers; no Ray is started or joined.",
         ),
     ] = False,
     is_verbose: Annotated[
@@ -154,35 +177,26 @@ def simulate(
     ] = False,
 ) -> None:
     """Run a federated study on this machine."""
-    from cloister.recipe import read_recipe, read_run_recipe, warnings
-    from cloister.simulation.ray_nodes import check_ray_address
+    from cloister.recipe import read_recipe, warnings
+    from cloister.simulation.ray_nodes import check_ray_address, checked_ray
 
     check_ray_address("--ray-address", ray_address, engine.value)
 
+    several = bool(sweeps) or seeds is not None or folds is not None
+    place = place_of(out, work, several)
     if folds is not None:
         from cloister.simulation.folds import check_folds
 
         check_folds(folds, seeds, sweeps or [])
-    if former is not None and (resume or twin or sweeps or seeds is not None or folds is not None):
+    if former is not None and (resume or twin or several):
         raise UsageError(
             "--from: given with --resume, --twin, --sweep, --seeds or --folds; it begins one run "
             "with privacy or without: leave the others out (a run that began so is resumed with "
             "--resume --out alone)"
         )
-    if sweeps or seeds is not None or folds is not None:
-        if workers is not None:
-            raise UsageError(
-                "--workers: given with --sweep, --seeds or --folds, each of whose runs decides by "
-                "itself; leave it out (OMP_NUM_THREADS bounds all of them)"
-            )
-        if resume or is_dry or twin:
-            raise UsageError(
-                f"--{'resume' if resume else 'dry-run' if is_dry else 'twin'} given with --sweep, "
-                "--seeds or --folds; it is for one run. The same command again continues an "
-                "unfinished sweep; the twin of a sweep is --sweep privacy.enabled=true,false, "
-                "whose runs without privacy have rows of their own in the comparison (--twin would "
-                "add one to each run, equal for every ε)"
-            )
+    if several:
+        single = "resume" if resume else "dry-run" if is_dry else "twin" if twin else None
+        refuse_for_several(workers, single)
         run_sweep(
             recipe,
             assignments or [],
@@ -190,25 +204,18 @@ def simulate(
             seeds or 1,
             engine=engine.value,
             ray_address=ray_address,
-            out=out,
+            out=None if out is None else Path(out),
             folds=folds,
             is_verbose=is_verbose,
             as_json=as_json,
         )
         return
-    if resume and is_dry:
-        raise UsageError(
-            "--dry-run: given with --resume; it checks a study before it begins: leave --resume out"
-        )
-    if resume and (out is None or recipe is not None or assignments):
-        raise UsageError(
-            "--resume: give the run's folder as --out, and nothing else; its own recipe.toml is "
-            "used"
-        )
-    if resume and out is not None:
-        if not (out / "recipe.toml").is_file():
-            raise UsageError(f"--resume: {out} is not a run's folder: it has no recipe.toml")
-        study = read_run_recipe(out / "recipe.toml")
+    at_url: RunAtUrl | None = None
+    if resume:
+        if out is None or recipe is not None or assignments or is_dry:
+            refuse_beside_resume(is_dry=is_dry)
+        at_url = None if place is None else RunAtUrl.reopen(place)
+        study = resumed_recipe(out, Path(out) if place is None else place.folder)
     else:
         study = read_recipe(recipe, assignments or [])
     began = None
@@ -232,10 +239,18 @@ def simulate(
         display = Display(study, is_verbose=is_verbose)
         for note in warnings(study):
             display.warn(note)
+        if engine is EngineName.RAY:
+            display.note(checked_ray(ray_address))
         _dry_run(study, display, as_json, began, workers if engine is EngineName.LOCAL else 1)
         return
-    folder = out or Path("runs") / f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    run = RunDirectory.reopen(folder) if resume else RunDirectory.create(folder, study)
+    name = f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path("runs") / name if out is None else Path(out)
+    if place is not None:
+        folder = place.folder
+        at_url = at_url or RunAtUrl.create(place, study)
+        run = at_url.run
+    else:
+        run = RunDirectory.reopen(folder) if resume else RunDirectory.create(folder, study)
     if began is not None:
         from cloister.simulation.ledgers import go_on
 
@@ -246,6 +261,8 @@ def simulate(
     for note in warnings(study):
         display.warn(note)
 
+    if at_url is not None:
+        at_url.begin(display)
     from cloister.api.simulating import (
         run_study,
     )  # loads torch; all refusals above are faster without it
@@ -254,7 +271,7 @@ def simulate(
     events = Events(
         display.on_stage,
         display.on_step,
-        display.on_round,
+        display.on_round if at_url is None else at_url.on_round(display.on_round),
         display.note,
         display.warn,
         on_base=display.note,
@@ -265,17 +282,21 @@ def simulate(
             result = run_study(study, run, engine.value, with_twin, events, workers, ray_address)
     except (UsageError, BadFileError, RefusedError) as error:
         if resume:
-            error.add_note(_after_resume(folder, display.closed_rounds))
+            error.add_note(_after_resume(folder, again(place, folder, work), display.closed_rounds))
         raise
     except KeyboardInterrupt:
         raise CloisterError(
             f"interrupted in round {display.closed_rounds + 1}; {display.closed_rounds} rounds "
-            f"are saved in {run.path}; continue with: cloister simulate --resume --out {folder}"
-            f"{' --twin' if with_twin else ''}"
+            f"are saved in {run.path}; continue with: cloister simulate --resume "
+            f"{again(place, folder, work)}{' --twin' if with_twin else ''}"
         ) from None
     display.summary(result.finished)
+    failed = None if at_url is None else at_url.finish(display)
     if as_json:
-        typer.echo(json.dumps(result.to_json()))
+        facts = {} if at_url is None else at_url.facts(failed)
+        typer.echo(json.dumps({**result.to_json(), **facts}))
+    if failed is not None:
+        raise failed
 
 
 def went_on(study: Recipe, began: FormerRun) -> list[str]:
@@ -326,7 +347,7 @@ def _dry_run(
     typer.echo("The study can run. Nothing was trained, charged or kept.")
 
 
-def _after_resume(folder: Path, closed_rounds: int) -> str:
+def _after_resume(folder: Path, options: str, closed_rounds: int) -> str:
     """Returns the remedy for a run that cannot be resumed with its recipe."""
     recipe = f"a resumed run keeps its own recipe, {folder / 'recipe.toml'}; "
     if closed_rounds:
@@ -335,8 +356,8 @@ def _after_resume(folder: Path, closed_rounds: int) -> str:
             f"{closed_rounds} closed rounds stay charged in {folder / 'ledgers'}"
         )
     return recipe + (
-        "if that recipe is wrong, correct yours and run `cloister simulate RECIPE --out "
-        f"{folder}` without --resume: if nothing was charged yet, the folder is used again"
+        "if that recipe is wrong, correct yours and run `cloister simulate RECIPE "
+        f"{options}` without --resume: if nothing was charged yet, the folder is used again"
     )
 
 

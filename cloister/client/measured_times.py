@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from cloister.client.admission import Admitted
 from cloister.client.banding import NO_MARKS, Banding
+from cloister.client.lone_times import scoring_seconds, voting_seconds
 from cloister.client.personal import PersonalAdapter
 from cloister.data.records import (
     ChatRecord,
@@ -38,25 +38,19 @@ from cloister.models.state import write_adapter
 from cloister.privacy.correlated_noise import BandedStep, RecentNoise
 from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.plan import Plan
-from cloister.protocol.candidates import CandidateText
 from cloister.tasks.bare_text import score_ends
 from cloister.tasks.cut import MOST_ITEMS
 from cloister.tasks.largest import largest_records
 from cloister.tasks.recommendation import Recommendation
 from cloister.tasks.task import Example
-from cloister.training.held_out_sum import held_out_sum
 from cloister.training.local import local_update
 from cloister.training.memory import OptimizerMemory
-from cloister.training.numerics import pinned
 from cloister.training.shared import shared_gradient
-from cloister.training.vote_sum import Ballot, ballot_of, unit_votes
 from cloister.training.workspace import Workspace
 
 # Standard deviations of a batch's size that a period allows for: by the Poisson law 2·10⁻⁶ of
 # batches of 64 lie above, and 1.2·10⁻⁵ of batches of 8.
 SPREAD = 5.0
-# Records that are scored to measure how long one takes alone.
-SCORED = 8
 # Units of the warm-up step; a few of them are drawn.
 WARM = 16
 # Seconds of a round besides its steps: two synced writes of the ledger, the accountant's ε, the
@@ -72,10 +66,12 @@ class Times:
         step: One local step on the expected batch, every record of greatest length.
         encoding: Encoding one record of the largest size that is read (`tasks.cut`): the slowest of
             several kinds.
-        scoring: Scoring one record of greatest length alone, as private evaluations do; 0 where the
-            plan has none.
-        voting: Finding the vote of one record of greatest length; 0 where the plan has no votes.
-        candidate: Computing the vector of one candidate text; 0 where the plan has no votes.
+        scoring: Scoring one record of greatest length alone, as private evaluations do, or failing
+            to, whichever takes longer; 0 where the plan has none.
+        voting: Finding the vote of one record of greatest length, or failing to; 0 where the plan
+            has no votes.
+        candidate: Computing the vector of one candidate text, or failing to; 0 where the plan has
+            no votes.
     """
 
     step: float
@@ -158,7 +154,8 @@ def _measured_apart(admitted: Admitted, length: int) -> Times:
         )
         write_adapter(workspace.network, workspace.start)
         if plan.votes is not None:
-            voting, candidate = _voting_seconds(admitted, longest, plan.votes)
+            text = _repeated("text", workspace.task.max_length)
+            voting, candidate = voting_seconds(workspace, longest, plan.votes, text)
             return Times(0.0, encoding, voting=voting, candidate=candidate)
         workspace.train_names(frozenset(workspace.start))
         _step_seconds(
@@ -167,7 +164,7 @@ def _measured_apart(admitted: Admitted, length: int) -> Times:
         return Times(
             _step_seconds(admitted, longest, plan.public_records),
             encoding,
-            _scoring_seconds(admitted, longest) if plan.evaluations is not None else 0.0,
+            scoring_seconds(workspace, longest) if plan.evaluations is not None else 0.0,
         )
     except PreflightError:
         raise
@@ -223,42 +220,6 @@ def _step_seconds(admitted: Admitted, longest: list[Example], count: int) -> flo
             with tempfile.TemporaryDirectory() as folder:
                 PersonalAdapter(Path(folder) / "tried", site.study).save(1, memory.state)
     return time.perf_counter() - started
-
-
-def _scoring_seconds(admitted: Admitted, longest: list[Example]) -> float:
-    """Seconds to score one record alone; a first one also loads kernels, and does not count."""
-    workspace = admitted.workspace
-    units = [(one,) for one in itertools.islice(itertools.cycle(longest), SCORED)]
-    held_out_sum(workspace.network, workspace.task, units[:1], workspace.task.max_length)
-    started = time.perf_counter()
-    held_out_sum(workspace.network, workspace.task, units, workspace.task.max_length)
-    return (time.perf_counter() - started) / SCORED
-
-
-def _voting_seconds(
-    admitted: Admitted, longest: list[Example], candidates: int
-) -> tuple[float, float]:
-    """Seconds to find one record's vote among so many candidates, and to compute one candidate's
-    vector; first ones also load kernels, and do not count."""
-    workspace = admitted.workspace
-    network, task = workspace.network, workspace.task
-    text = _repeated("text", task.max_length)
-    few = [CandidateText(text, task.labels[0])] * SCORED
-    units = [(one,) for one in itertools.islice(itertools.cycle(longest), SCORED)]
-    with torch.no_grad(), network.apart(keeping=False), pinned():
-        ballot_of(network, task, few[:1])
-        started = time.perf_counter()
-        known = ballot_of(network, task, few)
-        candidate = (time.perf_counter() - started) / SCORED
-        width = len(next(iter(known.by_label.values()))[1][0]) if known.by_label else 1
-        wide = np.full((candidates, width), 1 / math.sqrt(width))
-        places = np.arange(candidates)
-        ballot = Ballot(candidates, dict.fromkeys(range(len(task.labels)), (places, wide)))
-        unit_votes(network, task, ballot, units[0])
-        started = time.perf_counter()
-        for unit in units:
-            unit_votes(network, task, ballot, unit)
-        return (time.perf_counter() - started) / SCORED, candidate
 
 
 def _any_banded(admitted: Admitted, count: int) -> BandedStep | None:

@@ -131,7 +131,8 @@ def _key(admitted: Admitted, recipe: Recipe) -> str:
         **({"processes": workspace.team.processes} if workspace.team is not None else {}),
         "shapes": admitted.shapes.to_json() if admitted.shapes else None,
         "plan": [plan.public_records, plan.expected_batch_size, plan.max_records, plan.unit],
-        **({"evaluates": True} if plan.evaluations is not None else {}),
-        **({"votes": plan.votes} if plan.votes is not None else {}),
+        # Of a record alone, the time is that of one that fails.
+        **({"evaluates": "failing"} if plan.evaluations is not None else {}),
+        **({"votes": [plan.votes, "failing"]} if plan.votes is not None else {}),
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()

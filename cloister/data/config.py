@@ -31,6 +31,7 @@ from cloister.data.held_out import LARGEST_SHARE, check_share
 from cloister.data.records import RecordKind
 from cloister.errors import UsageError
 from cloister.fields import LATER, called, check_bounds
+from cloister.names import site_names
 
 SYNTHETIC = "synthetic:hospitals"
 # The built-in generators, by kind of record.
@@ -178,6 +179,17 @@ class DataConfig:
     def second(self) -> str:
         """Returns the column of a pair's second text."""
         return self.text_b or SECOND
+
+    @property
+    def site_names(self) -> tuple[str, ...]:
+        """Returns the simulated sites' names, in order, before any record is read.
+
+        With `partition = "column"` only the records name the sites: their places stand for them.
+        """
+        if self.partition == "column":
+            places = range(1, self.sites + 1)
+            return tuple(f"site {place} of {self.sites} by name" for place in places)
+        return tuple(site_names(self.sites))
 
     @property
     def test_source(self) -> str | None:

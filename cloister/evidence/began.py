@@ -13,6 +13,7 @@ from cloister.files import open_file
 from cloister.json_text import read_json
 from cloister.ledger.chain import Head
 from cloister.ledger.stated import Basis, Stated
+from cloister.privacy import adversaries
 
 # Path of the statement in a run's folder.
 BEGAN = Path("start", "began.json")
@@ -29,16 +30,29 @@ class FormerSite:
         head: The last entry of the ledger.
         key: The ledger's public key in hex, which shows whether a site has another ledger; None:
             not known.
+        alone: The same ε against all other sites together; None: the promise holds against them
+            too, or, where noise was shared, it is not known, as in a file of an earlier version.
     """
 
     promise: Stated
     head: Head
     key: str | None = None
+    alone: Stated | None = None
+
+    @property
+    def against_all(self) -> Stated:
+        """Returns the promise against all other sites together; ε = ∞ where it is not known."""
+        if self.alone is not None:
+            return self.alone
+        if adversaries.most_colluding(self.promise.adversaries) is None:
+            return self.promise
+        return replace(self.promise, epsilon=math.inf, adversaries=adversaries.ALL_OTHERS)
 
     def to_json(self) -> dict[str, Any]:
         """Returns JSON values; ∞ is null."""
         key = {} if self.key is None else {"key": self.key}
-        return {"promise": self.promise.to_json(), "head": asdict(self.head), **key}
+        alone = {} if self.alone is None else {"alone": self.alone.to_json()}
+        return {"promise": self.promise.to_json(), "head": asdict(self.head), **key, **alone}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +112,7 @@ class Began:
                     promise=Stated.from_json(one["promise"]),
                     head=Head(seq=int(one["head"]["seq"]), hash=str(one["head"]["hash"])),
                     key=None if one.get("key") is None else str(one["key"]),
+                    alone=None if one.get("alone") is None else Stated.from_json(one["alone"]),
                 )
                 for site, one in dict(document["sites"]).items()
             },
@@ -117,9 +132,15 @@ def in_one_ledger(former: FormerSite, promise: Stated, key: str | None) -> bool:
 
 
 def added(former: Stated, promise: Stated) -> Stated:
-    """Returns the promise of two ledgers together (Dwork & Roth 2014, theorem 3.16)."""
+    """Returns the promise of two ledgers together (Dwork & Roth 2014, theorem 3.16).
+
+    It holds against those against whom both hold.
+    """
     return replace(
-        promise, epsilon=former.epsilon + promise.epsilon, delta=former.delta + promise.delta
+        promise,
+        epsilon=former.epsilon + promise.epsilon,
+        delta=former.delta + promise.delta,
+        adversaries=adversaries.weaker(former.adversaries, promise.adversaries),
     )
 
 
@@ -141,7 +162,12 @@ def with_earlier(
         return site
     if in_one_ledger(earlier, site.promise, site.key):
         return site
-    return replace(site, promise=added(earlier.promise, site.promise))
+    promise = added(earlier.promise, site.promise)
+    alone = replace(
+        added(earlier.against_all, site.against_all), adversaries=adversaries.ALL_OTHERS
+    )
+    is_shared = adversaries.most_colluding(promise.adversaries) is not None
+    return replace(site, promise=promise, alone=alone if is_shared else None)
 
 
 def read_began(folder: Path) -> Began | None:

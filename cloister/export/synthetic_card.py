@@ -41,7 +41,11 @@ def _what(facts: SyntheticFacts) -> str:
 
 
 def promise_words(facts: SyntheticFacts) -> str:
-    """Returns the promise in one sentence, with everything that an ε needs."""
+    """Returns the promise in a sentence or two, without the last full stop, with everything that
+    an ε needs.
+
+    If the sites shared the noise, it has both ε: the promised one, and that against all others.
+    """
     unknown = sorted(site for site, one in facts.promises.items() if one is None)
     if facts.voted and unknown:
         return (
@@ -55,17 +59,18 @@ def promise_words(facts: SyntheticFacts) -> str:
             "ε = ∞: the model was trained without privacy at a site, or a site's certificate is "
             "missing, so nothing is promised about any record"
         )
-    return f"at each site at most {facts.largest}"
+    alone = facts.largest_alone
+    if alone is None:
+        return f"at each site at most {facts.largest}"
+    return (
+        f"at each site at most {facts.largest}. The sites shared the noise. If all others work "
+        f"together: at most {alone}"
+    )
 
 
 def _privacy(facts: SyntheticFacts) -> str:
     lines = ["## Privacy\n", f"Promised: {promise_words(facts)}.\n"]
-    rows = [f"| {site} | {_cell(one)} |" for site, one in sorted(facts.promises.items())]
-    if rows:
-        lines += ["| site | promise |", "|---|---|", *rows, ""]
-    if facts.alone:
-        most = max(facts.alone.values(), key=lambda one: one.epsilon)
-        lines.append(f"The sites shared the noise. If all others work together: at most {most}.\n")
+    lines += _by_site(facts)
     if facts.voted:
         rounds = [f"{site} in {number}" for site, number in sorted(facts.voted.items())]
         lines += [
@@ -86,6 +91,25 @@ def _privacy(facts: SyntheticFacts) -> str:
         "checked by the keys that they name; whose keys these are was not.\n",
     ]
     return "\n".join(lines)
+
+
+def _by_site(facts: SyntheticFacts) -> list[str]:
+    """Returns the table of the sites' promises; empty if no site is known."""
+    if not facts.promises:
+        return []
+    sites = sorted(facts.promises.items())
+    if not facts.alone:
+        rows = [f"| {site} | {_cell(one)} |" for site, one in sites]
+        return ["| site | promise |", "|---|---|", *rows, ""]
+    return [
+        "| site | promise | against all other sites together |",
+        "|---|---|---|",
+        *(
+            f"| {site} | {_cell(one)} | {_cell(facts.alone.get(site, one))} |"
+            for site, one in sites
+        ),
+        "",
+    ]
 
 
 def _cell(one: Stated | None) -> str:

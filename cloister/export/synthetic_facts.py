@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cloister.errors import BadFileError, RefusedError
 from cloister.files import bad_file, open_file, write_whole
 from cloister.json_text import read_json
 from cloister.ledger.stated import Stated
+from cloister.privacy import adversaries
 
 VERSION = 1
 # A promise takes about 300 bytes; this is more than a thousand sites have.
@@ -48,7 +50,7 @@ class SyntheticFacts:
             model that was trained wrote them. The base is then the generator's, or empty, there is
             no adapter, and `public` is the file of the first candidates.
         alone: What each of these sites was promised against all other sites together, where they
-            shared the noise of the votes; else empty.
+            shared the noise; else empty.
     """
 
     file: str
@@ -84,11 +86,22 @@ class SyntheticFacts:
         return replace(
             largest,
             delta=max(one.delta for one in known),
-            adversaries=tuple(
-                name
-                for name in largest.adversaries
-                if all(name in one.adversaries for one in known)
-            ),
+            adversaries=reduce(adversaries.weaker, [one.adversaries for one in known]),
+        )
+
+    @property
+    def largest_alone(self) -> Stated | None:
+        """Returns what holds at every site against all other sites together, as `largest` does.
+
+        None: no noise was shared, so `largest` holds against them too; or a promise is not known.
+        """
+        if not self.alone or self.largest is None:
+            return None
+        found = [self.alone.get(site, one) for site, one in self.promises.items()]
+        known = [one for one in found if one is not None]
+        largest = max(known, key=lambda one: (one.epsilon, one.delta))
+        return replace(
+            largest, delta=max(one.delta for one in known), adversaries=adversaries.ALL_OTHERS
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -55,6 +55,11 @@ from cloister.privacy.accounting import (
 )
 from cloister.privacy.events import GaussianEvent
 
+# Why a study cannot run in which this rule refuses every site's first round.
+NO_ROUND_FITS = (
+    "no site's budget covers one round of this study: raise the sites' budgets (in a simulation "
+    "privacy.site_budgets), or plan rounds that cost less (more noise, smaller batches)"
+)
 # A sum of n rounded divergences is at most this factor times n below the exact one (float64).
 ROUNDING_UP = 1 + 2**-50
 

@@ -27,7 +27,7 @@ from cloister.owner_only import FILE, private_folder, tighten
 APPLICATION_ID = 0x434C4F49  # "CLOI"
 VERSION = 1
 
-_SCHEMA = [
+SCHEMA = [
     "CREATE TABLE entries"
     " (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, signature BLOB NOT NULL) STRICT",
     "CREATE TABLE payloads"
@@ -71,7 +71,7 @@ class LedgerFile:
             connection = self._connect(_READ_WRITE | apsw.SQLITE_OPEN_CREATE)
             try:
                 connection.execute("BEGIN IMMEDIATE")
-                connection.execute(";".join(_SCHEMA))
+                connection.execute(";".join(SCHEMA))
                 connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version={VERSION}")
                 _insert(connection, first, 0)
@@ -227,7 +227,7 @@ class LedgerFile:
                 connection.close()
                 raise LedgerError(f"{self.path}: not a ledger of this version of cloister")
             schema = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_schema")]
-            if schema != _SCHEMA:  # a trigger could drop what is inserted
+            if schema != SCHEMA:  # a trigger could drop what is inserted
                 connection.close()
                 raise LedgerError(f"{self.path}: damaged (its tables are not a ledger's)")
         return connection

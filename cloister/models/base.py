@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,17 @@ def check_base(folder: Path, expected: str | None) -> str:
             "get the right weights, or correct the recipe if it is wrong"
         )
     return found
+
+
+def with_base_sha256(model: ModelConfig) -> ModelConfig:
+    """Returns a study's base with its hash: sites accept a base by it, before they look for it.
+
+    Raises:
+        ModelFileError: The base cannot be found, or is damaged.
+    """
+    if model.sha256 is not None:
+        return model
+    return replace(model, sha256=check_base(find_base(model.base), None))
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -44,6 +44,24 @@ def names(plans: Iterable[Plan]) -> list[str]:
     return [f"{Adversary.COORDINATOR}-with-{most}-{Adversary.OTHER_SITES}", Adversary.PUBLIC.value]
 
 
+def most_colluding(named: Sequence[str]) -> int | None:
+    """Returns c of the names that a certificate has for adversaries; None: all other sites."""
+    return next((int(found[1]) for name in named if (found := _SOME.fullmatch(name))), None)
+
+
+def weaker(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the adversaries against whom both of two promises hold, by their names.
+
+    A coalition of fewer sites sees less, so a promise against more sites holds against it too.
+    """
+    in_first, in_second = most_colluding(first), most_colluding(second)
+    if in_first == in_second:
+        return tuple(name for name in second if name in first)
+    if in_second is None or (in_first is not None and in_first < in_second):
+        return first
+    return second
+
+
 def is_name(given: object) -> bool:
     """Whether this is an adversary's name in a certificate."""
     known = (*ALL_OTHERS, *(adversary.value for adversary in Adversary))
@@ -59,14 +77,14 @@ def words_of(named: Sequence[str]) -> str:
     """Turns the names that a certificate has for adversaries into words that follow "against"."""
     if tuple(named) == ALL_OTHERS:
         return "the coordinator with all other sites"
-    some = [int(found[1]) for name in named if (found := _SOME.fullmatch(name))]
-    if not some:
+    most = most_colluding(named)
+    if most is None:
         return "the coordinator, the other sites and the public"
-    if some[0] == 0:
+    if most == 0:
         return (
             "the coordinator and the public, but no other site, which knows its part of the noise"
         )
-    return f"the public and the coordinator, with at most {some[0]} of the other sites"
+    return f"the public and the coordinator, with at most {most} of the other sites"
 
 
 def alone(charged: Charged) -> list[GaussianEvent] | None:

@@ -9,6 +9,8 @@ from cloister.data.guess import Guess
 from cloister.data.records import POOLED
 from cloister.data.roles import OWN
 from cloister.data.synthetic_answers import HIGHEST
+from cloister.recipe.defaults import TASK_DEFAULTS
+from cloister.recipe.head_defaults import HEADS
 from cloister.recipe.usual_scales import usual_scale
 from cloister.tasks.config import TaskKind
 from cloister.tasks.registry import BUILT_IN, usual_task
@@ -219,14 +221,27 @@ def declared(found: Guess | None) -> int:
     return average // digit * digit
 
 
-def _training(task: str, found: Guess | None) -> str:
+def _training(task: TaskKind, found: Guess | None) -> str:
     batch = max(1, min(BATCH, declared(found) // RATE))
-    rate = 24.0 if task == "token-classification" else 1.0
+    rate = (
+        """\
+# learning_rate is left out, as max_grad_norm below: both get what was found for this task, and
+# those of a head alone (lora.train = "none") follow from its noise. State both, or none
+"""
+        if _has_rule(task)
+        else """\
+learning_rate = 1.0      # clipping bounds every step, so private training stands large rates
+"""
+    )
     return f"""\
 [training]
 expected_batch_size = {batch}    # over public_records: the sample rate. Larger averages more noise
-learning_rate = {rate}      # clipping bounds every step, so private training stands large rates
-"""
+{rate}"""
+
+
+def _has_rule(task: TaskKind) -> bool:
+    """Returns whether a recipe that states neither a rate nor a clip bound gets both by a rule."""
+    return task in HEADS or task in TASK_DEFAULTS
 
 
 def _privacy(task: TaskKind, found: Guess | None) -> str:
@@ -239,12 +254,17 @@ def _privacy(task: TaskKind, found: Guess | None) -> str:
     if found is not None and not has_persons and found.most_rows > 1:
         unit += f"\nmax_rows_per_record = {found.most_rows}  # a record and its copies; ε stays"
     clip = 8.0 if BUILT_IN[task].records in POOLED else 1.0
+    bound = (
+        "# max_grad_norm clips each gradient; noise grows with it. It is left out, see above"
+        if _has_rule(task)
+        else f"max_grad_norm = {clip}      # clips each gradient; noise grows with it"
+    )
     return f"""\
 [privacy]
 epsilon = 8.0            # of each site, over all rounds; smaller is more private
 delta = 1e-5             # below 1/(10 · public_records)
 {unit}
-max_grad_norm = {clip}      # clips each gradient; noise grows with it
+{bound}
 """
 
 

@@ -171,6 +171,7 @@ def _read(
     if is_begun:
         tables = _begun(tables)
     notes = _take_moved(tables, problems)
+    stated = tables
     if not is_whole:
         tables = with_task_defaults(tables)
     sections = read_sections(tables, problems, is_whole=is_whole, imports=imports)
@@ -181,7 +182,7 @@ def _read(
         sections["votes"] = votes
     recipe = Recipe(**sections, format=written, notes=notes)
     if imports and not is_whole and recipe.votes is None:  # a user's own, not a run's of any format
-        recipe = with_head_defaults(recipe, tables)
+        recipe = with_head_defaults(recipe, stated)
     return _validated(recipe, is_begun=not imports)
 
 

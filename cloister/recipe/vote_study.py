@@ -180,7 +180,7 @@ def read_vote_study(path: Path, declared: tuple[int, ...] = ()) -> VoteStudy:
     )
     study = VoteStudy(recipe)
     # The plans of as many sites as declared, so that what cannot be is refused at once.
-    study.plans(tuple(f"site {number}" for number in range(1, study.recipe.data.sites + 1)))
+    study.plans(study.recipe.data.site_names)
     return study
 
 

@@ -48,12 +48,25 @@ def open_store(place: str) -> Store:
         if folder.is_file():
             raise BadFileError(f"--registry {place}: is a file, not a folder; give a folder")
         return FolderStore(folder)
+    return open_url(place, f"--registry {place}")
+
+
+def open_url(url: str, shown: str) -> RemoteStore:
+    """Opens a URL by fsspec; nothing is read or created.
+
+    Args:
+        url: It, perhaps with a password.
+        shown: What a message says about it.
+
+    Raises:
+        UsageError: fsspec does not know this kind of URL, or a package for it is missing.
+    """
     import fsspec
 
     try:
-        files, root = fsspec.core.url_to_fs(place)
+        files, root = fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as error:
-        raise UsageError(f"--registry {place}: fsspec does not open it ({error})") from error
+        raise UsageError(f"{shown}: fsspec does not open it ({error})") from error
     return RemoteStore(files, root.rstrip("/"))
 
 

@@ -12,6 +12,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.canonical import json_number
 from cloister.data.records import ItemsRecord, LabelsRecord, Record, TextRecord
 from cloister.errors import BudgetError
+from cloister.ledger.budget import NO_ROUND_FITS
 from cloister.ledger.chain import Head
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
@@ -201,10 +202,7 @@ class Coordinator:
             BudgetError: No round could be afforded.
         """
         if state.round == 0:
-            raise BudgetError(
-                "no round was closed, because no site's budget covers one: raise the sites' "
-                "budgets, or plan less noise cost per round (more noise, smaller batches)"
-            )
+            raise BudgetError(NO_ROUND_FITS)
         best = self.delivered(state)
         if self.delivery.averaging is not None:  # a later study may begin with it (--from)
             self.run.save_best(best)

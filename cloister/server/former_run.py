@@ -115,16 +115,23 @@ def _sites(run: RunDirectory) -> dict[str, FormerSite | None]:
         with open_file(path) as file:
             certificate = entry_of(read_json(file.read(MOST_BYTES + 1), most_bytes=MOST_BYTES))
         fields = read_json(certificate.body, most_bytes=MOST_STATED)
+        alone = fields["promise_alone"]
         found[path.name.removesuffix(".certificate.json")] = FormerSite(
             promise=Stated.from_json(fields["promise"]),
             head=Head(**fields["ledger"]),
             key=str(fields["key"]),
+            alone=None if alone is None else Stated.from_json(alone),
         )
     heads = run.heads()
     for site, path in run.ledgers().items():
         anchors = [heads[site]] if site in heads else []
         verdict = verify(LedgerFile(path).entries(), str(path), anchors=anchors)
-        found[site] = FormerSite(promise=verdict.promise, head=verdict.head, key=verdict.public_key)
+        found[site] = FormerSite(
+            promise=verdict.promise,
+            head=verdict.head,
+            key=verdict.public_key,
+            alone=verdict.promise_alone,
+        )
     before = read_began(run.path)
     earlier = {} if before is None else before.sites
     return {

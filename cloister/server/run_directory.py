@@ -19,6 +19,8 @@ certificates/      the sites' certificates: of a deployment SITE.certificate.jso
 data/              records of a study whose data were in memory, for resuming; readable by the owner
                    only
 .begun             marks a folder that a run made
+.url.json          the URL to which the folder is copied (`server.run_copy`)
+copy.json          marks a copy that was fetched from a URL: it is read, and never continued
 tensorboard/       if the recipe asks for it
 trackers.json      what a tracker was told of the run (`cloister track`)
 *.png              plots

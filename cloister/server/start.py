@@ -20,6 +20,7 @@ from cloister.files import bad_file, write_whole
 from cloister.recipe import Recipe
 from cloister.recipe.continued import continued
 from cloister.server.former_run import FormerRun, read_former
+from cloister.server.run_copy import refuse_copy
 from cloister.server.run_directory import RunDirectory
 from cloister.training.workspace import Workspace
 
@@ -31,7 +32,9 @@ def begin_with(recipe: Recipe, path: Path) -> tuple[Recipe, FormerRun]:
         UsageError: The folder is not that of a finished run.
         BadFileError: A file in it is missing or damaged.
         RecipeError: Its adapter does not fit this study.
+        RefusedError: It is a copy, whose ledgers may lack charges.
     """
+    refuse_copy(path)
     former = read_former(path)
     return continued(recipe, former.former), former
 

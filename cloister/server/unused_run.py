@@ -16,12 +16,22 @@ from pathlib import Path
 from cloister.errors import BadFileError, LedgerError, UsageError
 from cloister.evidence.began import read_began
 from cloister.ledger.storage import LedgerFile
+from cloister.server.run_copy import URL_MARK
 
 # What a run writes before its first round is charged. Anything else belongs to the user or to a
 # round. `MARK` is written when a run's folder is made; a recipe alone may be the user's.
 MARK = ".begun"
 EARLY = frozenset(
-    {MARK, "recipe.toml", "proof.json", "untrained.json", "ledgers", "start", "tensorboard"}
+    {
+        MARK,
+        URL_MARK,
+        "recipe.toml",
+        "proof.json",
+        "untrained.json",
+        "ledgers",
+        "start",
+        "tensorboard",
+    }
 )
 # Files beside a simulated site's ledger at that time: its key, its head, its lock, a journal.
 BESIDE_LEDGER = (".ledger", ".key", ".head", ".lock", "-journal")

@@ -16,6 +16,7 @@ from cloister.ledger.ledger import key_file, now
 from cloister.ledger.signing import load_key
 from cloister.ledger.storage import LedgerFile
 from cloister.privacy.release_kind import ReleaseKind
+from cloister.server.run_copy import is_copy
 from cloister.server.run_directory import RunDirectory
 
 
@@ -37,8 +38,12 @@ class Certified:
 def certify_run(run: RunDirectory) -> Certified:
     """Writes a finished run's certificates, their keys and the bundle.
 
+    In a copy that was fetched from a URL nothing is signed, since the sites' keys stay where the
+    study ran; the certificates that came with it are returned.
+
     Raises:
-        BadFileError: The run did not finish, or has no ledgers.
+        BadFileError: The run did not finish, or has no ledgers; or it is a copy without
+            certificates.
         LedgerError: A ledger is not valid, or lost entries since its last closed round.
     """
     if not (run.adapter / "cloister.json").is_file():
@@ -46,6 +51,8 @@ def certify_run(run: RunDirectory) -> Certified:
             f"{run.path}: this run did not finish, so there is no adapter to certify; continue it "
             f"first (cloister simulate --resume --out {run.path})"
         )
+    if is_copy(run.path):
+        return _came_with(run)
     files = adapter_files(run.adapter)
     heads, evidence = run.heads(), {}
     for site, path in run.ledgers().items():
@@ -69,6 +76,19 @@ def certify_run(run: RunDirectory) -> Certified:
     keys = {site: one.fields["key"] for site, one in evidence.items()}
     write_whole(folder / "keys.json", json.dumps(keys, indent=2).encode())
     sites = {site: _write(folder / f"{site}.json", one) for site, one in evidence.items()}
+    return Certified(folder / "bundle.zip", folder / "keys.json", sites)
+
+
+def _came_with(run: RunDirectory) -> Certified:
+    """Returns the certificates of a copy, as they were signed where the study ran."""
+    folder = run.path / "certificates"
+    sites = {site: folder / f"{site}.json" for site in run.ledgers()}
+    missing = [path for path in (folder / "bundle.zip", *sites.values()) if not path.is_file()]
+    if missing or not sites:
+        raise BadFileError(
+            f"{run.path}: a copy, without certificates; the sites' keys stay where the study ran. "
+            "There: cloister simulate --resume --out URL signs and copies them; then fetch again"
+        )
     return Certified(folder / "bundle.zip", folder / "keys.json", sites)
 
 

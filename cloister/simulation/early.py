@@ -16,6 +16,7 @@ from cloister.errors import ModelFileError, UsageError
 from cloister.models.config import base_problem
 from cloister.plugins import is_of_this_process
 from cloister.recipe import Recipe
+from cloister.simulation.budget_check import budget_problem
 from cloister.simulation.plans import plans_of
 from cloister.simulation.ray_nodes import check_installed
 from cloister.simulation.recipe_checks import check_recipe
@@ -41,6 +42,7 @@ def refuse_early(recipe: Recipe, engine: Literal["local", "ray"] = "local") -> N
             `READ_WHOLE` bytes, any row.
         RefusedError: No noise meets the target, or its adapters have no gradients of single
             records.
+        BudgetError: No site's stated budget covers a round.
     """
     check_engine(recipe, engine)
     check_recipe(recipe)
@@ -57,7 +59,10 @@ def refuse_early(recipe: Recipe, engine: Literal["local", "ray"] = "local") -> N
         _check_rows(data.public, "validation", kind, data, asker=PUBLIC)
     if data.old_test is not None:
         _check_rows(data.old_test, "test", kind, data, asker=OLD_TEST)
-    plans_of(recipe, tuple(f"site {number}" for number in range(data.sites)))
+    plans_of(recipe, data.site_names)
+    short = budget_problem(recipe)
+    if short is not None:
+        raise short
 
 
 def _check_rows(

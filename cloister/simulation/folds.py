@@ -109,8 +109,7 @@ def composed(recipe: Recipe, folds: int) -> Stated | None:
     """
     if not recipe.privacy.enabled:
         return None
-    names = tuple(f"site {n}" for n in range(recipe.data.sites))
-    plans = list(dict.fromkeys(plans_of(recipe, names).values()))
+    plans = list(dict.fromkeys(plans_of(recipe, recipe.data.site_names).values()))
     trainings = [plan.releases for plan in plans]
     largest = max((of_plan(plan) for plan in plans), key=lambda one: one.epsilon)
     together = max(epsilon(mix, plans[0].delta) for mix in _mixes(trainings, folds - 1))

@@ -12,6 +12,7 @@ from cloister.ledger.ledger import Ledger
 from cloister.ledger.storage import LedgerFile
 from cloister.owner_only import private_folder
 from cloister.server.former_run import FormerRun, copy_ledgers
+from cloister.server.run_copy import refuse_copy
 from cloister.server.run_directory import RunDirectory
 from cloister.server.start import keep_start
 from cloister.simulation.policies import simulated_budget
@@ -25,7 +26,9 @@ def go_on(run: RunDirectory, former: FormerRun) -> None:
     Raises:
         LedgerError: A ledger is missing or damaged.
         BadFileError: A file cannot be written.
+        RefusedError: The finished run is a copy, whose ledgers may lack charges.
     """
+    refuse_copy(former.run.path)
     keep_start(run, former)
     copy_ledgers(former.run, run)
 

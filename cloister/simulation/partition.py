@@ -12,6 +12,7 @@ from cloister.data.records import Record, TextRecord
 from cloister.data.unit_column import UNIT
 from cloister.data.values import shown
 from cloister.errors import DataError, UsageError
+from cloister.names import site_names
 from cloister.seeds import child_generator, child_seed
 
 NO_PERSON = 'data.person: name the column of persons for data.partition = "person"'
@@ -75,12 +76,6 @@ def _dealt(records: Sequence[Record], config: DataConfig, seed: int) -> dict[str
         for name, part in zip(site_names(config.sites), parts, strict=True)
     }
     return _checked(sites)
-
-
-def site_names(count: int) -> list[str]:
-    """Returns names of simulated sites, whose alphabetical order is their numerical order."""
-    width = len(str(count - 1))
-    return [f"site-{number:0{width}d}" for number in range(count)]
 
 
 def _parts(records: Sequence[Record], config: DataConfig, seed: int) -> list[list[int]]:

@@ -18,8 +18,7 @@ def plans_by_size(recipe: Recipe) -> Iterator[tuple[Plan, int]]:
     Raises:
         RefusedError: No noise meets the target.
     """
-    names = tuple(f"site {number}" for number in range(recipe.data.sites))
-    yield from Counter(plans_of(recipe, names).values()).items()
+    yield from Counter(plans_of(recipe, recipe.data.site_names).values()).items()
 
 
 def noised_parameters(recipe: Recipe) -> tuple[int | None, str | None]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from cloister.client.policy_file import AcceptPolicy, BudgetPolicy, PrivacyPolicy, SitePolicy
 from cloister.ledger.budget import Budget
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
-from cloister.training.workspace import Workspace
+
+if TYPE_CHECKING:  # it loads torch, before which budgets are checked
+    from cloister.training.workspace import Workspace
 
 
 def simulated_budget(plan: Plan, epsilon: float | None = None) -> Budget:

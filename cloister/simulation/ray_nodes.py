@@ -164,6 +164,40 @@ def _host_and_port(address: str) -> tuple[str, int] | None:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+def checked_ray(address: str | None) -> str:
+    """Checks what is known of the Ray that a run would use, and neither starts nor joins one.
+
+    Args:
+        address: As in `ray_start.ray_places`.
+
+    Returns:
+        What was checked of it and what was not, as a sentence.
+
+    Raises:
+        UsageError: The address is not one of a Ray, or nothing answers there in `REACHED_WITHIN`
+            seconds.
+    """
+    found, source = stated_ray(address)
+    if found is not None:
+        check_ray_address(source, found, "ray")
+        check_reached(source, found)
+    if found in (None, "local"):
+        return "Ray: a run would start one on this machine; this was not tried"
+    if found == "auto":
+        return "Ray: a run would look for one on this machine; this was not tried"
+    return (
+        f"Ray: {found} answers; whether it is a Ray of this version with a node on this machine "
+        "was not tried"
+    )
+
+
+def stated_ray(address: str | None) -> tuple[str | None, str]:
+    """Returns the address of a Ray that runs already, and who states it; None: one is started."""
+    if address is not None:
+        return address, "--ray-address"
+    return os.environ.get("RAY_ADDRESS") or None, "RAY_ADDRESS, in the environment"
+
+
 def check_reached(source: str, address: str) -> None:
     """Refuses an address at which nobody listens: Ray itself would try it for minutes.
 

@@ -22,6 +22,7 @@ from cloister.simulation.ray_nodes import (
     check_ray_address,
     check_reached,
     places_of,
+    stated_ray,
 )
 
 # What a Ray of ours is started with, unless the environment says otherwise: no report to its
@@ -116,8 +117,7 @@ def ray_places(address: str | None = None, device: str | None = None) -> Iterato
     import ray
 
     is_ours = not ray.is_initialized()
-    stated = address or os.environ.get("RAY_ADDRESS") or None
-    source = "RAY_ADDRESS, in the environment" if address is None else "--ray-address"
+    stated, source = stated_ray(address)
     if is_ours and stated is not None:
         check_ray_address(source, stated, "ray")
         check_reached(source, stated)

@@ -24,6 +24,7 @@ from cloister.server.coordinator import Coordinator, RunObserver
 from cloister.server.dispatch import Timeouts
 from cloister.server.ports import Participants
 from cloister.server.report import RoundReport, SetScores
+from cloister.server.run_copy import refuse_copy
 from cloister.server.run_directory import RunDirectory
 from cloister.server.study import ServerStudy
 from cloister.server.unused_run import held
@@ -108,8 +109,10 @@ def simulate(
         The result of the run.
 
     Raises:
-        CloisterError: Any error that ends it; closed rounds stay saved.
+        RefusedError: The folder is a copy that was fetched from a URL.
+        CloisterError: Any other error that ends it; closed rounds stay saved.
     """
+    refuse_copy(run.path)
     check_engine(recipe, engine)
     check_workers(recipe, engine, workers)
     made = ray_of(engine, None, recipe.machine.device) if ray is None else nullcontext(ray)

@@ -12,7 +12,7 @@ from pathlib import Path
 from cloister.errors import CloisterError, LedgerError, RefusedError
 from cloister.evidence.began import FormerSite, read_began, with_earlier
 from cloister.evidence.certificate_alone import MOST_BYTES, check_alone
-from cloister.evidence.site_facts import site_facts
+from cloister.evidence.site_facts import SiteFacts, site_facts
 from cloister.files import open_file
 from cloister.json_text import read_json
 from cloister.ledger.certificate import MOST_STATED, entry_of
@@ -30,8 +30,8 @@ ENDING = ".certificate.json"
 OTHERS = "sites that are not named"
 
 
-def site_promises(folder: Path, recipe: Recipe, adapter: str) -> dict[str, Stated | None]:
-    """Returns the promise to each site of a run, and of the runs with which it began.
+def site_promises(folder: Path, recipe: Recipe, adapter: str) -> dict[str, FormerSite | None]:
+    """Returns the promises to each site of a run, and of the runs with which it began.
 
     Args:
         folder: The run's folder.
@@ -39,8 +39,9 @@ def site_promises(folder: Path, recipe: Recipe, adapter: str) -> dict[str, State
         adapter: Fingerprint of the adapter that the study trained (`evidence.fingerprint`).
 
     Returns:
-        By site, in order of their names; None: the site took part, and its promise is not known. A
-        site with another ledger in the run before has the sum of both.
+        By site, in order of their names, with what holds against all other sites together; None:
+        the site took part, and its promise is not known. A site with another ledger in the run
+        before has the sum of both.
 
     Raises:
         LedgerError: A ledger or certificate is damaged, or belongs to another study.
@@ -61,13 +62,12 @@ def site_promises(folder: Path, recipe: Recipe, adapter: str) -> dict[str, State
     if recipe.study.start is not None and began is None:
         found[OTHERS] = None  # those of the run with which it began
     earlier = {} if began is None else began.sites
-    known = {
+    return {
         site: with_earlier(earlier[site], found.get(site), took_part=site in found)
         if site in earlier
         else found[site]
         for site in sorted({*earlier, *found})
     }
-    return {site: None if one is None else one.promise for site, one in known.items()}
 
 
 def _is_whole(run: RunDirectory, rounds: Sequence[int]) -> bool:
@@ -94,8 +94,7 @@ def _of_certificate(path: Path, site: str, digest: str, adapter: str, steps: int
     fields = check_alone(content, site=site, study=digest, key=key, most_steps=steps)
     if fields["adapter"] and fields["adapter"] != adapter:
         raise LedgerError(f"{path}: is about another adapter than this one; restore the adapter")
-    head = Head(**fields["ledger"])
-    return FormerSite(promise=site_facts(fields).promise, head=head, key=key)
+    return _promised(site_facts(fields), Head(**fields["ledger"]), key)
 
 
 def _of_ledger(path: Path, digest: str, head: Head | None) -> FormerSite:
@@ -108,10 +107,14 @@ def _of_ledger(path: Path, digest: str, head: Head | None) -> FormerSite:
     anchors = [] if head is None else [head]
     verdict = verify(LedgerFile(path).entries(), str(path), anchors=anchors)
     try:
-        promise = site_facts(statement(verdict, digest)).promise
+        facts = site_facts(statement(verdict, digest))
     except CloisterError as error:
         raise LedgerError(f"{path}: {error}; restore the ledger of this run") from error
-    return FormerSite(promise=promise, head=verdict.head, key=verdict.public_key)
+    return _promised(facts, verdict.head, verdict.public_key)
+
+
+def _promised(facts: SiteFacts, head: Head, key: str) -> FormerSite:
+    return FormerSite(promise=facts.promise, head=head, key=key, alone=facts.promise_alone)
 
 
 def check_promised(promises: Mapping[str, Stated | None], place: Path, *, is_asked: bool) -> None:

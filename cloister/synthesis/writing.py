@@ -11,6 +11,7 @@ from typing import Any
 from cloister.data.outputs import check_new, new_file, sha256_of
 from cloister.data.values import Row
 from cloister.errors import CloisterError, UsageError
+from cloister.evidence.began import FormerSite
 from cloister.evidence.fingerprint import adapter_files, adapter_sha256
 from cloister.export.adapter_folder import ReleaseFacts, adapter_folder
 from cloister.export.croissant import Publication
@@ -18,7 +19,6 @@ from cloister.export.forms.finished import recipe_beside
 from cloister.export.synthetic_facts import SyntheticFacts
 from cloister.export.synthetic_files import Synthesized, shown_base, write_beside
 from cloister.export.text_filters import MOST_CHARACTERS, TextFilter
-from cloister.ledger.stated import Stated
 from cloister.recipe import Recipe, read_run_recipe
 from cloister.serving.model import about_adapter, load
 from cloister.synthesis.draws import Draws, planned_draws
@@ -142,7 +142,8 @@ def synthesize(
     known = read_prompts(prompts, is_text=options.is_text)
     folder = adapter_folder(run)
     fingerprint = adapter_sha256(adapter_files(folder))
-    recipe, promises = _origin(folder, about, fingerprint, run, without_promise=without_promise)
+    recipe, sites = _origin(folder, about, fingerprint, run, without_promise=without_promise)
+    promises = {site: None if one is None else one.promise for site, one in sites.items()}
     check_promised(promises, run, is_asked=without_promise)
     on_stage("loading the base model")
     draws = planned_draws(
@@ -190,6 +191,7 @@ def synthesize(
                 sampling=options.words() | _prompt_words(prompts, known),
                 dropped=dict(sorted(chosen.dropped.items())),
                 created=datetime.now(UTC).date().isoformat(),
+                alone={site: one.alone for site, one in sites.items() if one and one.alone},
             )
             done = write_beside(out, facts, publication or Publication())
         part.remove()
@@ -198,7 +200,7 @@ def synthesize(
 
 def _origin(
     folder: Path, about: ReleaseFacts, fingerprint: str, run: Path, *, without_promise: bool
-) -> tuple[Recipe | None, Mapping[str, Stated | None]]:
+) -> tuple[Recipe | None, Mapping[str, FormerSite | None]]:
     """Returns the recipe of an adapter's run and the promises to its sites, if the run is known.
 
     Without a promise every site's is unknown.
@@ -208,11 +210,11 @@ def _origin(
         return None, {}
     recipe = read_run_recipe(file)
     trained = fingerprint if about.compressed is None else about.compressed.adapter_sha256
-    promises = site_promises(file.parent, recipe, trained)
+    sites = site_promises(file.parent, recipe, trained)
     if without_promise:
-        return recipe, dict.fromkeys(promises)
+        return recipe, dict.fromkeys(sites)
     check_no_trial(file.parent, run)
-    return recipe, promises
+    return recipe, sites
 
 
 def _drawn(

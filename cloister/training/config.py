@@ -47,7 +47,8 @@ class TrainingConfig:
             (`lora.train = "none"`), in gradient rounds, and states neither a rate nor
             `privacy.max_grad_norm`, gets a clip bound of 1 and the rate that fits its noise; with
             another base than the default also `model.normalize = true` and a built-in
-            `model.center`, unless it states them (`cloister.recipe.head_defaults`).
+            `model.center`, unless it states them. A head alone that finds entities on the default
+            base gets a clip bound of 0.3 and a rate likewise (`cloister.recipe.head_defaults`).
         optimizer: The optimizer at a site: `sgd`, `adamw`, or `adam-bc`, which is Adam with the
             known noise variance subtracted from its second moment (DP-AdamBC; Tang et al. 2024,
             arXiv:2312.14334). Each site keeps its moments over the rounds, beside its ledger: 8

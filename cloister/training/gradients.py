@@ -15,6 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,7 +28,7 @@ from cloister.tasks.task import Task
 from cloister.training.batches import physical_batches
 from cloister.training.filled_caches import fill_caches
 from cloister.training.layer_gradients import known_layers, per_record_layers
-from cloister.training.lone_records import check_data, dummy_of
+from cloister.training.lone_records import check_data, dummy_of, tried_twice
 from cloister.training.numerics import check_pinned, pinned
 from cloister.training.passes import Pass, Row, fits, passes
 from cloister.training.preferences import weighted_units
@@ -224,24 +225,27 @@ def _rows(
         return
     for unit in units:
         own = Pass(group.shape, tuple(row for row in group.rows if row.unit == unit))
-        try:
-            gradients = record_gradients(network, task, own, parameters)
-        except Exception as error:
-            check_data(error)
-            forget(network)
-            _check_alive(network, task, own, parameters)
+        # In a fixed shape a dummy of any length takes as much memory as the records.
+        dummy = Pass(group.shape, (Row(unit, dummy_of(own.rows[0].example, 1)),))
+        found = tried_twice(
+            partial(_gradients_or_nothing, network, task, own, parameters),
+            partial(_gradients_or_nothing, network, task, dummy, parameters),
+        )
+        if found is None:
             failed.add(unit)
         else:
-            yield own.rows, gradients
+            yield own.rows, found
 
 
-def _check_alive(network: Network, task: Task, group: Pass, parameters: Sequence[Tensor]) -> None:
-    """Raises the error of a pass with only a dummy record: then no record caused the failure.
-
-    Otherwise every unit's contribution would count as zero from here on.
-    """
-    dummy = dummy_of(group.rows[0].example, 1)
-    record_gradients(network, task, Pass(group.shape, (Row(0, dummy),)), parameters)
+def _gradients_or_nothing(
+    network: Network, task: Task, group: Pass, parameters: Sequence[Tensor]
+) -> list[Gradient]:
+    """`record_gradients` that leaves nothing behind if it fails."""
+    try:
+        return record_gradients(network, task, group, parameters)
+    except Exception:
+        forget(network)
+        raise
 
 
 def record_gradients(

@@ -34,21 +34,38 @@ def alone(
         longest: Tokens of the dummy: the most of any record, so that it takes the most memory.
 
     Raises:
+        CloisterError, Exception: As of `tried_twice`.
+
+    Guarantees:
+        Those of `tried_twice`.
+    """
+    return tried_twice(lambda: compute(example), lambda: check(dummy_of(example, longest)))
+
+
+def tried_twice(compute: Callable[[], T], check: Callable[[], object]) -> T | None:
+    """Returns what is computed of one unit's records; None: it cannot be, although others can.
+
+    Args:
+        compute: Computes it. If it fails it leaves nothing behind that takes memory.
+        check: Computes the same of a dummy that takes at least as much memory; called after a
+            failure.
+
+    Raises:
         CloisterError: As raised by `compute`, except for a plug-in's error: no record can have
             caused it.
         Exception: The dummy's error: then no record caused the failure, and every record's result
             would be missing from here on.
 
     Guarantees:
-        None is returned only if the record failed twice, the second time after the longest dummy
-        was computed: so a lack of memory that had passed by then costs no unit its contribution.
+        None is returned only if `compute` failed twice, the second time after the dummy was
+        computed: so a lack of memory that had passed by then costs no unit its contribution.
     """
     for check_first in (False, True):
         if check_first:
             _free()
-            check(dummy_of(example, longest))
+            check()
         try:
-            return compute(example)
+            return compute()
         except Exception as error:
             check_data(error)
     return None

@@ -16,16 +16,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from cloister.errors import CloisterError
 from cloister.models.adapters_off import adapters_off
 from cloister.models.network import Network
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.task import Batch, BatchShape, Example, Task
 from cloister.training.batches import physical_batches
+from cloister.training.lone_records import check_data, dummy_of, tried_twice
 from cloister.training.passes import passes
 from cloister.training.shapes import BatchShapes
 from cloister.training.units import UnitExamples, singles
@@ -87,21 +88,27 @@ def _ratios_of_rows(
 def _values(
     network: Network, task: CausalChat, examples: Sequence[Example], shape: BatchShape | None
 ) -> list[float]:
-    """Log-ratios of a batch; in a fixed shape NaN for a sequence that fails alone.
+    """Log-ratios of a batch; in a fixed shape NaN for a sequence that cannot be computed alone.
 
     NaN makes its unit contribute zero. If the round ended instead, the site's answer would reveal
-    that the record is there.
+    that the record is there. The rule is that of `lone_records.tried_twice`.
     """
+
+    def found(of: Sequence[Example]) -> list[float]:
+        values: list[float] = log_ratios(network, task, of, shape).tolist()
+        return values
+
+    if shape is None:  # without privacy
+        return found(examples)
     try:
-        return list(log_ratios(network, task, examples, shape).tolist())
-    except CloisterError:
-        raise
-    except Exception:
-        if shape is None:  # without privacy
-            raise
-        if len(examples) == 1:
-            return [math.nan]
-        return [_values(network, task, [one], shape)[0] for one in examples]
+        return found(examples)
+    except Exception as error:
+        check_data(error)
+    # In a fixed shape a dummy of any length takes as much memory as the records.
+    alone = [
+        tried_twice(partial(found, [one]), partial(found, [dummy_of(one, 1)])) for one in examples
+    ]
+    return [math.nan if values is None else values[0] for values in alone]
 
 
 def log_ratios(
@@ -109,10 +116,12 @@ def log_ratios(
 ) -> Tensor:
     """Log-ratios of π to π₀ of each row of a batch, dummies included, float64 [B]."""
     batch = task.collate(examples, shape)
-    # With gradients on, as in training; without them a device may choose other kernels.
-    own = _log_probabilities(network, batch)
-    with adapters_off(network):
-        base = _log_probabilities(network, batch)
+    # With gradients on, as in training; without them a device may choose other kernels. No hook
+    # sees the passes: it would keep their activations for a backward pass that never comes.
+    with network.unseen():
+        own = _log_probabilities(network, batch)
+        with adapters_off(network):
+            base = _log_probabilities(network, batch)
     return own - base
 
 

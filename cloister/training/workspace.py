@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from uuid import uuid4
 
 from transformers import PreTrainedTokenizerBase
 
@@ -19,15 +17,12 @@ from cloister.models.center import feature_center, given_center
 from cloister.models.checkpointing import CheckpointedLayers
 from cloister.models.config import LoraConfig, Method, ModelConfig
 from cloister.models.device import check_devices, find_device
-from cloister.models.head_inputs import HeadInputs
 from cloister.models.item_vectors import ItemVectors, item_vectors
-from cloister.models.kept_states import GIB, Filled, KeptStates
 from cloister.models.kinds import read_config
 from cloister.models.limits import limits_of
 from cloister.models.lora import factor
 from cloister.models.network import Network
 from cloister.models.passage_head import set_passages
-from cloister.models.prefix_check import try_prefix
 from cloister.models.state import read_adapter, read_tensors
 from cloister.models.trial import check_apart, check_reads, check_reads_backwards
 from cloister.tasks.build import build_task, padding_id
@@ -40,6 +35,7 @@ from cloister.tasks.retrieval import Retrieval
 from cloister.tasks.task import Example, Task
 from cloister.training.config import TrainingConfig
 from cloister.training.free_memory import free_at_start
+from cloister.training.frozen_caches import cache_frozen
 from cloister.training.gradients import Summing
 from cloister.training.team import Opening, Team
 
@@ -205,21 +201,17 @@ def open_workspace(
         check_reads_backwards(network, model.base)
     if network.two is not None:
         check_apart(network, model.base, task.max_length)
-    is_probe = lora.train == "none" and not lora.residual
-    adapted = 0 if is_probe or lora.is_prompt else lora.top_layers
     if frozen_cache_gib and not adversarial_radius:
-        computed = f"{model.dtype} {model.quantization} {network.device} {attention}"
-        computed += "" if network.two is None else f" {network.two.compare}"
-        computed += f" {network.pooling and (network.pooling.mode, network.pooling.normalize)}"
-        kept = _kept(sha256, computed, model.layers, adapted)
-        if is_probe or adapted:
-            network.prefix = try_prefix(
-                network, bound, limits.vocabulary or 1, adapted, kept.states, frozen_cache_gib
-            )
-        if network.head is not None:
-            network.head_inputs = _head_inputs(
-                network, kept.head_inputs, frozen_cache_gib, is_probe
-            )
+        cache_frozen(
+            network,
+            bound,
+            model,
+            lora,
+            sha256=sha256,
+            attention=attention,
+            vocabulary=limits.vocabulary or 1,
+            max_gib=frozen_cache_gib,
+        )
     if model.center == "public":
         hidden = int(network.base.config.get_text_config().hidden_size)
         network.center = given_center(network, model.center_values, hidden)
@@ -265,34 +257,3 @@ def open_workspace(
         team=team,
         method=lora.method or "lora",
     )
-
-
-@dataclass(frozen=True)
-class _Caches:
-    """A process's caches of what the base computed for each record, with one limit for both.
-
-    Attributes:
-        states: States that enter the first adapted layer.
-        head_inputs: What the head reads.
-    """
-
-    states: KeptStates
-    head_inputs: KeptStates
-
-
-@lru_cache(maxsize=1)
-def _kept(sha256: str, computed: str, layers: int | None, adapted: int) -> _Caches:
-    """Returns this process's caches, which a twin or the next seed uses again."""
-    filled = Filled()
-    return _Caches(KeptStates(filled), KeptStates(filled))
-
-
-def _head_inputs(network: Network, kept: KeptStates, max_gib: float, is_probe: bool) -> HeadInputs:
-    """Returns the cache of what a network's head reads.
-
-    In a probe all networks on a base compute the same. With adapters each starts from its own
-    values, so another network's vectors are not used.
-    """
-    before = [p for name, p in network.named_parameters() if not name.startswith("head.")]
-    origin = b"" if is_probe else uuid4().bytes
-    return HeadInputs(before, kept, max_gib * GIB, origin)

@@ -16,6 +16,7 @@ from cloister.export.synthetic_files import Synthesized, shown_base, write_besid
 from cloister.export.text_filters import MOST_CHARACTERS, TextFilter
 from cloister.fields import whole_table
 from cloister.ledger.stated import Stated
+from cloister.names import counted
 from cloister.privacy.plan import Plan
 from cloister.recipe.vote_study import VoteStudy, noise_of_a_count
 from cloister.voting.generator import TextGenerator
@@ -57,7 +58,11 @@ def write_records(
     chosen = TextFilter(1, MOST_CHARACTERS, keeps_duplicates=False)
     rows = [one for one in voted.texts if chosen.keeps(one.text, one.label)]
     if not rows:
-        raise CloisterError("no record is left of the last round's texts; ask for more candidates")
+        left = ", ".join(f"{number:,} {why}" for why, number in chosen.dropped.most_common())
+        raise CloisterError(
+            f"none of the last round's {counted(len(voted.texts), 'text')} is left ({left}); ask "
+            "for more candidates, or name another generator"
+        )
     with new_file(out) as (writer, temporary):
         for one in rows:
             writer.add({"text": one.text, "label": one.label}, out.name)

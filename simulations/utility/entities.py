@@ -67,7 +67,8 @@ def levers(epsilon: float | None) -> list[Method]:
 
 
 def defaults(epsilon: float | None) -> list[Method]:
-    """What a recipe of token classification has that states neither a rate nor a clip bound."""
+    """What a recipe of token classification with adapters has that states neither a rate nor a clip
+    bound, and what one of a head alone had before its rate followed from its noise."""
     return [Tagger(epsilon=epsilon, clip=1.0, product=24.0, momentum=0.0)]
 
 

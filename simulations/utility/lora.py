@@ -14,7 +14,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +30,8 @@ from cloister.simulation.run import Events, simulate
 from cloister.simulation.twin import plain_twin
 
 Files = dict[str, list[str]]
+# A row of the tables, and an ε; None: without privacy.
+Case = tuple[str, float | None]
 PARTS = ("train", "valid", "test")
 SIMULATIONS = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "lora.jsonl"
@@ -42,20 +44,18 @@ class Study(NamedTuple):
         data: The data set's folder.
         recipe: In simulations/.
         metric: What is reported, as `RunResult.metric`.
-        rates: To choose from with noise.
-        plain: To choose from without privacy, by optimizer.
+        rates: To choose from, for each row and ε; what is not named is not run.
+        plain_optimizer: At the sites, without privacy.
         fields: Fields that differ from the recipe's.
-        larger: Rates for batches that are twice as large; empty: the study has no such row.
         tested: How many of the test records, at random, and half as many to choose on; None: all.
     """
 
     data: str
     recipe: str
     metric: str
-    rates: tuple[float, ...]
-    plain: tuple[tuple[str, float], ...]
+    rates: Mapping[Case, tuple[float, ...]]
+    plain_optimizer: str
     fields: tuple[str, ...] = ()
-    larger: tuple[float, ...] = ()
     tested: int | None = None
 
 
@@ -66,25 +66,45 @@ STUDIES = {
         "sgd_customer_service",
         "customer_service_smollm2.toml",
         "perplexity",
-        (4.0, 1.5),
-        (("sgd", 1.5), ("sgd", 4.0), ("sgd", 10.0)),
-        larger=(2.7,),
+        {
+            ("shared noise", 8.0): (4.0, 2.2, 1.5, 0.7),
+            ("shared noise", 1.0): (4.0, 0.7),
+            ("own noise", 8.0): (1.5, 0.7),
+            ("own noise", 1.0): (0.7,),
+            ("shared noise, larger batches", 8.0): (2.7, 4.0),
+            ("shared noise, larger batches", 1.0): (1.0,),
+            ("without privacy", None): (1.5, 4.0, 10.0),
+            ("without privacy, larger batches", None): (4.0, 2.7),
+        },
+        "sgd",
         tested=200,
     ),
     "movie reviews": Study(
         "rt_polarity",
         "movie_reviews.toml",
         "accuracy",
-        (0.4,),
-        (("adamw", 0.003), ("adamw", 0.001)),
+        {
+            ("shared noise", 8.0): (0.4,),
+            ("shared noise", 1.0): (0.4,),
+            ("own noise", 8.0): (0.4,),
+            ("own noise", 1.0): (0.4,),
+            ("without privacy", None): (0.003, 0.001),
+        },
+        "adamw",
         (*IN_ROUNDS, "data.public_records=1706", "training.expected_batch_size=410"),
     ),
     "bank intents": Study(
         "banking77",
         "bank_intents.toml",
         "accuracy",
-        (2.0,),
-        (("adamw", 0.003), ("adamw", 0.01)),
+        {
+            ("shared noise", 8.0): (2.0,),
+            ("shared noise", 1.0): (2.0,),
+            ("own noise", 8.0): (2.0,),
+            ("own noise", 1.0): (2.0,),
+            ("without privacy", None): (0.003, 0.01),
+        },
+        "adamw",
         IN_ROUNDS,
     ),
 }
@@ -124,37 +144,32 @@ class Lora:
         return read_recipe(path, [*stated, f"privacy.epsilon={self.epsilon}"])
 
 
-# Rows and their ε, in the order in which they run: if time ends, the goal's ε is there.
+# Rows, in the order in which they run: if time ends, the goal's ε is there.
 NOISE = {
-    "without privacy": "none",
     "shared noise": "shared",
-    "own noise": "own",
+    "without privacy": "none",
     "shared noise, larger batches": "shared",
     "without privacy, larger batches": "none",
+    "own noise": "own",
 }
-CASES: tuple[tuple[str, float | None], ...] = (
-    ("shared noise", 8.0),
-    ("without privacy", None),
-    ("shared noise", 1.0),
-    ("own noise", 8.0),
-    ("own noise", 1.0),
-    ("shared noise, larger batches", 8.0),
-    ("without privacy, larger batches", None),
+CASES: tuple[Case, ...] = tuple(
+    (row, epsilon)
+    for epsilons in ((8.0, None), (1.0,))
+    for row, noise in NOISE.items()
+    for epsilon in epsilons
+    if (epsilon is None) == (noise == "none")
 )
 
 
-def methods(study: Study, row: str, epsilon: float | None) -> list[Lora]:
+def methods(study: Study, case: Case) -> list[Lora]:
     """What a row is chosen from at an ε; nothing if the study does not have the row."""
-    noise, is_larger = NOISE[row], row.endswith("larger batches")
-    times = 2 if is_larger else 1
-    if epsilon is None:
-        plain = study.plain if study.larger or not is_larger else ()
-        return [
-            Lora(epsilon=None, noise=noise, rate=rate, optimizer=name, times=times)
-            for name, rate in plain
-        ]
-    rates = study.larger if is_larger else study.rates
-    return [Lora(epsilon=epsilon, noise=noise, rate=rate, times=times) for rate in rates]
+    row, epsilon = case
+    optimizer = study.plain_optimizer if epsilon is None else "sgd"
+    times = 2 if row.endswith("larger batches") else 1
+    return [
+        Lora(epsilon=epsilon, noise=NOISE[row], rate=rate, optimizer=optimizer, times=times)
+        for rate in study.rates.get(case, ())
+    ]
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -164,6 +179,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, help="folder for files with the splits")
     parser.add_argument("--study", nargs="*", default=list(STUDIES), choices=list(STUDIES))
     parser.add_argument("--rows", nargs="*", default=list(NOISE), choices=list(NOISE))
+    parser.add_argument("--epsilons", nargs="*", type=float, help="of private rows; by default all")
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS), choices=list(SEEDS))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args(words)
@@ -176,18 +193,16 @@ def main(words: Sequence[str] | None = None) -> None:
     for name in given.study:
         study = STUDIES[name]
         files = splits(study, given.data, given.cache)
-        for seed in SEEDS:  # if time ends, each row has its first seed
+        for seed in given.seeds:  # if time ends, each row has its first seed
             for row, epsilon in CASES:
-                if row in given.rows:
+                is_asked = given.epsilons is None or epsilon is None or epsilon in given.epsilons
+                if row in given.rows and is_asked:
                     run_case(store, study, (row, epsilon), files, seed)
 
 
-def run_case(
-    store: Store, study: Study, case: tuple[str, float | None], files: Files, seed: int
-) -> None:
+def run_case(store: Store, study: Study, case: Case, files: Files, seed: int) -> None:
     """Runs what is missing of a case: every rate on validation at seed 0, the best one on test."""
-    row, epsilon = case
-    about = {"data": study.data, "row": row}
+    about = {"data": study.data, "row": case[0]}
 
     def run(method: Lora, part: str, at: int) -> Row:
         named = {**about, "split": part, **settings(method), "seed": at}
@@ -199,7 +214,7 @@ def run_case(
                     store.append({**named, "split": split}, outcome)
         return where(store.rows, **named)[0]
 
-    found = methods(study, row, epsilon)
+    found = methods(study, case)
     if not found:
         return
     if len(found) > 1:

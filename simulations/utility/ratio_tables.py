@@ -20,7 +20,7 @@ ENTITY_TITLES = {
     "without privacy": "without privacy, tuned",
     "central, tuned": "central DP, tuned",
     "own, tuned": "own noise, tuned",
-    "shared, defaults": "shared noise, a recipe's defaults",
+    "shared, defaults": "shared noise, C = 1 and a rate of 24",
     "shared, tuned": "shared noise, tuned",
     "levers": "shared noise, levers",
 }

@@ -7,7 +7,7 @@ import pytest
 
 import cloister as cl
 from cloister.cli.main import run
-from cloister.errors import UsageError
+from cloister.errors import BudgetError, UsageError
 from tests.support.studies import small_assignments, small_recipe
 
 
@@ -34,3 +34,11 @@ def test_data_in_memory_are_planned_with_the_parameters_that_they_lead_to(bert: 
 def test_there_is_none_without_privacy() -> None:
     with pytest.raises(UsageError, match="nothing to plan without privacy"):
         cl.Study(privacy=cl.Privacy(enabled=False)).plan()
+
+
+def test_budgets_that_cover_no_round_are_refused_before_a_ledger_keeps_them(tmp_path: Path) -> None:
+    study = cl.Study.of(small_recipe(tmp_path / "study", "privacy.site_budgets=[0.01, 0.01]"))
+    for refused in (study.plan, lambda: cl.simulate(study, out=tmp_path / "run")):
+        with pytest.raises(BudgetError, match="no site's budget covers one round"):
+            refused()
+    assert not (tmp_path / "run").exists()

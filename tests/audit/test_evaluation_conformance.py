@@ -32,7 +32,11 @@ def test_sound_evaluations_are_not_refuted(audited: Audited) -> None:
 
 
 # The others run nightly: half a second each.
-OFTEN = ("statistics clipped one by one", "denominators without noise")
+OFTEN = (
+    "statistics clipped one by one",
+    "denominators without noise",
+    "evaluations charged after units are scored",
+)
 
 
 def test_the_mutants_that_run_always_are_there() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 import tests.support.mutants.shared_votes  # noqa: F401
-from cloister.audit import shared_votes
+from cloister.audit import shared_releases
 from cloister.audit.audited_site import AuditedSite, audited_site
 from cloister.audit.shared_votes import shared_vote_checks
 from cloister.privacy.plan import Plan
@@ -41,7 +41,7 @@ def refuted(audited: Audited) -> set[str]:
 
 
 def test_sound_sums_are_not_refuted(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_votes, "ASKED", FEW)
+    monkeypatch.setattr(shared_releases, "ASKED", FEW)
     assert refuted(audited) == set()
 
 
@@ -60,6 +60,6 @@ def test_each_mutant_is_refuted_by_its_check(
     audited: Audited, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name in OFTEN or not MUTANTS[name].check.startswith("noise"):
-        monkeypatch.setattr(shared_votes, "ASKED", FEW)
+        monkeypatch.setattr(shared_releases, "ASKED", FEW)
     broken(name, monkeypatch)
     assert MUTANTS[name].check in refuted(audited)

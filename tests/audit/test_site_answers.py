@@ -43,7 +43,28 @@ def test_sound_answers_are_not_refuted(tmp_path: Path, assignments: list[str]) -
     assert refuted(small_recipe(tmp_path, *assignments)) == []
 
 
-@pytest.mark.parametrize("name", of_part("answers"))
+# Half a second each; quick tests of ledger and sampler are in `tests/ledger` and `tests/privacy`.
+NIGHTLY = (
+    "updates in clear charged in the first round only",
+    "updates in clear charged for twice their noise",
+    "an update of another adapter in a released round in clear",
+    "noise of an update that was cut off redrawn",
+    "a site's coins the same in every round",
+    "rounds in clear at twice the charged rate",
+)
+
+
+def test_the_mutants_that_run_nightly_are_there() -> None:
+    assert set(NIGHTLY) <= set(of_part("answers"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.nightly] if name in NIGHTLY else [])
+        for name in of_part("answers")
+    ],
+)
 def test_each_mutant_is_refuted_by_its_check(
     recipe: Recipe, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,8 +106,10 @@ def test_the_path_and_the_reason_are_told() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["simulate", "--out", "s3://bucket/run"],
         ["simulate", "gs://bucket/study.toml"],
+        ["simulate", "--from", "s3://bucket/run"],
+        ["tune", "study.toml", "--out", "s3://bucket/run"],
+        ["audit", "certificate", "s3://bucket/run"],
         ["model", "export", "run", "--format", "onnx", "--out", "memory://x"],
     ],
 )
@@ -121,6 +123,7 @@ def test_a_url_is_no_folder_of_this_machine(
     assert run(arguments) == 2
     told = capsys.readouterr().err
     assert "is a URL; a file or folder of this machine is needed" in told
+    assert "cloister fetch URL FOLDER" in told
     assert list(tmp_path.iterdir()) == []
 
 

@@ -114,8 +114,10 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--sweep",
             "--twin",
             "--verbose",
+            "--work",
             "--workers",
         ],
+        "fetch": ["--json"],
         "synthesize": [
             "--base",
             "--count",

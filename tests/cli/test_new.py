@@ -3,6 +3,7 @@
 import json
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ import pytest
 from cloister.cli.main import run
 from cloister.recipe import read_recipe, warnings
 from cloister.recipe.commented_recipe import declared, new_recipe
+from cloister.recipe.head_defaults import head_rate, mean_noise
 from cloister.simulation.early import refuse_early
 from cloister.tasks.registry import BUILT_IN
 from cloister.toml_text import parse_toml
@@ -85,6 +87,32 @@ def test_a_recipe_without_a_file_is_valid_and_asks_for_one(tmp_path: Path, task:
     assert warnings(recipe) == []
     assert "NEEDED" in out.read_text(encoding="utf-8")
     assert read_recipe(out).has_stand_in
+
+
+def test_a_new_recipe_leaves_rate_and_clip_bound_to_the_rules_that_there_are(
+    tmp_path: Path,
+) -> None:
+    files = ["data.train='a.jsonl'", "data.test='b.jsonl'"]
+    texts, words, talks = (tmp_path / f"{name}.toml" for name in ("texts", "words", "talks"))
+    assert run(["new", "sequence-classification", "--out", str(texts)]) == 0
+    assert run(["new", "token-classification", "--out", str(words)]) == 0
+    assert run(["new", "causal-lm", "--out", str(talks)]) == 0
+
+    def of(path: Path, *changes: str) -> tuple[float, float]:
+        recipe = read_recipe(path, [*files, *changes])
+        return recipe.training.learning_rate, recipe.privacy.max_grad_norm
+
+    assert of(texts) == (1.0, 8.0)  # of adapters, as before
+    assert of(words) == (24.0, 1.0)
+    assert of(talks) == (1.0, 1.0)  # no rule: stated
+    other = ["lora.train=none", "model.base=intfloat/multilingual-e5-small"]
+    head = read_recipe(texts, [*files, *other])
+    assert head.training.learning_rate == head_rate(head, mean_noise(head)) > 1.0
+    assert (head.privacy.max_grad_norm, head.model.center) == (1.0, "english")
+    for path, is_stated in ((texts, False), (words, False), (talks, True)):
+        stated: dict[str, Any] = parse_toml(path.read_text(encoding="utf-8"))
+        assert ("learning_rate" in stated["training"]) == is_stated
+        assert ("max_grad_norm" in stated["privacy"]) == is_stated
 
 
 def test_words_and_conversations_give_recipes_that_pass_the_first_checks(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def test_a_plan_without_privacy_is_none(tmp_path: Path, capsys: pytest.CaptureFi
         (['data.partition="person"', "task.labels=['a','b']"], 2, "data.person: name the column"),
         (["task.kind=token-classification", "data.partition=dirichlet"], 2, "skews labels"),
         (["lora.use_dora=true", "lora.train=both"], 4, "lora.use_dora: true given with privacy"),
+        (["privacy.site_budgets=[0.01,0.01,0.01,0.01]"], 5, "no site's budget covers one round"),
     ],
 )
 def test_a_plan_and_a_run_refuse_the_same_recipes_in_the_same_words(
@@ -100,6 +101,14 @@ def test_a_plan_and_a_run_refuse_the_same_recipes_in_the_same_words(
     assert said in told[0]
 
 
+def test_a_plan_in_which_one_budget_covers_a_round_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    budgets = ["privacy.noise_multiplier=2.0", "privacy.site_budgets=[0.01,9.0]"]
+    assert run(["plan", *small(tmp_path, *budgets), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["plans"]
+
+
 def test_a_recipe_without_data_is_planned_and_told_what_a_run_would_refuse(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,6 +119,11 @@ def test_a_recipe_without_data_is_planned_and_told_what_a_run_would_refuse(
     notes = json.loads(capsys.readouterr().out)["warnings"]
     assert any("simulate would refuse it: data.held_out_share: missing" in one for one in notes)
     assert run(["simulate", str(recipe), "--dry-run"]) == 2
+    recipe.write_text("[privacy]\nsite_budgets = [0.01, 0.01, 0.01, 0.01]\n")
+    capsys.readouterr()
+    assert run(["plan", str(recipe), "--json"]) == 0
+    notes = json.loads(capsys.readouterr().out)["warnings"]
+    assert any("simulate would refuse it: no site's budget covers one round" in n for n in notes)
 
 
 VOTES = """

@@ -231,20 +231,6 @@ def test_a_round_of_votes_has_time_for_candidates_that_take_a_tokenizer_longest(
     )
 
 
-def test_what_scoring_a_record_takes_is_measured_on_records_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    scored: list[int] = []
-    clock = iter((0.0, 40.0))
-    monkeypatch.setattr(measured_times, "held_out_sum", lambda *given: scored.append(len(given[2])))
-    monkeypatch.setattr(measured_times.time, "perf_counter", lambda: next(clock))
-    admitted: Any = SimpleNamespace(
-        workspace=SimpleNamespace(network=None, task=SimpleNamespace(max_length=16))
-    )
-    assert measured_times._scoring_seconds(admitted, [None, None]) == 40.0 / measured_times.SCORED  # type: ignore[list-item]
-    assert scored == [1, measured_times.SCORED]
-
-
 def test_of_several_processes_the_slowest_is_waited_for() -> None:
     """A process's share of a batch varies more, for its size, than the batch does."""
     from tests.support.ledgers import small_plan

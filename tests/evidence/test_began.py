@@ -124,6 +124,41 @@ def test_a_former_run_that_began_with_another_brings_its_promises_along() -> Non
     assert with_earlier(None, goes_on, took_part=True) == goes_on
 
 
+def test_both_promises_are_kept_where_noise_was_shared_in_one_of_two_runs() -> None:
+    """Their sum holds against those against whom both hold, and never against more."""
+    some = ("coordinator-with-1-other-sites", "public")
+    first = FormerSite(
+        promise=replace(stated(3.0, Basis.WHOLE_PLAN), adversaries=some),
+        head=Head(4, "e" * 64),
+        key="1",
+        alone=replace(stated(7.0, Basis.WHOLE_PLAN), adversaries=adversaries.ALL_OTHERS),
+    )
+    now = FormerSite(promise=stated(2.0, Basis.WHOLE_PLAN), head=Head(9, "f" * 64), key="2")
+    for one, other in ((first, now), (now, first)):
+        both = with_earlier(one, replace(other, key="3"), took_part=True)
+        assert both is not None
+        assert (both.promise.epsilon, both.promise.adversaries) == (5.0, some)
+        assert both.alone is not None
+        assert (both.alone.epsilon, both.alone.delta) == (9.0, 2e-5)
+        assert both.alone.adversaries == adversaries.ALL_OTHERS
+    own = with_earlier(replace(now, head=first.head), replace(now, key="3"), took_part=True)
+    assert own is not None
+    assert own.alone is None  # the promise holds against them too
+    begun = replace(BEGUN, sites={"east": first})
+    assert Began.from_json(begun.to_json()) == begun
+
+
+def test_against_all_others_nothing_is_promised_where_an_older_file_does_not_say_so() -> None:
+    shared = FormerSite(
+        promise=replace(
+            stated(3.0, Basis.WHOLE_PLAN), adversaries=("coordinator-with-1-other-sites", "public")
+        ),
+        head=Head(4, "e" * 64),
+    )
+    assert shared.against_all.epsilon == float("inf")
+    assert shared.against_all.adversaries == adversaries.ALL_OTHERS
+
+
 def test_noise_for_whole_sites_is_said_to_add_up() -> None:
     (text,) = began_section(BEGUN, None, {}, is_central=True)
     assert "ε of both studies add up" in text

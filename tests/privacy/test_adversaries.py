@@ -28,6 +28,20 @@ def test_the_smallest_coalition_of_all_plans_counts() -> None:
     assert "no other site" in adversaries.words([NOBODY])
 
 
+def test_two_promises_hold_against_the_smaller_coalition_of_both() -> None:
+    everybody = tuple(adversaries.names([OWN]))
+    one, nobody = tuple(adversaries.names([SHARED])), tuple(adversaries.names([NOBODY]))
+    assert adversaries.weaker(everybody, everybody) == everybody
+    for first, second, expected in (
+        (everybody, one, one),
+        (one, nobody, nobody),
+        (everybody, nobody, nobody),
+        (one, one, one),
+    ):
+        assert adversaries.weaker(first, second) == expected
+        assert adversaries.weaker(second, first) == expected
+
+
 def test_all_others_take_their_shares_off() -> None:
     """Of σ² = 1 three honest sites add a third each, less what smoothing took of it."""
     event = SHARED.event(20)

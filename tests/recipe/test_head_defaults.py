@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +96,52 @@ def test_other_studies_keep_their_defaults(changes: list[str]) -> None:
     assert recipe.training.learning_rate == plain.training.learning_rate
     assert recipe.privacy.max_grad_norm == plain.privacy.max_grad_norm
     assert recipe.strategy.name in ("fedavg", "median")
+
+
+WORDS = [*HEAD, "task.kind=token-classification", 'task.labels=["Disease"]', "model.layers=4"]
+
+
+@pytest.mark.parametrize(("epsilon", "limited"), [(0.5, False), (1.0, False), (8.0, True)])
+def test_a_head_that_finds_entities_gets_the_rate_that_its_recorded_searches_gave(
+    utility: Any, epsilon: float, limited: bool
+) -> None:
+    """Of the study that was emulated: five sites with 5,432 sentences, and shared noise."""
+    sizes = ["data.public_records=1086", "training.expected_batch_size=272", *SHARED]
+    given = [*WORDS, *sizes, "federation.num_rounds=30", f"privacy.epsilon={epsilon}"]
+    recipe = parse_recipe("", given)
+    assert (recipe.privacy.max_grad_norm, recipe.strategy.name) == (0.3, "fedavgm")
+    fitted = utility("token_rate")
+    step = fitted.step_by(fitted.RULE, "shared", epsilon, 30, 0.25)
+    assert (step == fitted.RULE.longest_step) == limited
+    # Two digits of the rate, and whole batches: 5 %.
+    assert recipe.training.learning_rate * 0.3 / (1 - 0.5) == pytest.approx(step, rel=0.05)
+
+
+@pytest.mark.parametrize("rounds", [(30,), pytest.param((30, 120), marks=pytest.mark.nightly)])
+def test_of_the_recorded_searches_the_rule_loses_less_than_a_point_and_a_half(
+    utility: Any, rounds: tuple[int, ...]
+) -> None:
+    fitted = utility("token_rate")
+    found = fitted.losses(fitted.Store(fitted.RESULTS).rows, rounds)
+    assert len(found) == (6 if rounds == (30,) else 14)
+    assert found[0].lost < 0.015
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "training.learning_rate=24.0",
+        "privacy.max_grad_norm=1.0",
+        "strategy.name=fedavg",
+        "training.mode=local-steps",
+        "lora.train=b",
+        "model.base=intfloat/multilingual-e5-small",
+    ],
+)
+def test_words_of_other_studies_keep_their_task_s_rate_and_bound(change: str) -> None:
+    recipe = parse_recipe("", [*WORDS, change])
+    assert (recipe.training.learning_rate, recipe.privacy.max_grad_norm) == (24.0, 1.0)
+    assert recipe.strategy.name == "fedavg"
 
 
 def test_less_noise_allows_a_larger_rate() -> None:

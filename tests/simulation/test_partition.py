@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from cloister.data.config import DataConfig, Partition
 from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
 from cloister.errors import DataError, UsageError
+from cloister.names import site_names
 from cloister.seeds import child_generator, child_seed
-from cloister.simulation.partition import partition, site_names
+from cloister.simulation.partition import partition
 
 KINDS: list[Partition] = ["iid", "dirichlet", "quantity", "column", "person"]
 LABELS = ("a", "b", "c")

@@ -17,6 +17,7 @@ import torch
 from ray.exceptions import RayActorError
 
 from cloister.adapter.tensors import Adapter
+from cloister.cli import simulate as simulate_command
 from cloister.cli.main import run as cloister
 from cloister.client import round as site_round
 from cloister.client.site import Site
@@ -38,7 +39,7 @@ from cloister.simulation.sent_workspace import SentWorkspace
 from cloister.simulation.study import prepare, workspace_of
 from cloister.strategies.strategy import ServerState
 from tests.support.ray_here import Handle, RayHere, sent
-from tests.support.studies import small_recipe
+from tests.support.studies import small_assignments, small_recipe
 
 
 @pytest.fixture(scope="module")
@@ -406,6 +407,35 @@ def test_a_port_at_which_nobody_listens_is_refused_before_ray_tries_it(
         assert asked == []
         closed.listen()
         check_reached("--ray-address", address)
+
+
+def test_a_dry_run_says_what_of_a_ray_it_checked_and_joins_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a dry run starts and joins no Ray")
+
+    monkeypatch.setattr(ray, "init", never)
+    monkeypatch.setattr(simulate_command, "_dry_run", lambda *_: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    dry = ["simulate", "--dry-run", "--engine", "ray"]
+    dry += [word for one in small_assignments(tmp_path / "study") for word in ("--set", one)]
+
+    def told(*words: str, code: int = 0) -> str:
+        assert cloister([*dry, *words]) == code
+        return " ".join(capsys.readouterr().err.split())
+
+    assert "Ray: a run would start one on this machine; this was not tried" in told()
+    assert "would look for one on this machine" in told("--ray-address", "auto")
+    with socket.socket() as port:  # bound, so that nobody else gets it, and not yet listening
+        port.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{port.getsockname()[1]}"
+        assert "--ray-address: " in (silent := told("--ray-address", address, code=2))
+        assert "nothing answers there" in silent
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert "RAY_ADDRESS, in the environment: " in told(code=2)
+        port.listen()
+        assert f"Ray: {address} answers; whether it is a Ray of this version" in told()
 
 
 @pytest.mark.parametrize(

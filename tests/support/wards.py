@@ -20,7 +20,7 @@ from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from transformers import PreTrainedTokenizerBase
 
 from cloister.adapter.wire import decode, encode
-from cloister.client import measured_times, proving
+from cloister.client import lone_times, measured_times, proving
 from cloister.client import round as site_round
 from cloister.client.moments import Moments
 from cloister.client.site_file import read_site
@@ -299,7 +299,8 @@ def _charge_time(clock: Clock, patch: pytest.MonkeyPatch) -> None:
     timed(ChatTemplate, "render", rendering)
     # What is measured on synthetic records costs likewise; but it is kept, and so shared by wards.
     elapsed = SimpleNamespace(perf_counter=lambda: time.perf_counter() + clock.now)
-    patch.setattr(measured_times, "time", elapsed)
+    for measuring_times in (measured_times, lone_times):
+        patch.setattr(measuring_times, "time", elapsed)
     measured = getattr(proving.measured_times, "untimed", proving.measured_times)
 
     def measuring(*given: Any) -> Any:

@@ -28,7 +28,8 @@ from cloister.export.synthetic_card import promise_words
 from cloister.export.synthetic_facts import SyntheticFacts, facts_file, read_facts
 from cloister.export.text_filters import TextFilter
 from cloister.ledger.chain import Head
-from cloister.ledger.stated import of_plan
+from cloister.ledger.stated import of_plan, of_plan_alone, shown
+from cloister.privacy import adversaries
 from cloister.privacy.units import Unit
 from cloister.recipe import parse_recipe, read_run_recipe
 from cloister.server.run_directory import RunDirectory
@@ -178,6 +179,31 @@ def test_the_card_states_the_promise_of_the_ledger(
     assert done.facts.columns == ("messages",)
 
 
+def test_of_a_model_with_shared_noise_everything_states_both_epsilons(
+    prompts: Path, tmp_path: Path
+) -> None:
+    """That against the coordinator, and that against all other sites together."""
+    more = ("data.sites=3", "data.public_records=8", "training.expected_batch_size=8")
+    more += ("training.mode=gradient-rounds", "training.optimizer=sgd", "privacy.noise=shared")
+    place = study(tmp_path / "study", 1, *more)
+    done = synthesize(place, tmp_path / "s.jsonl", options(2), prompts=prompts)
+    recipe = read_run_recipe(place / "recipe.toml")
+    (plan,) = set(plans_of(recipe, ("a", "b", "c")).values())
+    promise, alone = of_plan(plan), of_plan_alone(plan)
+    assert alone is not None
+    assert alone.epsilon > promise.epsilon
+    assert set(done.facts.promises.values()) == {promise}
+    assert done.facts.alone == dict.fromkeys(done.facts.promises, alone)
+    assert read_facts(done.file) == done.facts
+    card = done.card.read_text(encoding="utf-8")
+    both = f"{promise}. The sites shared the noise. If all others work together: at most {alone}"
+    assert f"Promised: at each site at most {both}.\n" in card
+    assert f"| site-0 | {promise} | {alone} |" in card
+    assert both in json.loads(done.metadata.read_text(encoding="utf-8"))["description"]
+    own = (place / "adapter" / "README.md").read_text(encoding="utf-8")
+    assert f"together, with or without the coordinator | {shown(alone.epsilon, 3)} for" in own
+
+
 def test_a_model_without_a_promise_is_refused(
     private: Path, leaky: Path, prompts: Path, tmp_path: Path
 ) -> None:
@@ -220,19 +246,19 @@ def test_a_run_that_began_with_another_one_has_the_promises_of_both(
     (own,) = site_promises(place, recipe, ADAPTER).values()
     assert own is not None
     head = Head(3, "0" * 64)
-    former = replace(own, epsilon=2.0)
+    epsilon, former = own.promise.epsilon, replace(own.promise, epsilon=2.0)
 
     def began(**sites: FormerSite | None) -> dict[str, float | None]:
         said = Began(run="first", study="1" * 64, adapter="2" * 64, rounds=1, sites=sites)
         (place / BEGAN).parent.mkdir(exist_ok=True)
         (place / BEGAN).write_text(json.dumps(said.to_json()))
         found = site_promises(place, recipe, ADAPTER)
-        return {site: None if one is None else one.epsilon for site, one in found.items()}
+        return {site: None if one is None else one.promise.epsilon for site, one in found.items()}
 
     # A site that is no longer there keeps its promise; one with another ledger gets the sum.
     gone = FormerSite(promise=former, head=head, key="a" * 64)
-    assert began(east=gone, west=None) == {"east": 2.0, "site-0": own.epsilon, "west": None}
-    assert began(**{"site-0": gone}) == {"site-0": 2.0 + own.epsilon}
+    assert began(east=gone, west=None) == {"east": 2.0, "site-0": epsilon, "west": None}
+    assert began(**{"site-0": gone}) == {"site-0": 2.0 + epsilon}
     assert began(**{"site-0": None}) == {"site-0": None}
 
 
@@ -266,7 +292,7 @@ def test_a_site_whose_certificate_of_this_run_is_missing_is_not_known(
     recipe = read_run_recipe(place / "recipe.toml")
     (own,) = site_promises(private, recipe, ADAPTER).values()
     assert own is not None
-    former = FormerSite(promise=own, head=Head(3, "0" * 64), key=None)
+    former = FormerSite(promise=own.promise, head=Head(3, "0" * 64), key=None)
     said = Began(run="first", study="1" * 64, adapter="2" * 64, rounds=1, sites={"site-0": former})
     (place / BEGAN).parent.mkdir(exist_ok=True)
     (place / BEGAN).write_text(json.dumps(said.to_json()))
@@ -490,6 +516,20 @@ def facts_of(**more: object) -> SyntheticFacts:
         "created": "2026-01-31",
     }
     return SyntheticFacts(**(known | more))  # type: ignore[arg-type]
+
+
+def test_against_all_others_the_largest_epsilon_counts_also_where_a_site_added_all_noise() -> None:
+    """As where one site's earlier study shared its noise, and the other site is new."""
+    facts = facts_of()
+    one = facts.promises["a"]
+    assert one is not None
+    alone = replace(one, epsilon=one.epsilon / 2, delta=1e-4, adversaries=adversaries.ALL_OTHERS)
+    mixed = replace(facts, alone={"b": alone}).largest_alone
+    assert mixed is not None
+    assert (mixed.epsilon, mixed.delta) == (one.epsilon, 1e-4)
+    assert mixed.adversaries == adversaries.ALL_OTHERS
+    assert facts.largest_alone is None
+    assert replace(facts, promises={"a": one, "b": None}, alone={"a": alone}).largest_alone is None
 
 
 def test_one_unknown_promise_makes_the_whole_unknown() -> None:

@@ -23,6 +23,7 @@ from cloister.errors import (
     UsageError,
 )
 from cloister.evidence.bundle import Received
+from cloister.export.croissant import Publication
 from cloister.export.synthetic_facts import read_facts
 from cloister.ledger.stated import of_plan
 from cloister.ledger.storage import LedgerFile
@@ -40,6 +41,8 @@ from cloister.voting import vote_rounds
 from cloister.voting.generator import open_generator
 from cloister.voting.kept_rounds import Counted
 from cloister.voting.resampling import drawn, first_candidates, next_candidates
+from cloister.voting.vote_rounds import Voted
+from cloister.voting.written import write_records
 from tests.support.models import tiny_llama
 from tests.support.studies import NOTES, write_notes
 from tests.tools.test_independent_verifier import verdicts
@@ -343,7 +346,15 @@ def _of_other_candidates(folder: Path) -> bytes:
         (
             [("epsilon = 4.0", "noise_multiplier = 1.0\nsite_budgets = [9.0, 3.0]")],
             BudgetError,
-            r"3 for site 2; 2 rounds of votes cost ε = \S+, and 0 of them fit",
+            r"3 for site 2 of 2 by name; 2 rounds of votes cost ε = \S+, and 0 of them fit",
+        ),
+        (  # as its ledger is called
+            [
+                ("epsilon = 4.0", "noise_multiplier = 1.0\nsite_budgets = [9.0, 3.0]"),
+                ("sites = 2\n", 'sites = 2\npartition = "iid"\n'),
+            ],
+            BudgetError,
+            r"3 for site-1; 2 rounds of votes cost ε",
         ),
     ],
 )
@@ -353,6 +364,23 @@ def test_what_cannot_be_is_one_message_and_nothing_is_begun(
     with pytest.raises(error, match=why):
         synthesize_by_votes(study(folder, "bad", *changes), folder / "bad.jsonl")
     assert not (folder / "bad.votes").exists()
+
+
+def test_where_no_text_is_left_the_message_says_why(folder: Path, tmp_path: Path) -> None:
+    texts = (CandidateText(" ", "cardiology"), CandidateText("", "cardiology"))
+    with pytest.raises(CloisterError, match=r"none of the last round's 2 texts is left \(2 empty"):
+        write_records(
+            tmp_path / "records.jsonl",
+            read_vote_study(study(folder, "empty")),
+            Voted(texts, (), {}),
+            plans={},
+            promises={},
+            alone={},
+            vectors="",
+            generator=None,
+            publication=Publication(),
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_generator_that_writes_no_text_is_refused_by_its_own_name(folder: Path) -> None:

@@ -94,6 +94,40 @@ def test_a_unit_that_fails_contributes_zero_and_changes_no_other(
         summed(sound)
 
 
+class RaisingTwice(RaisingOn):
+    """Lacks memory in the first two passes with the token: that of all, and the first alone."""
+
+    left = 2
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if self.left and bool((ids == self.token).any()):
+            self.left -= 1
+            raise self.error("not now")
+        found: Tensor = self.inner(ids)
+        return found
+
+
+@pytest.mark.parametrize("most", [1, 6])
+def test_a_lack_that_passes_costs_no_unit_anything(
+    bases: Callable[[str], Path], real: tuple[Workspace, BatchShapes], most: int
+) -> None:
+    workspace = wide_workspace(bases("bert"), "sequence-classification", cache=0.0, top_layers=0)
+    summed = summing(workspace, real[1])  # proven of the same base
+    token = 5
+    units = [
+        tuple(Example(tuple(max(i, token + 1) for i in e.input_ids), e.target) for e in unit)
+        for unit in random_units(workspace, 8, seed=13, most=most)
+    ]
+    first = units[3][0]
+    units[3] = (Example((token, *first.input_ids[1:]), first.target), *units[3][1:])
+    expected = summed(units)
+    backbone = workspace.network.backbone
+    lacking = RaisingTwice(backbone.get_input_embeddings(), token, MemoryError, back=False)
+    backbone.set_input_embeddings(lacking)
+    assert torch.equal(summed(units), expected)
+    assert not lacking.left
+
+
 @pytest.mark.parametrize(
     "record",
     [

@@ -10,10 +10,11 @@ from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.layers import layer_list
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.task import Example
+from cloister.training.frozen_caches import _kept
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.shapes import candidates
 from cloister.training.units import singles
-from cloister.training.workspace import Workspace, _kept, open_workspace
+from cloister.training.workspace import Workspace, open_workspace
 from tests.training.test_gradients import moved
 
 HEAD = frozenset({"head.weight", "head.bias"})

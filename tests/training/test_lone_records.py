@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cloister.data.records import TextRecord
 from cloister.errors import LedgerError
@@ -14,28 +14,11 @@ from cloister.training.held_out_sum import held_out_sum
 from cloister.training.units import UnitExamples
 from cloister.training.vote_sum import vote_sum
 from cloister.training.workspace import Workspace
+from tests.support.failing import Failing
 from tests.support.studies import NOTES, small_workspace
 
 CANDIDATES = [CandidateText(texts[0], label) for label, texts in sorted(NOTES.items())]
 Summing = Callable[[Sequence[UnitExamples]], Tensor]
-
-
-class Failing(nn.Module):
-    """An embedding that asks before each pass whether it fails."""
-
-    def __init__(self, inner: nn.Module, ask: Callable[[list[int]], None]) -> None:
-        super().__init__()
-        self.inner, self.ask = inner, ask
-
-    @property
-    def weight(self) -> Tensor:
-        weight: Tensor = self.inner.weight  # type: ignore[assignment]
-        return weight
-
-    def forward(self, ids: Tensor) -> Tensor:
-        self.ask(ids[0].tolist())
-        found: Tensor = self.inner(ids)
-        return found
 
 
 @pytest.fixture(scope="module")

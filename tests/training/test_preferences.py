@@ -193,6 +193,42 @@ def test_a_pair_whose_margin_cannot_be_computed_contributes_nothing_and_ends_no_
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError, RuntimeError])
+def test_a_lack_that_passes_costs_no_pair_its_part(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """The pass of all, and the first one of a sequence alone, lack memory; the second does not."""
+    units = list(singles([workspace.task.encode(pair(*words)) for words in PAIRS]))
+    expected, own = summed(workspace, units), units[1][0].input_ids
+    sound, failed = Network.token_losses, list[int]()
+
+    def fails(network: Network, batch: Batch) -> torch.Tensor:
+        rows = [tuple(row[: len(own)].tolist()) for row in batch.input_ids]
+        if own in rows and len(failed) < 2:
+            failed.append(len(rows))
+            raise error("not now")
+        return sound(network, batch)
+
+    monkeypatch.setattr(Network, "token_losses", fails)
+    found = summed(workspace, units)
+    assert len(failed) == 2
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_device_that_is_gone_ends_the_round_and_is_no_pair_s_failure(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units = singles([workspace.task.encode(pair(*words)) for words in PAIRS])
+
+    def gone(network: Network, batch: Batch) -> torch.Tensor:
+        raise RuntimeError("gone")
+
+    monkeypatch.setattr(Network, "token_losses", gone)
+    with pytest.raises(RuntimeError, match="gone"):
+        weighted_units(workspace.network, workspace.task, units, SHAPES)
+
+
 TRAINING = TrainingConfig(physical_batch_tokens=64)
 
 

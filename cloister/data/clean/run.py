@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from cloister.data.check.near import Fingerprints
-from cloister.data.clean.log import CleaningLog, RuleChanges, log_path, put
+from cloister.data.clean.log import CleaningLog, RuleChanges, count, log_path, put
 from cloister.data.clean.output import new_rows, output_form
 from cloister.data.clean.rows import DROPS, RowCleaner, RowOptions
 from cloister.data.clean.rules import RULES
@@ -22,6 +22,7 @@ from cloister.data.unit_column import UNIT
 from cloister.data.values import Row, shown
 from cloister.errors import DataError, UsageError
 from cloister.files import Stamp, stamp_of, write_whole
+from cloister.names import counted
 from cloister.owner_only import FILE
 
 Duplicates = Literal["keep", "exact", "near"]
@@ -206,7 +207,11 @@ class _Run:
         """
         path = self._detected.path
         if not self.kept:
-            raise DataError(f"{path}: none of {self.read} rows is left; see --skip and the filters")
+            raise DataError(
+                f"{path}: none of {counted(self.read, 'row')} is left: {self._dropped()}; leave "
+                "filters out (--language, --min-chars, --max-chars, --duplicates), name other "
+                "columns, or look at the rows with cloister data check"
+            )
         if stamp_of(path).sha256 != read.sha256:
             raise DataError(
                 f"{path}: changed while it was read; run the command again once it is complete"
@@ -221,6 +226,12 @@ class _Run:
             self.entries(),
             steps_of(path, read.sha256),
         )
+
+    def _dropped(self) -> str:
+        """Returns which rules left out how many rows, in words, the largest number first."""
+        found = [(count(one.dropped), one) for one in self.entries() if one.dropped]
+        found.sort(key=lambda one: -one[0])
+        return ", ".join(f"{rows:,} by the rule {one.rule} ({one.what})" for rows, one in found)
 
     def entries(self) -> list[RuleChanges]:
         """Returns the effect of each rule that was applied."""

@@ -21,20 +21,24 @@ from cloister.data.public_set import public_records, refuse_contaminated, stated
 from cloister.data.records import Record
 from cloister.data.source import OLD_TEST, RECIPE
 from cloister.deployment.coordinator.journal import note
-from cloister.deployment.coordinator.member_sites import connected_sites, plans_of
+from cloister.deployment.coordinator.member_sites import (
+    check_members,
+    connected_sites,
+    kept_certificates,
+    plans_of,
+)
 from cloister.deployment.coordinator.members import Member
 from cloister.deployment.coordinator.ports import Journal
-from cloister.errors import CloisterError, DataError, RecipeError, UsageError
+from cloister.errors import CloisterError, DataError, RecipeError
 from cloister.evidence.began import read_began
 from cloister.evidence.site_facts import site_facts
 from cloister.export.card import NO_CERTIFICATE
-from cloister.models.base import check_base, find_base
+from cloister.models.base import with_base_sha256
 from cloister.privacy.estimated_scores import evaluated_rounds
 from cloister.protocol.delivery import Claim
 from cloister.recipe import Recipe, read_recipe, validated
 from cloister.recipe.continued import Former, continued
 from cloister.recipe.evaluation_rules import NO_LABELS
-from cloister.server.certifying import collect_certificates
 from cloister.server.coordinator import Coordinator, label_counts, majority
 from cloister.server.delivering import ABSENT, deliver
 from cloister.server.ending import Ending, forgetting
@@ -79,11 +83,7 @@ def resolved_recipe(
         DataError: The test set cannot be read.
         ModelFileError: The base cannot be found or loaded, or is not the one that the recipe names.
     """
-    if not members:
-        raise UsageError(
-            "no site was approved yet; invite one (cloister member invite SITE) and approve its "
-            "request"
-        )
+    check_members(members)
     declared = [members[name].public_records for name in sorted(members)]
     sites = [f"data.sites={len(declared)}", f"data.public_records={declared}"]
     recipe = read_recipe(path, [*assignments, *sites])
@@ -144,9 +144,7 @@ def resolved_recipe(
     if data.public is not None:
         scored = [record for name in PUBLIC for record in _public(recipe, name)]
         refuse_contaminated(public_records(data, recipe.task.records), scored)
-    model = recipe.model
-    if model.sha256 is None:
-        model = dataclasses.replace(model, sha256=check_base(find_base(model.base), None))
+    model = with_base_sha256(recipe.model)
     task = with_items_sha256(task)
     stated = dataclasses.replace(recipe, model=model, task=task, data=data)
     return with_public_center(validated(stated))
@@ -259,14 +257,7 @@ class DeployedStudy:
         observer = Journal(recipe, run)
         study = self.coordinator.study(self.participants, observer)
         state = run_study(grid, study)
-        certificates = (
-            collect_certificates(grid, study, state.round, recipe.most_steps) if state.round else {}
-        )
-        for site, (content, _) in certificates.items():
-            run.save_certificate(site, content)
-        for site in sorted(self.members.keys() - certificates.keys()):
-            observer.note(f"{site}: {NO_CERTIFICATE}; its card says so")
-        found = {site: fields for site, (_, fields) in certificates.items()}
+        found = kept_certificates(grid, study, run, state.round, recipe.most_steps, observer)
         scores = self.finish(state, found, observer)
         self._deliver(grid, study, state, scores, observer)
         note(run.path, "finished", round=state.round, scores={"test": dict(scores.get("test", {}))})

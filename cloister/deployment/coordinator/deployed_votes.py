@@ -20,24 +20,26 @@ from flwr.serverapp import Grid
 
 from cloister.adapter.tensors import Adapter
 from cloister.deployment.coordinator.journal import note
-from cloister.deployment.coordinator.member_sites import connected_sites, plans_of
+from cloister.deployment.coordinator.member_sites import (
+    check_members,
+    connected_sites,
+    kept_certificates,
+    plans_of,
+)
 from cloister.deployment.coordinator.members import Member
 from cloister.deployment.coordinator.ports import Journal
 from cloister.deployment.coordinator.publication import kept_publication
-from cloister.errors import UsageError
 from cloister.evidence.site_facts import site_facts
-from cloister.export.card import NO_CERTIFICATE
 from cloister.export.synthetic_files import Synthesized
 from cloister.files import bad_file, write_whole
 from cloister.ledger.stated import Stated
-from cloister.models.base import check_base, find_base
+from cloister.models.base import with_base_sha256
 from cloister.owner_only import private_folder
 from cloister.privacy.plan import Plan
 from cloister.privacy.votes import votes_shapes
 from cloister.protocol.candidates import CandidateText, encode_candidates
 from cloister.recipe import Recipe, validated
 from cloister.recipe.vote_study import VoteStudy, read_vote_study
-from cloister.server.certifying import collect_certificates
 from cloister.server.private_votes import VoteRounds, voting_study
 from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
@@ -65,17 +67,11 @@ def resolved_votes(path: Path, members: Mapping[str, Member]) -> Recipe:
         DataError: The public texts cannot be read, or are too few.
         ModelFileError: The base cannot be found, or is not the one that the study names.
     """
-    if not members:
-        raise UsageError(
-            "no site was approved yet; invite one (cloister member invite SITE) and approve its "
-            "request"
-        )
+    check_members(members)
     study = read_vote_study(path, tuple(members[name].public_records for name in sorted(members)))
     recipe, votes = study.recipe, study.votes
     public_texts(study)
-    model = recipe.model
-    if model.sha256 is None:
-        model = replace(model, sha256=check_base(find_base(model.base), None))
+    model = with_base_sha256(recipe.model)
     public = str(Path(votes.public or "").expanduser().absolute())  # the executor runs elsewhere
     generator = votes.generator
     if generator is not None and Path(generator).expanduser().exists():
@@ -167,14 +163,10 @@ class DeployedVotes:
             self.study, ask, self.public, self.generator, folder, on_round=self._closed
         )
         last = self.study.votes.rounds
-        certificates = collect_certificates(grid, self.server, last, last)
-        for site, (content, _) in certificates.items():
-            self.run.save_certificate(site, content)
-        for site in sorted(self.members.keys() - certificates.keys()):
-            self.observer.note(f"{site}: {NO_CERTIFICATE}; the card says so")
+        certificates = kept_certificates(grid, self.server, self.run, last, last, self.observer)
         # A site whose votes never came has no part in the records, and no row on the card.
         voted_at = {one.site for one in voted.received} | certificates.keys()
-        stated = {site: site_facts(fields) for site, (_, fields) in certificates.items()}
+        stated = {site: site_facts(fields) for site, fields in certificates.items()}
         promises = {
             site: stated[site].promise if site in stated else None for site in sorted(voted_at)
         }

@@ -6,21 +6,40 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.serverapp import Grid
 
 from cloister.deployment.coordinator.journal import ready_sites
 from cloister.deployment.coordinator.members import Member
 from cloister.deployment.coordinator.ports import Connected
+from cloister.errors import UsageError
+from cloister.export.card import NO_CERTIFICATE
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe, sent_document
 from cloister.recipe.plan_of import plan_of
+from cloister.server.certifying import Fields, collect_certificates
 from cloister.server.dispatch import Timeouts
 from cloister.server.ledger_heads import Heads
+from cloister.server.ports import Observer
 from cloister.server.run_directory import RunDirectory
+from cloister.server.study import ServerStudy
 from cloister.server.voice import Signed
 
 # Seconds after which a site whose answer was lost is asked again; its agent restarts faster than
 # that and then has the answer.
 ASK_AGAIN = 5.0
+
+
+def check_members(members: Mapping[str, Member]) -> None:
+    """Refuses a study without sites.
+
+    Raises:
+        UsageError: No site takes part.
+    """
+    if not members:
+        raise UsageError(
+            "no site was approved yet; invite one (cloister member invite SITE) and approve its "
+            "request"
+        )
 
 
 def plans_of(recipe: Recipe, members: Mapping[str, Member]) -> dict[str, Plan]:
@@ -68,3 +87,32 @@ def connected_sites(
         members=members,
         allowed=allowed,
     )
+
+
+def kept_certificates(
+    grid: Grid,
+    study: ServerStudy,
+    run: RunDirectory,
+    last: int,
+    most_steps: int,
+    observer: Observer,
+) -> dict[str, Fields]:
+    """Asks all sites for their certificates, and keeps those that come in the run's folder.
+
+    Args:
+        grid: Flower's.
+        study: The study.
+        run: Its folder.
+        last: The last closed round; 0: none, so no site has anything to certify.
+        most_steps: The most steps that a plan of the study has.
+        observer: Learns which sites sent none.
+
+    Returns:
+        The fields of each valid certificate, by site.
+    """
+    found = collect_certificates(grid, study, last, most_steps) if last else {}
+    for site, (content, _) in found.items():
+        run.save_certificate(site, content)
+    for site in sorted(set(study.sites) - found.keys()):
+        observer.note(f"{site}: {NO_CERTIFICATE}; the card says so")
+    return {site: fields for site, (_, fields) in found.items()}

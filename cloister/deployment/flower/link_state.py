@@ -10,7 +10,7 @@ checkpoints: after a power cut the last seconds may be missing, and sites are as
     three times, and fails after 5 s without it       polls for the lock or fails
     each call ends overdue tasks                      once a second
     each call adds its bytes to its run's sums        once a second; a kill loses the last second's
-    each look for replies checks every open question  replies at each look, all questions every 5 s
+    each look for replies checks every open question  replies at each look, all of a run every 5 s
     deleted objects and polls search whole tables     they use indexes
 
 Tested against Flower 1.41 (`tests/deployment/flower/test_link_state.py`).
@@ -44,8 +44,8 @@ from cloister.errors import UsageError
 # Seconds between two looks for overdue tasks, which Flower gives up after 60 s without a heartbeat,
 # and between two writes of the sums.
 TICK = 1.0
-# Seconds between two checks of all open questions: whether one expired, or its node is gone, which
-# Flower notices after 60 s.
+# Seconds between two checks of all open questions of a run: whether one expired, or its node is
+# gone, which Flower notices after 60 s.
 CHECK = 5.0
 # Indexes for the keys by which Flower deletes objects (a foreign key's other side) and finds a
 # node's question.
@@ -114,7 +114,8 @@ class StudyLinkState(_InTurn, SqlLinkState):
         super().__init__(database, federation, objects)
         self.turn = objects.turn
         self._clock = clock
-        self._ticked = self._checked = -math.inf
+        self._ticked = -math.inf
+        self._checked: defaultdict[int, float] = defaultdict(lambda: -math.inf)  # by run
         self._moved: defaultdict[int, _Moved] = defaultdict(_Moved)
 
     def initialize(self, log_queries: bool = False, **engine_kwargs: Any) -> list[str]:
@@ -165,13 +166,13 @@ class StudyLinkState(_InTurn, SqlLinkState):
             self._moved[run_id].seconds += runtime
 
     def get_message_res(self, message_ids: set[str], run_id: int) -> list[Message]:
-        """Replies to questions; errors for questions that have none any more come at the next
-        check of all."""
+        """Replies to a run's questions; errors for questions that have none any more come at the
+        run's next check of all."""
         with self.turn:
-            if self._clock() - self._checked < CHECK:
+            if self._clock() - self._checked[run_id] < CHECK:
                 message_ids = message_ids & self._replied(run_id)
             else:
-                self._checked = self._clock()
+                self._checked[run_id] = self._clock()
             return super().get_message_res(message_ids, run_id) if message_ids else []
 
     def _replied(self, run_id: int) -> set[str]:

@@ -106,8 +106,7 @@ def together(recipe: Recipe, studies: int, budget: float) -> Stated:
         BudgetError: The budget does not cover all of them.
         RefusedError: No noise meets the target, or the accountants disagree.
     """
-    names = tuple(f"site {number}" for number in range(recipe.data.sites))
-    plans = list(dict.fromkeys(plans_of(recipe, names).values()))
+    plans = list(dict.fromkeys(plans_of(recipe, recipe.data.site_names).values()))
     largest = max((of_plan(plan) for plan in plans), key=lambda one: one.epsilon)
     total = max(epsilon(plan.releases * studies, plan.delta) for plan in plans)
     affordable = min(_affordable(plan, budget) for plan in plans)

@@ -49,8 +49,7 @@ def promise_of(recipe: Recipe) -> Promise | None:
     """Returns the promise to the site with the largest ε; None: the sites add no noise."""
     if not recipe.privacy.enabled:
         return None
-    names = tuple(f"site {number}" for number in range(recipe.data.sites))
-    plans = set(plans_of(recipe, names).values())
+    plans = set(plans_of(recipe, recipe.data.site_names).values())
     found = [
         Promise(of_plan(plan), plan.event(plan.compositions(plan.num_rounds)))
         for plan in plans

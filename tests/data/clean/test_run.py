@@ -207,7 +207,20 @@ def test_reserved_and_kept_columns_stay(tmp_path: Path) -> None:
         ([{"text": "x"}], "notes.jsonl", {}, UsageError, "exists already"),
         ([{"text": "x"}], "out.json", {}, UsageError, "can be written with this ending"),
         ([{"text": "x"}], "out.parquet", {}, UsageError, "can be written with this ending"),
-        ([{"text": " "}], "out.jsonl", {}, DataError, "none of 1 rows is left"),
+        (
+            [{"text": " "}],
+            "out.jsonl",
+            {},
+            DataError,
+            r"none of 1 row is left: 1 by the rule empty \(rows left out whose text is empty\)",
+        ),
+        (
+            [{"text": " "}, {"text": "a short one"}, {"text": "ab"}, {"text": "b" * 9}],
+            "out.jsonl",
+            {"rows": RowOptions(min_chars=3, max_chars=5)},
+            DataError,
+            r"none of 4 rows is left: 3 by the rule length \(.*\), 1 by the rule empty \(",
+        ),
         ([{"text": "x"}], "out.jsonl", {"columns": {"text": "y"}}, UsageError, "no such column"),
         (
             [{"text": "x"}],

@@ -113,6 +113,8 @@ def test_only_replies_to_the_questions_that_are_named_are_given(state: StudyLink
         answered(state, made, one, question)
     state.get_message_res({second}, made)
     other, _ = run(state)
+    with pytest.raises(ValueError, match="invalid IDs"):  # Flower's check, at a run's first look
+        state.get_message_res({first}, other)
     assert state.get_message_res({first}, other) == []
     assert len(state.get_message_res({first}, made)) == 1
 
@@ -129,6 +131,18 @@ def test_a_question_whose_node_is_gone_is_told_at_the_next_check(
     assert state.get_message_res({question}, made) == []
     clock.now += CHECK
     (told,) = state.get_message_res({question}, made)
+    assert told.has_error()
+
+
+def test_a_check_of_one_run_puts_off_no_other_run_s(state: StudyLinkState, clock: Clock) -> None:
+    (one, _), (two, _) = run(state), run(state)
+    question = asked(state, two, node(state, b"a"))
+    assert state.get_message_res({question}, two) == []
+    with state.session() as session:
+        session.execute(text("UPDATE node SET online_until = 1"))
+    clock.now += CHECK
+    assert state.get_message_res({asked(state, one, node(state, b"b"))}, one) == []
+    (told,) = state.get_message_res({question}, two)
     assert told.has_error()
 
 

@@ -14,9 +14,19 @@ from cloister.client.site import Site
 from cloister.ledger.ledger import Ledger
 from cloister.privacy.entropy import Entropy
 from cloister.privacy.plan import Plan
+from cloister.privacy.release_kind import ReleaseKind
 from cloister.protocol.exchange import RoundReply
 from tests.support.entropy import FromNormals
+from tests.support.mutants.own import (
+    answering_another_free,
+    charged_for_more_noise,
+    redrawn_after_a_cut,
+    same_coins,
+    seeded_coins,
+    uncharged_after,
+)
 from tests.support.mutants.registry import mutant
+from tests.support.mutants.secure import looking_first
 
 SOUND_REPLY, SOUND_UPDATE = site_round._released, site_round.local_update
 
@@ -131,3 +141,49 @@ def sites_without_records_without_noise(patch: pytest.MonkeyPatch) -> None:
         return sound(at, plan, number) if at.units else FromNormals(np.zeros)
 
     patch.setattr(Site, "entropy", entropy)
+
+
+@mutant("answers", "charge before updates")
+def updates_in_clear_charged_after_a_look_at_records(patch: pytest.MonkeyPatch) -> None:
+    looking_first(patch, "_charged_and_trained", "units")
+
+
+@mutant("answers", "charges of updates")
+def updates_in_clear_charged_in_the_first_round_only(patch: pytest.MonkeyPatch) -> None:
+    uncharged_after(patch, ReleaseKind.TRAINING, 1)
+
+
+@mutant("answers", "charges of updates")
+def updates_in_clear_charged_for_twice_their_noise(patch: pytest.MonkeyPatch) -> None:
+    charged_for_more_noise(patch)
+
+
+@mutant("answers", "answers asked again")
+def an_update_of_another_adapter_in_a_released_round_in_clear(patch: pytest.MonkeyPatch) -> None:
+    answering_another_free(patch)
+
+
+@mutant("answers", "answers asked again")
+def noise_of_an_update_that_was_cut_off_redrawn(patch: pytest.MonkeyPatch) -> None:
+    redrawn_after_a_cut(patch)
+
+
+@mutant("answers", "batches of answers")
+def coins_of_updates_in_clear_from_the_study_s_seed(patch: pytest.MonkeyPatch) -> None:
+    seeded_coins(patch)
+
+
+@mutant("answers", "batches of answers")
+def a_site_s_coins_the_same_in_every_round(patch: pytest.MonkeyPatch) -> None:
+    same_coins(patch)
+
+
+@mutant("answers", "batches of answers")
+def rounds_in_clear_at_twice_the_charged_rate(patch: pytest.MonkeyPatch) -> None:
+    real = site_round._trained
+
+    def oftener(admitted: Admitted, *given: Any) -> Any:
+        plan = replace(admitted.plan, public_records=admitted.plan.public_records // 2)
+        return real(replace(admitted, plan=plan), *given)
+
+    patch.setattr(site_round, "_trained", oftener)

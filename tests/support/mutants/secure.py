@@ -1,9 +1,11 @@
 """Ways to break sums with shared noise that are alike for updates, evaluations and votes."""
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,10 @@ from cloister.client import secure
 from cloister.client.secure import SecureExchange
 from cloister.errors import RefusedError
 from cloister.ledger.charge import Charge, Released
+from cloister.privacy.discrete_noise import discrete_gaussian
+from cloister.privacy.entropy import Entropy
+from cloister.privacy.plan import Plan
+from cloister.privacy.shared_noise import SharedNoise
 from cloister.privacy.sharing import Sharing
 from cloister.secagg import participant, unmasking
 
@@ -24,6 +30,56 @@ Integers = NDArray[np.int64]
 def trusting(patch: pytest.MonkeyPatch) -> None:
     """Sites that collude with the coordinator take their own shares off the sum."""
     patch.setattr(Sharing, "honest", property(lambda self: self.threshold))
+
+
+def shares_for_all_sites(patch: pytest.MonkeyPatch, method: str) -> None:
+    """σ/√K at each site: enough while nobody is missing and nobody colludes."""
+    real = getattr(Plan, method)
+
+    def fewer(self: Plan, *values: int) -> SharedNoise:
+        noise: SharedNoise = real(self, *values)
+        assert self.sharing is not None
+        share = noise.share * math.sqrt(self.sharing.honest / self.sharing.sites)
+        return replace(noise, share=share)
+
+    patch.setattr(Plan, method, fewer)
+
+
+def halved_shares(patch: pytest.MonkeyPatch, module: ModuleType) -> None:
+    """Half of each share."""
+    _shares_are(patch, module, lambda drawn: drawn, 0.5)
+
+
+def shares_without(patch: pytest.MonkeyPatch, module: ModuleType, count: int) -> None:
+    """The first values have no share."""
+
+    def but_some(drawn: Integers) -> Integers:
+        drawn[:count] = 0
+        return drawn
+
+    _shares_are(patch, module, but_some)
+
+
+def cancelling_shares(patch: pytest.MonkeyPatch, module: ModuleType) -> None:
+    """Each value has a whole share; the first two together have none."""
+
+    def cancelling(drawn: Integers) -> Integers:
+        drawn[1] = -drawn[0]
+        return drawn
+
+    _shares_are(patch, module, cancelling)
+
+
+def _shares_are(
+    patch: pytest.MonkeyPatch,
+    module: ModuleType,
+    change: Callable[[Integers], Integers],
+    factor: float = 1.0,
+) -> None:
+    def broken(deviation: float, count: int, entropy: Entropy) -> Integers:
+        return change(discrete_gaussian(deviation * factor, count, entropy))
+
+    patch.setattr(module, "discrete_gaussian", broken)
 
 
 def looking_first(patch: pytest.MonkeyPatch, answers: str, units: str) -> None:
@@ -106,7 +162,7 @@ def same_own_masks(patch: pytest.MonkeyPatch) -> None:
 
 
 def silent_later(patch: pytest.MonkeyPatch, module: Any, name: str, first: int) -> None:
-    """A site whose own sum is zero adds no share after so many rounds."""
+    """A site whose own sum is zero adds no share after so many rounds; 0: never."""
     real, rounds = getattr(module, name), [0]
 
     def silent(clipped: Any, noise: Any, entropy: Any) -> Integers:

@@ -11,6 +11,7 @@ from cloister.client import asked_charge
 from cloister.ledger.charge import Charge
 from cloister.privacy.clipping import ClippedSum
 from cloister.privacy.mechanism import Mechanism
+from tests.support.mutants.own import seeded_coins, seeded_noise
 from tests.support.mutants.registry import mutant
 from tests.support.mutants.secure import (
     answering_another,
@@ -20,7 +21,6 @@ from tests.support.mutants.secure import (
     same_shared_masks,
     unmasked,
 )
-from tests.support.mutants.votes import seeded_noise
 
 Integers = NDArray[np.int64]
 
@@ -28,6 +28,11 @@ Integers = NDArray[np.int64]
 @mutant("shared updates", "noise of different sums")
 def update_shares_from_the_study_s_seed(patch: pytest.MonkeyPatch) -> None:
     seeded_noise(patch)
+
+
+@mutant("shared updates", "coins of summed updates")
+def coins_of_summed_updates_from_the_study_s_seed(patch: pytest.MonkeyPatch) -> None:
+    seeded_coins(patch)
 
 
 @mutant("shared updates", "summed updates and their noise")

@@ -1,91 +1,57 @@
 """Broken votes with shared noise: shares too small, of some counts, or charged as another kind."""
 
-import math
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from cloister.client import asked_charge, voting
 from cloister.ledger.charge import Charge
 from cloister.privacy import vote_release
-from cloister.privacy.discrete_noise import discrete_gaussian
-from cloister.privacy.entropy import Entropy
-from cloister.privacy.plan import Plan
 from cloister.privacy.release_kind import ReleaseKind
-from cloister.privacy.shared_noise import SharedNoise
 from cloister.training import vote_sum as summing
+from tests.support.mutants.own import seeded_noise
 from tests.support.mutants.registry import mutant
 from tests.support.mutants.secure import (
     answering_another,
+    cancelling_shares,
+    halved_shares,
     looking_first,
     redrawn,
     same_own_masks,
     same_shared_masks,
+    shares_for_all_sites,
+    shares_without,
     silent_later,
     trusting,
     unmasked,
 )
-from tests.support.mutants.votes import seeded_noise, unclipped
-
-Integers = NDArray[np.int64]
+from tests.support.mutants.votes import unclipped
 
 
 @mutant("shared votes", "share of votes")
 def vote_shares_for_all_sites(patch: pytest.MonkeyPatch) -> None:
-    """σ/√K at each site: enough while nobody is missing and nobody colludes."""
-    real = Plan.shared_vote_noise
-
-    def fewer(self: Plan) -> SharedNoise:
-        noise, sharing = real(self), self.sharing
-        assert sharing is not None
-        return replace(noise, share=noise.share * math.sqrt(sharing.honest / sharing.sites))
-
-    patch.setattr(Plan, "shared_vote_noise", fewer)
+    shares_for_all_sites(patch, "shared_vote_noise")
 
 
 @mutant("shared votes", "noise of summed votes")
 def vote_shares_halved(patch: pytest.MonkeyPatch) -> None:
-    def half(deviation: float, count: int, entropy: Entropy) -> Integers:
-        return discrete_gaussian(deviation / 2, count, entropy)
-
-    patch.setattr(vote_release, "discrete_gaussian", half)
+    halved_shares(patch, vote_release)
 
 
 @mutant("shared votes", "noise of summed votes")
 def one_count_of_a_sum_without_noise(patch: pytest.MonkeyPatch) -> None:
-    def but_one(deviation: float, count: int, entropy: Entropy) -> Integers:
-        drawn = discrete_gaussian(deviation, count, entropy)
-        drawn[0] = 0
-        return drawn
-
-    patch.setattr(vote_release, "discrete_gaussian", but_one)
+    shares_without(patch, vote_release, 1)
 
 
 @mutant("shared votes", "summed counts and their noise")
 def a_site_without_votes_adds_no_share(patch: pytest.MonkeyPatch) -> None:
     """It sends zeros under its mask: the others' noise is what it was."""
-    real = voting.release_vote_share
-
-    def silent(clipped: Any, noise: SharedNoise, entropy: Entropy) -> Integers:
-        (own,) = clipped.tensors
-        return real(clipped, noise, entropy) if own.any() else own.numpy()
-
-    patch.setattr(voting, "release_vote_share", silent)
+    silent_later(patch, voting, "release_vote_share", 0)
 
 
 @mutant("shared votes", "summed counts and their noise")
 def vote_shares_that_cancel_between_two_counts(patch: pytest.MonkeyPatch) -> None:
-    """Each count has a whole share; the votes of both together have none."""
-
-    def cancelling(deviation: float, count: int, entropy: Entropy) -> Integers:
-        drawn = discrete_gaussian(deviation, count, entropy)
-        drawn[1] = -drawn[0]
-        return drawn
-
-    patch.setattr(vote_release, "discrete_gaussian", cancelling)
+    cancelling_shares(patch, vote_release)
 
 
 @mutant("shared votes", "influence of a voting unit")

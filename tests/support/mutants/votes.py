@@ -1,5 +1,6 @@
 """Broken votes: too long, for the wrong candidates, under-noised, uncharged or charged too late."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,23 +8,27 @@ import pytest
 import torch
 
 from cloister.client import voting
-from cloister.client.site import Site
-from cloister.errors import RoundSpentError
-from cloister.ledger.charge import Charge, Released
-from cloister.ledger.history import Reserved
-from cloister.ledger.ledger import Ledger
-from cloister.ledger.storage import Transaction
 from cloister.privacy import vote_release
 from cloister.privacy.clipping import ClippedSum, grid_of
-from cloister.privacy.entropy import Entropy, SeededEntropy
+from cloister.privacy.entropy import Entropy
 from cloister.privacy.noise import NoisedSum, add_noise
-from cloister.privacy.plan import Plan
 from cloister.privacy.release_kind import ReleaseKind
 from cloister.privacy.votes import BOUND
-from cloister.seeds import child_generator
 from cloister.training import vote_sum as summing
 from cloister.training.units import singles
+from tests.support.mutants.answers import reply_is
+from tests.support.mutants.own import (
+    answering_another_free,
+    halved,
+    redrawn_after_a_cut,
+    redrawn_again,
+    seeded_noise,
+    uncharged_after,
+    unlisted,
+    without_noise,
+)
 from tests.support.mutants.registry import mutant
+from tests.support.mutants.secure import looking_first
 
 Floats = np.ndarray
 
@@ -86,20 +91,12 @@ def votes_weighted_by_the_number_of_units(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("votes", "noise of votes")
 def vote_noise_halved(patch: pytest.MonkeyPatch) -> None:
-    def half(clipped: ClippedSum, noise: float, entropy: Entropy) -> NoisedSum:
-        return add_noise(clipped, noise / 2, entropy)
-
-    patch.setattr(vote_release, "add_noise", half)
+    halved(patch, vote_release)
 
 
 @mutant("votes", "noise of votes")
 def noise_dropped_on_one_count(patch: pytest.MonkeyPatch) -> None:
-    def but_one(clipped: ClippedSum, noise: float, entropy: Entropy) -> NoisedSum:
-        (noised,) = add_noise(clipped, noise, entropy).tensors
-        noised[0] = clipped.tensors[0][0] * clipped.grid
-        return NoisedSum((noised,))
-
-    patch.setattr(vote_release, "add_noise", but_one)
+    without_noise(patch, vote_release, 1)
 
 
 @mutant("votes", "noise of votes")
@@ -148,83 +145,51 @@ def vote_noise_from_the_study_s_seed(patch: pytest.MonkeyPatch) -> None:
     seeded_noise(patch)
 
 
-def seeded_noise(patch: pytest.MonkeyPatch) -> None:
-    """Lets all noise follow from seed, site and round."""
-
-    class Predictable(SeededEntropy):
-        is_private = True
-
-    def seeded(self: Site, plan: Plan, number: int) -> Predictable:
-        return Predictable(child_generator(self.seed, "site", self.name, "round", number))
-
-    patch.setattr(Site, "entropy", seeded)
-
-
 @mutant("votes", "votes asked again")
 def vote_noise_redrawn_when_asked_again(patch: pytest.MonkeyPatch) -> None:
-    real = Ledger.reserve
-
-    def reserve(self: Ledger, charge: Charge) -> Any:
-        granted = real(self, charge)
-        return _Free(granted.head) if isinstance(granted, Released) else granted
-
-    patch.setattr(Ledger, "reserve", reserve)
+    redrawn_again(patch, ReleaseKind.VOTE)
 
 
 @mutant("votes", "votes asked again")
 def votes_for_other_candidates_in_a_round_that_was_released(patch: pytest.MonkeyPatch) -> None:
-    real = Ledger._again
-
-    def again(self: Ledger, before: Reserved, charge: Charge, transaction: Transaction) -> Any:
-        if before.request != charge.request:
-            return _Free("ab" * 32)
-        return real(self, before, charge, transaction)
-
-    patch.setattr(Ledger, "_again", again)
+    answering_another_free(patch)
 
 
 @mutant("votes", "votes asked again")
 def noise_of_a_round_that_was_cut_off_redrawn(patch: pytest.MonkeyPatch) -> None:
-    real = Ledger._again
-
-    def again(self: Ledger, before: Reserved, charge: Charge, transaction: Transaction) -> Any:
-        try:
-            return real(self, before, charge, transaction)
-        except RoundSpentError:
-            return _Free("ab" * 32)
-
-    patch.setattr(Ledger, "_again", again)
+    redrawn_after_a_cut(patch)
 
 
 @mutant("votes", "charges of votes")
 def votes_charged_in_the_first_round_only(patch: pytest.MonkeyPatch) -> None:
-    real = Ledger.reserve
-
-    def reserve(self: Ledger, charge: Charge) -> Any:
-        if charge.kind is ReleaseKind.VOTE and charge.round > 2:
-            return _Free("ab" * 32)
-        return real(self, charge)
-
-    patch.setattr(Ledger, "reserve", reserve)
+    uncharged_after(patch, ReleaseKind.VOTE, 1)
 
 
 @mutant("votes", "charge before votes")
 def votes_charged_after_they_are_counted(patch: pytest.MonkeyPatch) -> None:
-    real = voting.vote
-
-    def late(admitted: Any, request: Any) -> Released:
-        for unit in admitted.site.units:
-            assert unit is not None
-        return real(admitted, request)
-
-    patch.setattr("cloister.client.round.vote", late)
+    looking_first(patch, "vote", "units")
 
 
-class _Free:
-    """The right to release bytes that no entry has."""
+@mutant("votes", "votes asked again")
+def votes_that_the_plan_does_not_list(patch: pytest.MonkeyPatch) -> None:
+    unlisted(patch, voting, "check_voting")
 
-    def __init__(self, head: str) -> None:
-        self._head = head
 
-    def release(self, payload: bytes) -> Released:
-        return Released(payload, self._head)
+@mutant("votes", "many voting units")
+def voting_units_beyond_the_first_64_count_twice(patch: pytest.MonkeyPatch) -> None:
+    real = summing.vote_sum
+
+    def more(network: Any, task: Any, units: Any, candidates: Any, grid: Any = None) -> ClippedSum:
+        return real(network, task, [*units, *units[summing.BLOCK :]], candidates, grid)
+
+    patch.setattr(summing, "vote_sum", more)
+
+
+@mutant("votes", "failing voting unit")
+def a_voting_unit_that_fails_ends_the_round(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(summing, "alone", lambda compute, example, *rest: compute(example))
+
+
+@mutant("votes", "answers to votes")
+def epsilon_carries_the_number_of_voting_units(patch: pytest.MonkeyPatch) -> None:
+    reply_is(patch, lambda at, reply: replace(reply, epsilon=float(len(at.units))))
