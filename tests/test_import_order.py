@@ -75,7 +75,7 @@ ROOMS = {
 # Libraries that only some rooms may know.
 CONFINED = {
     "flwr": {"client", "server", "simulation", "deployment", "audit"},
-    "flwr_datasets": {"simulation"},
+    "flwr_datasets": set(),
     "opacus": {"privacy", "training"},
     "peft": {"models", "export"},
     "dp_accounting": {"privacy"},

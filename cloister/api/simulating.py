@@ -15,14 +15,15 @@ from cloister.bounds import shortened
 from cloister.errors import UsageError
 from cloister.names import is_url
 from cloister.quiet import keep_quiet
-from cloister.simulation.ray_nodes import check_ray_address, ray_of
+from cloister.simulation.ray_nodes import check_ray_address
+from cloister.simulation.ray_start import ray_of
 
 if TYPE_CHECKING:
     from cloister.api.run_result import Result
     from cloister.recipe import Recipe
     from cloister.server.report import RoundReport
     from cloister.server.run_directory import RunDirectory
-    from cloister.simulation.ray_nodes import RayPlaces
+    from cloister.simulation.ray_start import AnyRay
     from cloister.simulation.run import Events
 
 # Is called with each closed round, in the form of metrics.jsonl.
@@ -192,7 +193,7 @@ def _run_study(
     twin: bool,
     progress: Progress | Events | None,
     workers: int | None,
-    ray: RayPlaces | None,
+    ray: AnyRay | None,
 ) -> Result:
     from cloister.api.run_result import Result
     from cloister.recipe import warnings
@@ -213,7 +214,8 @@ def _run_study(
 
         events = simulation.Events(on_round=on_round, on_warning=noted.append)
     runner = simulate_with_twin if twin and recipe.privacy.enabled else simulation.simulate
-    return Result(runner(recipe, run, engine, events, workers, ray=ray), tuple(noted))
+    found = runner(recipe, run, engine, events, workers, ray=ray, leaves_ray=True)
+    return Result(found, tuple(noted))
 
 
 def _check_folder(name: str, given: str | PathLike[str] | None) -> None:

@@ -38,7 +38,7 @@ def sweep(
     from cloister.simulation.compare import compare
     from cloister.simulation.early import refuse_early
     from cloister.simulation.folds import folds_note
-    from cloister.simulation.ray_nodes import ray_of
+    from cloister.simulation.ray_start import ray_of
     from cloister.simulation.sweep import (
         Planned,
         open_sweep,

@@ -16,7 +16,7 @@ from cloister.errors import CloisterError, UsageError
 if TYPE_CHECKING:
     from cloister.recipe import Recipe
     from cloister.server.run_directory import RunDirectory
-    from cloister.simulation.ray_nodes import RayPlaces
+    from cloister.simulation.ray_start import AnyRay
     from cloister.simulation.tuning.search import Search
     from cloister.simulation.tuning.tuning_file import TriedSetting, TuningFile
 
@@ -84,7 +84,8 @@ def tune(
     from cloister.cli.display import Display
     from cloister.recipe import warnings
     from cloister.simulation.early import refuse_early
-    from cloister.simulation.ray_nodes import check_ray_address, ray_of
+    from cloister.simulation.ray_nodes import check_ray_address
+    from cloister.simulation.ray_start import ray_of
     from cloister.simulation.tuning.search import plan_search
     from cloister.simulation.tuning.tried_settings import metric_of, open_search, run_search, winner
     from cloister.simulation.tuning.tuned_recipe import data_words
@@ -150,7 +151,7 @@ def _simulate(
     what: str,
     engine: EngineName,
     is_verbose: bool,
-    ray: RayPlaces | None,
+    ray: AnyRay | None,
 ) -> None:
     """Runs one study of a trial, or continues it."""
     from cloister.cli.display import Display

@@ -36,8 +36,8 @@ from cloister.simulation.local_grid import LocalGrid
 from cloister.simulation.open_ledgers import OpenLedgers
 from cloister.simulation.personal import site_models
 from cloister.simulation.ray_grid import ray_grid
-from cloister.simulation.ray_nodes import RayPlaces, ray_of
 from cloister.simulation.ray_plan import RayPlan, plan_of_ray
+from cloister.simulation.ray_start import AnyRay, ray_of
 from cloister.simulation.result import RunResult
 from cloister.simulation.site_app import site_app
 from cloister.simulation.stated_proofs import prove_gradients
@@ -87,7 +87,8 @@ def simulate(
     workers: int | None = None,
     *,
     hands_over: bool = False,
-    ray: RayPlaces | None = None,
+    ray: AnyRay | None = None,
+    leaves_ray: bool = False,
 ) -> RunResult:
     """Runs a study, or continues it after its last closed round.
 
@@ -102,6 +103,7 @@ def simulate(
             a plain twin (`models.handed_states`).
         ray: The Ray that runs the sites of the engine `ray`; None: that of `RAY_ADDRESS`, else one
             is started for this run.
+        leaves_ray: Whether no later study uses `ray`, which then ends while results are written.
 
     Returns:
         The result of the run.
@@ -115,7 +117,8 @@ def simulate(
     check_workers(recipe, engine, workers)
     made = ray_of(engine, None, recipe.machine.device) if ray is None else nullcontext(ray)
     with held(run.path), made as found:
-        return _simulate(recipe, run, events or Events(), workers, hands_over, found)
+        leaves_ray = leaves_ray or ray is None
+        return _simulate(recipe, run, events or Events(), workers, hands_over, found, leaves_ray)
 
 
 def _simulate(
@@ -124,7 +127,8 @@ def _simulate(
     events: Events,
     workers: int | None,
     hands_over: bool,
-    ray: RayPlaces | None,
+    ray: AnyRay | None,
+    leaves_ray: bool,
 ) -> RunResult:
     coordinator = open_coordinator(recipe, run, events, workers, ray)
     final: list[ServerState] = []
@@ -133,6 +137,8 @@ def _simulate(
     sites = SimulatedSites(recipe, ledgers, coordinator.simulated, coordinator.opened)
     events.on_stage("training")
     _run_sites(server_app, sites, coordinator, hands_over, ray)
+    if ray is not None and leaves_ray:
+        ray.leave()
     return coordinator.finish(final[0])
 
 
@@ -141,7 +147,7 @@ def _run_sites(
     sites: SimulatedSites,
     coordinator: SimulatedCoordinator,
     hands_over: bool,
-    ray: RayPlaces | None,
+    ray: AnyRay | None,
 ) -> None:
     """Runs the apps with sites in this process, its workers or those of a Ray.
 
@@ -156,7 +162,12 @@ def _run_sites(
             assert ray is not None
             workspace = coordinator.coordinator.workspace
             with ray_grid(
-                ray, coordinator.workers, sites, coordinator.simulated, workspace, failures.append
+                ray.ready(),
+                coordinator.workers,
+                sites,
+                coordinator.simulated,
+                workspace,
+                failures.append,
             ) as on_ray:
                 run_apps(server_app, on_ray)
         elif coordinator.workers is None:
@@ -179,7 +190,7 @@ def open_coordinator(
     run: RunDirectory,
     events: Events | None = None,
     workers: int | None = 1,
-    ray: RayPlaces | None = None,
+    ray: AnyRay | None = None,
 ) -> SimulatedCoordinator:
     """Loads data and model and, with privacy, proves that no record changes another's gradient.
 
@@ -217,7 +228,7 @@ def open_coordinator(
     if ray is None:
         plan = plan_workers(simulated, workspace, workers)
     else:
-        plan = plan_of_ray(simulated, workspace, ray)
+        plan = plan_of_ray(simulated, workspace, ray.ready())
     if plan is not None:
         events.on_base(str(plan))
     if not run.heads():

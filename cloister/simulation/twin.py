@@ -10,7 +10,7 @@ from cloister.recipe import Recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.engines import Engine
 from cloister.simulation.finish import ending_of, write_result
-from cloister.simulation.ray_nodes import RayPlaces
+from cloister.simulation.ray_start import AnyRay
 from cloister.simulation.result import RunResult
 from cloister.simulation.run import Events, simulate
 from cloister.simulation.study import prepare, workspace_of
@@ -44,7 +44,8 @@ def simulate_with_twin(
     events: Events | None = None,
     workers: int | None = None,
     *,
-    ray: RayPlaces | None = None,
+    ray: AnyRay | None = None,
+    leaves_ray: bool = False,
 ) -> RunResult:
     """Runs a study, then its plain twin in the run's `twin/`, and puts both on the card.
 
@@ -55,6 +56,7 @@ def simulate_with_twin(
         events: The callbacks, for both runs.
         workers: As in `simulate`, for both runs.
         ray: As in `simulate`, for both runs.
+        leaves_ray: As in `simulate`, for the second run.
 
     Raises:
         UsageError: There is no public test set, on which both could be compared.
@@ -71,7 +73,7 @@ def simulate_with_twin(
     folder = run.path / "twin"
     events.on_stage(STAGE)
     twin_run = RunDirectory.reopen(folder) if folder.exists() else RunDirectory.create(folder, twin)
-    plain = simulate(twin, twin_run, engine, events, workers, ray=ray)
+    plain = simulate(twin, twin_run, engine, events, workers, ray=ray, leaves_ray=leaves_ray)
     both = dataclasses.replace(
         result, plain_test=plain.test, seconds=result.seconds + plain.seconds
     )

@@ -28,6 +28,7 @@ from cloister.privacy.entropy import Entropy
 from cloister.privacy.mechanism import Mechanism
 from cloister.privacy.plan import Plan
 from cloister.tasks.task import Task
+from cloister.training.batches import tokens_of_a_pass
 from cloister.training.config import TrainingConfig
 from cloister.training.gradients import (
     Summing,
@@ -166,7 +167,8 @@ def _gradient_sums(
 ) -> tuple[Tensor, ...]:
     bound = mechanism.plan.max_grad_norm
     if bound is None:
-        return plain_gradient_sum(network, task, batch, config.plain_tokens)
+        most = config.physical_batch_tokens or tokens_of_a_pass(network.device)
+        return plain_gradient_sum(network, task, batch, most)
     shapes = shapes or one_by_one(task.max_length)
     sums = clipped_gradient_sum if summing is None else summing
     return mechanism.release(sums(network, task, batch, bound, shapes, None)).tensors

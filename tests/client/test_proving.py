@@ -22,7 +22,7 @@ from cloister.recipe import Recipe
 from cloister.tasks.cut import most_characters
 from cloister.tasks.sequence import SequenceClassification
 from cloister.tasks.task import Example
-from cloister.training import workspace
+from cloister.training import frozen_caches
 from tests.client.test_differential import notes, study
 from tests.support.models import VOCABULARY, _save, tiny_bert
 from tests.support.wards import Seen, Ward
@@ -140,7 +140,7 @@ def test_a_proof_leaves_nothing_among_the_states_that_studies_share(
     one = ward(tmp_path / "ward", bert, monkeypatch)
     path = one.folder / "site.toml"
     path.write_text(path.read_text() + "\n[machine]\nfrozen_cache_gib = 1.0\n")
-    workspace._kept.cache_clear()
+    frozen_caches._kept.cache_clear()
     assert prepare(one, study(bert, "lora.top_layers=1")).said[2] is Status.READY
     admitted = one.agent._sites.admitted
     assert admitted is not None

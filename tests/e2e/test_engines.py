@@ -29,7 +29,7 @@ from cloister.simulation import ray_plan
 from cloister.simulation.engines import Engine
 from cloister.simulation.far_files import FarAnswer, FarCall, KeptHere
 from cloister.simulation.local_grid import SERVER_NODE, LocalGrid
-from cloister.simulation.ray_nodes import ray_places
+from cloister.simulation.ray_start import ray_places
 from cloister.simulation.run import Events, simulate
 from cloister.simulation.study import prepare, workspace_of
 from cloister.strategies.strategy import ServerState

@@ -12,12 +12,12 @@ from cloister.data.config import DataConfig, Partition
 from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
 from cloister.errors import DataError, UsageError
 from cloister.names import site_names
+from cloister.seeds import child_generator, child_seed
 from cloister.simulation.partition import partition
 
 KINDS: list[Partition] = ["iid", "dirichlet", "quantity", "column", "person"]
 LABELS = ("a", "b", "c")
 
-# `datasets` writes a table for every deal, some ten milliseconds each: few examples, no deadline.
 few = settings(max_examples=20, deadline=None)
 
 
@@ -234,3 +234,34 @@ def test_names_sort_as_their_numbers_do() -> None:
     assert site_names(1) == ["site-0"]
     assert site_names(11) == sorted(site_names(11))
     assert site_names(11)[10] == "site-10"
+
+
+@pytest.mark.parametrize("kind", ["iid", "dirichlet", "quantity"])
+@pytest.mark.parametrize(("count", "sites"), [(61, 7), (40, 1), (300, 4)])
+def test_records_are_dealt_as_by_flower_s_partitioners(
+    kind: Partition, count: int, sites: int
+) -> None:
+    """Studies that were run with flwr-datasets' partitioners can be repeated."""
+    from datasets import Dataset
+    from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner, SizePartitioner
+
+    records, seed, alpha = made(count), 5, 2.0
+    dealt = partition(records, config(kind, sites, alpha=alpha), seed)
+    order = child_generator(seed, "partition", "order").permutation(count)
+    shuffled = [records[index] for index in order]
+    theirs: Any
+    if kind == "dirichlet":
+        drawn = child_seed(seed, "partition", "dirichlet") % 2**31
+        theirs = DirichletPartitioner(
+            sites, "key", alpha, min_partition_size=0, self_balancing=False, seed=drawn
+        )
+    elif kind == "quantity":
+        theirs = SizePartitioner([len(own) for own in dealt.values()])
+    else:
+        theirs = IidPartitioner(sites)
+    keys = [record.label for record in shuffled]
+    theirs.dataset = Dataset.from_dict({"index": range(count), "key": keys})
+    expected = [
+        [shuffled[index] for index in theirs.load_partition(site)["index"]] for site in range(sites)
+    ]
+    assert list(dealt.values()) == expected

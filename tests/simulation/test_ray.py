@@ -5,6 +5,7 @@ Ray's own processes are left out here (`support.ray_here`); `e2e/test_engines.py
 
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,12 @@ from cloister.privacy.entropy import SeededEntropy
 from cloister.recipe import Recipe
 from cloister.seeds import child_generator
 from cloister.server.run_directory import RunDirectory
-from cloister.simulation import ray_nodes, ray_plan
+from cloister.simulation import ray_nodes, ray_plan, ray_start
 from cloister.simulation.far_files import FarCall, FarFiles, KeptHere
 from cloister.simulation.open_ledgers import OpenLedgers
-from cloister.simulation.ray_nodes import RayNode, check_installed, cores, places_of, ray_places
+from cloister.simulation.ray_nodes import RayNode, check_installed, check_reached, places_of
 from cloister.simulation.ray_plan import plan_ray
+from cloister.simulation.ray_start import cores, ray_places
 from cloister.simulation.run import Events, simulate
 from cloister.simulation.sent_workspace import SentWorkspace
 from cloister.simulation.study import prepare, workspace_of
@@ -320,7 +322,7 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         def get_node_id(self) -> str:
             return "n0"
 
-    monkeypatch.setattr(ray_nodes, "_reach", lambda source, address: None)
+    monkeypatch.setattr(ray_start, "check_reached", lambda source, address: None)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda address, **_: asked.append(address))
     monkeypatch.setattr(ray, "nodes", lambda: [node(0, 0)])
@@ -366,6 +368,30 @@ def test_a_ray_that_does_not_answer_is_said_with_where_its_address_is_from(
         pass
 
 
+def test_a_ray_starts_while_the_context_runs_and_its_thread_ends_it(
+    joined: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system ends Ray's processes with the thread that started them, so that one must stay."""
+    goes_on, threads = threading.Event(), []
+
+    def init(address: str, **_: object) -> None:
+        assert goes_on.wait(60)
+        threads.append(threading.current_thread())
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "nodes", lambda: [node(0, 2)])
+    monkeypatch.setattr(ray, "shutdown", lambda: threads.append(threading.current_thread()))
+    monkeypatch.setattr(ray_start, "_crew", lambda place, kind: place.host)
+    with ray_places() as starting:
+        assert not threads
+        goes_on.set()
+        assert starting.ready().crews == ("host0",)
+        assert threads[0].is_alive()
+        starting.leave()  # while results are written
+    begun, ended = threads
+    assert begun is ended is not threading.current_thread()
+
+
 def test_a_port_at_which_nobody_listens_is_refused_before_ray_tries_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -380,7 +406,7 @@ def test_a_port_at_which_nobody_listens_is_refused_before_ray_tries_it(
             ray_places(address).__enter__()
         assert asked == []
         closed.listen()
-        ray_nodes._reach("--ray-address", address)
+        check_reached("--ray-address", address)
 
 
 def test_a_dry_run_says_what_of_a_ray_it_checked_and_joins_none(

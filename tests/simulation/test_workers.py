@@ -33,7 +33,7 @@ from cloister.simulation.study import SimulatedSites, prepare, workspace_of
 from cloister.simulation.twin import plain_twin
 from cloister.simulation.worker_plan import WorkerPlan, operations, plan_workers, useful
 from cloister.strategies.strategy import ServerState
-from cloister.training.workspace import _kept
+from cloister.training.frozen_caches import _kept
 from tests.support.studies import NOTES, small_recipe, write_notes
 
 Make = Callable[..., Recipe]
