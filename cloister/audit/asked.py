@@ -21,7 +21,7 @@ Exact = Callable[[Sequence[UnitExamples], float | None], ClippedSum]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class AskedReleases:
     """What all sites are asked for in each round.
 
     Attributes:
@@ -37,7 +37,7 @@ class Asked:
     values: int
 
     @classmethod
-    def about(cls, kind: ReleaseKind, adapter: Adapter, values: int) -> Asked:
+    def about(cls, kind: ReleaseKind, adapter: Adapter, values: int) -> AskedReleases:
         """Asks about an adapter; the other question is about one with all values changed."""
         other = Adapter({name: value + 1 for name, value in adapter.items()})
         return cls(kind=kind, question=encode(adapter), other=encode(other), values=values)
@@ -67,7 +67,7 @@ class UnitSum:
 
     what: str
     values: str
-    asked: Asked
+    asked: AskedReleases
     shapes: Shapes
     noise_multiplier: float
     bound: float

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cloister.audit.asked import Asked, UnitSum
+from cloister.audit.asked import AskedReleases, UnitSum
 from cloister.audit.asked_site import open_site
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.banded_conformance import by_hand
@@ -81,7 +81,7 @@ def evaluation_of(audited: AuditedSite) -> UnitSum:
     return UnitSum(
         what="evaluations",
         values="statistics",
-        asked=Asked.about(ReleaseKind.EVALUATION, workspace.whole, size),
+        asked=AskedReleases.about(ReleaseKind.EVALUATION, workspace.whole, size),
         shapes=shapes,
         noise_multiplier=evaluations.noise_multiplier,
         bound=BOUND,
@@ -202,7 +202,7 @@ def beside_training(recipe: Recipe, audited: AuditedSite) -> list[Check]:
     recipe = replace(recipe, training=replace(recipe.training, adapter_dtype=None))
     names = workspace.trained_in_round(recipe.training, 1)
     size = workspace.start.select(names).size
-    trained = Asked.about(ReleaseKind.TRAINING, workspace.whole, size)
+    trained = AskedReleases.about(ReleaseKind.TRAINING, workspace.whole, size)
     steps = -(-evaluated.asked.values // trained.values)  # as many values of noise, or more
     plan = replace(evaluated.planned(audited.plan, 1), bands=(), local_steps=steps)
     units, held_out = WatchedUnits(audited.units), WatchedUnits(audited.units)

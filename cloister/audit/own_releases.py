@@ -54,11 +54,11 @@ def own_checks(recipe: Recipe, audited: AuditedSite, plan: Plan, released: UnitS
         released: What is released.
     """
     with tempfile.TemporaryDirectory() as folder:
-        study = _Study(recipe, audited, plan, released, Path(folder))
+        study = _OwnStudy(recipe, audited, plan, released, Path(folder))
         return [study.noise(), *study.exactly(), *study.entries()]
 
 
-class _Study:
+class _OwnStudy:
     """A site without units, asked for the releases of a study; and the same with units, under
     another ledger."""
 

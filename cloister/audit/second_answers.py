@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from cloister.audit.asked import Asked
+from cloister.audit.asked import AskedReleases
 from cloister.client.admission import Admitted
 from cloister.client.round import run_round
 from cloister.client.site import Site
@@ -32,7 +32,7 @@ class CutOff(Site):
 
 
 def second_answers(
-    asked: Asked,
+    asked: AskedReleases,
     released: Callable[[], Admitted],
     fresh: Callable[[type[Site]], Admitted],
     last: int,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cloister.audit.asked import Asked
+from cloister.audit.asked import AskedReleases
 from cloister.audit.asked_site import STUDY, WIDE, Charged, charges_of
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.masks import MaskedRound, mask_checks, masked_rounds
@@ -127,7 +127,7 @@ def secure_sums(
     recipe: Recipe,
     audited: AuditedSite,
     plan: Plan,
-    asked: Asked,
+    asked: AskedReleases,
     rounds: int,
     kind: type[Site] = RecordedSite,
     training: TrainingConfig | None = None,

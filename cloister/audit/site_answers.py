@@ -20,7 +20,7 @@ from cloister.adapter.formats import BFLOAT16_ROUNDING
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.audit.answer_fields import entries_apart, unexplained_fields
-from cloister.audit.asked import Asked
+from cloister.audit.asked import AskedReleases
 from cloister.audit.asked_site import NAME, STUDY, expected_charges, wrong_charges
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.noise_tests import Releases, noise_check
@@ -157,7 +157,7 @@ def _second(recipe: Recipe, audited: AuditedSite, folder: Path) -> int:
         return admit(_site(recipe, audited, (), folder / f"{name}.ledger", kind), workspace)
 
     return second_answers(
-        Asked.about(ReleaseKind.TRAINING, workspace.whole, workspace.start.size),
+        AskedReleases.about(ReleaseKind.TRAINING, workspace.whole, workspace.start.size),
         lambda: opened("0"),
         lambda kind: opened("cut off", kind),
         audited.plan.num_rounds,
@@ -198,7 +198,7 @@ def _site(
 
 def _asked(admitted: Admitted, number: int) -> RoundReply:
     whole = admitted.workspace.whole
-    request = Asked.about(ReleaseKind.TRAINING, whole, whole.size).request(number)
+    request = AskedReleases.about(ReleaseKind.TRAINING, whole, whole.size).request(number)
     return run_round(admitted, request, lambda: None)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from cloister.adapter.wire import decode, encode
-from cloister.audit.asked import Asked
+from cloister.audit.asked import AskedReleases
 from cloister.audit.asked_site import expected_charges
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.noise_tests import angle_p
@@ -144,7 +144,7 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite) -> list[Check]:
     training = replace(
         recipe.training, physical_batch_tokens=64, probe_rounds=0, adapter_dtype=None
     )
-    asked = Asked.about(ReleaseKind.TRAINING, workspace.whole, values)
+    asked = AskedReleases.about(ReleaseKind.TRAINING, workspace.whole, values)
     summed = secure_sums(recipe, audited, plan, asked, rounds, training=training)
     elsewhere = secure_sums(recipe, audited, plan, asked, 1, training=training)
     deviation = noise.share * math.sqrt(sharing.sites)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cloister.audit.asked import Asked, UnitSum
+from cloister.audit.asked import AskedReleases, UnitSum
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.own_releases import own_checks
 from cloister.audit.statistics import Check, Floats, exact_check
@@ -72,7 +72,7 @@ def votes_of(audited: AuditedSite, plan: Plan, candidates: Sequence[CandidateTex
     return UnitSum(
         what="votes",
         values="counts",
-        asked=Asked(
+        asked=AskedReleases(
             kind=ReleaseKind.VOTE,
             question=encode_candidates(candidates),
             other=encode_candidates([replace(first, text=f"{first.text} x"), *rest]),

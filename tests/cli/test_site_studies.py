@@ -59,6 +59,7 @@ def study(*assignments: str) -> Recipe:
             f"task.labels={json.dumps(LABELS)}",
             "federation.num_rounds=12",
             "privacy.epsilon=4.0",
+            "privacy.max_grad_norm=8.0",
             *assignments,
         ],
     )
