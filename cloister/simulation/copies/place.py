@@ -12,7 +12,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from cloister.files import bad_file, open_file, write_whole
 from cloister.json_text import read_json
 from cloister.ledger.chain import Head, check_entry
 from cloister.ledger.storage import LedgerFile
-from cloister.names import is_name
+from cloister.names import counted, is_name
 from cloister.owner_only import FILE, cache_folder, private_folder
 from cloister.recipe import Recipe
 from cloister.server.run_copy import URL_MARK, refuse_copy
@@ -135,12 +135,24 @@ class RunPlace:
         return run, RunCopy(self.url, run, own, last)
 
     def _last(self, warn: Callable[[str], None]) -> Manifest | None:
-        """Returns the manifest at the URL; one that was cut off is replaced by the next copy."""
+        """Returns the manifest at the URL, with the files that are there in the size that it names;
+        the next copy brings the others, and replaces a manifest that was cut off."""
         try:
-            return self.url.manifest()
+            last = self.url.manifest()
         except BadFileError as error:
             warn(f"{error}. It is written again, with every file")
             return None
+        if last is None:
+            return None
+        sizes = self.url.reach(self.url.sizes)
+        there = {
+            path: file
+            for path, file in last.files.items()
+            if sizes.get(file.place(path)) == file.size
+        }
+        if lost := len(last.files) - len(there):
+            warn(f"{self.url.shown}: {counted(lost, 'file')} changed or gone there; copied again")
+        return replace(last, files=there)
 
     def _heads(self, last: Manifest | None) -> Iterator[tuple[str, Head]]:
         """Yields heads of ledgers at the URL, in any order: those of the manifest, and those that a

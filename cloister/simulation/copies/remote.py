@@ -154,6 +154,13 @@ class RunUrl:
         except FileNotFoundError:
             return None
 
+    def sizes(self) -> dict[str, int]:
+        """Returns the size in bytes of each file at the URL, by its path there."""
+        self.files.invalidate_cache()
+        found = self.files.find(self.store.root, detail=True)
+        start = f"{self.store.root}/"
+        return {path.removeprefix(start): int(one["size"]) for path, one in found.items()}
+
     def local_folder(self) -> Path | None:
         """Returns the folder of this machine that the URL names (`file://`); None: no such one."""
         from fsspec.implementations.local import LocalFileSystem

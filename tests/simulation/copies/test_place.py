@@ -172,6 +172,21 @@ def test_a_manifest_that_was_cut_off_is_written_again(tmp_path: Path) -> None:
     assert fetch(url_of(tmp_path), tmp_path / "here").round == 1
 
 
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_what_is_gone_at_the_url_is_copied_again(tmp_path: Path, kind: str) -> None:
+    """Somebody tidied up there, or two copies of one folder were in each other's way."""
+    url = url_of(tmp_path) if kind == "memory" else f"file://{tmp_path}/shared/run"
+    run, copy = copied(tmp_path, url)
+    copy.url.files.rm_file(copy.url.path("metrics.jsonl"))
+    copy.url.files.pipe_file(copy.url.path("recipe.toml"), b"")
+    warnings: list[str] = []
+    _, again = RunPlace.of(url, run.path).reopen(warnings.append)
+    assert warnings == [f"{copy.url.shown}: 2 files changed or gone there; copied again"]
+    again.after_round(1)
+    assert fetch(url, tmp_path / "here").round == 1
+    RunPlace.of(url, run.path).reopen(say)
+
+
 def test_a_damaged_claim_is_refused(tmp_path: Path) -> None:
     place = RunPlace.of(url_of(tmp_path), tmp_path / "work")
     place.url.files.pipe_file(place.url.path(CLAIM), b"{}")
