@@ -201,7 +201,7 @@ class RunPlace:
         except OSError as error:
             raise bad_file(error, "written") from error
         claim = json.dumps({"writer": writer}).encode()
-        if is_new and not self.url.reach(lambda: self.url.store.create(CLAIM, claim)):
+        if is_new and not self.url.reach(lambda: self.url.create(CLAIM, claim)):
             raise self._of_another_folder()
         if self.url.writer() != writer:  # both made it, where the store cannot refuse one
             raise self._of_another_folder()

@@ -168,6 +168,23 @@ class RunUrl:
         is_local = isinstance(self.files, LocalFileSystem)
         return Path(self.store.root).resolve() if is_local else None
 
+    def create(self, name: str, content: bytes) -> bool:
+        """Writes a small file that nobody has; if it exists, leaves it unchanged and returns False.
+
+        In a folder that fsspec opens (`file://`) we do so ourselves, since fsspec looks and then
+        writes: of two writers one alone makes it, also on shares without hard links.
+        """
+        folder = self.local_folder()
+        if folder is None:
+            return self.store.create(name, content)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with (folder / name).open("xb") as file:
+                file.write(content)
+        except FileExistsError:
+            return False
+        return True
+
     def write_whole(self, name: str, content: bytes) -> None:
         """Writes a small file so that a reader finds the former one or this one.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import fsspec
 import pytest
 from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from cloister.errors import BadFileError, LedgerError, NetworkError, RefusedError, UsageError
 from cloister.owner_only import cache_folder
@@ -150,6 +151,24 @@ def test_of_two_that_both_made_the_claim_one_goes_on(
     monkeypatch.setattr(RemoteStore, "create", overwritten)
     with pytest.raises(UsageError, match="of another folder or machine"):
         RunPlace.of(url_of(tmp_path), tmp_path / "work").create(RECIPE)
+
+
+def test_on_a_share_one_of_two_alone_makes_the_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the other makes it after fsspec has looked."""
+    place = RunPlace.of(f"file://{tmp_path}/share/run", tmp_path / "work")
+    claim = tmp_path / "share" / "run" / CLAIM
+
+    def made_after_the_look(_: object) -> None:
+        claim.parent.mkdir(parents=True)
+        claim.write_bytes(b'{"writer": "another"}')
+
+    monkeypatch.setattr(RunPlace, "_check_empty", made_after_the_look)
+    monkeypatch.setattr(LocalFileSystem, "exists", lambda files, path, **named: False)
+    with pytest.raises(UsageError, match="of another folder or machine"):
+        place.create(RECIPE)
+    assert claim.read_bytes() == b'{"writer": "another"}'
 
 
 def test_a_run_that_began_in_a_folder_is_copied_from_then_on(tmp_path: Path) -> None:
