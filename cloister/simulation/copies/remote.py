@@ -188,7 +188,8 @@ class RunUrl:
     def write_whole(self, name: str, content: bytes) -> None:
         """Writes a small file so that a reader finds the former one or this one.
 
-        Object stores do so themselves; in a folder that fsspec opens (`file://`) we do.
+        Object stores do so themselves; in a folder that fsspec opens (`file://`) we do. Over SFTP a
+        reader may find a part, which it refuses.
         """
         folder = self.local_folder()
         (self.store if folder is None else FolderStore(folder)).write(name, content)
