@@ -183,7 +183,7 @@ def _f1(rows: Sequence[Row], base: str) -> str:
 
 def _cells(row: str, found: Mapping[float | None, Sequence[Row]]) -> list[str]:
     """Of each ε; a dash where a row has none: rows without privacy have ∞ alone, others not."""
-    is_private = row not in NOT_PRIVATE
+    is_private = row.removesuffix(f", {LARGER}") not in NOT_PRIVATE
     return [
         "–" if (epsilon is None) == is_private else cell(runs) for epsilon, runs in found.items()
     ]
