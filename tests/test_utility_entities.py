@@ -209,6 +209,11 @@ def test_lora_s_rate_is_chosen_on_validation_and_runs_are_kept(
     assert len(ran) == count  # nothing is left to run
     lora.run_case(store, study, ("without privacy", None), files, 0)
     assert not ran[-1].privacy.enabled
+    assert ran[-1].training.mode == "gradient-rounds"
+    for name in ("movie reviews", "bank intents"):  # whose runs without privacy use AdamW
+        plain = lora.methods(lora.STUDIES[name], ("without privacy", None))[0]
+        recipe = plain.recipe(lora.STUDIES[name], [f"data.train={tmp_path / 'train.jsonl'}"], 0)
+        assert (recipe.training.optimizer, recipe.training.mode) == ("adamw", "local-steps")
     page = utility("ratio_tables").lora_tables(store.rows)
     assert "| before training | – | – | 20.000 | – |" in page
     assert "| shared noise | not run | 5.750 ± 0.000 | – | 1.150 ± 0.000: missed by 0.050 |" in page

@@ -136,6 +136,8 @@ class Lora:
             size = read_recipe(path, study.fields).training.expected_batch_size
             stated.append(f"training.expected_batch_size={self.times * size}")
         stated.append(f"training.optimizer={self.optimizer}")
+        if self.optimizer != "sgd":  # a site's own optimizer needs steps of its own
+            stated.append("training.mode=local-steps")
         if self.epsilon is None:
             stated.append(f"training.plain_learning_rate={self.rate}")
             return plain_twin(read_recipe(path, stated))
