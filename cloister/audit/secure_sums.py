@@ -58,6 +58,8 @@ class SecureSums:
         different: Number of masked answers that differed when they were asked for again, or that
             were sent for another question than the round's.
         early: Looks at units before the round's charge.
+        beside: Looks at units of the side that the sums are not about: held-out ones, or trained
+            ones; None: they are about both.
     """
 
     totals: list[NDArray[np.int64] | None]
@@ -67,6 +69,7 @@ class SecureSums:
     charges: list[list[Charged]]
     different: int
     early: int
+    beside: int | None
 
     def rows(self, values: int) -> list[Floats]:
         """Returns the sums in steps of their grid, with zeros where nothing was unmasked."""
@@ -99,6 +102,7 @@ class SecureSums:
                 "looks at units before the round's charge is in the ledger",
                 self.early,
             ),
+            *self._beside(what),
             exact_check(
                 f"{what} asked again",
                 "masked values that differ when they are asked for again, or that are sent for "
@@ -106,6 +110,12 @@ class SecureSums:
                 self.different,
             ),
         ]
+
+    def _beside(self, what: str) -> list[Check]:
+        if self.beside is None:
+            return []
+        law = "looks at units that are on the other side than those that the sums are about"
+        return [exact_check(f"other side of {what}", law, self.beside)]
 
     @property
     def apart(self) -> set[str]:
@@ -135,13 +145,14 @@ def secure_sums(
     """
     names, sharing, workspace = names_of(plan), plan.sharing, audited.workspace
     assert sharing is not None
-    evaluates = asked.kind is ReleaseKind.EVALUATION
+    evaluates, votes = asked.kind is ReleaseKind.EVALUATION, asked.kind is ReleaseKind.VOTE
     budget = simulated_budget(plan, WIDE)
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{name}.ledger" for name in names]
         ledgers = [Ledger.create(path, budget, plan.unit) for path in paths]
         keys = tuple(one.public_key for one in ledgers)
         watched = [WatchedUnits(audited.units, ledger) for ledger in ledgers[1:]]
+        others = [WatchedUnits(audited.units) for _ in ledgers[1:]]
         sites = [
             kind(
                 name=name,
@@ -153,10 +164,12 @@ def secure_sums(
                 ledger=ledger,
                 seed=recipe.study.seed,
                 keys=EpochKeys(),
-                units=() if evaluates else own,
-                held_out=own if evaluates else None,
+                units=other if evaluates else own,
+                held_out=own if evaluates else None if votes else other,
             )
-            for name, ledger, own in zip(names, ledgers, [(), *watched], strict=True)
+            for name, ledger, own, other in zip(
+                names, ledgers, [(), *watched], [(), *others], strict=True
+            )
         ]
         has_evaluations = plan.evaluations is not None
         summed = summed_sites(
@@ -180,4 +193,5 @@ def secure_sums(
         charges,
         len(summed.different),
         sum(one.early for one in watched),
+        None if votes else sum(one.looks for one in others),
     )

@@ -10,7 +10,6 @@ import torch
 
 from cloister.client import evaluating
 from cloister.client import round as site_round
-from cloister.client.admission import Admitted
 from cloister.client.site import Site
 from cloister.data.held_out import HeldOut
 from cloister.data.unit_hash import mark_of
@@ -39,7 +38,7 @@ from tests.support.mutants.own import (
     without_noise,
 )
 from tests.support.mutants.registry import mutant
-from tests.support.mutants.secure import looking_first
+from tests.support.mutants.secure import looking_first, with_all_units
 
 Floats = np.ndarray
 
@@ -172,24 +171,12 @@ def an_evaluation_with_the_noise_of_its_round_s_update(patch: pytest.MonkeyPatch
 
 @mutant("evaluations", "looks at the other side")
 def evaluations_of_trained_units_too(patch: pytest.MonkeyPatch) -> None:
-    _with_all_units(patch, evaluating, "_scored", "held_out")
+    with_all_units(patch, evaluating, "_scored", "held_out")
 
 
 @mutant("evaluations", "looks at the other side")
 def rounds_that_train_on_held_out_units_too(patch: pytest.MonkeyPatch) -> None:
-    _with_all_units(patch, site_round, "_trained", "units")
-
-
-def _with_all_units(patch: pytest.MonkeyPatch, module: Any, name: str, field: str) -> None:
-    """Has a function that computes a release see the units of both sides."""
-    real = getattr(module, name)
-
-    def both(admitted: Admitted, *given: Any) -> Any:
-        site = admitted.site
-        every: Any = [*(site.held_out or ()), *site.units]
-        return real(replace(admitted, site=replace(site, **{field: every})), *given)
-
-    patch.setattr(module, name, both)
+    with_all_units(patch, site_round, "_trained", "units")
 
 
 @mutant("evaluations", "evaluations asked again")
@@ -255,7 +242,7 @@ def entries_of_evaluations_tell_the_number_of_units(patch: pytest.MonkeyPatch) -
     def noted(self: Ledger, *given: Any, **fields: Any) -> Any:
         return append(self, *given, **fields, records=count[0])
 
-    def counted(admitted: Admitted, request: Any) -> Any:
+    def counted(admitted: Any, request: Any) -> Any:
         count[0] = len(admitted.site.held_out or ())
         return real(admitted, request)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cloister.client import round as site_round
 from cloister.client import secure
+from cloister.client.admission import Admitted
 from cloister.client.secure import SecureExchange
 from cloister.errors import RefusedError
 from cloister.ledger.charge import Charge, Released
@@ -80,6 +81,18 @@ def _shares_are(
         return change(discrete_gaussian(deviation * factor, count, entropy))
 
     patch.setattr(module, "discrete_gaussian", broken)
+
+
+def with_all_units(patch: pytest.MonkeyPatch, module: ModuleType, name: str, field: str) -> None:
+    """Has a function that computes a release see the units of both sides."""
+    real = getattr(module, name)
+
+    def both(admitted: Admitted, *given: Any) -> Any:
+        site = admitted.site
+        every: Any = [*(site.held_out or ()), *site.units]
+        return real(replace(admitted, site=replace(site, **{field: every})), *given)
+
+    patch.setattr(module, name, both)
 
 
 def looking_first(patch: pytest.MonkeyPatch, answers: str, units: str) -> None:

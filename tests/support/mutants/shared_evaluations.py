@@ -19,6 +19,7 @@ from tests.support.mutants.secure import (
     silent_later,
     trusting,
     unmasked,
+    with_all_units,
 )
 
 
@@ -100,3 +101,8 @@ def a_site_without_held_out_units_adds_no_share_from_the_third_round_on(
     patch: pytest.MonkeyPatch,
 ) -> None:
     silent_later(patch, evaluating, "release_evaluation_share", 2)
+
+
+@mutant("shared evaluations", "other side of summed evaluations")
+def summed_evaluations_of_trained_units_too(patch: pytest.MonkeyPatch) -> None:
+    with_all_units(patch, evaluating, "_scored", "held_out")

@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cloister.client import asked_charge
+from cloister.client import round as site_round
 from cloister.ledger.charge import Charge
 from cloister.privacy.clipping import ClippedSum
 from cloister.privacy.mechanism import Mechanism
@@ -20,6 +21,7 @@ from tests.support.mutants.secure import (
     same_own_masks,
     same_shared_masks,
     unmasked,
+    with_all_units,
 )
 
 Integers = NDArray[np.int64]
@@ -98,3 +100,8 @@ def updates_under_the_same_shared_masks_in_every_round(patch: pytest.MonkeyPatch
 @mutant("shared updates", "own masks of summed updates")
 def updates_under_the_same_own_mask_in_every_round(patch: pytest.MonkeyPatch) -> None:
     same_own_masks(patch)
+
+
+@mutant("shared updates", "other side of summed updates")
+def summed_updates_of_held_out_units_too(patch: pytest.MonkeyPatch) -> None:
+    with_all_units(patch, site_round, "_answer_secure", "units")
