@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from cloister.audit.asked import Asked, UnitSum
-from cloister.audit.asked_site import open_site
+from cloister.audit.asked_site import expected_charges, open_site, wrong_charges
 from cloister.audit.audited_site import AuditedSite
 from cloister.audit.banded_conformance import by_hand
 from cloister.audit.noise_tests import angle_p
@@ -191,7 +191,8 @@ def _rounding(size: int, grid: float | None) -> float:
 
 
 def beside_training(recipe: Recipe, audited: AuditedSite) -> list[Check]:
-    """Has a site train a round and evaluate after it, with units on either side.
+    """Has a site train a round and evaluate after it, with units on either side, and asks for both
+    again.
 
     Args:
         recipe: The study.
@@ -213,10 +214,21 @@ def beside_training(recipe: Recipe, audited: AuditedSite) -> list[Check]:
         site = admitted.site
         assert isinstance(site, RecordedSite)
         before = held_out.looks
-        run_round(admitted, trained.request(1), lambda: None)
+        first = run_round(admitted, trained.request(1), lambda: None)
         looks, before = held_out.looks - before, units.looks
-        run_round(admitted, evaluated.asked.request(1), lambda: None)
+        second = run_round(admitted, evaluated.asked.request(1), lambda: None)
         looks += units.looks - before
+        different = 0
+        for asked, reply in ((trained, first), (evaluated.asked, second)):
+            again = run_round(admitted, asked.request(1), lambda: None)
+            different += (again.delta, again.head) != (reply.delta, reply.head)
+        charges = [
+            *expected_charges(
+                (1,), ReleaseKind.TRAINING, plan.noise_multiplier, plan.sample_rate, steps
+            ),
+            *expected_charges((1,), ReleaseKind.EVALUATION, evaluated.noise_multiplier),
+        ]
+        wrong = wrong_charges(path, charges)
         *updates, last = [values / deviation for deviation, values in site.recorded.drawn]
     update = np.concatenate([*updates, np.zeros(0)])[: len(last)]
     same = len(update) == len(last) == evaluated.asked.values
@@ -225,6 +237,12 @@ def beside_training(recipe: Recipe, audited: AuditedSite) -> list[Check]:
             "looks at the other side",
             "looks at held-out units in a trained round, and at trained units in an evaluation",
             looks,
+        ),
+        exact_check(
+            "charges beside training",
+            "charges of a round that is trained and evaluated that are not one of either kind, and "
+            "releases of it that differ when they are asked again",
+            wrong + different,
         ),
         p_check(
             "noise beside training",

@@ -103,7 +103,11 @@ class _Study:
         released, asked = self._released, self._released.asked
         answers = ask_all(self._empty, self._ask, ASKED)
         self._different = answers.different + second_answers(
-            asked, self._empty, lambda kind: self._open("cut off", (), ASKED, kind), ASKED
+            asked,
+            self._empty,
+            answers.replies[0],
+            lambda kind: self._open("cut off", (), ASKED, kind),
+            ASKED,
         )
         rows = [self._sent(reply) for reply in answers.replies]
         loud, watched = released.noise_multiplier, WatchedUnits(self._audited.units)

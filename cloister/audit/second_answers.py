@@ -13,6 +13,7 @@ from cloister.errors import RefusedError, RoundSpentError
 from cloister.privacy.entropy import Entropy, OsEntropy
 from cloister.privacy.gaussian_table import Integers
 from cloister.privacy.plan import Plan
+from cloister.protocol.exchange import RoundReply
 
 
 class _NoNoise(OsEntropy):
@@ -34,19 +35,24 @@ class CutOff(Site):
 def second_answers(
     asked: Asked,
     released: Callable[[], Admitted],
+    first: RoundReply,
     fresh: Callable[[type[Site]], Admitted],
     last: int,
 ) -> int:
     """Counts answers to another question in a released round, to a round beyond the plan's list,
-    and to a round that was cut off; and changes of the ledger that come with them.
+    and to a round that was cut off; another release of a round after which others were released;
+    and changes of the ledger that come with them.
 
     Args:
         asked: What the site is asked for.
-        released: Opens a site that has released round 1.
+        released: Opens a site that has released round 1, and later ones if the plan lists some.
+        first: Its answer in round 1.
         fresh: Opens another one, of a kind, under a ledger without charges at first.
         last: The last listed round.
     """
     head, given = released().site.ledger.head, 0
+    again = run_round(released(), asked.request(1), lambda: None)
+    given += (again.delta, again.head) != (first.delta, first.head)  # ε is of all rounds by now
     for request in (asked.request(1, other=True), asked.request(last + 1)):
         with suppress(RefusedError):
             run_round(released(), request, lambda: None)

@@ -101,7 +101,7 @@ def answer_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
             again += int(last != given[-1][-1].reply)
             wrong += wrong_charges(path, charged)
             ledgers.append([entry.fields for entry in LedgerFile(path, None).entries()])
-        again += _second(recipe, audited, Path(folder))
+        again += _second(recipe, audited, Path(folder), given[0][0].reply)
     every = [one for site_s in given for one in site_s]
     differing = {name for one in every for name in one.differing} | _differing(given)
     return [
@@ -149,8 +149,15 @@ def answer_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
     ]
 
 
-def _second(recipe: Recipe, audited: AuditedSite, folder: Path) -> int:
-    """Counts answers that the first site, and one that is cut off, must not give."""
+def _second(recipe: Recipe, audited: AuditedSite, folder: Path, first: RoundReply) -> int:
+    """Counts answers that the first site, and one that is cut off, must not give.
+
+    Args:
+        recipe: The study.
+        audited: Its site.
+        folder: Of the sites' ledgers.
+        first: The first site's answer in round 1.
+    """
     workspace = audited.workspace
 
     def opened(name: str, kind: type[Site] = Site) -> Admitted:
@@ -159,6 +166,7 @@ def _second(recipe: Recipe, audited: AuditedSite, folder: Path) -> int:
     return second_answers(
         Asked.about(ReleaseKind.TRAINING, workspace.whole, workspace.start.size),
         lambda: opened("0"),
+        first,
         lambda kind: opened("cut off", kind),
         audited.plan.num_rounds,
     )

@@ -49,6 +49,7 @@ NIGHTLY = (
     "updates in clear charged for twice their noise",
     "an update of another adapter in a released round in clear",
     "noise of an update that was cut off redrawn",
+    "noise of an update redrawn after a later round",
     "a site's coins the same in every round",
     "rounds in clear at twice the charged rate",
 )

@@ -27,7 +27,10 @@ from cloister.simulation.copies.files import is_copied
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+CLAIM = "writer.json"
 OTHER = "other"
+# Most bytes of a claim, of a folder's mark or of a head: a number of 32 digits and a URL.
+MOST_SMALL = 2**14
 # Most files: three of each site (its ledger, the head, its certificate), and some of the run.
 MOST_FILES = 3 * MOST_SITES + 1_000
 # Most bytes of a manifest: 250 for a file, 150 for a site's head.
@@ -138,6 +141,36 @@ def read_manifest(content: bytes, place: str) -> Manifest:
             "run is being copied there, try again after its next round"
         ) from error
     return found
+
+
+def read_writer(content: bytes, place: str) -> str:
+    """Reads the number of a folder in its own mark, or at the URL that belongs to it.
+
+    Raises:
+        BadFileError: It is damaged.
+    """
+    try:
+        writer = read_json(content, most_bytes=MOST_SMALL)["writer"]
+        if not isinstance(writer, str) or not is_name(writer):
+            raise ValueError("no number")
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadFileError(
+            f"{place}: damaged ({error}), so it is not known which folder is copied there; choose "
+            "another URL"
+        ) from error
+    return writer
+
+
+def read_head(content: bytes) -> Head:
+    """Reads the file of a head, which stands beside a ledger at the URL.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    document = read_json(content, most_bytes=MOST_SMALL)
+    if not isinstance(document, dict):
+        raise ValueError("no head")
+    return _head("head", [document.get("seq"), document.get("hash")])
 
 
 def _manifest(document: dict[str, Any]) -> Manifest:

@@ -10,27 +10,35 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from cloister.errors import BadFileError, LedgerError, UsageError
 from cloister.files import bad_file, open_file, write_whole
 from cloister.json_text import read_json
-from cloister.ledger.chain import check_entry
+from cloister.ledger.chain import Head, check_entry
 from cloister.ledger.storage import LedgerFile
-from cloister.names import is_name
+from cloister.names import counted, is_name
 from cloister.owner_only import FILE, cache_folder, private_folder
 from cloister.recipe import Recipe
 from cloister.server.run_copy import URL_MARK, refuse_copy
 from cloister.server.run_directory import RunDirectory
-from cloister.simulation.copies.manifest import Manifest
+from cloister.simulation.copies.files import LEDGER
+from cloister.simulation.copies.manifest import (
+    CLAIM,
+    MOST_SMALL,
+    OTHER,
+    Manifest,
+    read_head,
+    read_writer,
+)
 from cloister.simulation.copies.remote import RunUrl
 from cloister.simulation.copies.writing import RunCopy
 
-CLAIM = "writer.json"
-# Most bytes of a claim or mark: a number of 32 digits and a URL.
-_MOST_BYTES = 2**14
+_LEDGERS, _HEAD = "ledgers", f"{LEDGER}.head"
 # Bytes of a folder's random number: two never agree by chance.
 _BYTES = 16
 
@@ -77,7 +85,7 @@ class RunPlace:
             UsageError: The URL holds something already, or the folder does.
             NetworkError: The URL cannot be reached.
         """
-        writer, mine = self._claimed(), self._own_writer()
+        writer, mine = self.url.writer(), self._own_writer()
         if writer is not None and writer != mine:
             raise self._of_another_folder()
         if writer is None:
@@ -104,7 +112,7 @@ class RunPlace:
             NetworkError: The URL cannot be reached.
             LedgerError: The copy at the URL has charges that the folder lacks.
         """
-        writer = self._claimed()
+        writer = self.url.writer()
         if not (self.folder / "recipe.toml").is_file():
             if writer is not None:
                 raise self._of_another_folder()
@@ -120,24 +128,47 @@ class RunPlace:
             self._check_empty()
         run = RunDirectory.reopen(self.folder)
         last = self._last(warn)
-        if last is not None:
-            _check_heads(run, last)
+        for site, head in self._heads(last):
+            _check_head(run, site, head)
         own = mine or secrets.token_hex(_BYTES)
         self._claim(own, is_new=writer is None)
         return run, RunCopy(self.url, run, own, last)
 
     def _last(self, warn: Callable[[str], None]) -> Manifest | None:
-        """Returns the manifest at the URL; one that was cut off is replaced by the next copy."""
+        """Returns the manifest at the URL, with the files that are there in the size that it names;
+        the next copy brings the others, and replaces a manifest that was cut off."""
         try:
-            return self.url.manifest()
+            last = self.url.manifest()
         except BadFileError as error:
             warn(f"{error}. It is written again, with every file")
             return None
+        if last is None:
+            return None
+        sizes = self.url.reach(self.url.sizes)
+        there = {
+            path: file
+            for path, file in last.files.items()
+            if sizes.get(file.place(path)) == file.size
+        }
+        if lost := len(last.files) - len(there):
+            warn(f"{self.url.shown}: {counted(lost, 'file')} changed or gone there; copied again")
+        return replace(last, files=there)
 
-    def _claimed(self) -> str | None:
-        """Returns the number of the folder that the URL belongs to; None: it belongs to none."""
-        content = self.url.reach(lambda: self.url.store.read(CLAIM))
-        return None if content is None else _writer(content, f"{self.url.shown}/{CLAIM}")
+    def _heads(self, last: Manifest | None) -> Iterator[tuple[str, Head]]:
+        """Yields heads of ledgers at the URL, in any order: those of the manifest, and those that a
+        copy brought there whose manifest was cut off or never written."""
+        known: set[str] = set()
+        if last is not None:
+            yield from last.heads.items()
+            known = {file.place(path) for path, file in last.files.items()}
+        for folder in (_LEDGERS, f"{OTHER}/{_LEDGERS}"):
+            for name in self.url.reach(partial(self.url.store.names, folder)):
+                site, place = name.removesuffix(_HEAD), f"{folder}/{name}"
+                if site == name or not is_name(site) or place in known:
+                    continue
+                content = self.url.reach(partial(self.url.bytes_of, place, MOST_SMALL))
+                with suppress(ValueError):  # cut off: it names no entry
+                    yield site, read_head(content or b"")
 
     def _own_writer(self) -> str | None:
         """Returns the folder's number; None: it is copied to no URL yet.
@@ -148,13 +179,13 @@ class RunPlace:
         mark = self.folder / URL_MARK
         try:
             with open_file(mark) as file:
-                content = file.read(_MOST_BYTES + 1)
+                content = file.read(MOST_SMALL + 1)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise bad_file(error, "read") from error
-        writer = _writer(content, str(mark))
-        url = read_json(content, most_bytes=_MOST_BYTES).get("url")
+        writer = read_writer(content, str(mark))
+        url = read_json(content, most_bytes=MOST_SMALL).get("url")
         if url != self.url.shown:
             raise UsageError(
                 f"{self.folder}: is copied to {url}, and not to {self.url.shown}; give that URL as "
@@ -170,7 +201,9 @@ class RunPlace:
         except OSError as error:
             raise bad_file(error, "written") from error
         claim = json.dumps({"writer": writer}).encode()
-        if is_new and not self.url.reach(lambda: self.url.store.create(CLAIM, claim)):
+        if is_new and not self.url.reach(lambda: self.url.create(CLAIM, claim)):
+            raise self._of_another_folder()
+        if self.url.writer() != writer:  # both made it, where the store cannot refuse one
             raise self._of_another_folder()
         if (self.folder / CLAIM).exists():  # the URL leads back, for example by sftp://localhost
             (self.folder / CLAIM).unlink()
@@ -206,29 +239,15 @@ def _same_folder(url: RunUrl, folder: Path) -> UsageError:
     )
 
 
-def _check_heads(run: RunDirectory, last: Manifest) -> None:
-    """Checks that the folder's ledgers have every entry that the copy at the URL has."""
-    for site, head in last.heads.items():
-        path = run.ledger(site)
-        try:
-            with LedgerFile(path).reading() as reader:
-                check_entry(reader.find(head.seq), head, str(path))
-        except LedgerError as error:
-            error.add_note("the copy at the URL has this entry: the folder here is an older one")
-            raise
-
-
-def _writer(content: bytes, place: str) -> str:
+def _check_head(run: RunDirectory, site: str, head: Head) -> None:
+    """Checks that the folder's ledger has an entry that the copy at the URL has."""
+    path = run.ledger(site)
     try:
-        writer = read_json(content, most_bytes=_MOST_BYTES)["writer"]
-        if not isinstance(writer, str) or not is_name(writer):
-            raise ValueError("no number")
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadFileError(
-            f"{place}: damaged ({error}), so it is not known which folder is copied there; choose "
-            "another URL"
-        ) from error
-    return writer
+        with LedgerFile(path).reading() as reader:
+            check_entry(reader.find(head.seq), head, str(path))
+    except LedgerError as error:
+        error.add_note("the copy at the URL has this entry: the folder here is an older one")
+        raise
 
 
 def _make_parent(folder: Path) -> None:

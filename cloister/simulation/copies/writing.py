@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cloister import __version__
-from cloister.errors import NetworkError
+from cloister.errors import BadFileError, NetworkError, UsageError
 from cloister.files import stamp_of
 from cloister.ledger.chain import Head
 from cloister.ledger.entries_copy import EntriesCopy
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.copies.files import LEDGER, copied_files
-from cloister.simulation.copies.manifest import MANIFEST, CopiedFile, Manifest
+from cloister.simulation.copies.manifest import CLAIM, MANIFEST, CopiedFile, Manifest
 from cloister.simulation.copies.remote import PATIENCE, SLOWEST, RunUrl, within
 
 _HEAD = ".head"
@@ -140,6 +140,7 @@ class RunCopy:
         )
         if last is not None and files == known and is_finished == last.is_finished:
             return False
+        self._check_claim()
         self._send(changed, made)
         return is_finished and any(file.is_other for file in files.values())
 
@@ -192,8 +193,24 @@ class RunCopy:
         finally:
             left.set()
 
+    def _check_claim(self) -> None:
+        """Refuses to copy to a URL that is no longer this folder's.
+
+        Not every kind of URL can let one of two writers alone make a file: after both began at
+        once, the one that wrote last goes on.
+        """
+        if self.url.writer() != self._writer:
+            raise UsageError(f"{CLAIM} there names another folder, or is gone: choose another URL")
+
+    def _own_path(self, place: str) -> str:
+        """Returns a file's path at the URL; in a folder of this machine no link leads out of it."""
+        folder = self.url.local_folder()
+        if folder is not None and (folder / place).resolve() != folder / place:
+            raise BadFileError(f"{place} is a link there, which is not followed; remove it")
+        return self.url.path(place)
+
     def _put(self, place: str, content: Path | bytes) -> None:
-        path = self.url.path(place)
+        path = self._own_path(place)
         folder = path.rpartition("/")[0]
         if folder not in self._folders:
             self.url.files.makedirs(folder, exist_ok=True)
@@ -207,5 +224,5 @@ class RunCopy:
         """Removes files that no manifest names; what cannot be removed is tried again."""
         for place in sorted(self._unremoved):
             with suppress(Exception):
-                self.url.files.rm_file(self.url.path(place))
+                self.url.files.rm_file(self._own_path(place))
                 self._unremoved.discard(place)

@@ -3,16 +3,19 @@
 import shutil
 from pathlib import Path
 
+import fsspec
 import pytest
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
-from cloister.errors import BadFileError, LedgerError, RefusedError, UsageError
+from cloister.errors import BadFileError, LedgerError, NetworkError, RefusedError, UsageError
 from cloister.owner_only import cache_folder
 from cloister.registry.store import RemoteStore
 from cloister.server.run_copy import COPY, URL_MARK
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.copies.fetching import fetch
-from cloister.simulation.copies.manifest import MANIFEST
-from cloister.simulation.copies.place import CLAIM, RunPlace
+from cloister.simulation.copies.manifest import CLAIM, MANIFEST
+from cloister.simulation.copies.place import RunPlace
 from cloister.simulation.copies.remote import RunUrl, shown_url
 from cloister.simulation.ledgers import go_on
 from cloister.simulation.run import simulate
@@ -75,6 +78,26 @@ def test_an_older_copy_of_the_folder_is_refused(tmp_path: Path) -> None:
     assert "the folder here is an older one" in error.value.__notes__[0]
 
 
+@pytest.mark.parametrize("state", ["cut off", "of the round before"])
+def test_an_older_folder_is_refused_by_ledgers_whose_manifest_never_came(
+    tmp_path: Path, state: str
+) -> None:
+    """The machine fails while it copies, and its folder comes back from a backup."""
+    run, copy = copied(tmp_path)
+    shutil.copytree(run.path, tmp_path / "backup")
+    before = at_url(url_of(tmp_path))[MANIFEST]
+    close_round(run, 2)
+    copy.after_round(2)
+    manifest = before if state == "of the round before" else b'{"format": 1, "wri'
+    copy.url.files.pipe_file(copy.url.path(MANIFEST), manifest)
+    assert RunPlace.of(url_of(tmp_path), run.path).reopen(lambda text: None)[0] == run
+    shutil.rmtree(run.path)
+    (tmp_path / "backup").rename(run.path)
+    with pytest.raises(LedgerError, match="missing or different now") as error:
+        RunPlace.of(url_of(tmp_path), run.path).reopen(lambda text: None)
+    assert "the folder here is an older one" in error.value.__notes__[0]
+
+
 def test_a_new_run_does_not_take_the_place_of_one_with_rounds(tmp_path: Path) -> None:
     run, _ = copied(tmp_path)
     with pytest.raises(UsageError, match="holds this folder's run already; continue it"):
@@ -116,6 +139,38 @@ def test_of_two_machines_that_begin_at_once_one_wins(
         RunPlace.of(url_of(tmp_path), tmp_path / "work").create(RECIPE)
 
 
+def test_of_two_that_both_made_the_claim_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that looks and then writes, as fsspec's own for SFTP, lets both make it."""
+
+    def overwritten(store: RemoteStore, path: str, content: bytes) -> bool:
+        store.write(path, b'{"writer": "another"}')
+        return True
+
+    monkeypatch.setattr(RemoteStore, "create", overwritten)
+    with pytest.raises(UsageError, match="of another folder or machine"):
+        RunPlace.of(url_of(tmp_path), tmp_path / "work").create(RECIPE)
+
+
+def test_on_a_share_one_of_two_alone_makes_the_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the other makes it after fsspec has looked."""
+    place = RunPlace.of(f"file://{tmp_path}/share/run", tmp_path / "work")
+    claim = tmp_path / "share" / "run" / CLAIM
+
+    def made_after_the_look(_: object) -> None:
+        claim.parent.mkdir(parents=True)
+        claim.write_bytes(b'{"writer": "another"}')
+
+    monkeypatch.setattr(RunPlace, "_check_empty", made_after_the_look)
+    monkeypatch.setattr(LocalFileSystem, "exists", lambda files, path, **named: False)
+    with pytest.raises(UsageError, match="of another folder or machine"):
+        place.create(RECIPE)
+    assert claim.read_bytes() == b'{"writer": "another"}'
+
+
 def test_a_run_that_began_in_a_folder_is_copied_from_then_on(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "work", RECIPE)
     begin_sites(run)
@@ -134,6 +189,21 @@ def test_a_manifest_that_was_cut_off_is_written_again(tmp_path: Path) -> None:
     assert "It is written again" in warnings[0]
     again.after_round(1)
     assert fetch(url_of(tmp_path), tmp_path / "here").round == 1
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_what_is_gone_at_the_url_is_copied_again(tmp_path: Path, kind: str) -> None:
+    """Somebody tidied up there, or two copies of one folder were in each other's way."""
+    url = url_of(tmp_path) if kind == "memory" else f"file://{tmp_path}/shared/run"
+    run, copy = copied(tmp_path, url)
+    copy.url.files.rm_file(copy.url.path("metrics.jsonl"))
+    copy.url.files.pipe_file(copy.url.path("recipe.toml"), b"")
+    warnings: list[str] = []
+    _, again = RunPlace.of(url, run.path).reopen(warnings.append)
+    assert warnings == [f"{copy.url.shown}: 2 files changed or gone there; copied again"]
+    again.after_round(1)
+    assert fetch(url, tmp_path / "here").round == 1
+    RunPlace.of(url, run.path).reopen(say)
 
 
 def test_a_damaged_claim_is_refused(tmp_path: Path) -> None:
@@ -176,6 +246,39 @@ def test_passwords_are_in_no_shown_url() -> None:
     assert shown_url("ftp://ann:secret@host/a/run/") == "ftp://host/a/run"
     assert shown_url("https://host/run?sig=secret#x") == "https://host/run"
     assert shown_url("s3://bucket/me@home/run") == "s3://bucket/me@home/run"
+    assert shown_url("sftp://ann:p@ss@host/a/run") == "sftp://host/a/run"
+    container = "abfs://container@account.dfs.core.windows.net/run"
+    assert shown_url(container) == container
+
+
+class Refusing(AbstractFileSystem):  # type: ignore[misc]
+    """A file system that connects as it is opened, and names the password when it cannot."""
+
+    protocol = "refusing"
+    cachable = False
+
+    def __init__(self, **given: object) -> None:
+        raise self.error(f"no login as ann with p%40ss, p@ss ({given})")
+
+    error: type[Exception] = RuntimeError
+
+    @staticmethod
+    def _get_kwargs_from_urls(urlpath: str) -> dict[str, str]:
+        return {"given": urlpath}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), [(RuntimeError, NetworkError), (ValueError, UsageError)]
+)
+def test_a_host_that_cannot_be_reached_is_one_message_without_the_password(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception], kind: type[Exception]
+) -> None:
+    fsspec.register_implementation("refusing", Refusing, clobber=True)
+    monkeypatch.setattr(Refusing, "error", error)
+    with pytest.raises(kind, match=r"refusing://host/run: .*no login as ann with …, …") as refused:
+        RunPlace.of("refusing://ann:p%40ss@host/run?sig=signature", None)
+    assert "p@ss" not in str(refused.value)
+    assert "signature" not in str(refused.value)
 
 
 def test_nothing_is_trained_or_charged_in_a_copy(tmp_path: Path) -> None:

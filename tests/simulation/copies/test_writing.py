@@ -12,8 +12,8 @@ from cloister.ledger.storage import LedgerFile
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.copies import writing
 from cloister.simulation.copies.fetching import fetch
-from cloister.simulation.copies.manifest import MANIFEST, OTHER, read_manifest
-from cloister.simulation.copies.place import CLAIM, RunPlace
+from cloister.simulation.copies.manifest import CLAIM, MANIFEST, OTHER, read_manifest
+from cloister.simulation.copies.place import RunPlace
 from cloister.simulation.copies.remote import RunUrl
 from tests.support.copied_runs import (
     SITES,
@@ -234,3 +234,38 @@ def test_messages_have_no_password(tmp_path: Path) -> None:
     shown = secret.reason(OSError(f"cannot open {given}"))
     assert "hunter2" not in shown
     assert "abc" not in shown
+
+
+def test_a_run_whose_url_was_taken_meanwhile_writes_nothing_there(tmp_path: Path) -> None:
+    """Where two began at once and both made the claim, the last one has it."""
+    run, copy = copied(tmp_path)
+    copy.url.files.pipe_file(copy.url.path(CLAIM), b'{"writer": "another"}')
+    before, warnings = at_url(url_of(tmp_path)), list[str]()
+    copy.warn = warnings.append
+    close_round(run, 2)
+    copy.after_round(2)
+    assert len(warnings) == 1
+    assert "names another folder" in warnings[0]
+    assert at_url(url_of(tmp_path)) == before
+
+
+@pytest.mark.parametrize("link", [OTHER, f"{OTHER}/metrics.jsonl"])
+def test_a_link_in_a_shared_folder_does_not_lead_a_copy_elsewhere(
+    tmp_path: Path, link: str
+) -> None:
+    run, copy = copied(tmp_path, f"file://{tmp_path}/shared/run")
+    outside, there = tmp_path / "outside", tmp_path / "shared" / "run" / link
+    outside.mkdir()
+    (outside / "metrics.jsonl").write_text("of somebody else")
+    there.parent.mkdir(exist_ok=True)
+    there.symlink_to(outside if link == OTHER else outside / "metrics.jsonl")
+    warnings: list[str] = []
+    copy.warn = warnings.append
+    close_round(run, 2)
+    copy.after_round(2)
+    assert "is a link there" in warnings[0]
+    assert [path.name for path in outside.iterdir()] == ["metrics.jsonl"]
+    assert (outside / "metrics.jsonl").read_text() == "of somebody else"
+    there.unlink()
+    copy.after_round(2)
+    assert fetch(copy.url.given, tmp_path / "here").round == 2

@@ -21,6 +21,7 @@ from tests.support.mutants.own import (
     answering_another_free,
     charged_for_more_noise,
     redrawn_after_a_cut,
+    redrawn_later,
     same_coins,
     seeded_coins,
     uncharged_after,
@@ -166,6 +167,11 @@ def an_update_of_another_adapter_in_a_released_round_in_clear(patch: pytest.Monk
 @mutant("answers", "answers asked again")
 def noise_of_an_update_that_was_cut_off_redrawn(patch: pytest.MonkeyPatch) -> None:
     redrawn_after_a_cut(patch)
+
+
+@mutant("answers", "answers asked again")
+def noise_of_an_update_redrawn_after_a_later_round(patch: pytest.MonkeyPatch) -> None:
+    redrawn_later(patch)
 
 
 @mutant("answers", "batches of answers")

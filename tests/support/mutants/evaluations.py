@@ -14,6 +14,7 @@ from cloister.client.site import Site
 from cloister.data.held_out import HeldOut
 from cloister.data.unit_hash import mark_of
 from cloister.deployment.site.records import SiteRecords
+from cloister.ledger.charge import Charge
 from cloister.ledger.ledger import Ledger
 from cloister.privacy import evaluation_release
 from cloister.privacy.clipping import ClippedSum, grid_of
@@ -27,11 +28,13 @@ from cloister.training.units import singles
 from tests.support.entropy import FromNormals
 from tests.support.mutants.answers import reply_is
 from tests.support.mutants.own import (
+    Free,
     answering_another_free,
     charged_as_training,
     halved,
     redrawn_after_a_cut,
     redrawn_again,
+    redrawn_later,
     seeded_noise,
     uncharged_after,
     unlisted,
@@ -169,6 +172,20 @@ def an_evaluation_with_the_noise_of_its_round_s_update(patch: pytest.MonkeyPatch
     patch.setattr(Site, "entropy", of_the_round)
 
 
+@mutant("evaluations", "charges beside training")
+def an_evaluation_free_in_a_round_that_was_trained(patch: pytest.MonkeyPatch) -> None:
+    """The ledger asks whether the round was charged, and not for what."""
+    real = Ledger.reserve
+
+    def reserve(self: Ledger, charge: Charge) -> Any:
+        trained = self._history.reserved(charge.study, charge.round, ReleaseKind.TRAINING)
+        if charge.kind is ReleaseKind.EVALUATION and trained is not None:
+            return Free()
+        return real(self, charge)
+
+    patch.setattr(Ledger, "reserve", reserve)
+
+
 @mutant("evaluations", "looks at the other side")
 def evaluations_of_trained_units_too(patch: pytest.MonkeyPatch) -> None:
     with_all_units(patch, evaluating, "_scored", "held_out")
@@ -182,6 +199,11 @@ def rounds_that_train_on_held_out_units_too(patch: pytest.MonkeyPatch) -> None:
 @mutant("evaluations", "evaluations asked again")
 def evaluation_noise_redrawn_when_asked_again(patch: pytest.MonkeyPatch) -> None:
     redrawn_again(patch, ReleaseKind.EVALUATION)
+
+
+@mutant("evaluations", "evaluations asked again")
+def evaluation_noise_redrawn_after_a_later_round(patch: pytest.MonkeyPatch) -> None:
+    redrawn_later(patch)
 
 
 @mutant("evaluations", "evaluations asked again")

@@ -90,6 +90,18 @@ def answering_another_free(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Ledger, "_again", again)
 
 
+def redrawn_later(patch: pytest.MonkeyPatch) -> None:
+    """Asked again after a later round, a site draws anew: it finds the last release alone."""
+    real = Ledger._again
+
+    def again(self: Ledger, before: Reserved, charge: Charge, transaction: Transaction) -> Any:
+        granted = real(self, before, charge, transaction)
+        is_earlier = isinstance(granted, Released) and granted.head != self.head.hash
+        return Free(granted.head) if is_earlier else granted
+
+    patch.setattr(Ledger, "_again", again)
+
+
 def redrawn_after_a_cut(patch: pytest.MonkeyPatch) -> None:
     """A round that was charged and cut off is released after all."""
     real = Ledger._again

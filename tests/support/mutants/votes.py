@@ -22,6 +22,7 @@ from tests.support.mutants.own import (
     halved,
     redrawn_after_a_cut,
     redrawn_again,
+    redrawn_later,
     seeded_noise,
     uncharged_after,
     unlisted,
@@ -148,6 +149,11 @@ def vote_noise_from_the_study_s_seed(patch: pytest.MonkeyPatch) -> None:
 @mutant("votes", "votes asked again")
 def vote_noise_redrawn_when_asked_again(patch: pytest.MonkeyPatch) -> None:
     redrawn_again(patch, ReleaseKind.VOTE)
+
+
+@mutant("votes", "votes asked again")
+def vote_noise_redrawn_after_a_later_round(patch: pytest.MonkeyPatch) -> None:
+    redrawn_later(patch)
 
 
 @mutant("votes", "votes asked again")
