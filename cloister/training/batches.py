@@ -14,15 +14,18 @@ import torch
 from cloister.training.config import PLAIN_TOKENS
 from cloister.training.units import UnitExamples
 
-# Most padded tokens of a training pass on a CPU. In 64 short texts a step of MiniLM took 9.3 ms a
-# text with 256 or 512 tokens, 10.0 with 1,024 and 11.5 to 12.1 with 2,048, whose states no longer
-# fit into a core's caches and take four times the memory (CPU time, `benchmarks/README.md`).
-CPU_PASS = 512
+# Most padded tokens of a training pass on a CPU, for each of torch's threads. In batches of 64
+# short texts a step of MiniLM took 9.3 ms a text with 256 tokens, 9.3 to 9.6 with 512, 10.0 with
+# 1,024, and 11.5 to 12.1 with 2,048, whose states leave a core's caches (CPU time of one thread,
+# `benchmarks/README.md`). Their memory grows with the tokens.
+CPU_PASS = 256
 
 
 def tokens_of_a_pass(device: torch.device) -> int:
     """Returns the most padded tokens of a training pass, if the machine states none."""
-    return CPU_PASS if device.type == "cpu" else PLAIN_TOKENS
+    if device.type != "cpu":
+        return PLAIN_TOKENS
+    return min(CPU_PASS * torch.get_num_threads(), PLAIN_TOKENS)
 
 
 def physical_batches(

@@ -43,7 +43,8 @@ class MachineConfig:
             keep their bits, which the preflight checks. Absent: false.
         physical_batch_tokens: Most padded tokens that go through the network at once. Absent: in
             private training as many as fit into free memory, at most 1,024 on a CPU and 16,384 on a
-            GPU; in training without privacy on a CPU 512; elsewhere 2,048.
+            GPU; in training without privacy on a CPU 256 for each thread; elsewhere
+            2,048.
         frozen_cache_gib: Memory in GiB for the inputs of the first adapted layer (tokens · hidden
             size · 4 bytes per record in float32); with `lora.top_layers` it saves most of the time.
             Records that do not fit are computed each time; 0 keeps none. The default holds about

@@ -1,10 +1,13 @@
 """Physical batches hold everything once, within their tokens, and keep units together."""
 
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cloister.tasks.task import Example
-from cloister.training.batches import physical_batches
+from cloister.training.batches import CPU_PASS, physical_batches, tokens_of_a_pass
+from cloister.training.config import PLAIN_TOKENS
 from cloister.training.units import UnitExamples
 
 
@@ -40,3 +43,12 @@ def test_neighbours_in_a_batch_are_of_similar_length(given_units: list[UnitExamp
         for unit in batch
     ]
     assert longest == sorted(longest, reverse=True)
+
+
+@given(st.integers(1, 64))
+def test_a_cpu_s_passes_are_small_for_each_thread_and_a_gpu_s_are_large(threads: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: threads)
+        on_cpu = tokens_of_a_pass(torch.device("cpu"))
+        assert on_cpu == min(CPU_PASS * threads, PLAIN_TOKENS)
+        assert tokens_of_a_pass(torch.device("cuda")) == PLAIN_TOKENS >= on_cpu

@@ -9,10 +9,11 @@ import torch
 from cloister.data.records import ChatRecord, Message, Record, TextRecord
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import trained_parameters
-from cloister.privacy.clipping import MARGIN, ClippedSum
+from cloister.privacy.clipping import MARGIN, ClippedSum, clip_and_sum
 from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.noise import add_noise
 from cloister.tasks.config import TaskConfig
+from cloister.training import gradients
 from cloister.training.gradients import (
     clipped_gradient_sum,
     per_record_hooks,
@@ -103,6 +104,38 @@ def test_the_cut_into_passes_does_not_matter(bert: Path, max_tokens: int) -> Non
         cut = clipped_gradient_sum(workspace.network, workspace.task, units, 0.5, shapes)
     for one, other in zip(values(whole), values(cut), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_passes_that_are_clipped_together_keep_every_bit(
+    bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All passes alone, a few together, and all together."""
+    workspace = moved(
+        open_workspace(ModelConfig(base=str(bert)), BOTH, TaskConfig(max_length=32), ("a", "b"), 0)
+    )
+    units = singles(workspace.encode(TEXTS))
+    calls: list[int] = []
+
+    def counted(rows: list[torch.Tensor], bound: float, grid: float | None) -> ClippedSum:
+        calls.append(len(rows[0]))
+        return clip_and_sum(rows, bound, grid)
+
+    monkeypatch.setattr(gradients, "clip_and_sum", counted)
+    sums, made = [], []
+    for most in (1, 3 * workspace.start.size, 2**40):
+        monkeypatch.setattr(gradients, "CLIPPED_TOGETHER", most)
+        calls.clear()
+        with per_record_hooks(workspace.network):
+            sums.append(
+                clipped_gradient_sum(
+                    workspace.network, workspace.task, units, 0.5, candidates(32, 8)
+                )
+            )
+        made.append(len(calls))
+        assert sum(calls) == len(units)
+    assert made[0] > made[1] > made[2] == 1
+    for found in sums[1:]:
+        assert all(map(torch.equal, sums[0].tensors, found.tensors))
 
 
 def test_without_clipping_both_sums_are_alike(bert: Path) -> None:
