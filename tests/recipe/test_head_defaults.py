@@ -137,7 +137,7 @@ def test_of_the_recorded_searches_the_rule_loses_less_than_a_point_and_a_half(
 ) -> None:
     fitted = utility("token_rate")
     found = fitted.losses(fitted.Store(fitted.RESULTS).rows, rounds)
-    assert len(found) == (6 if rounds == (30,) else 14)
+    assert len(found) == (24 if rounds == (30,) else 40)
     assert found[0].lost < 0.015
 
 

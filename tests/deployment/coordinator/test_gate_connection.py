@@ -5,7 +5,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -111,13 +111,27 @@ def test_whoever_does_not_read_is_cut_off_and_holds_no_turn(
     gates.ask(gate)
     gate.link.said["pull-object"] = b"x" * 20_000_000
     monkeypatch.setattr(gate_forward, "PATIENCE", 0.5)
+    held: list[str] = []
+    request = gate_turns.Turns.request
+
+    @contextmanager
+    def counted(turns: gate_turns.Turns, site: str) -> Iterator[bool]:
+        held.append(site)
+        try:
+            with request(turns, site) as may:
+                yield may
+        finally:
+            held.pop()
+
+    monkeypatch.setattr(gate_turns.Turns, "request", counted)
     body = gates.fetch().SerializeToString()
     with ExitStack() as stack:
         opened = [stack.enter_context(gate.connection()) for _ in range(gate_turns.MOST_REQUESTS)]
         for secured in opened:
             secured.sendall(whole(body=body, call="pull-object"))
         deadline = time.monotonic() + 600
-        while gate.say(gates.poll()) != 200:  # 503 while those who do not read hold its turns
+        # 503 while those who do not read hold its turns; then until all are cut off.
+        while gate.say(gates.poll()) != 200 or held:
             assert time.monotonic() < deadline
         for secured in opened:
             assert len(sent(secured, b"")) < 20_000_000
