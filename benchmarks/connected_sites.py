@@ -3,10 +3,10 @@
     python -m benchmarks.connected_sites [--sites 100] [--rounds 20] [--json FILE]
 
 The coordinator is the deployed one: service, gate, SuperLink and executor, as processes of their
-own, with a tiny base. The sites are threads of this process (`threaded_site`): each connects to the
-gate over TLS with a key of its own, polls and answers as a SuperNode does. Prints one JSON object:
-CPU seconds of each process by site and round, memory, threads and open files at their most, and
-bytes on disk, all of the coordinator alone; and the load, as the sites use the same cores.
+own, with a tiny base. The sites are threads of further processes (`site_processes`): each connects
+to the gate over TLS with a key of its own, polls and answers as a SuperNode does. Prints one JSON
+object: CPU seconds of each process by site and round, memory, threads and open files at their most,
+and bytes on disk, all of the coordinator alone; and the load, as the sites use the same cores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import os
 import platform
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.deployment import usage
+from benchmarks.site_processes import SiteProcesses, serving
 from benchmarks.threaded_site import ThreadedSite
 from cloister.deployment.coordinator.folder import ServerFolder
 from cloister.deployment.coordinator.journal import ENDED, RunStatus, read_run
@@ -42,8 +42,6 @@ RECORDS = 40
 NORM = 0.5
 # Open files of a site: its SuperNode has up to four connections.
 FILES = 4
-# Sites that connect at a time.
-CONNECTING = 16
 # Seconds until the first polls of connected sites are over, for which they are then watched before
 # the study, and between two samples.
 SETTLED, IDLE, SAMPLE = 20.0, 20.0, 1.0
@@ -140,29 +138,16 @@ def measured(count: int, rounds: int, patience: float) -> dict[str, object]:
     load = os.getloadavg()
     raise_open_files(FILES * count + 256)
     sites = [ThreadedSite(f"site-{index:04d}", NORM) for index in range(count)]
-    stopped = threading.Event()
     with federation(Path(tempfile.mkdtemp()), (), epsilon="200.0", noise=0.8) as made:
         approve(made.server, sites)
         began = time.monotonic()
         made.start("server")
         wait_for("the registration", lambda: registered(made.server) == count, patience)
         ready = time.monotonic()
-        threads = [
-            threading.Thread(
-                target=site.serve,
-                args=(made.server.config.address, made.server.authority.pem, stopped),
-                daemon=True,
-            )
-            for site in sites
-        ]
-        try:
-            _connect(sites, threads, patience)
+        place = made.server.config.address, made.server.authority.pem
+        with serving(sites, *place, patience) as served:
             wait_for("all sites online", lambda: online(made.server) == count, patience)
-            found = _study(made, count, rounds, patience)
-        finally:
-            stopped.set()
-        for thread in threads:
-            thread.join(60)
+            found = _study(made, served, count, rounds, patience)
     return {
         "sites": count,
         "rounds": rounds,
@@ -172,30 +157,19 @@ def measured(count: int, rounds: int, patience: float) -> dict[str, object]:
         "load_after": [round(value, 1) for value in os.getloadavg()],
         "registration_seconds": round(ready - began, 1),
         **found,
-        "answers_of_sites": sum(site.answered for site in sites),
+        "answers_of_sites": served.answered,
     }
 
 
-def _connect(
-    sites: Sequence[ThreadedSite], threads: Sequence[threading.Thread], patience: float
-) -> None:
-    """Starts the sites, of which a few connect at a time.
-
-    Flower's connection ends the whole process if its answer comes too late and it asks once more.
-    """
-    for index, thread in enumerate(threads):
-        before = sites[index - CONNECTING].connected if index >= CONNECTING else None
-        assert before is None or before.wait(patience), f"{sites[index].name}: no turn to connect"
-        thread.start()
-
-
-def _study(made: Federation, count: int, rounds: int, patience: float) -> dict[str, object]:
+def _study(
+    made: Federation, served: SiteProcesses, count: int, rounds: int, patience: float
+) -> dict[str, object]:
     """Watches an idle coordinator, then a study."""
     time.sleep(SETTLED)
     connected = time.monotonic()
     pids = {name: made.child("server", name) for name in PROCESSES}
     watch = Watch({name: pid for name, pid in pids.items() if pid is not None})
-    before, own = watch.cpu(), time.process_time()
+    before, own = watch.cpu(), _sites_cpu(served)
     time.sleep(IDLE)
     watch.look()
     waited = time.monotonic() - connected
@@ -211,6 +185,7 @@ def _study(made: Federation, count: int, rounds: int, patience: float) -> dict[s
         and time.monotonic() < deadline
     ):
         time.sleep(SAMPLE)
+        assert served.pids
         watch.look()
         marks += [(time.monotonic(), watch.cpu())] * (len(run.metrics()) - len(marks))
     marks += [(time.monotonic(), watch.cpu())] * (len(run.metrics()) - len(marks))
@@ -235,7 +210,7 @@ def _study(made: Federation, count: int, rounds: int, patience: float) -> dict[s
             name: {"MB": round(megabytes, 1), "threads": threads, "files": files}
             for name, (megabytes, threads, files) in watch.most.items()
         },
-        "sites_cpu_seconds": round(time.process_time() - own, 1),
+        "sites_cpu_seconds": round(_sites_cpu(served) - own, 1),
         "disk_bytes": {
             "database": _bytes(made.server.state / "superlink.db"),
             "journal": _bytes(place / "events.jsonl"),
@@ -243,6 +218,10 @@ def _study(made: Federation, count: int, rounds: int, patience: float) -> dict[s
             "members": _bytes(made.server.members),
         },
     }
+
+
+def _sites_cpu(served: SiteProcesses) -> float:
+    return sum(map(cpu_seconds, served.pids))
 
 
 def _bytes(path: Path) -> int:
