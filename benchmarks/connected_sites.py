@@ -45,9 +45,9 @@ FILES = 4
 # Seconds until the first polls of connected sites are over, for which they are then watched before
 # the study, and between two samples.
 SETTLED, IDLE, SAMPLE = 20.0, 20.0, 1.0
-# A round of many sites takes minutes where the sites use the coordinator's cores: only one whose
-# reply was lost is asked once more meanwhile.
-SLOWLY = ("federation.round_timeout=7200", "federation.absent_timeout=600")
+# A round of many sites takes minutes where the sites use the coordinator's cores. A site whose
+# question or reply was lost is asked again after the recipe's own time.
+SLOWLY = ("federation.round_timeout=7200",)
 PROCESSES = ("superlink", "gate", "executor")
 # Clock ticks of /proc/PID/stat in a second.
 TICKS = os.sysconf("SC_CLK_TCK")

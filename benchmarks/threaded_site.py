@@ -96,14 +96,17 @@ class ThreadedSite:
         """
         keys = (self.node, self.node.public_key())
         known: set[int] = set()
-        with http_request_response(address, False, authority, keys) as connection:
-            self.connected.set()
-            while not stopped.is_set():
-                try:
-                    if not self._answer_next(connection, known):
-                        stopped.wait(POLL)
-                except RunNotRunningException:  # a SuperNode drops the question, too
-                    continue
+        while not stopped.is_set():
+            # Flower ends a connection whose TLS failed; an agent then starts its SuperNode again.
+            with http_request_response(address, False, authority, keys) as connection:
+                self.connected.set()
+                while not stopped.is_set():
+                    try:
+                        if not self._answer_next(connection, known):
+                            stopped.wait(POLL)
+                    except RunNotRunningException:  # a SuperNode drops the question, too
+                        continue
+            stopped.wait(POLL)
 
     def _answer_next(self, connection: Connection, known: set[int]) -> bool:
         """Fetches a question and sends the answer; returns whether there was one.
