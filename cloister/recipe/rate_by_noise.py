@@ -13,7 +13,8 @@ from dataclasses import replace
 
 from cloister.errors import CloisterError
 from cloister.privacy.bands import sum_error
-from cloister.privacy.plan import Plan, make_plan
+from cloister.privacy.plan import Plan
+from cloister.recipe.plan_of import plan_of
 from cloister.recipe.schema import Recipe
 from cloister.strategies.config import StrategyConfig
 
@@ -96,7 +97,7 @@ def mean_noise(recipe: Recipe) -> float:
     """
     declared, sites = recipe.data.public_records, recipe.data.sites
     by_site = declared if isinstance(declared, tuple) else (declared,) * sites
-    plans = {records: _plan(recipe, records) for records in set(by_site)}
+    plans = {records: plan_of(recipe, records) for records in set(by_site)}
     variances = [_variance(plans[records]) for records in by_site]
     return math.sqrt(sum(variances)) / len(by_site)
 
@@ -110,17 +111,6 @@ def _variance(plan: Plan) -> float:
         cancelled * plan.noise_multiplier * (plan.max_grad_norm or 0.0) / plan.expected_batch_size
     )
     return alone**2 if plan.sharing is None else alone**2 / plan.sharing.honest
-
-
-def _plan(recipe: Recipe, records: int) -> Plan:
-    return make_plan(
-        recipe.privacy,
-        public_records=records,
-        expected_batch_size=recipe.training.expected_batch_size,
-        local_steps=recipe.training.local_steps,
-        num_rounds=recipe.federation.num_rounds,
-        sites=recipe.data.sites,
-    )
 
 
 def states(stated: Mapping[str, object], section: str, key: str) -> bool:

@@ -22,8 +22,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from cloister.errors import RefusedError
-from cloister.privacy.plan import Plan, make_plan
+from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
+from cloister.recipe.plan_of import plan_of
 from cloister.strategies.config import own_strategy
 from cloister.training.adam_bc import noise_variance
 from cloister.training.optimizer import learning_rate_at
@@ -93,14 +94,4 @@ def _plans(recipe: Recipe, names: Sequence[str]) -> dict[str, Plan]:
     """Returns each site's plan, as the coordinator proposes it to the site."""
     declared = recipe.data.public_records
     by_site = declared if isinstance(declared, tuple) else (declared,) * len(names)
-    return {
-        name: make_plan(
-            recipe.privacy,
-            public_records=records,
-            expected_batch_size=recipe.training.expected_batch_size,
-            local_steps=recipe.training.local_steps,
-            num_rounds=recipe.federation.num_rounds,
-            sites=recipe.data.sites,
-        )
-        for name, records in zip(names, by_site, strict=True)
-    }
+    return {name: plan_of(recipe, records) for name, records in zip(names, by_site, strict=True)}

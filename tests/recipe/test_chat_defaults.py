@@ -7,12 +7,13 @@ import pytest
 
 from cloister.adapter.tensors import Adapter
 from cloister.recipe import parse_document, parse_recipe, sent_document
-from cloister.recipe.chat_defaults import CLIP, MOMENTUM, OUTPUT_NOISE
+from cloister.recipe.chat_defaults import CLIP, LONGEST_STEP, MOMENTUM, OUTPUT_NOISE
 from cloister.recipe.rate_by_noise import mean_noise
 from cloister.strategies.build import make_strategy
 from cloister.training.optimizer import learning_rate_at
 
 CHAT = ["task.kind=causal-lm", "data.sites=5"]
+NOISY = [*CHAT, "privacy.epsilon=1.0"]
 # A layer's inputs and outputs.
 INPUTS, OUTPUTS = 256, 400
 
@@ -21,7 +22,7 @@ INPUTS, OUTPUTS = 256, 400
     "changes",
     [
         [],
-        ["privacy.epsilon=1.0", "privacy.noise=shared"],
+        ["privacy.epsilon=0.5", "privacy.noise=shared"],
         ["lora.r=16", "lora.alpha=32.0", "lora.rslora=true"],
         ["strategy.name=fedavg", "training.schedule=constant"],
     ],
@@ -29,7 +30,7 @@ INPUTS, OUTPUTS = 256, 400
 )
 def test_an_adapted_layer_s_outputs_have_noise_of_the_stated_size(changes: list[str]) -> None:
     """Rounds of noise alone in B, at the default rate, then the layer peft would build."""
-    recipe = parse_recipe("", [*CHAT, *changes])
+    recipe = parse_recipe("", [*NOISY, *changes])
     lora, rounds = recipe.lora, recipe.federation.num_rounds
     made, rng = make_strategy(recipe.strategy, ("all",)), np.random.default_rng(1)
     state = made.init(Adapter({"b": np.zeros((OUTPUTS, lora.r))}))
@@ -44,6 +45,15 @@ def test_an_adapted_layer_s_outputs_have_noise_of_the_stated_size(changes: list[
     outputs = scale * state.adapter["b"] @ a @ inputs
     # Two digits of the rate, the last rounds of momentum 0.9, one draw of A: 20 %.
     assert float(outputs.std()) == pytest.approx(OUTPUT_NOISE, rel=0.2)
+
+
+@pytest.mark.parametrize("change", ["privacy.epsilon=200.0", "privacy.noise_multiplier=0.2"])
+@pytest.mark.parametrize("momentum", [0.5, 0.9])
+def test_little_noise_allows_no_longer_steps_than_were_tried(change: str, momentum: float) -> None:
+    """A rate by noise alone grows without end, and would ruin the model that it trains."""
+    strategy = ["strategy.name=fedavgm", f"strategy.momentum={momentum}"]
+    training = parse_recipe("", [*CHAT, *strategy, change]).training
+    assert training.learning_rate * CLIP / (1 - momentum) == pytest.approx(LONGEST_STEP)
 
 
 def test_what_was_filled_in_is_stated_and_sent() -> None:

@@ -10,7 +10,7 @@ import pytest
 from cloister.adapter.tensors import Adapter
 from cloister.errors import RecipeError
 from cloister.recipe import Recipe, parse_document, parse_recipe, read_run_recipe, sent_document
-from cloister.recipe.head_defaults import HIDDEN, LOGIT_NOISE, head_rate
+from cloister.recipe.head_defaults import HIDDEN, LOGIT_NOISE, LONGEST_BESIDE, head_rate
 from cloister.recipe.rate_by_noise import mean_noise
 from cloister.recipe.vote_study import read_vote_study
 from cloister.server.aggregate_noise import aggregate_noise
@@ -156,6 +156,16 @@ def test_words_of_other_studies_keep_their_task_s_rate_and_bound(change: str) ->
     recipe = parse_recipe("", [*WORDS, change])
     assert (recipe.training.learning_rate, recipe.privacy.max_grad_norm) == (24.0, 1.0)
     assert recipe.strategy.name == "fedavg"
+
+
+def test_adapters_beside_the_head_make_no_longer_steps_than_were_tried() -> None:
+    """A head alone has no such limit: its loss bounds what a long step can do."""
+    many = ["data.public_records=200000", "training.expected_batch_size=50000", *SHARED]
+    beside, alone = (
+        parse_recipe("", [*HEAD, *many, f"lora.train={train}", "strategy.name=fedavg"])
+        for train in ("b", "none")
+    )
+    assert beside.training.learning_rate == LONGEST_BESIDE < alone.training.learning_rate
 
 
 def test_less_noise_allows_a_larger_rate() -> None:
