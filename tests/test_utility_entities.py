@@ -220,6 +220,26 @@ def test_lora_s_rate_is_chosen_on_validation_and_runs_are_kept(
     assert "| own noise | not run | not run | – | not run |" in page
 
 
+def test_a_set_without_a_validation_file_is_split_as_in_the_grid_and_lines_keep_their_site(
+    utility: Any, tmp_path: Path
+) -> None:
+    lora, sets = utility("lora"), utility("sets")
+    rows = [{"text": f"text {n}", "label": "ab"[n % 2], "site": f"s{n % 3}"} for n in range(30)]
+    folder = tmp_path / "product_sentiment"
+    folder.mkdir()
+    for part in ("train", "test"):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{part}.jsonl").write_text(lines, encoding="utf-8")
+    files = lora.splits(lora.STUDIES["product sentiment"], tmp_path, tmp_path / "cache")
+    split = sets.split(tmp_path, "product_sentiment")
+    for field, part in zip(files["validation"], (split.fit, split.valid), strict=True):
+        text = Path(field.partition("=")[2]).read_text("utf-8")
+        found = [json.loads(line) for line in text.splitlines()]
+        assert [row["text"] for row in found] == part.texts
+        assert all(row in rows for row in found)
+    assert files["test"] == [f"data.{part}={folder}/{part}.jsonl" for part in ("train", "test")]
+
+
 def test_the_raw_rows_in_the_project_print_as_tables(utility: Any) -> None:
     entities, lora, store_of = utility("entities"), utility("lora"), utility("grid_store")
     tables = utility("ratio_tables")

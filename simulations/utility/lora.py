@@ -1,17 +1,17 @@
-"""LoRA in real simulations of five sites: rows of docs/utility-tables.md that need no emulation.
+"""LoRA in real simulations: rows of docs/utility-tables.md that need no emulation.
 
     python simulations/utility/lora.py --data DATA --cache CACHE [--study chat]
     python simulations/utility/lora.py --table
 
 The first runs what lora.jsonl does not have yet, the most important rows first; each run is a
-`cloister simulate` of a recipe of simulations/ with five sites. Where there are several rates, the
-one with the best score on validation at one seed is run on test. `--table` prints what is there.
+`cloister simulate` of a recipe of simulations/ with five sites, or one for each product. Where
+there are several rates, the one with the best score on validation at one seed is run on test.
+`--table` prints what is there.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from grid_store import SEEDS, Row, Store, score, settings, where
 from ratio_tables import lora_tables
-from sets import Part, split
+from sets import HELD_OUT
 
 from cloister.recipe import Recipe, read_recipe
 from cloister.server.run_directory import RunDirectory
@@ -60,7 +60,8 @@ class Study(NamedTuple):
 
 
 # Gradient rounds, since noise is shared in them alone; with one step a round they are the recipe's.
-IN_ROUNDS = ("data.sites=5", "training.mode=gradient-rounds", "federation.evaluate_every=60")
+IN_ROUNDS = ("training.mode=gradient-rounds", "federation.evaluate_every=60")
+FIVE = "data.sites=5"
 STUDIES = {
     "chat": Study(
         "sgd_customer_service",
@@ -91,7 +92,7 @@ STUDIES = {
             ("without privacy", None): (0.003, 0.001),
         },
         "adamw",
-        (*IN_ROUNDS, "data.public_records=1706", "training.expected_batch_size=410"),
+        (FIVE, *IN_ROUNDS, "data.public_records=1706", "training.expected_batch_size=410"),
     ),
     "bank intents": Study(
         "banking77",
@@ -103,6 +104,20 @@ STUDIES = {
             ("own noise", 8.0): (2.0,),
             ("own noise", 1.0): (2.0,),
             ("without privacy", None): (0.003, 0.01),
+        },
+        "adamw",
+        (FIVE, *IN_ROUNDS),
+    ),
+    "product sentiment": Study(  # a product a site
+        "product_sentiment",
+        "product_sentiment.toml",
+        "accuracy",
+        {
+            ("shared noise", 8.0): (0.1, 0.3),
+            ("shared noise", 1.0): (0.1, 0.3),
+            ("own noise", 8.0): (0.1, 0.3),
+            ("own noise", 1.0): (0.1, 0.3),
+            ("without privacy", None): (0.003, 0.001),
         },
         "adamw",
         IN_ROUNDS,
@@ -245,18 +260,20 @@ def outcomes(recipe: Recipe, metric: str) -> dict[str, dict[str, float]]:
 def splits(study: Study, data: Path, cache: Path) -> Files:
     """Fields that name files to choose on (`validation`) and to report (`test`).
 
-    With a validation file one run is for both. A set of texts without one is split as in
-    `sets.split`, into files in `cache`.
+    With a validation file one run is for both. Otherwise a tenth of the training records is set
+    apart to choose on, as in `sets.split`; lines keep what else they say, such as their site.
     """
     train, valid, test = (data / study.data / f"{part}.jsonl" for part in PARTS)
     folder, fit = cache / "splits" / study.data, train
     folder.mkdir(parents=True, exist_ok=True)
     has_file = valid.exists()
     if not has_file:
-        found = split(data, study.data)
+        lines = train.read_text(encoding="utf-8").splitlines(keepends=True)
+        order = np.random.default_rng(0).permutation(len(lines)).tolist()
+        held = round(HELD_OUT * len(lines))
         fit, valid = folder / "fit.jsonl", folder / "valid.jsonl"
-        for file, part in ((fit, found.fit), (valid, found.valid)):
-            write(file, part, found.classes)
+        for file, places in ((fit, order[held:]), (valid, order[:held])):
+            file.write_text("".join(lines[at] for at in sorted(places)), encoding="utf-8")
     if study.tested is not None:
         valid = some(valid, study.tested // 2, folder / "some-valid.jsonl")
         test = some(test, study.tested, folder / "some-test.jsonl")
@@ -275,16 +292,6 @@ def some(file: Path, records: int, found: Path) -> Path:
     order = np.random.default_rng(0).permutation(len(lines))[:records]
     found.write_text("".join(lines[at] for at in sorted(order.tolist())), encoding="utf-8")
     return found
-
-
-def write(file: Path, part: Part, classes: Sequence[str]) -> None:
-    """Writes texts and labels as JSON lines."""
-    rows = [
-        {"text": text, "label": classes[label]}
-        for text, label in zip(part.texts, part.labels, strict=True)
-    ]
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    file.write_text("".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":
