@@ -33,6 +33,7 @@ from cloister.deployment.coordinator.members import approved, changing, invited,
 from cloister.deployment.coordinator.open_files import raise_open_files
 from cloister.deployment.flower.control import Control
 from cloister.errors import NetworkError
+from cloister.recipe.schema import FederationConfig
 from cloister.server.run_directory import RunDirectory
 from tests.support.federation import Federation, federation, wait_for
 
@@ -46,8 +47,12 @@ FILES = 4
 # the study, and between two samples.
 SETTLED, IDLE, SAMPLE = 20.0, 20.0, 1.0
 # A round of many sites takes minutes where the sites use the coordinator's cores. A site whose
-# question or reply was lost is asked again after the recipe's own time.
-SLOWLY = ("federation.round_timeout=7200",)
+# question or reply was lost is asked again after a recipe's default time, as the small study's is
+# too short for that.
+SLOWLY = (
+    "federation.round_timeout=7200",
+    f"federation.absent_timeout={FederationConfig().absent_timeout}",
+)
 PROCESSES = ("superlink", "gate", "executor")
 # Clock ticks of /proc/PID/stat in a second.
 TICKS = os.sysconf("SC_CLK_TCK")

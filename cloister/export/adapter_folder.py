@@ -34,6 +34,7 @@ from cloister.data.config import DataConfig
 from cloister.errors import MOST_PROBLEMS, AdapterFormatError, BadFileError, ModelFileError
 from cloister.evidence.fingerprint import MOST_TOLD
 from cloister.export.items import load_items, placed_items, save_items
+from cloister.export.own_parts import check_whole
 from cloister.export.stack import save_stacked, stacked_config
 from cloister.fields import as_table, read_section
 from cloister.files import open_file
@@ -293,10 +294,12 @@ def load_released(
             are read are the same, and rounded.
 
     Raises:
+        UsageError: Each site kept a part of it, and this is what they share.
         BadFileError: The folder's files are missing or do not fit together.
         ModelFileError: The base is missing or not the one that was trained on.
     """
     about = read_released(folder)
+    check_whole(folder, about.lora)
     lora_config = _trained_modules(folder, about.lora)
     if lora_config.head == "label-words":  # head.safetensors replaces its initial values
         lora_config = dataclasses.replace(lora_config, head="linear")

@@ -26,6 +26,10 @@ POLL = 0.25
 # pause has a limit: the minute after which Flower itself notices a node that left.
 RECONNECTED_POLL, RECONNECTED_TIMES, RECONNECTED_MOST = 1.0, 20.0, 60.0
 
+# A connected site is silent when it has taken so many times as long as its slowest answer so far: a
+# round's length varies less than that, and who only computes is not asked for the same bytes twice.
+SLOWER = 2.0
+
 Nodes = Mapping[int, str]  # site by Flower's node id; "" where only the reply names the site
 
 
@@ -37,7 +41,8 @@ class Timeouts:
         round: For all answers, from the round's start.
         absent: For sites that are not connected, once enough others are; None: as long as `round`.
         again: Seconds before a site whose answer was lost is asked again; None: never.
-        silent: Seconds before a silent connected site is asked again, doubled each time.
+        silent: Least seconds before a silent connected site is asked again, doubled each time; a
+            site that was slower before gets `SLOWER` times as long as it took.
             Flower counts a question as delivered once a node has fetched it, even if the connection
             broke on the way. A site that is asked twice sends the same bytes. None: never.
         waiting: Seconds before a site that cannot answer yet is asked again.
@@ -81,6 +86,7 @@ class Dispatcher:
     is_waiting: Callable[[Message], bool] = lambda message: False
     _late: dict[str, tuple[int, str]] = field(default_factory=dict)
     _answered: set[str] = field(default_factory=set)
+    _slowest: dict[str, float] = field(default_factory=dict)
 
     def connected(self, sites: int, enough: int, started: float) -> Nodes:
         """Waits until all sites are connected, or enough of them when `patience.absent` is over.
@@ -192,6 +198,7 @@ class _Asking:
     pending: dict[str, int] = field(default_factory=dict)
     again: dict[int, float] = field(default_factory=dict)
     silent: dict[int, tuple[float, float]] = field(default_factory=dict)
+    pushed: dict[str, float] = field(default_factory=dict)
     failures: dict[int, Message] = field(default_factory=dict)
     looked: float = 0.0
     rest: float = 0.0
@@ -218,12 +225,14 @@ class _Asking:
         now, patience = self.asker.clock(), self.asker.patience
         for node, message_id in zip(to, self.asker.grid.push_messages(messages), strict=True):
             if message_id:
-                self.pending[message_id] = node
+                self.pending[message_id], self.pushed[message_id] = node, now
                 self._tell("asked", node)
             elif patience.again is not None:
                 self.again[node] = now + patience.again
             if patience.silent is not None:
-                waited = self.silent[node][1] * 2 if node in self.silent else patience.silent
+                usual = SLOWER * self.asker._slowest.get(self.nodes[node], 0.0)
+                first = max(patience.silent, usual)
+                waited = self.silent[node][1] * 2 if node in self.silent else first
                 self.silent[node] = (now + waited, waited)
 
     def _to(self, node: int) -> RoundRequest:
@@ -244,6 +253,8 @@ class _Asking:
             self._tell("waiting", node)
             return None
         if message.has_content() or again is None:
+            took, site = self.asker.clock() - self.pushed[message_id], self.nodes[node]
+            self.asker._slowest[site] = max(took, self.asker._slowest.get(site, 0.0))
             self.asker._answered |= self._forget(node)
             self.again.pop(node, None)
             self._tell("answered", node)

@@ -19,6 +19,7 @@ from cloister.export.adapter_folder import (
     load_released,
     read_released,
 )
+from cloister.export.own_parts import check_whole
 from cloister.models.config import BaseType
 from cloister.models.limits import limits_of
 from cloister.serving.inputs import (
@@ -330,17 +331,14 @@ def about_adapter(folder: str | Path) -> ReleaseFacts:
         UsageError: The task comes from a plug-in, or each site kept a part of the adapter.
         BadFileError: The folder holds no adapter, or a damaged one.
     """
-    about = read_released(adapter_folder(Path(folder)))
+    place = adapter_folder(Path(folder))
+    about = read_released(place)
     if about.task.plugin is not None:  # only the plug-in knows what the outputs mean
         raise UsageError(
             f"{folder}: its task {about.task.kind} comes from a plug-in, and Cloister predicts "
             "for built-in tasks only; cloister evaluate --plugin scores it"
         )
-    if about.lora.train == "b-kept":
-        raise UsageError(
-            f"{folder}: each site kept a part of its own adapter (lora.train = b-kept), so this "
-            "folder cannot predict by itself; it is the start for a new site"
-        )
+    check_whole(place, about.lora)
     return about
 
 

@@ -102,9 +102,16 @@ def test_a_fetched_run_is_read_like_any_other(
     here, test = str(made.here), str(made.study / "test.jsonl")
     result = json.loads((made.work / "result.json").read_text())
     capsys.readouterr()
-    assert run(["evaluate", here, "--data", test, "--json"]) == 0
-    scores = json.loads(capsys.readouterr().out)
-    assert result["test"]["accuracy"] == scores["metrics"]["accuracy"]
+    # Each site kept its B, at the run's machine: what all share is no model, here or there.
+    for place in (here, str(made.work)):
+        assert run(["evaluate", place, "--data", test]) == 2
+        assert "personal/SITE" in capsys.readouterr().err
+    own = []
+    for site in ("east", "west"):
+        words = ["evaluate", str(made.work / "personal" / site), "--data", test, "--json"]
+        assert run(words) == 0
+        own.append(json.loads(capsys.readouterr().out)["metrics"]["accuracy"])
+    assert result["test"]["accuracy"] == pytest.approx(sum(own) / 2, abs=1e-9)
     assert run(["ledger", "verify", f"{here}/ledgers/east.ledger"]) == 0
     assert run(["audit", "certificate", here]) == 0
     assert run(["audit", "report", here, "--out", str(tmp_path / "report")]) == 0

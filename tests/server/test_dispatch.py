@@ -216,10 +216,24 @@ def test_a_slow_node_that_answers_every_question_counts_once_and_is_never_late()
         ("asked", 1),
         ("asked", 1),
         ("answered", 1),
-        ("asked", 2),
-        ("asked", 2),
+        ("asked", 2),  # once: it is known how long this site takes
         ("answered", 2),
     ]
+
+
+def test_who_is_known_to_be_slow_is_not_asked_twice_and_another_is_as_soon_as_ever() -> None:
+    """By what a site itself took: no site can delay that another is asked again."""
+    one = Round(
+        {2: after(1.0, None, 1.0), 3: after(25.0)}, Timeouts(500.0, 60.0, again=5.0, silent=10.0)
+    )
+    for number in (1, 2, 3):
+        began = one.clock.now
+        assert one.ask(number) == {"a": True, "b": True}
+        asked = [(round(when - began), node) for when, node in one.grid.asked if when >= began]
+        # Site a does not get its first question of round 2; site b is asked twice in round 1 alone.
+        again = {1: [(10, 3)], 2: [(10, 2)], 3: []}[number]
+        assert asked == [(0, 2), (0, 3), *again]
+        one.clock.now += 100.0
 
 
 def test_a_silent_node_that_is_gone_is_not_asked_until_it_is_back() -> None:

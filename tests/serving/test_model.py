@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from cloister.cli.main import run
 from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
 from cloister.errors import BadFileError, DataError, ModelFileError, UsageError
+from cloister.export.adapter_folder import load_released
 from cloister.models.network import Network
 from cloister.serving.model import Model, load
 from cloister.serving.predictions import Classified, Replied, Tagged
@@ -259,11 +261,19 @@ def changed(folder: Path, into: Path, **changes: object) -> Path:
     return into
 
 
-def test_an_adapter_without_the_sites_own_parts_is_refused(
+def test_an_adapter_without_the_sites_own_parts_is_refused_and_with_one_site_s_it_predicts(
     classifier: Path, tmp_path: Path
 ) -> None:
     folder = changed(classifier, tmp_path / "kept", lora={"train": "b-kept"})
-    with pytest.raises(UsageError, match="each site kept a part"):
+    load(folder)
+    file = folder / "adapter_model.safetensors"
+    weights = load_file(file)
+    save_file({n: v * 0 if "lora_B" in n else v for n, v in weights.items()}, file)
+    for opening in (load, load_released):
+        with pytest.raises(UsageError, match="each site kept a part"):
+            opening(folder)
+    file.write_bytes(b"{")
+    with pytest.raises(BadFileError, match="missing or damaged"):
         load(folder)
 
 

@@ -52,20 +52,23 @@ def test_a_held_out_person_is_one_unit_with_all_records_on_one_side(tmp_path: Pa
         )
 
 
+@pytest.mark.parametrize("train", ["both", "b-kept"])
 def test_a_run_is_scored_on_what_each_site_held_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], train: str
 ) -> None:
-    sets = [*small_assignments(tmp_path / "study"), *SHARE, "privacy.enabled=false"]
+    plain = ("privacy.enabled=false", f"lora.train={train}")
+    sets = [*small_assignments(tmp_path / "study"), *SHARE, *plain]
     out = tmp_path / "run"
     given = [word for one in sets for word in ("--set", one)]
     assert run(["simulate", *given, "--out", str(out)]) == 0
     capsys.readouterr()
     assert run(["evaluate", str(out), "--held-out", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    apart = prepare(small_recipe(tmp_path / "study", *SHARE, "privacy.enabled=false")).held_out
+    apart = prepare(small_recipe(tmp_path / "study", *SHARE, *plain)).held_out
     assert document["sites"].keys() == apart.keys()
-    _, workspace = load_released(out / "adapter")
     for name, records in apart.items():
+        own = f"personal/{name}" if train == "b-kept" else "adapter"
+        _, workspace = load_released(out / own)
         scores = evaluate(workspace.network, workspace.task, workspace.encode(records), 512)
         found = {key: one["value"] for key, one in document["sites"][name]["scores"].items()}
         assert found == pytest.approx(dict(scores.metrics), abs=1e-6)

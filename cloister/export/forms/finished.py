@@ -26,6 +26,7 @@ from cloister.export.adapter_folder import (
     load_released,
     read_released,
 )
+from cloister.export.own_parts import check_whole
 from cloister.models.center_texts import ENGLISH
 from cloister.models.network import Network
 from cloister.tasks.one_text import text_ids
@@ -120,11 +121,7 @@ def open_finished(place: Path, base: str | None = None) -> Finished:
             f"{place}: its task {about.task.kind} comes from a plug-in, and only the plug-in's "
             "code knows what the outputs mean; share the adapter's folder and its card's script"
         )
-    if about.lora.train == "b-kept":
-        raise UsageError(
-            f"{place}: each site kept a part of its own adapter (lora.train = b-kept), so there is "
-            "no one model to export; a site exports its own"
-        )
+    check_whole(folder, about.lora)
     if about.task.encoder == "bi":
         raise UsageError(
             f"{place}: it encodes the two texts of a pair separately "

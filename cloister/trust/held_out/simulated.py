@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cloister.errors import UsageError
 from cloister.export.adapter_folder import load_released, read_released
+from cloister.export.forms.finished import PERSONAL
 from cloister.simulation.study import prepare
 from cloister.tasks.plugins import check_trusted
 from cloister.training.machine import MachineConfig
@@ -18,6 +19,8 @@ def evaluate_held_out(
     run: Path, plugin: str | None, on_stage: Callable[[str], None]
 ) -> dict[str, HeldOutMeasured]:
     """Scores a finished simulation's adapter on each site's held-out records.
+
+    Where each site kept a part of its adapter (`lora.train = "b-kept"`), its own one is scored.
 
     Args:
         run: The run's folder.
@@ -43,10 +46,13 @@ def evaluate_held_out(
         )
     on_stage("reading the records")
     apart = prepare(recipe).held_out
-    on_stage("loading the base")
-    _, workspace = load_released(folder)
     tokens = MachineConfig().plain_tokens
-    return {
-        name: measure_records(workspace, records, recipe.privacy.unit, tokens, on_stage)
-        for name, records in apart.items()
-    }
+    found, opened = {}, None
+    for name, records in apart.items():
+        # Where each site kept a part of its adapter, there is no model but the sites' own.
+        kept = recipe.lora.train == "b-kept"
+        if opened is None or kept:
+            on_stage("loading the base")
+            opened = load_released(folder.parent / PERSONAL / name if kept else folder)[1]
+        found[name] = measure_records(opened, records, recipe.privacy.unit, tokens, on_stage)
+    return found
