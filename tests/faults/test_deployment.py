@@ -47,9 +47,10 @@ SHARED = [
 ]
 
 
-def started(made: Federation, dying: str = "") -> None:
+def started(made: Federation, **points: str) -> None:
+    """Starts all; `points`: where the agent of a site dies, or is held."""
     for who in ("server", *made.sites):
-        made.start(who, dying_at=["charged"] if who == dying else ())
+        made.start(who, dying_at=[points[who]] if who in points else ())
 
 
 def know_each_other(made: Federation) -> None:
@@ -92,7 +93,8 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     with federation(root, SITES, epsilon="60.0", noise=0.8) as made:
         know_each_other(made)
         marker_of(root / "west", "charged").write_text(LATER)
-        started(made, dying="west")
+        marker_of(root / "north", "held").write_text(LATER)
+        started(made, west="charged", north="held")
         yield made
 
 
@@ -107,7 +109,7 @@ def first(live: Federation, canary: Path) -> Path:
     """The folder of a finished study of three rounds, by a hostile coordinator.
 
     It came with code, and with less noise than the sites' policies allow. Its superlink and its
-    gate are killed between two rounds, its executor in one.
+    gate are killed after a round, its executor in the next one, which a site cannot answer yet.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(control, "empty_bundle", lambda: hostile_bundle(canary))
@@ -117,6 +119,7 @@ def first(live: Federation, canary: Path) -> Path:
         assert live.kill("server", victim)
     live.wait_answered("first", 2)  # so that what is asked again was released
     assert live.kill("server", "executor")
+    marker_of(live.root / "north", "held").unlink()
     assert live.wait_ended("first") is RunStatus.FINISHED, read_run(place).error
     return place
 
@@ -324,7 +327,7 @@ def test_votes_go_on_whose_executor_is_killed_and_an_agent_dies_in_a_charged_rou
     with federation(tmp_path, SITES, epsilon="60.0", noise=0.8) as live:
         know_each_other(live)
         marker_of(tmp_path / "west", "charged").write_text(LATER)
-        started(live, dying="west")
+        started(live, west="charged")
         place = live.submit_recipe("votes", live.votes(3))
         live.wait_closed("votes", 1)
         kept = (place / "votes" / "votes-001.json").read_bytes()

@@ -14,6 +14,7 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from cloister.adapter.wire import encode
+from cloister.deployment.coordinator.pushed import PushedMarks
 from cloister.deployment.flower.control import Control
 from cloister.deployment.flower.flower_tasks import SERVER_TASK, Executor, FlowerTask, Runtime
 from cloister.deployment.flower.grid import grid_of
@@ -50,7 +51,8 @@ def intruder(made: Federation, document: str) -> Iterator[Grid]:
         wait_for("the intruder's run", claim)
         (task,) = claimed
         flower_run, _ = task.run()
-        grid = grid_of(runtime, task, flower_run)
+        # Marked as the executor does, or the gate holds the sites' polls for a minute.
+        grid = grid_of(runtime, task, flower_run, PushedMarks(made.server.pushed))
         grid._arrivals = Arrivals(PATIENCE, time.monotonic)  # however slow the sites are here
         yield grid
         task.finish(succeeded=True)
