@@ -129,7 +129,7 @@ def summed(sites: int) -> Callable[[], None]:
         running = RunningMean({})
         for site in range(sites):
             running.add(str(site), update)
-        running.mean()
+        running.take()
 
     return mean
 

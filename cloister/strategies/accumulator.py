@@ -21,7 +21,7 @@ class Accumulator(Protocol):
         """Takes a site's update; each site once."""
 
     def close(self, state: ServerState) -> ServerState:
-        """Returns the state after the round.
+        """Returns the state after the round; called once, as a sum is then given up.
 
         Raises:
             ValueError: There are too few updates, or their shapes differ.
@@ -64,7 +64,7 @@ class Streaming:
 
     def close(self, state: ServerState) -> ServerState:
         """Runs the strategy's step on the mean."""
-        return self._strategy.step(state, self._mean.mean())
+        return self._strategy.step(state, self._mean.take())
 
 
 def accumulator_of(strategy: Strategy, *, keep: bool) -> Accumulator:

@@ -22,7 +22,7 @@ def weighted_mean(updates: Mapping[str, Adapter], weights: Mapping[str, float]) 
     running = RunningMean(weights)
     for site, update in updates.items():
         running.add(site, update)
-    return running.mean()
+    return running.take()
 
 
 def mean_beside_pairs(

@@ -2,87 +2,170 @@
 
     Σ w_k Δ_k / Σ w_k
 
-A sum of floats depends on the order, and sites answer in any order. So each w_k Δ_k, rounded once
-to float64, is cut into whole multiples of 2^(32 j), and the multiples are added as 64-bit integers:
-this is exact, so every order gives the same bits (long accumulators: Kulisch 2013, "Computer
-Arithmetic and Validity", section 8.4). Updates of like size need two or three j.
+A sum of floats depends on the order, and sites answer in any order. So the sum is a whole number of
+many bits, in which adding is exact and every order gives the same bits (long accumulators: Kulisch
+2013, "Computer Arithmetic and Validity", section 8.4). Its highest bits are a 64-bit integer, and
+32 bits at a time follow where an update has any. Updates of like size need 32 of them, so that a
+sum takes 12 bytes a value: three times an update in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloister.adapter.tensors import Adapter
 
-# Bits of a piece. With 63 bits for a sum, 2³¹ sites fit before it could overflow.
-BITS = 32
-# Values below 2^(32 · -31) count as zero: the smallest normal float64 is 2^-1022, and the smallest
-# value of an update, in float32, is 2^-149.
-LOWEST = -31
-# Values that are cut together: 1 MB in float64, which a core's cache holds. Parts of 8 MB took 1.2
-# to 2.2 times the CPU time.
+# Bits of a value that the highest integer takes at most. With 63 for a sum, 2²⁰ sites fit.
+HIGH, MOST_ADDED = 43, 2**20
+# Its unit is 2 to a multiple of this, by the largest value so far: so it does not depend on the
+# order, and at least 43 - 16 bits of the largest value are above it.
+STEP = 16
+# Bits of each further part of the number.
+BITS, MASK = 32, 2**32 - 1
+# Bits below 2^-960 count as zero: they are of no product of a weight and a float32 value, which is
+# 2^-149 or more, and 2^960 is still a float64.
+LOWEST = -960
+# Values whose sums are kept and cut together: 1 MB in float64, which a core's cache holds. Parts of
+# 8 MB took 1.2 to 2.2 times the CPU time.
 PART = 2**17
+# Veltkamp's constant (Dekker 1971, "A floating-point technique for extending the available
+# precision", section 5) that leaves 24 of 53 bits: those of a float32.
+SPLIT = 2.0**29 + 1
+
+
+class _PartSum:
+    """The exact sums of up to `PART` values, as whole numbers of units of 2^`unit`.
+
+    Attributes:
+        unit: The exponent of the highest integers' unit, a multiple of `STEP`.
+        high: The highest integers, [values] int64.
+        low: The bits below, 32 at a time, each [values] uint32.
+    """
+
+    def __init__(self, values: int) -> None:
+        self.unit = LOWEST
+        self.high = np.zeros(values, np.int64)
+        self.low: list[NDArray[np.uint32]] = []
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        """Adds finite values exactly."""
+        largest = max(float(values.max()), -float(values.min()))
+        if not largest:
+            return
+        needed = STEP * math.ceil((math.frexp(largest)[1] - HIGH) / STEP)
+        if needed > self.unit:
+            self._raise_unit(needed)
+        pieces: list[NDArray[np.int64]] = []
+        rest, unit = values, self.unit
+        while not pieces or (unit - BITS >= LOWEST and rest.any()):
+            unit -= BITS if pieces else 0
+            piece = np.trunc(rest * 2.0**-unit)
+            rest = rest - piece * 2.0**unit
+            pieces.append(piece.astype(np.int64))
+        while len(self.low) < len(pieces) - 1:
+            self.low.append(np.zeros(self.high.size, np.uint32))
+        for index in reversed(range(len(pieces) - 1)):  # what is more than 32 bits goes up
+            total = pieces[index + 1]
+            total += self.low[index]
+            self.low[index][:] = total & MASK
+            pieces[index] += total >> BITS
+        self.high += pieces[0]
+
+    def _raise_unit(self, unit: int) -> None:
+        """Counts in a larger unit; no bit is lost."""
+        if self.high.any() or self.low:
+            left = unit - self.unit
+            while left >= BITS:
+                self.low.insert(0, (self.high & MASK).astype(np.uint32))
+                self.high >>= BITS
+                left -= BITS
+            if left:
+                self._shift()
+        self.unit = unit
+
+    def _shift(self) -> None:
+        """Moves all bits down by `STEP`, which is half of a further part."""
+        over = (self.high & (2**STEP - 1)).astype(np.uint32)
+        self.high >>= STEP
+        for part in self.low:
+            part[:], over = (part >> STEP) | (over << STEP), part & (2**STEP - 1)
+        if over.any():
+            self.low.append(over << STEP)
+
+    def value(self) -> NDArray[np.float64]:
+        """The sums in float64: exact up to 53 bits, else rounded once for each part."""
+        # By their absolute values, whose highest bits are zero where the value is small.
+        negative = self.high < 0
+        below = negative.astype(np.float64)  # -n is ~n + 1, in the lowest unit
+        for part in reversed(self.low):
+            below = (below + np.where(negative, ~part, part)) * 2.0**-BITS
+        found = (np.where(negative, ~self.high, self.high) + below) * 2.0**self.unit
+        return np.where(negative, -found, found)
 
 
 class ExactSum:
-    """The exact sum of arrays of one shape."""
+    """The exact sum of arrays of one shape, a part of the values at a time."""
 
     def __init__(self) -> None:
-        self._pieces: dict[int, NDArray[np.int64]] = {}
+        self._parts: list[_PartSum] = []
+        self._shape: tuple[int, ...] = ()
+        self._added = 0
 
     def add(self, array: NDArray[np.floating], weight: float = 1.0) -> None:
-        """Adds an array of finite values, each times the weight and rounded once to float64.
+        """Adds an array of finite values, each times the weight.
+
+        Products with a weight other than 1 are rounded to 24 bits, as the values are float32.
 
         Raises:
-            ValueError: A value is not finite.
+            ValueError: A value is not finite, or more than 2²⁰ arrays are added.
         """
-        if not np.isfinite(array).all():
-            raise ValueError("values to add must be finite")
         flat = array.reshape(-1)
-        # In parts, so that temporary arrays stay small beside the sum.
-        for start in range(0, flat.size, PART):
-            place = slice(start, start + PART)
-            self._add_part(place, flat[place].astype(np.float64) * weight, array.shape)
-
-    def _add_part(self, place: slice, rest: NDArray[np.float64], shape: tuple[int, ...]) -> None:
-        while largest := max(float(rest.max()), -float(rest.min())):
-            level = int(np.frexp(largest)[1] - 1) // BITS
-            if level < LOWEST:
-                return
-            unit = np.ldexp(1.0, BITS * level)
-            piece = np.trunc(rest / unit)
-            rest = rest - piece * unit
-            if level not in self._pieces:
-                self._pieces[level] = np.zeros(shape, np.int64)
-            self._pieces[level].reshape(-1)[place] += piece.astype(np.int64)
+        places = [slice(start, start + PART) for start in range(0, flat.size, PART)]
+        if not all(np.isfinite(flat[place]).all() for place in places):
+            raise ValueError("values to add must be finite")
+        if self._added == MOST_ADDED:
+            raise ValueError(f"more than {MOST_ADDED:,} arrays to add")
+        if not self._added:
+            self._shape = array.shape
+            self._parts = [_PartSum(flat[place].size) for place in places]
+        self._added += 1
+        for part, place in zip(self._parts, places, strict=True):
+            values = flat[place].astype(np.float64)
+            part.add(values if weight == 1.0 else _rounded(values * weight))
 
     def value(self) -> NDArray[np.float64] | float:
-        """The sum in float64, added from the largest pieces down; 0.0 if nothing was added."""
-        if not self._pieces:
+        """The sum in float64; 0.0 if nothing was added."""
+        if not self._added:
             return 0.0
-        shape = next(iter(self._pieces.values())).shape
-        return self._value(slice(None)).reshape(shape)
+        return np.concatenate([part.value() for part in self._parts]).reshape(self._shape)
 
-    def divided(self, total: float, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Returns the sum over a number, in float32 of the given shape."""
-        found = np.zeros(shape, np.float32)
-        flat = found.reshape(-1)
-        for start in range(0, flat.size if self._pieces else 0, PART):
-            place = slice(start, start + PART)
-            flat[place] = self._value(place) / total
+    def take(self, total: float) -> NDArray[np.float32]:
+        """Returns the sum over a number, in float32; afterwards the sum is empty.
+
+        Each part is freed as its quotient is there, so that both together take no more memory than
+        the sum.
+        """
+        found = np.concatenate(list(self._quotients(total))).reshape(self._shape)
         found.setflags(write=False)  # so that an adapter takes it without a copy
+        self._added = 0
         return found
 
-    def _value(self, place: slice) -> NDArray[np.float64]:
-        levels = sorted(self._pieces, reverse=True)
-        total = np.zeros(())
-        for level in levels:
-            part = self._pieces[level].reshape(-1)[place].astype(np.float64)
-            total = total + np.ldexp(part, BITS * level)
-        return total
+    def _quotients(self, total: float) -> Iterator[NDArray[np.float32]]:
+        yield np.zeros(0, np.float32)  # an array of no values has no parts
+        self._parts.reverse()
+        while self._parts:
+            yield (self._parts.pop().value() / total).astype(np.float32)
+
+
+def _rounded(products: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rounds to 24 bits at any exponent, where a float32 could overflow or lose small values."""
+    much = products * SPLIT
+    rounded: NDArray[np.float64] = much - (much - products)
+    return rounded
 
 
 class RunningMean:
@@ -92,8 +175,9 @@ class RunningMean:
         weights: By site; a site without one weighs 1.
 
     Guarantees:
-        Any order of sites gives the same bits. Reading the mean does not change later results.
-        Memory does not grow with the number of sites.
+        Any order of sites gives the same bits. Memory does not grow with the number of sites: it is
+        three times an update, and 4 bytes a value more where an update's values differ by more than
+        2³⁵ or so.
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:
@@ -117,8 +201,8 @@ class RunningMean:
         for name, array in update.items():
             self._sums[name].add(array, weight)
 
-    def mean(self) -> Adapter:
-        """Returns the weighted mean of the updates added so far.
+    def take(self) -> Adapter:
+        """Returns the weighted mean of the updates added so far; afterwards there are none.
 
         Raises:
             ValueError: No update was added.
@@ -126,5 +210,6 @@ class RunningMean:
         if self._shapes is None:
             raise ValueError("no update to aggregate")
         total = float(self._total.value())
-        shapes = self._shapes.items()
-        return Adapter({name: self._sums[name].divided(total, shape) for name, shape in shapes})
+        mean = Adapter({name: self._sums.pop(name).take(total) for name in self._shapes})
+        self._shapes, self._total = None, ExactSum()
+        return mean

@@ -126,7 +126,7 @@ class MeanStrategy(Strategy, Protocol):
         running = RunningMean(self.weights)
         for site, update in updates.items():
             running.add(site, update)
-        return self.step(state, running.mean())
+        return self.step(state, running.take())
 
     @abstractmethod
     def step(self, state: ServerState, mean: Adapter) -> ServerState:

@@ -258,8 +258,8 @@ def test_a_linear_plug_in_sees_means_alone_and_a_stream_gives_the_same_bits(
     for site, update in UPDATES.items():
         held.add(site, update)
         summed.add(site, update)
-    assert held.close(state).adapter["w"].tolist() == summed.close(state).adapter["w"].tolist()
-    assert summed.close(state).adapter["w"].tolist() == [2.5, 5.0]
+    for closing in (held, summed):
+        assert closing.close(state).adapter["w"].tolist() == [2.5, 5.0]
 
 
 class Leaning(MeanStrategy):
