@@ -64,6 +64,7 @@ def audit_run(
     plan: Plan,
     config: TrainingConfig,
     make_entropy: MakeEntropy = OsEntropy,
+    coins: Entropy | None = None,
 ) -> CanaryRun:
     """Trains once with canaries.
 
@@ -74,6 +75,7 @@ def audit_run(
         config: The `[training]` section.
         make_entropy: Makes the source of randomness; another one than the default tests the
             auditor.
+        coins: Says where canaries lie and which are in the data; None: the operating system.
 
     Raises:
         UsageError: The plan is not private, or the message is too small for canaries.
@@ -88,10 +90,11 @@ def audit_run(
     count = min(MOST_CANARIES, size // 2)
     if count < 100:
         raise UsageError(f"{size} trained parameters: too few to place canaries on")
-    coordinates = np.sort(np.random.default_rng().choice(size, count, replace=False))
+    coins = coins or OsEntropy()
+    coordinates = np.sort(np.argsort(coins.uniform(size))[:count])
     shapes = proven(workspace, plan, config).shapes
     entropy = make_entropy()
-    is_in = np.asarray(OsEntropy().uniform(count) < 0.5)
+    is_in = np.asarray(coins.uniform(count) < 0.5)
     present = coordinates[is_in]
     steps = plan.local_steps * plan.num_rounds
     mechanism = ReleasedSum(replace(plan, local_steps=steps), entropy)

@@ -122,9 +122,10 @@ def _to_webhook(url: str) -> Send:
 
 
 async def _posted(url: str, alert: Alert) -> str | None:
-    # No proxy from the environment and no redirect: both would send the alert to another host.
+    # No proxy from the environment and no redirect: both would send the alert to another host. The
+    # caller sets the time limit, of the whole delivery.
     async with (
-        httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=SECONDS) as client,
+        httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=None) as client,
         client.stream(
             "POST",
             url,

@@ -37,11 +37,12 @@ def test_the_command_serves_a_page_and_ends_well(tmp_path: Path) -> None:
         assert address.startswith(f"http://127.0.0.1:{port}/#token=")
         headers = {"authorization": f"Bearer {address.partition('token=')[2]}"}
         page = f"http://127.0.0.1:{port}"
-        assert httpx.get(f"{page}/begin").status_code == 401
-        begun = httpx.get(f"{page}/begin", headers=headers).json()
-        assert (begun["text"], begun["annotator"]) == (TEXTS[0], "ann")
-        saved = httpx.post(f"{page}/answer", headers=headers, json={"at": 0, "answer": "yes"})
-        assert saved.json()["answered"] == 1
+        with httpx.Client(base_url=page, timeout=60, trust_env=False) as client:
+            assert client.get("/begin").status_code == 401
+            begun = client.get("/begin", headers=headers).json()
+            assert (begun["text"], begun["annotator"]) == (TEXTS[0], "ann")
+            saved = client.post("/answer", headers=headers, json={"at": 0, "answer": "yes"})
+            assert saved.json()["answered"] == 1
         # Loopback alone: not even another address of this machine is answered.
         with socket.socket() as other, pytest.raises(OSError, match="refused"):
             other.connect(("127.0.0.2", port))

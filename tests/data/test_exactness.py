@@ -25,7 +25,7 @@ COLUMNS = DataConfig(person="patient")
 SLOW = settings(
     max_examples=tries(100),
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 # Spellings that readers like to change: numbers, dates, missing values, truths, blanks, quotes.

@@ -67,7 +67,9 @@ def steps_are_independent(drawn: np.ndarray) -> bool:
     """How often a record is in two batches running."""
     both = (drawn[1:] * drawn[:-1]).mean()
     pairs = (DRAWS - 1) * COUNT
-    return within(both, RATE**2, math.sqrt(RATE**2 * (1 - RATE**2) / pairs))
+    # A pair has a batch in common with the pair before it and with the one after it.
+    variance = RATE**2 * (1 - RATE**2) + 2 * (RATE**3 - RATE**4)
+    return within(both, RATE**2, math.sqrt(variance / pairs))
 
 
 def pairs_are_independent(drawn: np.ndarray) -> bool:

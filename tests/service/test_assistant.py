@@ -47,7 +47,7 @@ def asked(question: str) -> list[dict[str, str]]:
 
 
 def tokens(address: str) -> list[str]:
-    text = httpx.get(f"{address}/metrics", trust_env=False).text
+    text = httpx.get(f"{address}/metrics", timeout=60, trust_env=False).text
     return [line for line in text.splitlines() if "tokens" in line and not line.startswith("#")]
 
 
@@ -100,13 +100,16 @@ def test_the_last_turn_of_the_user_is_looked_up(client: OpenAI, talker: Version)
 def test_a_conversation_without_a_question_is_a_bad_request(address: str) -> None:
     for turns in ([{"role": "system", "content": "be kind"}], asked("   ")):
         answer = httpx.post(
-            f"{address}/v1/chat/completions", json={"messages": turns}, trust_env=False
+            f"{address}/v1/chat/completions",
+            json={"messages": turns},
+            timeout=60,
+            trust_env=False,
         )
         assert answer.status_code == 400, answer.text
 
 
 def test_health_says_how_many_documents_there_are(address: str) -> None:
-    told = httpx.get(f"{address}/healthz", trust_env=False).json()
+    told = httpx.get(f"{address}/healthz", timeout=60, trust_env=False).json()
     assert told["documents"] == 2
 
 

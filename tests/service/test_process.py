@@ -67,6 +67,7 @@ def test_no_request_is_lost_when_the_model_is_exchanged_or_the_service_ends(
     link = tmp_path / "current"
     link.symlink_to("one")
     found: list[tuple[int, str]] = []
+    came = threading.Condition()
     stop, ends = threading.Event(), threading.Event()
     options, trusted = tls(tmp_path)
 
@@ -80,11 +81,17 @@ def test_no_request_is_lost_when_the_model_is_exchanged_or_the_service_ends(
                 except httpx.TransportError:  # at the end: what the service took is counted below
                     assert ends.is_set()
                     return
-                found.append((answer.status_code, answer.json()["version"]))
+                with came:
+                    found.append((answer.status_code, answer.json()["version"]))
+                    came.notify_all()
 
     def version(address: str) -> str:
-        answer = httpx.get(f"{address}/healthz", trust_env=False, verify=trusted)
+        answer = httpx.get(f"{address}/healthz", timeout=SECONDS, trust_env=False, verify=trusted)
         return str(answer.json()["version"])
+
+    def until_callers_get(version: str) -> None:
+        with came:
+            assert came.wait_for(lambda: any(one == version for _, one in found), SECONDS)
 
     with serving(link, *options) as (process, address):
         assert address.startswith("https://")
@@ -92,11 +99,13 @@ def test_no_request_is_lost_when_the_model_is_exchanged_or_the_service_ends(
         for caller in callers:
             caller.start()
         first = version(address)
+        until_callers_get(first)
         link.unlink()
         link.symlink_to("two")
         process.send_signal(signal.SIGHUP)
         said(process, "serves version")
         second = version(address)
+        until_callers_get(second)
         link.unlink()
         process.send_signal(signal.SIGHUP)
         said(process, "the new version was not loaded")

@@ -20,13 +20,10 @@ from cloister.adapter.tensors import Adapter
 from cloister.cli import simulate as simulate_command
 from cloister.cli.main import run as cloister
 from cloister.client import round as site_round
-from cloister.client.site import Site
 from cloister.errors import CloisterError, LedgerError, UsageError
 from cloister.ledger.ledger import Ledger
 from cloister.ledger.storage import LedgerFile
-from cloister.privacy.entropy import SeededEntropy
 from cloister.recipe import Recipe
-from cloister.seeds import child_generator
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation import ray_nodes, ray_plan, ray_start
 from cloister.simulation.far_files import FarCall, FarFiles, KeptHere
@@ -38,6 +35,7 @@ from cloister.simulation.run import Events, simulate
 from cloister.simulation.sent_workspace import SentWorkspace
 from cloister.simulation.study import prepare, workspace_of
 from cloister.strategies.strategy import ServerState
+from tests.support.entropy import repeat_rounds
 from tests.support.ray_here import Handle, RayHere, sent
 from tests.support.studies import small_assignments, small_recipe
 
@@ -47,18 +45,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("study")
 
 
-class Predictable(SeededEntropy):
-    """Noise that a test can repeat, in place of the operating system's."""
-
-    is_private = True
-
-
 @pytest.fixture(autouse=True)
 def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
-    def entropy(site: Site, plan: object, number: int) -> Predictable:
-        return Predictable(child_generator(site.seed, "noise of a test", site.name, number))
-
-    monkeypatch.setattr(Site, "entropy", entropy)
+    repeat_rounds(monkeypatch)
     monkeypatch.setattr(ray_plan, "PAYS", 1.0)
 
 

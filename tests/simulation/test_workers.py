@@ -1,5 +1,6 @@
 """Sites in worker processes: the bits of one process, one writer a ledger, and every sudden end."""
 
+import gc
 import logging
 import os
 import pickle
@@ -15,14 +16,11 @@ import torch
 
 from cloister.adapter.tensors import Adapter
 from cloister.client import round as site_round
-from cloister.client.site import Site
 from cloister.errors import CloisterError, DataError, LedgerError, MisfitError, UsageError
 from cloister.ledger.ledger import Ledger
 from cloister.ledger.storage import LedgerFile
 from cloister.models.prefix import FrozenPrefix
-from cloister.privacy.entropy import SeededEntropy
 from cloister.recipe import Recipe
-from cloister.seeds import child_generator
 from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation import worker_plan, worker_start
@@ -34,6 +32,7 @@ from cloister.simulation.twin import plain_twin
 from cloister.simulation.worker_plan import WorkerPlan, operations, plan_workers, useful
 from cloister.strategies.strategy import ServerState
 from cloister.training.frozen_caches import _kept
+from tests.support.entropy import repeat_rounds
 from tests.support.studies import NOTES, small_recipe, write_notes
 
 Make = Callable[..., Recipe]
@@ -52,18 +51,9 @@ def childless() -> Iterator[None]:
     assert set(psutil.Process().children()) <= before
 
 
-class Predictable(SeededEntropy):
-    """Noise that a test can repeat, in place of the operating system's."""
-
-    is_private = True
-
-
 @pytest.fixture
 def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
-    def entropy(site: Site, plan: object, number: int) -> Predictable:
-        return Predictable(child_generator(site.seed, "noise of a test", site.name, number))
-
-    monkeypatch.setattr(Site, "entropy", entropy)
+    repeat_rounds(monkeypatch)
 
 
 def plain(folder: Path, *assignments: str) -> Recipe:
@@ -289,6 +279,7 @@ def test_a_fork_that_the_system_refuses_leaves_no_other_and_no_open_file(
         return real()
 
     monkeypatch.setattr(os, "fork", fork)
+    gc.collect()  # what was left open before is not closed in between
     before = psutil.Process().num_fds()
     with pytest.raises(CloisterError, match=r"worker 2 of 2 cannot be started .Resource temp"):
         worker_start.start_workers(

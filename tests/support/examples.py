@@ -2,7 +2,7 @@
 
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 ALL = os.environ.get("HYPOTHESIS_PROFILE") in ("nightly", "fuzz")
 # Fewer than this find too little in one run.
@@ -14,6 +14,11 @@ def tries(count: int) -> int:
     return count if ALL else max(FEWEST, count // 8)
 
 
-# Where a test names no count: hypothesis' own, 100. No example has a deadline: beside busy
-# processes any of them may take a second.
-settings.register_profile("tries", max_examples=tries(100), deadline=None)
+# Where a test names no count: hypothesis' own, 100. No example has a deadline, and none is too slow
+# to draw: beside busy processes any of them may take a second.
+settings.register_profile(
+    "tries",
+    max_examples=tries(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)

@@ -80,7 +80,10 @@ def test_what_is_too_long_is_cut_at_its_end_and_its_words_are_nobody_s(
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(words=st.lists(st.text(max_size=6), max_size=8))
 def test_whatever_the_words_are_their_tokens_are_told_apart_in_order(
     tokenizer: PreTrainedTokenizerBase, words: list[str]

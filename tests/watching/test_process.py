@@ -65,7 +65,9 @@ def test_a_posted_stream_alerts_a_webhook_shows_metrics_and_goes_on_after_sigter
         with watching(watched_run, place) as process:
             assert process.stderr is not None
             address = next(line for line in process.stderr if line.startswith("http"))
-            with httpx.Client(base_url=address.split("/ (")[0], trust_env=False) as client:
+            with httpx.Client(
+                base_url=address.split("/ (")[0], timeout=SECONDS, trust_env=False
+            ) as client:
                 lines = "\n".join(json.dumps(row) for row in surging())
                 kind = {"content-type": "application/x-ndjson"}
                 # A page of another site can post neither a form nor under its own name.
@@ -73,9 +75,7 @@ def test_a_posted_stream_alerts_a_webhook_shows_metrics_and_goes_on_after_sigter
                 evil = {**kind, "host": "evil.example"}
                 refused = client.post("/v1/predictions", content=lines, headers=evil)
                 assert refused.status_code == 421
-                answer = client.post(
-                    "/v1/predictions", content=lines + "\n{bad", headers=kind, timeout=SECONDS
-                )
+                answer = client.post("/v1/predictions", content=lines + "\n{bad", headers=kind)
                 assert answer.json() == {"rows": 900, "refused": {"not JSON": 1}}
                 until(lambda: receiver.alerts)  # which says "later"
                 until(

@@ -107,7 +107,7 @@ ROWS = st.lists(
 @settings(
     deadline=None,
     max_examples=tries(60),
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     rows=ROWS,

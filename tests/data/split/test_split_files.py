@@ -116,7 +116,9 @@ def test_what_is_held_out_is_what_was_asked_for(tmp_path: Path) -> None:
 
 
 @settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=8
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=8,
 )
 @given(gone=st.integers(0, 35))
 def test_a_unit_that_leaves_moves_no_other(tmp_path_factory: Any, gone: int) -> None:
