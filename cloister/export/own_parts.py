@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from cloister.errors import BadFileError, UsageError
 from cloister.models.config import LoraConfig
+from cloister.models.lora import factor
 
 
 def check_whole(folder: Path, lora: LoraConfig) -> None:
@@ -34,7 +35,7 @@ def check_whole(folder: Path, lora: LoraConfig) -> None:
             f"{folder}: adapter_model.safetensors is missing or damaged ({error}); copy the whole "
             "folder again"
         ) from error
-    if not any(bool(tensor.any()) for name, tensor in tensors.items() if "lora_B" in name):
+    if not any(bool(tensor.any()) for name, tensor in tensors.items() if factor(name) == "b"):
         raise UsageError(
             f"{folder}: each site kept a part of its own adapter (lora.train = b-kept), and here "
             "that part is at its start, zero, so that this is no model by itself; give the adapter "
