@@ -31,6 +31,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tests neither read nor write the user's cache of proofs; those of the cache set another folder.
 os.environ["CLOISTER_KEPT_PROOFS"] = "0"
 
+# What a user's shell says decides no test: widths and colours, proxies, a cluster, a database.
+OF_A_SHELL = ("COLUMNS", "LINES", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "RAY_ADDRESS")
+OF_TESTS = ("CLOISTER_DATA", "CLOISTER_KEPT_PROOFS")
+for _name in [*os.environ]:
+    _chosen = _name.startswith(("CLOISTER_", "PG")) and _name not in OF_TESTS
+    if _chosen or _name in OF_A_SHELL or _name.lower().endswith("_proxy"):
+        del os.environ[_name]
+
 settings.load_profile("tries")
 
 # Begun first, so that no worker is left with one of them when the others have nothing to do.

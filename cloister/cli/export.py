@@ -29,12 +29,14 @@ def export(
     """
     from cloister.export.adapter_folder import adapter_folder, read_released
     from cloister.export.gguf_adapter import write_gguf
+    from cloister.export.own_parts import check_whole
     from cloister.export.vllm_rules import vllm_problems
     from cloister.models.base import find_base
     from cloister.models.kinds import read_config
 
     folder = adapter_folder(adapter)
     about = read_released(folder)
+    check_whole(folder, about.lora)
     modules = None
     if gguf is not None:
         modules = write_gguf(folder, read_config(find_base(base or about.model.base)), gguf)

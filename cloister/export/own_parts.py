@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from cloister.errors import BadFileError, UsageError
 from cloister.models.config import LoraConfig
+from cloister.models.lora import factor
 
 
 def check_whole(folder: Path, lora: LoraConfig) -> None:
@@ -22,7 +23,7 @@ def check_whole(folder: Path, lora: LoraConfig) -> None:
         lora: What it states of its adapters.
 
     Raises:
-        UsageError: Every B is at zero, because each site kept its own.
+        UsageError: Every B is at zero, because each site kept its own, or this site never trained.
         BadFileError: The weights are missing or damaged.
     """
     if lora.train != "b-kept":
@@ -34,9 +35,9 @@ def check_whole(folder: Path, lora: LoraConfig) -> None:
             f"{folder}: adapter_model.safetensors is missing or damaged ({error}); copy the whole "
             "folder again"
         ) from error
-    if not any(bool(tensor.any()) for name, tensor in tensors.items() if "lora_B" in name):
+    if not any(bool(tensor.any()) for name, tensor in tensors.items() if factor(name) == "b"):
         raise UsageError(
-            f"{folder}: each site kept a part of its own adapter (lora.train = b-kept), so this "
-            "folder is the start for a new site and no model by itself; give one site's own "
-            "adapter, personal/SITE in the run's folder where it was made"
+            f"{folder}: each site kept a part of its own adapter (lora.train = b-kept), and here "
+            "that part is at its start, zero, so that this is no model by itself; give the adapter "
+            "of a site that trained, personal/SITE in the run's folder where it was made"
         )

@@ -101,9 +101,9 @@ class FederationConfig:
         round_timeout: Seconds after which a round is closed with the updates that have arrived.
         absent_timeout: For deployments. Seconds that a round waits for unconnected sites once
             `min_sites` sites are connected; also the seconds before a connected site that does not
-            answer is asked again, at least: twice as long as its slowest answer in the study took.
-            Flower accepts a site whose connection broke again after 60 s; the default is twice
-            that.
+            answer is asked again. If that is longer, a site gets twice as long as its last answer
+            to such a question took, up to half of `round_timeout`. Flower accepts a site whose
+            connection broke again after 60 s; the default is twice that.
         evaluate_every: Evaluate at the coordinator once in this number of rounds, and always after
             the last round.
         patience: Stop after this number of evaluations without a better score, and deliver the best

@@ -16,6 +16,7 @@ from cloister.canonical import json_number
 from cloister.errors import BadFileError
 from cloister.evidence.fingerprint import adapter_files, adapter_sha256
 from cloister.export.adapter_folder import adapter_folder, read_released
+from cloister.export.own_parts import check_whole
 from cloister.fields import as_table
 from cloister.files import bad_file
 from cloister.json_text import read_json
@@ -50,11 +51,13 @@ def read_candidate(place: Path) -> Candidate:
     """Reads a finished run's folder, or an adapter's.
 
     Raises:
+        UsageError: Each site kept a part of the adapter, and this is what they share.
         BadFileError: There is no finished adapter, one of its files is damaged, or a certificate
             is about another adapter or study.
     """
     folder = adapter_folder(place)
     about = read_released(folder)
+    check_whole(folder, about.lora)
     own = adapter_files(folder)
     files = {f"adapter/{name}": content for name, content in own.items()}
     try:

@@ -27,7 +27,7 @@ from cloister.server.report import RoundReport, SetScores
 from cloister.server.run_directory import RunDirectory
 from cloister.server.start import starting_adapter
 from cloister.server.study import ServerStudy
-from cloister.server.tracking import TensorBoard, metrics_row
+from cloister.server.tracking import TensorBoard, complete_metrics, metrics_row
 from cloister.strategies.build import make_delivery, make_strategy
 from cloister.strategies.chosen_adapter import Delivery
 from cloister.strategies.proximal import pulled
@@ -133,6 +133,8 @@ class Coordinator:
         start, replayed = self.start, replay_on_public(recipe, workspace)
         question = question_of(workspace, recipe.training, from_seed=recipe.begins_from_seed)
         state = run.load(delivery.begin(strategy.init(start)), digest)
+        if complete_metrics(run, state, scorer.when_due):
+            observer.note(f"round {state.round} was closed before a crash; its line is written now")
         self.heads()
         self._score_untrained(state, observer)
         return ServerStudy(
@@ -148,7 +150,7 @@ class Coordinator:
             ),
             max_update_norm=recipe.privacy.max_update_norm if recipe.privacy.enabled else None,
             score=scorer.when_due,
-            save=lambda closed: run.save(closed, digest, self.heads()),
+            save=lambda closed, report: run.save(closed, digest, self.heads(), metrics_row(report)),
             stop_early=scorer.stop_early,
             error=error_of(recipe, strategy.traits, names, workspace),
             dtype=recipe.training.update_dtype,

@@ -11,7 +11,7 @@ from functools import partial
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from cloister.protocol.exchange import RECORD, RoundRequest
+from cloister.protocol.exchange import RECORD, RoundRequest, Step
 from cloister.server.boundary import Unreadable, reading
 from cloister.server.voice import Voice, addressed, hear
 
@@ -26,9 +26,13 @@ POLL = 0.25
 # pause has a limit: the minute after which Flower itself notices a node that left.
 RECONNECTED_POLL, RECONNECTED_TIMES, RECONNECTED_MOST = 1.0, 20.0, 60.0
 
-# A connected site is silent when it has taken so many times as long as its slowest answer so far: a
-# round's length varies less than that, and who only computes is not asked for the same bytes twice.
+# A connected site is silent when it has taken so many times as long as its last answer to such a
+# question: a round's length varies less than that, and who only computes is not asked for the same
+# bytes twice.
 SLOWER = 2.0
+# But it is asked again after this part of the time for all answers, so that a lost question is
+# never lost for the round, even where the last answer came late because a connection broke.
+SILENT_SHARE = 0.5
 
 Nodes = Mapping[int, str]  # site by Flower's node id; "" where only the reply names the site
 
@@ -42,7 +46,8 @@ class Timeouts:
         absent: For sites that are not connected, once enough others are; None: as long as `round`.
         again: Seconds before a site whose answer was lost is asked again; None: never.
         silent: Least seconds before a silent connected site is asked again, doubled each time; a
-            site that was slower before gets `SLOWER` times as long as it took.
+            site that was slower before gets `SLOWER` times as long as its last answer to such a
+            question (`Step`) took, at most `SILENT_SHARE` of `round`.
             Flower counts a question as delivered once a node has fetched it, even if the connection
             broke on the way. A site that is asked twice sends the same bytes. None: never.
         waiting: Seconds before a site that cannot answer yet is asked again.
@@ -86,7 +91,7 @@ class Dispatcher:
     is_waiting: Callable[[Message], bool] = lambda message: False
     _late: dict[str, tuple[int, str]] = field(default_factory=dict)
     _answered: set[str] = field(default_factory=set)
-    _slowest: dict[str, float] = field(default_factory=dict)
+    _took: dict[tuple[str, Step], float] = field(default_factory=dict)
 
     def connected(self, sites: int, enough: int, started: float) -> Nodes:
         """Waits until all sites are connected, or enough of them when `patience.absent` is over.
@@ -230,10 +235,14 @@ class _Asking:
             elif patience.again is not None:
                 self.again[node] = now + patience.again
             if patience.silent is not None:
-                usual = SLOWER * self.asker._slowest.get(self.nodes[node], 0.0)
-                first = max(patience.silent, usual)
+                usual = SLOWER * self.asker._took.get(self._kind(node), 0.0)
+                first = max(patience.silent, min(usual, SILENT_SHARE * patience.round))
                 waited = self.silent[node][1] * 2 if node in self.silent else first
                 self.silent[node] = (now + waited, waited)
+
+    def _kind(self, node: int) -> tuple[str, Step]:
+        """A node's site, and what it is asked for: an evaluation takes shorter than a training."""
+        return self.nodes[node], self.requests[node].step
 
     def _to(self, node: int) -> RoundRequest:
         """A node's question, addressed and signed now, because a newer head may have come."""
@@ -253,8 +262,7 @@ class _Asking:
             self._tell("waiting", node)
             return None
         if message.has_content() or again is None:
-            took, site = self.asker.clock() - self.pushed[message_id], self.nodes[node]
-            self.asker._slowest[site] = max(took, self.asker._slowest.get(site, 0.0))
+            self.asker._took[self._kind(node)] = self.asker.clock() - self.pushed[message_id]
             self.asker._answered |= self._forget(node)
             self.again.pop(node, None)
             self._tell("answered", node)

@@ -79,7 +79,7 @@ def voting_study(
         trained=lambda number: frozenset(),
         max_update_norm=None,
         score=lambda state: {},
-        save=lambda state: None,
+        save=lambda state, report: None,
         secure=secure_study(recipe, plan),
     )
 

@@ -91,27 +91,33 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
             cut = gathered.why or f"cut off at {', '.join(sorted(replies.spent))}"
             observer.note(f"round {number} was charged and {cut}: it stays spent and is skipped")
             state = study.rounded(study.delivery.skip(state))
-        study.save(state)
+        report = RoundReport(
+            round=number,
+            metrics={},
+            epsilon=dict(epsilon),
+            received=dict(replies.received),
+            bytes_up=replies.bytes,
+            bytes_down=len(payload) * len(nodes),
+            seconds=time.monotonic() - started,
+            seconds_scoring=0.0,
+            missing=tuple(
+                s for s in study.sites if s not in replies.counted and s not in replies.retired
+            ),
+            retired=tuple(sorted(replies.retired)),
+            refused=dict(replies.refused),
+            update_norm=(state.adapter - before).norm(),
+            aggregation_error=study.error and study.error(before, counted, aggregated),
+        )
+        study.save(state, report)
         scored = time.monotonic()
         metrics = study.score(state)
         ended = time.monotonic()
         observer.round_closed(
-            RoundReport(
-                round=number,
+            replace(
+                report,
                 metrics=metrics,
-                epsilon=dict(epsilon),
-                received=dict(replies.received),
-                bytes_up=replies.bytes,
-                bytes_down=len(payload) * len(nodes),
                 seconds=ended - started,
                 seconds_scoring=ended - scored,
-                missing=tuple(
-                    s for s in study.sites if s not in replies.counted and s not in replies.retired
-                ),
-                retired=tuple(sorted(replies.retired)),
-                refused=dict(replies.refused),
-                update_norm=(state.adapter - before).norm(),
-                aggregation_error=study.error and study.error(before, counted, aggregated),
             )
         )
         evaluate(state, nodes)  # after the round's line is kept: the sites may take long

@@ -228,7 +228,11 @@ class RunDirectory:
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def save(
-        self, state: ServerState, recipe_digest: str, heads: Mapping[str, Head] | None = None
+        self,
+        state: ServerState,
+        recipe_digest: str,
+        heads: Mapping[str, Head] | None = None,
+        row: Mapping[str, Any] | None = None,
     ) -> None:
         """Writes a state to disk; a crash at any point leaves this state or the one before.
 
@@ -237,6 +241,7 @@ class RunDirectory:
             recipe_digest: Digest of the study's recipe.
             heads: The head of each simulated site's ledger, to notice one that is truncated or
                 replaced.
+            row: The round's line so far, for a crash before it is written (`complete_metrics`).
         """
         folder = self.path / "checkpoint"
         folder.mkdir(exist_ok=True)
@@ -253,6 +258,7 @@ class RunDirectory:
             "memory": {part: files[part] for part in state.memory},
             "recipe": recipe_digest,
             "ledgers": {site: asdict(head) for site, head in (heads or {}).items()},
+            "row": row,
         }
         write_whole(folder / "latest.json", json.dumps(latest).encode())
         current = {file["file"] for file in files.values()}

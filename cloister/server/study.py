@@ -16,7 +16,7 @@ from cloister.privacy.sharing import Sharing
 from cloister.server.aggregate_noise import AggregateNoise, unknown_noise
 from cloister.server.ports import Observer, Participants
 from cloister.server.private_evaluation import PrivateEvaluation
-from cloister.server.report import SetScores
+from cloister.server.report import RoundReport, SetScores
 from cloister.strategies.chosen_adapter import Delivery
 from cloister.strategies.strategy import ServerState, Strategy
 
@@ -50,7 +50,7 @@ class ServerStudy:
         trained: Returns the names of the tensors that travel in a round.
         max_update_norm: Norm to which every site clips its update; None: no bound.
         score: Scores a state on public data; empty if the round is not scored.
-        save: Makes a state durable before the next round starts.
+        save: Makes a state durable before the next round starts, with the round's figures so far.
         stop_early: Keeps a state that is the best so far, and returns whether the study stops, by
             the scores and estimates that are kept.
         error: Computes the aggregation error from the adapter before a round, its updates by site,
@@ -80,7 +80,7 @@ class ServerStudy:
     trained: Callable[[int], frozenset[str]]
     max_update_norm: float | None
     score: Callable[[ServerState], SetScores]
-    save: Callable[[ServerState], None]
+    save: Callable[[ServerState, RoundReport], None]
     stop_early: Callable[[ServerState], bool] = lambda state: False
     error: Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None] | None = None
     dtype: Dtype = "float32"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cloister.canonical import json_number
-from cloister.server.report import RoundReport
+from cloister.server.report import RoundReport, SetScores
 from cloister.server.run_directory import RunDirectory
+from cloister.strategies.strategy import ServerState
 
 
 def metrics_row(report: RoundReport) -> dict[str, Any]:
@@ -28,6 +30,33 @@ def metrics_row(report: RoundReport) -> dict[str, Any]:
         "update_norm": report.update_norm,
         "aggregation_error": report.aggregation_error,
     }
+
+
+def complete_metrics(
+    run: RunDirectory, state: ServerState, score: Callable[[ServerState], SetScores]
+) -> bool:
+    """Adds the last closed round's line, if a crash came between its saved state and its line.
+
+    Without it nothing would say what each site sent, and a study that stops by scores would miss
+    the round's.
+
+    Args:
+        run: The run's folder.
+        state: Its last saved state.
+        score: Returns the scores of a state; the line's figures are those from before the crash.
+
+    Returns:
+        Whether it was missing.
+    """
+    latest = run.path / "checkpoint" / "latest.json"
+    if not latest.exists() or any(row["round"] == state.round for row in run.metrics()):
+        return False
+    row = json.loads(latest.read_text(encoding="utf-8")).get("row")  # none of earlier versions
+    if row is None:
+        return False
+    scores = {name: _finite(found) for name, found in score(state).items()}
+    run.append_metrics({**row, **scores})
+    return True
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:

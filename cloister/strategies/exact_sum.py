@@ -12,7 +12,8 @@ sum takes 12 bytes a value: three times an update in float32.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +27,17 @@ HIGH, MOST_ADDED = 43, 2**20
 STEP = 16
 # Bits of each further part of the number.
 BITS, MASK = 32, 2**32 - 1
-# Bits below 2^-960 count as zero: they are of no product of a weight and a float32 value, which is
-# 2^-149 or more, and 2^960 is still a float64.
+# Bits below 2^-960, and some of the 32 above, count as zero: no float32 value (2^-149 or more)
+# times a weight that a recipe may have (10^-6 to 10^6) has any, and 2^960 is still a float64.
 LOWEST = -960
-# Values whose sums are kept and cut together: 1 MB in float64, which a core's cache holds. Parts of
-# 8 MB took 1.2 to 2.2 times the CPU time.
-PART = 2**17
+# Values whose sums are kept and cut together: 256 kB in float64, so that a core's cache holds some
+# such arrays. Parts four times as large took 1.0 to 1.2 times the CPU time.
+PART = 2**15
 # Veltkamp's constant (Dekker 1971, "A floating-point technique for extending the available
 # precision", section 5) that leaves 24 of 53 bits: those of a float32.
 SPLIT = 2.0**29 + 1
+
+Values = TypeVar("Values", float, NDArray[np.float64])
 
 
 class _PartSum:
@@ -51,28 +54,31 @@ class _PartSum:
         self.high = np.zeros(values, np.int64)
         self.low: list[NDArray[np.uint32]] = []
 
-    def add(self, values: NDArray[np.float64]) -> None:
-        """Adds finite values exactly."""
-        largest = max(float(values.max()), -float(values.min()))
+    def add(self, values: NDArray[np.float64], largest: float) -> None:
+        """Adds finite values exactly.
+
+        Args:
+            values: The values, [values]; they are overwritten.
+            largest: The largest of their absolute values.
+        """
         if not largest:
             return
         needed = STEP * math.ceil((math.frexp(largest)[1] - HIGH) / STEP)
         if needed > self.unit:
             self._raise_unit(needed)
-        pieces: list[NDArray[np.int64]] = []
-        rest, unit = values, self.unit
-        while not pieces or (unit - BITS >= LOWEST and rest.any()):
-            unit -= BITS if pieces else 0
-            piece = np.trunc(rest * 2.0**-unit)
-            rest = rest - piece * 2.0**unit
-            pieces.append(piece.astype(np.int64))
+        values *= 2.0**-self.unit
+        pieces = [_cut(values)]
+        while self.unit - BITS * len(pieces) >= LOWEST and values.any():
+            values *= 2.0**BITS
+            pieces.append(_cut(values))
         while len(self.low) < len(pieces) - 1:
             self.low.append(np.zeros(self.high.size, np.uint32))
         for index in reversed(range(len(pieces) - 1)):  # what is more than 32 bits goes up
             total = pieces[index + 1]
             total += self.low[index]
             self.low[index][:] = total & MASK
-            pieces[index] += total >> BITS
+            total >>= BITS
+            pieces[index] += total
         self.high += pieces[0]
 
     def _raise_unit(self, unit: int) -> None:
@@ -107,6 +113,13 @@ class _PartSum:
         return np.where(negative, -found, found)
 
 
+def _cut(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Returns the whole numbers in values, towards zero, and leaves the rest."""
+    whole = np.trunc(values)
+    values -= whole
+    return whole.astype(np.int64)
+
+
 class ExactSum:
     """The exact sum of arrays of one shape, a part of the values at a time."""
 
@@ -121,51 +134,73 @@ class ExactSum:
         Products with a weight other than 1 are rounded to 24 bits, as the values are float32.
 
         Raises:
-            ValueError: A value is not finite, or more than 2²⁰ arrays are added.
+            ValueError: A value or product is not finite, or more than 2²⁰ arrays are added.
         """
         flat = array.reshape(-1)
-        places = [slice(start, start + PART) for start in range(0, flat.size, PART)]
-        if not all(np.isfinite(flat[place]).all() for place in places):
+        most = [_largest(flat[place], weight) for place in _places(flat.size)]
+        if not all(map(math.isfinite, most)):
             raise ValueError("values to add must be finite")
         if self._added == MOST_ADDED:
             raise ValueError(f"more than {MOST_ADDED:,} arrays to add")
         if not self._added:
             self._shape = array.shape
-            self._parts = [_PartSum(flat[place].size) for place in places]
+            self._parts = [_PartSum(flat[place].size) for place in _places(flat.size)]
         self._added += 1
-        for part, place in zip(self._parts, places, strict=True):
-            values = flat[place].astype(np.float64)
-            part.add(values if weight == 1.0 else _rounded(values * weight))
+        for part, place, largest in zip(self._parts, _places(flat.size), most, strict=True):
+            part.add(_product(flat[place].astype(np.float64), weight), largest)
 
     def value(self) -> NDArray[np.float64] | float:
         """The sum in float64; 0.0 if nothing was added."""
         if not self._added:
             return 0.0
-        return np.concatenate([part.value() for part in self._parts]).reshape(self._shape)
+        found = np.empty(self._shape)
+        for part, place in zip(self._parts, _places(found.size), strict=True):
+            found.reshape(-1)[place] = part.value()
+        return found
 
     def take(self, total: float) -> NDArray[np.float32]:
         """Returns the sum over a number, in float32; afterwards the sum is empty.
 
         Each part is freed as its quotient is there, so that both together take no more memory than
         the sum.
+
+        Raises:
+            ValueError: Nothing was added.
         """
-        found = np.concatenate(list(self._quotients(total))).reshape(self._shape)
+        if not self._added:
+            raise ValueError("nothing was added")
+        self._parts.reverse()
+        quotients = [
+            (self._parts.pop().value() / total).astype(np.float32) for _ in range(len(self._parts))
+        ]
+        found = np.empty(self._shape, np.float32)
+        for quotient, place in zip(quotients, _places(found.size), strict=True):
+            found.reshape(-1)[place] = quotient
         found.setflags(write=False)  # so that an adapter takes it without a copy
         self._added = 0
         return found
 
-    def _quotients(self, total: float) -> Iterator[NDArray[np.float32]]:
-        yield np.zeros(0, np.float32)  # an array of no values has no parts
-        self._parts.reverse()
-        while self._parts:
-            yield (self._parts.pop().value() / total).astype(np.float32)
+
+def _places(size: int) -> list[slice]:
+    return [slice(start, start + PART) for start in range(0, size, PART)]
 
 
-def _rounded(products: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rounds to 24 bits at any exponent, where a float32 could overflow or lose small values."""
-    much = products * SPLIT
-    rounded: NDArray[np.float64] = much - (much - products)
-    return rounded
+def _largest(values: NDArray[np.floating], weight: float) -> float:
+    """The largest absolute value of the products with a weight; not finite where one is not."""
+    return _product(max(float(values.max()), -float(values.min())), weight)
+
+
+def _product(values: Values, weight: float) -> Values:
+    """Returns products with a weight; an array is overwritten.
+
+    They are rounded to 24 bits at any exponent, where a float32 could overflow or lose bits.
+    """
+    if weight != 1.0:
+        values *= weight
+        much = values * SPLIT
+        values -= much
+        values += much
+    return values
 
 
 class RunningMean:
@@ -176,8 +211,8 @@ class RunningMean:
 
     Guarantees:
         Any order of sites gives the same bits. Memory does not grow with the number of sites: it is
-        three times an update, and 4 bytes a value more where an update's values differ by more than
-        2³⁵ or so.
+        three times an update, and where values of a tensor differ by more than 2³⁵ or so, 4 bytes a
+        value more for each 2³² of this. Beside it, each tensor takes up to 1 kB.
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:

@@ -99,26 +99,46 @@ def test_the_url_has_the_run_and_no_secret(made: Made) -> None:
 def test_a_fetched_run_is_read_like_any_other(
     made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    here, test = str(made.here), str(made.study / "test.jsonl")
-    result = json.loads((made.work / "result.json").read_text())
-    capsys.readouterr()
-    # Each site kept its B, at the run's machine: what all share is no model, here or there.
-    for place in (here, str(made.work)):
-        assert run(["evaluate", place, "--data", test]) == 2
-        assert "personal/SITE" in capsys.readouterr().err
-    own = []
-    for site in ("east", "west"):
-        words = ["evaluate", str(made.work / "personal" / site), "--data", test, "--json"]
-        assert run(words) == 0
-        own.append(json.loads(capsys.readouterr().out)["metrics"]["accuracy"])
-    assert result["test"]["accuracy"] == pytest.approx(sum(own) / 2, abs=1e-9)
+    here = str(made.here)
     assert run(["ledger", "verify", f"{here}/ledgers/east.ledger"]) == 0
     assert run(["audit", "certificate", here]) == 0
     assert run(["audit", "report", here, "--out", str(tmp_path / "report")]) == 0
     bundle, keys = f"{here}/certificates/bundle.zip", f"{here}/certificates/keys.json"
     assert run(["audit", "verify", bundle, "--keys", keys]) == 0
     assert run(["compare", here]) == 0
-    assert run(["model", "promote", here, "--as", "m", "--registry", str(tmp_path / "models")]) == 0
+    url, work, fetched = "memory://hospital/whole", tmp_path / "work", str(tmp_path / "fetched")
+    words = [*sets(made.study), "--work", str(work), "--out", url]
+    assert run(["simulate", *words]) == 0
+    assert run(["fetch", url, fetched]) == 0
+    capsys.readouterr()
+    assert run(["evaluate", fetched, "--data", str(made.study / "test.jsonl"), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    result = json.loads((work / "result.json").read_text())
+    assert result["test"]["accuracy"] == scores["metrics"]["accuracy"]
+    registry = str(tmp_path / "models")
+    assert run(["model", "promote", fetched, "--as", "m", "--registry", registry]) == 0
+
+
+def test_what_sites_share_of_their_adapters_is_no_model_and_one_site_s_own_adapter_is(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each site kept its B, at the run's machine: the result is the mean over their adapters."""
+    test, registry = str(made.study / "test.jsonl"), str(tmp_path / "models")
+    for place in (str(made.here), str(made.work)):
+        for words in (
+            ["evaluate", place, "--data", test],
+            ["model", "promote", place, "--as", "m", "--registry", registry],
+        ):
+            capsys.readouterr()
+            assert run(words) == 2
+            assert "personal/SITE" in capsys.readouterr().err
+    own = []
+    for site in ("east", "west"):
+        words = ["evaluate", str(made.work / "personal" / site), "--data", test, "--json"]
+        assert run(words) == 0
+        own.append(json.loads(capsys.readouterr().out)["metrics"]["accuracy"])
+    result = json.loads((made.work / "result.json").read_text())
+    assert result["test"]["accuracy"] == pytest.approx(sum(own) / 2, abs=1e-9)
 
 
 def test_no_study_goes_on_in_a_fetched_run(

@@ -9,6 +9,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from tests.support.intruder import adapter_of, answers, intruder
 SITES = ("east", "north", "west")
 SHARED = [
     "privacy.noise=shared",
+    "federation.absent_timeout=600.0",  # a slow site is not left out, and asked once
     "privacy.noise_multiplier=0.9",  # all sites run one plan: as much as the strictest wants
     "privacy.missing_sites=1",
     "privacy.colluding_sites=0",
@@ -45,9 +47,10 @@ SHARED = [
 ]
 
 
-def started(made: Federation, dying: str = "") -> None:
+def started(made: Federation, **points: str) -> None:
+    """Starts all; `points`: where the agent of a site dies, or is held."""
     for who in ("server", *made.sites):
-        made.start(who, dying_at=["charged"] if who == dying else ())
+        made.start(who, dying_at=[points[who]] if who in points else ())
 
 
 def know_each_other(made: Federation) -> None:
@@ -73,8 +76,14 @@ def processes(made: Federation) -> dict[str, int]:
     return found
 
 
-def holds_torch(pid: int) -> bool:
-    return "/torch/" in Path(f"/proc/{pid}/maps").read_text()
+def holding_torch(made: Federation) -> set[str]:
+    """Which processes have loaded torch; one that has just ended has not."""
+    found = set()
+    for who, pid in processes(made).items():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if "/torch/" in Path(f"/proc/{pid}/maps").read_text():
+                found.add(who)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +93,8 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     with federation(root, SITES, epsilon="60.0", noise=0.8) as made:
         know_each_other(made)
         marker_of(root / "west", "charged").write_text(LATER)
-        started(made, dying="west")
+        marker_of(root / "north", "held").write_text(LATER)
+        started(made, west="charged", north="held")
         yield made
 
 
@@ -99,7 +109,7 @@ def first(live: Federation, canary: Path) -> Path:
     """The folder of a finished study of three rounds, by a hostile coordinator.
 
     It came with code, and with less noise than the sites' policies allow. Its superlink and its
-    gate are killed between two rounds, its executor in one.
+    gate are killed after a round, its executor in the next one, which a site cannot answer yet.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(control, "empty_bundle", lambda: hostile_bundle(canary))
@@ -109,6 +119,7 @@ def first(live: Federation, canary: Path) -> Path:
         assert live.kill("server", victim)
     live.wait_answered("first", 2)  # so that what is asked again was released
     assert live.kill("server", "executor")
+    marker_of(live.root / "north", "held").unlink()
     assert live.wait_ended("first") is RunStatus.FINISHED, read_run(place).error
     return place
 
@@ -126,7 +137,9 @@ def test_a_study_over_a_network_whose_superlink_and_executor_are_killed_and_its_
     assert all(set(row["received"]) == set(SITES) for row in rows)
     assert check_history(live, "first") == {"reserved": 9, "released": 9, "counted": 9}
     training = {"server/executor", *(f"{site}/agent" for site in SITES)}
-    assert {who for who, pid in processes(live).items() if holds_torch(pid)} == training
+    # An agent may have started again, and loads it then.
+    wait_for("torch where it is needed", lambda: training <= holding_torch(live))
+    assert holding_torch(live) <= training
     assert (place / "adapter" / "adapter_config.json").is_file()
     card = (place / "adapter" / "README.md").read_text()
     for site in SITES:  # written from what each site signed, asked for at the end
@@ -146,14 +159,14 @@ def test_a_study_over_a_network_whose_superlink_and_executor_are_killed_and_its_
     flower_run = read_run(place).flower_run
     assert BESIDE < Largest(live.server.largest)(flower_run) < WITHOUT_STUDY
     for file in live.sites.values():
+        # Its own notes, which outlive a restart of its agent: what the agent counts begins anew.
         facts = site_status(file)
-        # Whether it takes part, three rounds, its certificate, and the adapter.
-        assert facts["activity"]["answered"] >= 6
+        assert facts["study"]["study"] == RunDirectory(place).recipe().digest()
         (kept,) = facts["adapters"]
         weights = Path(kept["folder"]) / "adapter_model.safetensors"
         own = (place / "adapter" / "adapter_model.safetensors").read_bytes()
         assert weights.read_bytes() == own
-        assert len(facts["releases"]) == 3
+        assert [row["round"] for row in facts["releases"]] == [1, 2, 3]
         assert facts["refusals"] == []
 
 
@@ -169,7 +182,13 @@ def test_a_round_that_somebody_pushes_into_the_superlink_is_refused_and_not_char
     train = RoundRequest(study, 1, adapter_of(live))
     prepare = RoundRequest(study, 0, b"", Step.PREPARE)
     with intruder(live, document) as grid:
-        wait_for("every site", lambda: len(list(grid.get_node_ids())) == len(SITES))
+        nodes = list[int]()
+
+        def there() -> bool:
+            nodes[:] = grid.get_node_ids()
+            return len(nodes) == len(SITES)
+
+        wait_for("every site", there)
         for question in (
             prepare,
             train,
@@ -177,15 +196,17 @@ def test_a_round_that_somebody_pushes_into_the_superlink_is_refused_and_not_char
             signed(train, stranger, document, to="east", seen=""),
             replace(train, study=known.digest(), round=2),
         ):
-            replies = answers(grid, question)
+            replies = answers(grid, nodes, question)
             assert len(replies) == len(SITES)
             for reply in replies:
                 assert (reply.site, reply.status, reply.delta) == ("", Status.REFUSED, b"")
     assert [ledger.read_bytes() for ledger in ledgers] == before
     noted = [row["why"] for row in AgentFolder.of(live.sites["east"]).refusals()]
-    assert len(noted) == 5
-    assert sum("without a valid signature" in why for why in noted) == 2
-    assert sum("this site is east" in why for why in noted) == 3
+    unsigned, anothers = ("without a valid signature", "this site is east")
+    # Once each, and again where a question was lost and asked once more.
+    assert sum(unsigned in why for why in noted) >= 2
+    assert sum(anothers in why for why in noted) >= 3
+    assert all(unsigned in why or anothers in why for why in noted)
     # The coordinator's own rounds go on: in the tests below.
 
 
@@ -208,16 +229,18 @@ def hostile_bundle(canary: Path) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as bundle:
         for name, text in {**files, ".info/CONTENT": manifest}.items():
-            bundle.writestr(name, text)
+            bundle.writestr(zipfile.ZipInfo(name), text)  # the same bytes each time
     return content.getvalue()
 
 
 def test_code_that_comes_along_is_never_run(live: Federation, first: Path, canary: Path) -> None:
+    """Each agent notes it in its log, which goes on where an agent starts again."""
     assert not canary.exists()
+    came = hashlib.sha256(hostile_bundle(canary)).hexdigest()
     for file in live.sites.values():
         folder = AgentFolder.of(file)
-        assert folder.activity()["bundles"] >= 1  # seen, dropped; again where Flower sends it again
-        assert "dropped unread" in (folder.logs / "agent.log").read_text()
+        told = (folder.logs / "agent.log").read_text().splitlines()
+        assert any("dropped unread" in line and came in line for line in told)
         assert not list(folder.path.glob("flwr/apps/*"))
 
 
@@ -304,7 +327,7 @@ def test_votes_go_on_whose_executor_is_killed_and_an_agent_dies_in_a_charged_rou
     with federation(tmp_path, SITES, epsilon="60.0", noise=0.8) as live:
         know_each_other(live)
         marker_of(tmp_path / "west", "charged").write_text(LATER)
-        started(live, dying="west")
+        started(live, west="charged")
         place = live.submit_recipe("votes", live.votes(3))
         live.wait_closed("votes", 1)
         kept = (place / "votes" / "votes-001.json").read_bytes()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloister.protocol.exchange import RoundRequest
+from cloister.protocol.exchange import RoundRequest, Step
 from cloister.protocol.signed_questions import Unsigned
 from cloister.server.dispatch import (
     POLL,
@@ -42,6 +42,12 @@ def never(count: int) -> None:
     return None
 
 
+def lost_once(one: "Round") -> Answer:
+    """From now on: the next question never arrives, the others are answered after 5 s."""
+    seen = sum(node == 3 for _, node in one.grid.asked)
+    return lambda count: None if count == seen else (5.0, True)
+
+
 def lost_then(lost: float, then: float) -> Answer:
     return lambda count: (lost, False) if count == 0 else (then, True)
 
@@ -71,9 +77,9 @@ class Round:
             self.clock.wait,
         )
 
-    def ask(self, number: int = 1, enough: int = 3) -> dict[str, bool]:
+    def ask(self, number: int = 1, enough: int = 3, step: Step = Step.TRAIN) -> dict[str, bool]:
         """Who answered, and whether with content."""
-        request = RoundRequest("d", number, b"")
+        request = RoundRequest("d", number, b"", step)
         nodes = {node: SITES[node] for node in self.answers}
         came = list(self.asker.ask(request, nodes, enough, self.clock.now))
         assert len({site for site, _ in came}) == len(came)
@@ -234,6 +240,29 @@ def test_who_is_known_to_be_slow_is_not_asked_twice_and_another_is_as_soon_as_ev
         again = {1: [(10, 3)], 2: [(10, 2)], 3: []}[number]
         assert asked == [(0, 2), (0, 3), *again]
         one.clock.now += 100.0
+
+
+def test_after_an_answer_that_came_late_a_lost_question_is_asked_again_in_time() -> None:
+    """A broken connection, not the site, took so long: half the round is left, and it heals."""
+    one = Round({2: after(1.0), 3: after(450.0)}, Timeouts(500.0, 60.0, again=5.0, silent=10.0))
+    assert one.ask(1) == {"a": True, "b": True}
+    for number, again in ((2, 250), (3, 10)):
+        one.clock.now = began = 1000.0 * number
+        one.grid.answers = {2: after(1.0), 3: lost_once(one)}
+        assert one.ask(number) == {"a": True, "b": True}
+        asked = [round(when - began) for when, node in one.grid.asked if when >= began and node > 2]
+        assert asked == [0, again]
+
+
+def test_how_long_a_site_prepared_says_nothing_of_its_rounds() -> None:
+    one = Round(
+        {2: after(1.0), 3: after(40.0, 40.0, 40.0, None, 5.0)},
+        Timeouts(500.0, 60.0, again=5.0, silent=10.0),
+    )
+    assert one.ask(0, step=Step.PREPARE) == {"a": True, "b": True}  # asked at 0, 10 and 30
+    one.clock.now = 100.0
+    assert one.ask(1) == {"a": True, "b": True}
+    assert [round(when) for when, node in one.grid.asked if node == 3] == [0, 10, 30, 100, 110]
 
 
 def test_a_silent_node_that_is_gone_is_not_asked_until_it_is_back() -> None:

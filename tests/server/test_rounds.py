@@ -73,7 +73,7 @@ def study(**changes: object) -> ServerStudy:
 
 def test_every_round_is_saved_before_the_next() -> None:
     saved: list[int] = []
-    final = run_study(grid(good), study(save=lambda state: saved.append(state.round)))
+    final = run_study(grid(good), study(save=lambda state, report: saved.append(state.round)))
     assert saved == [1, 2]
     assert final.adapter["w"].tolist() == [2.0, 2.0]
 
@@ -261,5 +261,5 @@ def test_too_few_updates_end_the_run_with_what_was_saved() -> None:
         return {**good(site, number), **({"status": "failed"} if failing else {})}
 
     with pytest.raises(QuorumError, match=r"round 2: 1 of 3 sites .*\(b, c did not\), 2 are"):
-        run_study(grid(answer), study(save=lambda state: saved.append(state.round)))
+        run_study(grid(answer), study(save=lambda state, report: saved.append(state.round)))
     assert saved == [1]

@@ -14,6 +14,7 @@ from cloister.data.records import ChatRecord, Message, Record, TextRecord, Token
 from cloister.errors import BadFileError, DataError, ModelFileError, UsageError
 from cloister.export.adapter_folder import load_released
 from cloister.models.network import Network
+from cloister.registry.lineage import read_candidate
 from cloister.serving.model import Model, load
 from cloister.serving.predictions import Classified, Replied, Tagged
 from cloister.tasks.config import TaskConfig
@@ -266,12 +267,14 @@ def test_an_adapter_without_the_sites_own_parts_is_refused_and_with_one_site_s_i
 ) -> None:
     folder = changed(classifier, tmp_path / "kept", lora={"train": "b-kept"})
     load(folder)
+    assert run(["export", str(folder)]) == 0
     file = folder / "adapter_model.safetensors"
     weights = load_file(file)
     save_file({n: v * 0 if "lora_B" in n else v for n, v in weights.items()}, file)
-    for opening in (load, load_released):
+    for opening in (load, load_released, read_candidate):
         with pytest.raises(UsageError, match="each site kept a part"):
             opening(folder)
+    assert run(["export", str(folder)]) == 2
     file.write_bytes(b"{")
     with pytest.raises(BadFileError, match="missing or damaged"):
         load(folder)

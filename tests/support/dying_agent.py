@@ -3,8 +3,9 @@
 python -m tests.support.dying_agent cloister-service SITE.TOML POINT…
 
 A file beside `site.toml` says that it died at a point; while that file holds `LATER`, the agent
-lives, and is ready to die there as soon as somebody removes the file. The service itself loads no
-torch, as the one that it stands for; only processes whose command names cloister are its children.
+lives, and is ready to die there as soon as somebody removes the file. At `held` it waits in round
+2, after its charge, for as long as the file is there. The service itself loads no torch, as the one
+that it stands for; only processes whose command names cloister are its children.
 """
 
 import importlib
@@ -12,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ POINTS: dict[str, tuple[str, str, str]] = {
     "charged": (LEDGER, "Ledger.reserve", "after"),
     "training": ("cloister.client.round", "local_update", "before"),
     "hung": ("cloister.client.round", "local_update", "hang"),
+    "held": ("cloister.client.round", "local_update", "hold"),
     "trained": (LEDGER, "Reservation.release", "before"),
     "released": (LEDGER, "Reservation.release", "after"),
     "reply not sent": (TASKS, "FlowerTask.reply", "before"),
@@ -53,6 +56,8 @@ def wrapped(call: Callable[..., Any], marker: Path, when: str) -> Callable[..., 
     def replacement(*arguments: Any, **keywords: Any) -> Any:
         if when == "before":
             die_once(marker)
+        while when == "hold" and keywords["round_number"] == 2 and marker.exists():
+            time.sleep(0.05)
         if when == "hang" and not marker.exists():
             marker.write_text("")
             threading.Event().wait()

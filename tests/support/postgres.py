@@ -58,6 +58,7 @@ def postgres(folder: Path) -> Iterator[str]:
         *(f"--pwfile={secret}", "--no-sync", "-E", "UTF8", "--locale=C"),
     )
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c fsync=off -c unix_socket_directories="
+    options += " -c timezone=UTC"
     run(binaries / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start")
     try:
         yield f"postgresql://{OWNER}@127.0.0.1:{port}/postgres"

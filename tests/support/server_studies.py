@@ -101,6 +101,6 @@ def server_study(
         trained=lambda number: frozenset({"w"}),
         max_update_norm=max_update_norm,
         score=lambda state: {},
-        save=lambda state: None,
+        save=lambda state, report: None,
     )
     return changed(whole, **changes)

@@ -109,7 +109,7 @@ def base_of(folder: Path) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def same_noise() -> Iterator[None]:
-    """The models are the same in each run: by some noise one ends nearly every text at once."""
+    """The models are the same in each run: by chance one in 27 had half of its texts dropped."""
     with pytest.MonkeyPatch.context() as patch:
         repeat_rounds(patch)
         yield

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 from cloister.deployment.coordinator.folder import ServerFolder
 from cloister.deployment.coordinator.journal import (
@@ -46,6 +47,9 @@ TICK, RENEW_TICK = 1.0, 3600.0
 # A run that is interrupted this often without closing a round is not resumed automatically.
 MOST_RESUMES = 20
 
+# Time of the last change in ns, inode, size in bytes.
+FileStamp = tuple[int, int, int]
+
 
 class CoordinatorService:
     """Runs a coordinator: starts and watches its processes, and resumes interrupted runs.
@@ -56,9 +60,9 @@ class CoordinatorService:
 
     def __init__(self, folder: ServerFolder) -> None:
         self._folder = folder
-        self._synced: tuple[int, int | None] | None = None
+        self._synced: tuple[FileStamp | None, int] | None = None
         self._ticked = self._renewed = 0.0
-        self._shown: int | None = None  # the endpoint certificate that the gate uses
+        self._shown: FileStamp | None = None  # the endpoint certificate that the gate uses
         self.supervisor = Supervisor(programs_of(folder), self._tick, self._note)
 
     def run(self) -> None:
@@ -132,11 +136,8 @@ class CoordinatorService:
             log.info("the endpoint's certificate was renewed")
             self.supervisor.restart("gate")
 
-    def _certificate(self) -> int | None:
-        try:
-            return (self._folder.path / "endpoint.crt").stat().st_mtime_ns
-        except OSError:
-            return None
+    def _certificate(self) -> FileStamp | None:
+        return _stamp(self._folder.path / "endpoint.crt")
 
     def _sync(self) -> None:
         """Tells the SuperLink who may connect, if that or the SuperLink changed.
@@ -145,8 +146,10 @@ class CoordinatorService:
         the gate no longer lets it through.
         """
         members, link = self._folder.members, self.supervisor.children["superlink"]
-        state = (members.stat().st_mtime_ns if members.exists() else 0, link.pid)
-        if state == self._synced or link.pid is None:
+        if link.pid is None:
+            return
+        state = (_stamp(members), link.pid)
+        if state == self._synced:
             return
         control = Control(self._folder.superlink)
         try:
@@ -176,6 +179,18 @@ class CoordinatorService:
             else:
                 submit(self._folder, run)
                 note(self._folder.run(run.name), "resumed", text=f"interrupted: {run.error}")
+
+
+def _stamp(path: Path) -> FileStamp | None:
+    """Returns the stamp of a file that is replaced as a whole; None: there is none.
+
+    Two writes within one tick of the kernel (4 ms) have the same time, but different inodes.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _failed(call: Callable[[], None]) -> bool:

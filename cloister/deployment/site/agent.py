@@ -249,8 +249,11 @@ class Agent:
             log.error("a reply was kept back")
             self._refused(error)
             return as_message(anonymous_refusal(self._asked[1]), message)
-        prepared = asked is not None and asked.step is Step.PREPARE
-        if prepared and admitted is not None and admitted.site.study == self._asked[0]:
+        # A run that goes on asks no site to prepare again: a restarted agent notes it at any step.
+        is_new = "leaves_every" not in self._activity or (
+            asked is not None and asked.step is Step.PREPARE
+        )
+        if is_new and admitted is not None and admitted.site.study == self._asked[0]:
             self._activity["leaves_every"] = admitted.period
             self._activity["device"] = device_words(admitted.workspace.network.device)
             found = changes(

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 # Seconds between checks of the trusted authorities: a few small files and signatures.
 TRUST_TICK = 10.0
 # Activities of the agent during which its SuperNode must not be restarted.
-BUSY = ("preparing", "training", "evaluating")
+BUSY = ("preparing", "training", "evaluating", "voting", "taking the adapter")
 
 
 class SiteService:

@@ -65,6 +65,7 @@ def test_a_member_s_request_arrives_as_it_was_sent_and_so_does_the_answer(gate: 
         headers=headers,
         verify=gate.context,
         trust_env=False,
+        timeout=300,
     )
     assert (answer.status_code, answer.content) == (200, b"answer to " + BODY[:10])
     assert answer.headers["flwr-told"] == "yes"
@@ -302,7 +303,8 @@ def test_a_site_is_refused_from_the_next_request_on(tmp_path: Path) -> None:
     with open_gate(tmp_path) as gate:
         join(gate.folder, "clinic")
         url = f"https://localhost:{gate.port}/v1/fleet/{CALL}"
-        with httpx.Client(verify=gate.context, trust_env=False) as client:  # one connection
+        one = httpx.Client(verify=gate.context, trust_env=False, timeout=300)
+        with one as client:  # one connection
             assert client.post(url, headers=signed("ward"), content=BODY).status_code == 200
             revoke(gate.folder, "ward")
             assert client.post(url, headers=signed("ward"), content=BODY).status_code == 401
@@ -441,11 +443,11 @@ def test_a_site_talks_to_its_own_coordinator_alone(tmp_path: Path, direct: None,
     with served(https(link, port, key, certificate)):
         steps = list(reach(member_of(tmp_path, pinned, port)))
         if kind == "as it should be":
-            assert httpx.post(url, verify=context, trust_env=False).status_code == 200
+            assert httpx.post(url, verify=context, trust_env=False, timeout=300).status_code == 200
             assert all(step.fine for step in steps if step.name in ("name", "port", "TLS"))
             return
         with pytest.raises(httpx.ConnectError, match=f"(?i){TLS[kind]}"):
-            httpx.post(url, verify=context, trust_env=False)
+            httpx.post(url, verify=context, trust_env=False, timeout=300)
     assert link.asked == []
     failed = steps[-1]
     assert (failed.name, failed.fine) == ("TLS", False)
@@ -454,10 +456,10 @@ def test_a_site_talks_to_its_own_coordinator_alone(tmp_path: Path, direct: None,
 
 def test_plain_http_gets_nothing_from_the_gate(gate: Gate) -> None:
     text = head(f"POST /v1/fleet/{CALL} HTTP/1.1", signed("ward") | {"content-length": "0"})
-    with socket.create_connection(("127.0.0.1", gate.port), 10) as plain:
+    with socket.create_connection(("127.0.0.1", gate.port), 300) as plain:
         assert b"HTTP" not in sent(plain, text)
     with pytest.raises(httpx.RemoteProtocolError):
-        httpx.post(f"http://localhost:{gate.port}/v1/fleet/{CALL}", trust_env=False)
+        httpx.post(f"http://localhost:{gate.port}/v1/fleet/{CALL}", trust_env=False, timeout=300)
     assert gate.link.asked == []
 
 
@@ -469,7 +471,7 @@ def test_old_tls_is_refused(gate: Gate) -> None:
         old.maximum_version = ssl.TLSVersion.TLSv1_1
     old.set_ciphers("ALL:@SECLEVEL=0")
     with (
-        socket.create_connection(("127.0.0.1", gate.port), 10) as plain,
+        socket.create_connection(("127.0.0.1", gate.port), 300) as plain,
         pytest.raises((ssl.SSLError, ConnectionError)),
     ):
         old.wrap_socket(plain, server_hostname="localhost")
@@ -481,7 +483,7 @@ def test_old_ciphers_are_refused(gate: Gate, ciphers: str) -> None:
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     old.set_ciphers(ciphers)
     with (
-        socket.create_connection(("127.0.0.1", gate.port), 10) as plain,
+        socket.create_connection(("127.0.0.1", gate.port), 300) as plain,
         pytest.raises((ssl.SSLError, ConnectionError)),
     ):
         old.wrap_socket(plain, server_hostname="localhost")

@@ -161,9 +161,21 @@ def test_nothing_is_held_for_a_closed_connection_or_a_forgotten_node(tmp_path: P
 
 
 @pytest.fixture
-def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+def holds(monkeypatch: pytest.MonkeyPatch) -> list[Polls]:
+    """The polls of each gate that is opened, which are held for a moment."""
+    made: list[Polls] = []
+
+    def polls(marks: KnownMarks) -> Polls:
+        made.append(Polls(marks, hold=0.2))
+        return made[-1]
+
+    monkeypatch.setattr(gate_module, "Polls", polls)
+    return made
+
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holds: list[Polls]) -> Iterator[Gate]:
     monkeypatch.setattr(gate_polls, "LOOK", 0.01)
-    monkeypatch.setattr(gate_module, "Polls", lambda marks: Polls(marks, hold=0.2))
     with open_gate(tmp_path) as made:
         yield made
 
@@ -172,7 +184,9 @@ def polls_asked(gate: Gate) -> int:
     return sum(path.endswith("pull-messages") for _, path, _, _ in gate.link.asked)
 
 
-def test_the_gate_asks_the_superlink_once_until_there_is_a_question(gate: Gate) -> None:
+def test_the_gate_asks_the_superlink_once_until_there_is_a_question(
+    gate: Gate, holds: list[Polls]
+) -> None:
     push = PushedMarks(gate.folder.pushed)
     push(())
     gates.ask(gate)  # it got a question: its next poll is forwarded
@@ -181,6 +195,7 @@ def test_the_gate_asks_the_superlink_once_until_there_is_a_question(gate: Gate) 
     asked = polls_asked(gate)
     assert gate.say(gates.poll()) == 200  # held, and answered by the gate
     assert polls_asked(gate) == asked
+    holds[-1].hold = 300.0  # however late it is woken: before it is answered by the gate
     later = threading.Timer(0.02, push, [[gates.NODE]])
     later.start()
     assert gate.say(gates.poll()) == 200  # woken

@@ -82,7 +82,8 @@ def connects(folder: ServerFolder, site: SiteMembership) -> bool:
     context = ssl.create_default_context(cafile=str(site.authority))
     url = f"https://{folder.config.address}/v1/fleet/{CALL}"
     try:
-        found = httpx.post(url, verify=context, trust_env=False).status_code == 200
+        answer = httpx.post(url, verify=context, trust_env=False, timeout=300)
+        found = answer.status_code == 200
     except httpx.ConnectError:
         found = False
     steps = {step.name: step.fine for step in reach(site)}

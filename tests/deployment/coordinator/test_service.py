@@ -1,6 +1,7 @@
 """The service keeps members and runs in step with a SuperLink, whatever its answers are."""
 
 import importlib.util
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from cloister.deployment.enrolment.authority import ENDPOINT_LIFE
 from cloister.deployment.flower.control import Node
 from cloister.errors import BadFileError, NetworkError
 from tests.support.papers import DAY, request
+from tests.support.ports import free_port
 
 NOW = datetime.now(UTC)
 
@@ -136,6 +138,19 @@ def test_a_superlink_that_began_anew_gets_its_nodes_again(
     made.supervisor.children["superlink"].process = Process(101)  # type: ignore[assignment]
     made._sync()
     assert set(link.known) == {ward}
+
+
+def test_a_change_within_the_same_tick_of_the_clock_is_noticed(
+    folder: ServerFolder, link: SuperLink
+) -> None:
+    made = running(folder)
+    join(folder, "ward")
+    made._sync()
+    at = folder.members.stat().st_mtime_ns
+    revoke(folder, "ward")
+    os.utime(folder.members, ns=(at, at))
+    made._sync()
+    assert link.known == {}
 
 
 def test_one_key_that_flower_does_not_take_holds_up_no_other_change(
@@ -270,10 +285,10 @@ def test_interrupted_runs_go_on_by_themselves_and_not_for_ever(
 
 
 def test_a_taken_port_is_named() -> None:
+    port = free_port()
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind(("127.0.0.1", port))
         taken.listen()
-        port = taken.getsockname()[1]
         with pytest.raises(NetworkError, match=rf"127\.0\.0\.1:{port}: cannot listen there"):
             refuse_taken("127.0.0.1", port)
     refuse_taken("127.0.0.1", port)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from cloister.deployment.flower.async_socket import AsyncSocketTransport
-from cloister.deployment.flower.sockets import BASE_URL
+from cloister.deployment.flower.sockets import BASE_URL, Place
 from tests.support.https import FakeSuperLink, at_socket
 
 LIMITS = httpx.Limits(max_connections=4, max_keepalive_connections=2)
@@ -37,7 +37,8 @@ def of_a_server(path: Path, server: Server, ask: Callable[[], Awaitable[None]]) 
                 await writer.wait_closed()
 
     async def check() -> None:
-        async with await asyncio.start_unix_server(ended, path):
+        place = Place(path)  # of any depth
+        async with await asyncio.start_unix_server(ended, place.name):
             await ask()
             left = asyncio.all_tasks() - {asyncio.current_task()}
             if left:

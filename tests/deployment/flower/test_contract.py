@@ -108,7 +108,8 @@ def test_nodes_and_runs_are_told_over_the_socket(link: Link) -> None:
 def test_the_gate_s_way_is_as_long(link: Link) -> None:
     async def ask() -> int:
         transport = AsyncSocketTransport(link.socket, httpx.Limits())
-        async with httpx.AsyncClient(transport=transport, base_url=BASE_URL) as client:
+        client = httpx.AsyncClient(transport=transport, base_url=BASE_URL, timeout=600)
+        async with client:
             return (await client.get("/health")).status_code
 
     assert asyncio.run(ask()) == 200

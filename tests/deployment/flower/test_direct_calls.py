@@ -32,6 +32,7 @@ from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.main import create_app
+from sqlalchemy import text
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
@@ -70,6 +71,12 @@ class Link:
         self.run, self.token = run(self.state)
         self.node = node(self.state, public_pem(keys("ward").node).encode())
         self.other = node(self.state, public_pem(keys("clinic").node).encode())
+
+    def stay(self) -> None:
+        """Keeps nodes and task, which Flower gives up 60 s after their last sign of life."""
+        with self.state.session() as session:
+            session.execute(text("UPDATE node SET online_until = 3e10"))
+            session.execute(text("UPDATE task SET active_until = '2999-01-01 00:00:00.000000'"))
 
     def body(self, call: str, who: int) -> bytes:
         """A request of a call; it changes nothing that a second one would notice."""
@@ -113,8 +120,14 @@ class Link:
 
 
 @pytest.fixture(scope="module")
-def link(tmp_path_factory: pytest.TempPathFactory) -> Link:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Link:
     return Link(tmp_path_factory.mktemp("link"))
+
+
+@pytest.fixture
+def link(shared: Link) -> Link:
+    shared.stay()
+    return shared
 
 
 def shown(link: Link, call: str, who: str) -> dict[str, str]:

@@ -118,7 +118,7 @@ def test_a_held_out_record_is_in_no_unit_and_changes_no_plan(
     assert terms_file(file.ledger).stat().st_mode & 0o777 == 0o600
     every = ward.agent._sites.records.current
     apart = every.kept_apart(chosen).records
-    assert 15 < len(apart) < 45
+    assert 10 < len(apart) < 50  # a fair coin each, by a key of its own: outside once in 6 million
     assert not set(apart) & set(seen)
     assert {*apart, *seen} == set(every.records)
     admitted = ward.agent._sites.admitted

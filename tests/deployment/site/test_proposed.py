@@ -290,9 +290,12 @@ def test_a_replayed_question_is_answered_with_the_same_bytes_at_no_cost(
     for _ in range(2):
         asked.ward.put(sent_document(asked.recipe), question)
         assert asked.ward.reply == asked.first
+    told = asked.ward.agent._folder.activity
+    known = {what: told()[what] for what in ("leaves_every", "device")}
     asked.restart()
     asked.ward.put(sent_document(asked.recipe), question)
     assert asked.ward.reply == asked.first
+    assert known.items() <= told().items()  # a restart costs the operator nothing that they read
     assert Ledger(asked.ledger).head == before
 
 

@@ -64,7 +64,7 @@ def test_a_running_site_takes_an_authority_up_between_two_rounds(
     assert restarted == []
     paper = announce(hub, NOW, None)
     take_succession(folder.path, hub.path / "succession.json", paper.fingerprint, NOW)
-    for word in service.BUSY:
+    for word in ("preparing", "training", "evaluating", "voting", "taking the adapter"):
         agent.note_activity({"doing": word})
         clock.passes()
         made._tick()
