@@ -42,8 +42,10 @@ test nightly: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.dev ## The tests, but for those that only `make nightly` runs
 	$(PYTEST) -m "not nightly"
 
-nightly: $(VENV)/.dev ## Every test, the slow ones too, and every example of each property
+nightly: $(VENV)/.dev ## Every test, the slow ones too, all examples of each property, and 1,000 connected sites
 	HYPOTHESIS_PROFILE=nightly $(PYTEST)
+# Alone, after the tests: a second job on two cores makes sites' signs of life late.
+	$(BIN)/python -m benchmarks.connected_sites --sites 1000 --rounds 20 --patience 3600 --whole
 
 MINUTES ?= 10
 fuzz: $(VENV)/.dev ## Hostile inputs for every parser of what others wrote, for MINUTES=10

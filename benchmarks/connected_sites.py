@@ -1,6 +1,6 @@
 """A coordinator with many connected sites: what each costs it, and what gives way first.
 
-    python -m benchmarks.connected_sites [--sites 100] [--rounds 20] [--json FILE]
+    python -m benchmarks.connected_sites [--sites 100] [--rounds 20] [--json FILE] [--whole]
 
 The coordinator is the deployed one: service, gate, SuperLink and executor, as processes of their
 own, with a tiny base. The sites are threads of further processes (`site_processes`): each connects
@@ -243,12 +243,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--patience", type=float, default=900.0, help="seconds for each step")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--whole", action="store_true", help="fail unless all answers counted")
     asked = parser.parse_args()
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    found = json.dumps(measured(asked.sites, asked.rounds, asked.patience), indent=2)
-    print(found)
+    found = measured(asked.sites, asked.rounds, asked.patience)
+    text = json.dumps(found, indent=2)
+    print(text)
     if asked.json is not None:
-        asked.json.write_text(found + "\n", encoding="utf-8")
+        asked.json.write_text(text + "\n", encoding="utf-8")
+    if asked.whole and not is_whole(found):
+        parser.exit(1, f"not every round counted all {asked.sites} sites: see counted_sites\n")
+
+
+def is_whole(found: Mapping[str, object]) -> bool:
+    """Whether every round closed, and every site's answer counted in each."""
+    sites, rounds = int(str(found["sites"])), int(str(found["rounds"]))
+    return found["counted_sites"] == [sites] * rounds
 
 
 if __name__ == "__main__":
