@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig
 
-from benchmarks import gpu
+from benchmarks import gpu, kept_layers
+from cloister.data.records import TextRecord
+from tests.support.studies import small_workspace
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,6 +33,17 @@ def test_its_parts_run_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert float(found["private ÷ plain step, tiny, rank 4, bf16, 4 × 32"]) > 0
     assert float(found["private ÷ plain step, tiny, rank 4, bf16, 4 × 32, checkpointing"]) > 0
     assert "tokens a second" in found["private step, tiny, rank 4, bf16, 4 × 32"]
+
+
+def test_operations_are_those_of_frozen_linear_layers_on_real_tokens(bert: Path) -> None:
+    opened = small_workspace(bert)
+    shapes = AutoConfig.from_pretrained(bert)
+    width, inner = shapes.hidden_size, shapes.intermediate_size
+    layer = 4 * width**2 + 2 * width * inner  # queries, keys, values, outputs; two of the MLP
+    records = [TextRecord("chest pain", "cardiology"), TextRecord("knee", "orthopaedics")]
+    tokens = sum(len(example.input_ids) for example in opened.encode(records))
+    expected = 4 * shapes.num_hidden_layers * layer * tokens
+    assert kept_layers.operations(opened, records) == expected
 
 
 def test_without_a_gpu_every_row_says_that_it_was_not_run(

@@ -57,9 +57,18 @@ def continued(recipe: Recipe, former: Former) -> Recipe:
 
     Raises:
         RecipeError: The run's adapter does not fit this study (another base, task, labels,
-            adapters or seed); the message has every difference, one per line.
+            adapters or seed); the message has every difference, one per line. Or its sites kept
+            parts of their adapters.
     """
     before = former.recipe.resolved()
+    if before.lora.train == "b-kept":
+        raise RecipeError(
+            [
+                f"--from: in {former.run} each site kept a part of its adapter (lora.train = "
+                "b-kept), so that what it released is no model, and no study can begin with it; "
+                "name another run, or leave --from out"
+            ]
+        )
     if recipe.model.sha256 is None:
         model = dataclasses.replace(recipe.model, sha256=former.base_sha256)
         recipe = dataclasses.replace(recipe, model=model)

@@ -20,6 +20,7 @@ from cloister.ledger.ledger import Ledger
 from cloister.ledger.stated import Basis
 from cloister.protocol.exchange import RoundRequest, Step
 from cloister.recipe import Recipe, parse_document
+from cloister.recipe.continued import Former, continued
 from cloister.server.former_run import FormerRun, read_former
 from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
@@ -216,6 +217,19 @@ def test_another_study_is_refused_in_one_message(place: Place, assignment: str, 
     with pytest.raises(RecipeError) as refused:
         begin_with(place.recipe(assignment), place.private.run_dir)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("train", ["both", "b-kept"])
+def test_a_run_whose_sites_kept_a_part_begins_no_study_and_the_message_is_no_circle(
+    place: Place, train: str
+) -> None:
+    kept = place.recipe("lora.train=b-kept")
+    former = Former(run="kept", recipe=kept, base_sha256="0" * 64, adapter="1" * 64)
+    with pytest.raises(RecipeError) as refused:
+        continued(place.recipe(f"lora.train={train}"), former)
+    said = str(refused.value)
+    assert "no study can begin with it" in said
+    assert "needs the same" not in said
 
 
 def test_a_damaged_start_is_refused(place: Place, tmp_path: Path) -> None:
